@@ -1,0 +1,53 @@
+"""Everything that can go wrong for a user, as one tree.
+
+DiffgenError            exit code 1: something we met could not be used
+|-- UsageError          exit code 2: the request itself is wrong
+|-- ConfigError         a model's JSON or TOML file is malformed or asks for what we lack
+|-- WeightsError        a weights file is missing, damaged or does not fit its config
+|   `-- UnsupportedCheckpoint   a readable checkpoint of a kind we do not load
+|-- DeviceError         the device or number format asked for cannot be used here
+`-- OutputError         a result cannot be written
+
+A message says what is wrong, in which file, key or line, and what to do. It is one line.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class DiffgenError(Exception):
+    """Base of all errors meant for the user."""
+
+    exit_code = 1
+
+
+class UsageError(DiffgenError):
+    """The request is wrong: an unknown name, a size that does not fit, an empty list."""
+
+    exit_code = 2
+
+
+class ConfigError(DiffgenError):
+    """A configuration file is malformed or asks for something diffgen does not have."""
+
+
+class WeightsError(DiffgenError):
+    """A weights file is missing, damaged, or does not fit its configuration."""
+
+
+class UnsupportedCheckpoint(WeightsError):
+    """The checkpoint can be read but is of a kind diffgen does not load."""
+
+
+class DeviceError(DiffgenError):
+    """The device or number format cannot be used on this machine."""
+
+
+class OutputError(DiffgenError):
+    """A picture or report cannot be written."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`' Did you mean "euler"?'` for the nearest known name, or an empty string."""
+    matches = get_close_matches(name.lower(), list(known), n=1)
+    return f' Did you mean "{matches[0]}"?' if matches else ""

@@ -1,0 +1,129 @@
+"""The few types every layer shares. Importing this module does not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Prediction: TypeAlias = Literal["eps", "v", "sample"]
+Component: TypeAlias = Literal["unet", "vae", "text_encoder", "text_encoder_2"]
+
+SamplerName: TypeAlias = Literal[
+    "ddpm",
+    "ddim",
+    "plms",
+    "ipndm",
+    "euler",
+    "euler_a",
+    "heun",
+    "dpm2",
+    "dpm2_a",
+    "lms",
+    "dpmpp_2s_a",
+    "dpmpp_2m",
+    "dpmpp_sde",
+    "dpmpp_2m_sde",
+    "dpmpp_3m_sde",
+    "dpm_fast",
+    "dpm_adaptive",
+    "deis",
+    "unipc",
+    "unipc_bh1",
+    "lcm",
+    "tcd",
+    "restart",
+    "er_sde",
+    "sa_solver",
+]
+ScheduleName: TypeAlias = Literal[
+    "leading",
+    "trailing",
+    "linspace",
+    "normal",
+    "simple",
+    "sgm_uniform",
+    "ddim_uniform",
+    "karras",
+    "exponential",
+    "polyexponential",
+    "beta",
+    "ays",
+    "kl_optimal",
+    "lcm",
+]
+
+
+class Denoiser(Protocol):
+    """Any callable `(x, sigma) -> x0 estimate`; what every sampler is written against.
+
+    x and result: (B, C, h, w) float32. Noise levels are plain floats: solver coefficients are
+    computed in double precision on the host, and no loop ever waits for a device to read one.
+    """
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor: ...
+
+
+class NoiseSource(Protocol):
+    """Unit Gaussian noise, (B, C, h, w) float32, for the step from `sigma` to `sigma_next`."""
+
+    def __call__(self, sigma: float, sigma_next: float) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepInfo:
+    """What a sampler reports after each step: for progress, previews and cancelling.
+
+    `x` is the state at `sigma` after the step (sigma space), `denoised` the x0 estimate that led
+    there. `total` is 0 where the sampler chooses its own number of steps.
+    """
+
+    index: int
+    total: int
+    sigma: float
+    x: Tensor
+    denoised: Tensor
+
+
+StepCallback: TypeAlias = Callable[[StepInfo], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """What the U-Net is told besides x and t; all tensors share the batch dimension B."""
+
+    context: Tensor  # (B, tokens, D) cross-attention text
+    pooled: Tensor | None = None  # (B, P) SDXL's pooled text
+    time_ids: Tensor | None = None  # (B, 6) SDXL sizes and crops, in pixels
+    concat: Tensor | None = None  # (B, C', h, w) extra input channels of 8- and 9-channel U-Nets
+    guidance: Tensor | None = None  # (B,) guidance scale for U-Nets distilled with one (LCM)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Conditioning:
+        """The same function applied to every tensor present."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: function(v) for k, v in tensors.items() if v is not None})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleConfig:
+    """The noise a model was trained with, and how its makers sample it.
+
+    `betas` overrides the named beta schedule; `sampler` and `spacing` are the checkpoint's own
+    defaults. `final_alpha_one=False` means DDIM-like samplers stop at the first table entry.
+    """
+
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear"
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    betas: Sequence[float] | None = None
+    num_train_timesteps: int = 1000
+    prediction: Prediction = "eps"
+    zero_snr: bool = False
+    steps_offset: int = 0
+    final_alpha_one: bool = True
+    clip: float | None = None  # clamp the x0 estimate to +-clip (pixel-space models)
+    sampler: SamplerName = "ddim"
+    spacing: ScheduleName = "leading"
