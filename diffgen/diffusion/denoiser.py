@@ -1,0 +1,65 @@
+"""The network as a denoiser: the only place that knows prediction types and half precision.
+
+The state and all arithmetic here are float32; the network sees its own dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from diffgen.diffusion.schedule import NoiseSchedule
+from diffgen.types import Conditioning, Prediction
+
+
+class Network(Protocol):
+    """A U-Net: variance-preserving state (B, C, h, w), timesteps (B,), conditioning -> output."""
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor: ...
+
+
+class ModelDenoiser:
+    """A trained network as a function of (x, sigma, conditioning), in sigma space.
+
+    `predict` gives the network's raw output (eps, v or x0, in float32) and `to_denoised` turns it
+    into the x0 estimate; guidance works on the raw output between the two, where its rescaling is
+    defined (arXiv:2305.08891, section 3.4).
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        schedule: NoiseSchedule,
+        prediction: Prediction,
+        dtype: torch.dtype = torch.float32,
+        clip: float | None = None,
+    ) -> None:
+        self._network = network
+        self._schedule = schedule
+        self._prediction = prediction
+        self._dtype = dtype
+        self._clip = clip
+
+    def __call__(self, x: Tensor, sigma: float, cond: Conditioning) -> Tensor:
+        """x and result: (B, C, h, w) float32."""
+        return self.to_denoised(self.predict(x, sigma, cond), x, sigma)
+
+    def predict(self, x: Tensor, sigma: float, cond: Conditioning) -> Tensor:
+        """The network's output for the state x at noise level sigma, in float32."""
+        scaled = (x / math.sqrt(1.0 + sigma * sigma)).to(self._dtype)
+        t = torch.full((x.shape[0],), self._schedule.sigma_to_t(sigma), device=x.device)
+        return self._network(scaled, t, cond).float()
+
+    def to_denoised(self, output: Tensor, x: Tensor, sigma: float) -> Tensor:
+        """x0 from the raw output (Salimans and Ho, arXiv:2202.00512, appendix D)."""
+        if self._prediction == "eps":
+            denoised = x - sigma * output
+        elif self._prediction == "v":
+            alpha = 1.0 / math.sqrt(1.0 + sigma * sigma)
+            denoised = x * (alpha * alpha) - output * (sigma * alpha)
+        else:
+            denoised = output
+        return denoised if self._clip is None else denoised.clamp(-self._clip, self._clip)

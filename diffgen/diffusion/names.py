@@ -1,0 +1,105 @@
+"""The names other programs use for samplers and schedules, mapped to ours.
+
+A1111 writes "DPM++ 2M Karras", ComfyUI `dpmpp_2m` + `karras`, diffusers class names. Mind two
+traps: ComfyUI's `uni_pc` is the bh1 variant while diffusers' default is bh2; and `linear` /
+`scaled_linear` are beta schedules (how a model was trained), not spacings.
+"""
+
+from __future__ import annotations
+
+from typing import cast, get_args
+
+from diffgen.errors import UsageError, did_you_mean
+from diffgen.types import SamplerName, ScheduleName
+
+SAMPLER_NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
+SCHEDULE_NAMES: tuple[ScheduleName, ...] = get_args(ScheduleName)
+
+SAMPLER_ALIASES: dict[str, SamplerName] = {
+    "ddpmscheduler": "ddpm",
+    "ddimscheduler": "ddim",
+    "pndm": "plms",
+    "pndmscheduler": "plms",
+    "ipndmscheduler": "ipndm",
+    "k_euler": "euler",
+    "eulerdiscretescheduler": "euler",
+    "euler_ancestral": "euler_a",
+    "k_euler_a": "euler_a",
+    "k_euler_ancestral": "euler_a",
+    "eulerancestraldiscretescheduler": "euler_a",
+    "k_heun": "heun",
+    "heundiscretescheduler": "heun",
+    "dpm_2": "dpm2",
+    "k_dpm_2": "dpm2",
+    "kdpm2discretescheduler": "dpm2",
+    "dpm_2_a": "dpm2_a",
+    "dpm_2_ancestral": "dpm2_a",
+    "dpm2_ancestral": "dpm2_a",
+    "k_dpm_2_a": "dpm2_a",
+    "kdpm2ancestraldiscretescheduler": "dpm2_a",
+    "k_lms": "lms",
+    "lmsdiscretescheduler": "lms",
+    "dpmpp_2s_ancestral": "dpmpp_2s_a",
+    "dpmsolvermultistepscheduler": "dpmpp_2m",
+    "dpmsolverpp": "dpmpp_2m",
+    "dpmpp_sde_gpu": "dpmpp_sde",
+    "dpmsolversdescheduler": "dpmpp_sde",
+    "dpmpp_2m_sde_gpu": "dpmpp_2m_sde",
+    "dpmpp_3m_sde_gpu": "dpmpp_3m_sde",
+    "deismultistepscheduler": "deis",
+    "uni_pc": "unipc_bh1",
+    "uni_pc_bh1": "unipc_bh1",
+    "uni_pc_bh2": "unipc",
+    "unipc_bh2": "unipc",
+    "unipcmultistepscheduler": "unipc",
+    "lcmscheduler": "lcm",
+    "tcdscheduler": "tcd",
+    "sasolverscheduler": "sa_solver",
+}
+SCHEDULE_ALIASES: dict[str, ScheduleName] = {
+    "uniform": "normal",
+    "discrete": "normal",
+    "default": "normal",
+    "align_your_steps": "ays",
+    "ddim": "ddim_uniform",
+}
+_BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "cosine", "sqrt_linear")
+
+
+def parse_sampler(name: str) -> tuple[SamplerName, ScheduleName | None]:
+    """Our name of a sampler, and the schedule where the name carries one ("DPM++ 2M Karras").
+
+    Raises UsageError for an unknown name, with the nearest known one.
+    """
+    key = _normal(name)
+    if sampler := _find_sampler(key):
+        return sampler, None
+    stem, _, suffix = key.rpartition("_")
+    if suffix in ("karras", "exponential") and (sampler := _find_sampler(stem)):
+        return sampler, cast(ScheduleName, suffix)
+    hint = did_you_mean(key, [*SAMPLER_NAMES, *SAMPLER_ALIASES])
+    raise UsageError(f'unknown sampler "{name}".{hint} `diffgen samplers` lists them all')
+
+
+def parse_schedule(name: str) -> ScheduleName:
+    """Our name of a schedule. Raises UsageError for an unknown name, with the nearest one."""
+    key = _normal(name)
+    if key in SCHEDULE_NAMES:
+        return key
+    if key in SCHEDULE_ALIASES:
+        return SCHEDULE_ALIASES[key]
+    if key in _BETA_SCHEDULES:
+        raise UsageError(
+            f'"{name}" is a beta schedule, fixed when a model is trained and read from its config; '
+            f"--schedule takes one of {', '.join(SCHEDULE_NAMES)}"
+        )
+    hint = did_you_mean(key, [*SCHEDULE_NAMES, *SCHEDULE_ALIASES])
+    raise UsageError(f'unknown schedule "{name}".{hint} Known: {", ".join(SCHEDULE_NAMES)}')
+
+
+def _find_sampler(key: str) -> SamplerName | None:
+    return key if key in SAMPLER_NAMES else SAMPLER_ALIASES.get(key)
+
+
+def _normal(name: str) -> str:
+    return name.strip().lower().replace("++", "pp").replace(" ", "_").replace("-", "_")

@@ -1,0 +1,121 @@
+"""Where randomness comes from: one CPU generator per image.
+
+A picture depends on its own seed only, never on its neighbours in the batch, on the batch size or
+on the device. Two sources exist for the noise that stochastic samplers add on the way:
+independent draws from the image's generator (the order diffusers uses), and increments of one
+Brownian path per image, which stay consistent when the number of steps changes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import torch
+from torch import Tensor
+
+
+def generator_for(seed: int) -> torch.Generator:
+    """The CPU generator all draws of one image come from."""
+    return torch.Generator("cpu").manual_seed(seed)
+
+
+class StreamNoise:
+    """Independent draws, image by image, each from its own generator.
+
+    Drawing the start noise is the first call; diffusers with a list of generators draws alike.
+    """
+
+    def __init__(self, seeds: Sequence[int], shape: Sequence[int], device: torch.device) -> None:
+        """shape: (C, h, w) of one image."""
+        self._generators = [generator_for(seed) for seed in seeds]
+        self._shape = (1, *shape)
+        self._device = device
+
+    def draw(self) -> Tensor:
+        """(B, C, h, w) float32 unit Gaussian noise."""
+        draws = [torch.randn(self._shape, generator=g) for g in self._generators]
+        return torch.cat(draws).to(self._device)
+
+    def __call__(self, sigma: float, sigma_next: float) -> Tensor:
+        return self.draw()
+
+
+class BrownianNoise:
+    """Normalised increments of one Brownian path per image, in the clock tau = 1 / sigma^2.
+
+    In that clock the noise of an ancestral step adds up exactly: with y = x / sigma^2 a step of
+    DDIM with eta = 1 from s to t adds noise of variance 1/t^2 - 1/s^2, which is additive when the
+    step is split. So a run with more steps sees the same noise, only finer.
+    """
+
+    def __init__(self, seeds: Sequence[int], shape: Sequence[int], device: torch.device) -> None:
+        """shape: (C, h, w) of one image."""
+        self._paths = [BrownianPath(seed, (1, *shape)) for seed in seeds]
+        self._device = device
+
+    def __call__(self, sigma: float, sigma_next: float) -> Tensor:
+        start, end = sigma**-2, sigma_next**-2
+        scale = 1.0 / math.sqrt(abs(end - start))
+        return torch.cat([path(start, end) * scale for path in self._paths]).to(self._device)
+
+
+class BrownianPath:
+    """A Brownian path W on tau > 0 that is a pure function of its seed.
+
+    Every octave [2^k, 2^(k+1)) has its own total increment, refined by midpoint displacement
+    (Levy's construction). Each Gaussian is drawn from a generator seeded by a hash of the place
+    in the tree, so neither the order nor the spacing of queries changes the path.
+    """
+
+    LEVELS = 16  # below 2^-16 of an octave the path is taken as linear
+
+    def __init__(self, seed: int, shape: Sequence[int]) -> None:
+        self._seed = seed
+        self._shape = tuple(shape)
+        self._latest: tuple[float, Tensor] | None = None
+
+    def __call__(self, start: float, end: float) -> Tensor:
+        """W(end) - W(start), of variance |end - start|."""
+        low, high = _octave(start), _octave(end)
+        increment = self._within(end) - self._within(start)
+        for octave in range(min(low, high), max(low, high)):
+            whole = self._gaussian(octave, 0, 0) * math.sqrt(2.0**octave)
+            increment = increment + (whole if high > low else -whole)
+        return increment
+
+    def _within(self, tau: float) -> Tensor:
+        """W(tau) minus W at the start of tau's octave; the latest is kept for the next step."""
+        if self._latest is None or self._latest[0] != tau:
+            self._latest = (tau, self._displace(tau))
+        return self._latest[1]
+
+    def _displace(self, tau: float) -> Tensor:
+        octave = _octave(tau)
+        width = 2.0**octave
+        position = tau / width - 1.0  # in [0, 1)
+        left = torch.zeros(self._shape)
+        right = self._gaussian(octave, 0, 0) * math.sqrt(width)
+        index = 0
+        for level in range(1, self.LEVELS + 1):
+            bridge = self._gaussian(octave, level, index) * (0.5 * math.sqrt(width))
+            middle = (left + right) * 0.5 + bridge
+            width /= 2
+            position *= 2
+            index *= 2
+            if position >= 1.0:
+                left, position, index = middle, position - 1.0, index + 1
+            else:
+                right = middle
+        return left + (right - left) * position
+
+    def _gaussian(self, octave: int, level: int, index: int) -> Tensor:
+        place = f"{self._seed}/{octave}/{level}/{index}".encode()
+        seed = int.from_bytes(blake2b(place, digest_size=8).digest()) >> 1
+        return torch.randn(self._shape, generator=generator_for(seed))
+
+
+def _octave(tau: float) -> int:
+    """k with 2^k <= tau < 2^(k+1)."""
+    return math.frexp(tau)[1] - 1

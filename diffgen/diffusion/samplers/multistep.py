@@ -1,0 +1,150 @@
+"""Linear multistep samplers on eps = (x - denoised) / sigma, the slope of the ODE in sigma."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from diffgen.diffusion.samplers.common import ignore, solve_vandermonde, steps
+from diffgen.types import Denoiser, NoiseSource, StepCallback, StepInfo
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Adams-Bashforth weights for equal steps, newest first, by number of slopes known.
+ADAMS_BASHFORTH = (
+    (1.0,),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
+
+
+def sample_plms(
+    denoise: Denoiser,
+    x: Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: NoiseSource,
+    on_step: StepCallback = ignore,
+    combine_v: bool = False,
+) -> Tensor:
+    """PNDM without its Runge-Kutta warm-up (Liu et al., arXiv:2202.09778, equations 9 and 12).
+
+    The first step is a trapezoidal one, so a run of n steps costs n + 1 evaluations. The weights
+    suppose timesteps at equal distances. What they combine is the network's own output: eps, the
+    slope in sigma, or for v-prediction models v, the slope of the variance-preserving state in
+    the angle atan(sigma).
+    """
+    read, apply = (_v_from_eps, _eps_from_v) if combine_v else (_same, _same)
+    outputs: deque[Tensor] = deque(maxlen=4)
+    for step, total, sigma, sigma_next in steps(sigmas):
+        denoised = denoise(x, sigma)
+        outputs.appendleft(read((x - denoised) / sigma, x, sigma))
+        output = _combine(ADAMS_BASHFORTH[len(outputs) - 1], outputs)
+        if step == 0 and total > 1:
+            ahead = x + (sigma_next - sigma) * apply(output, x, sigma)
+            eps_ahead = (ahead - denoise(ahead, sigma_next)) / sigma_next
+            output = 0.5 * (output + read(eps_ahead, ahead, sigma_next))
+        x = x + (sigma_next - sigma) * apply(output, x, sigma)
+        on_step(StepInfo(step, total, sigma_next, x, denoised))
+    return x
+
+
+def _same(eps: Tensor, x: Tensor, sigma: float) -> Tensor:
+    return eps
+
+
+def _v_from_eps(eps: Tensor, x: Tensor, sigma: float) -> Tensor:
+    """v = alpha eps - sigma alpha x0 with alpha = 1 / sqrt(1 + sigma^2) (arXiv:2202.00512)."""
+    return (eps - sigma * (x - sigma * eps)) / math.hypot(1.0, sigma)
+
+
+def _eps_from_v(v: Tensor, x: Tensor, sigma: float) -> Tensor:
+    return (sigma * x / math.hypot(1.0, sigma) + v) / math.hypot(1.0, sigma)
+
+
+def sample_ipndm(
+    denoise: Denoiser,
+    x: Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: NoiseSource,
+    on_step: StepCallback = ignore,
+) -> Tensor:
+    """PNDM that warms up with lower orders and no extra evaluation (arXiv:2204.13902, app. C)."""
+    slopes: deque[Tensor] = deque(maxlen=4)
+    for step, total, sigma, sigma_next in steps(sigmas):
+        denoised = denoise(x, sigma)
+        slopes.appendleft((x - denoised) / sigma)
+        x = x + (sigma_next - sigma) * _combine(ADAMS_BASHFORTH[len(slopes) - 1], slopes)
+        on_step(StepInfo(step, total, sigma_next, x, denoised))
+    return x
+
+
+def sample_lms(
+    denoise: Denoiser,
+    x: Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: NoiseSource,
+    on_step: StepCallback = ignore,
+    order: int = 4,
+) -> Tensor:
+    """Adams-Bashforth for unequal steps: the slope as a polynomial in sigma, integrated exactly."""
+    slopes: deque[Tensor] = deque(maxlen=order)
+    for step, total, sigma, sigma_next in steps(sigmas):
+        denoised = denoise(x, sigma)
+        slopes.appendleft((x - denoised) / sigma)
+        nodes = [sigmas[step - k] - sigma for k in range(len(slopes))]
+        width = sigma_next - sigma
+        moments = [width ** (j + 1) / (j + 1) for j in range(len(nodes))]
+        x = x + _combine(solve_vandermonde(nodes, moments), slopes)
+        on_step(StepInfo(step, total, sigma_next, x, denoised))
+    return x
+
+
+def sample_deis(
+    denoise: Denoiser,
+    x: Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: NoiseSource,
+    on_step: StepCallback = ignore,
+    order: int = 2,
+) -> Tensor:
+    """DEIS in log rho: eps as a polynomial in log sigma (arXiv:2204.13902, section 3.3).
+
+    The last step is of first order where the run ends at 0 or is short, as there the polynomial
+    would be followed too far.
+    """
+    slopes: deque[Tensor] = deque(maxlen=order)
+    for step, total, sigma, sigma_next in steps(sigmas):
+        denoised = denoise(x, sigma)
+        slopes.appendleft((x - denoised) / sigma)
+        usable = len(slopes) if total >= 15 else min(len(slopes), total - step)
+        if sigma_next == 0.0:
+            usable = 1
+        nodes = [math.log(sigmas[step - k] / sigma) for k in range(usable)]
+        weights = solve_vandermonde(nodes, _exponential_moments(sigma, sigma_next, usable))
+        x = x + _combine(weights, slopes)
+        on_step(StepInfo(step, total, sigma_next, x, denoised))
+    return x
+
+
+def _exponential_moments(sigma: float, sigma_next: float, count: int) -> list[float]:
+    """Integrals of u^j over sigma, u = log(sigma' / sigma), from sigma to sigma_next."""
+    moments = [sigma_next - sigma]
+    for j in range(1, count):
+        u = math.log(sigma_next / sigma)
+        moments.append(sigma_next * u**j - j * moments[-1])
+    return moments
+
+
+def _combine(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
+    total = weights[0] * slopes[0]
+    for weight, slope in zip(weights[1:], list(slopes)[1 : len(weights)], strict=True):
+        total = total + weight * slope
+    return total
