@@ -63,6 +63,22 @@ SCHEDULE_ALIASES: dict[str, ScheduleName] = {
     "align_your_steps": "ays",
     "ddim": "ddim_uniform",
 }
+SCHEDULE_LABELS: dict[ScheduleName, str] = {  # as A1111 writes them, where it has them
+    "leading": "Leading",
+    "trailing": "Trailing",
+    "linspace": "Linspace",
+    "normal": "Normal",
+    "simple": "Simple",
+    "sgm_uniform": "SGM Uniform",
+    "ddim_uniform": "DDIM",
+    "karras": "Karras",
+    "exponential": "Exponential",
+    "polyexponential": "Polyexponential",
+    "beta": "Beta",
+    "ays": "Align Your Steps",
+    "kl_optimal": "KL Optimal",
+    "lcm": "LCM",
+}
 _BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "cosine", "sqrt_linear")
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+DEFAULT_STEPS = 20
+
 # Spacings made of training timesteps, whose runs may end at the first table entry instead of 0.
 _TIMESTEP_GRIDS = ("leading", "trailing", "linspace", "lcm")
 
@@ -34,7 +36,7 @@ class SamplingSettings:
     """
 
     sampler: SamplerName | None = None
-    steps: int = 20
+    steps: int | None = None
     schedule: ScheduleName | None = None
     sigmas: tuple[float, ...] | None = None
     timesteps: tuple[float, ...] | None = None
@@ -52,6 +54,7 @@ class SamplingPlan:
     start: float  # the unit noise is multiplied by this
     arguments: Mapping[str, Any]
     options: Mapping[str, float]
+    rho: float | None = None
 
     @classmethod
     def make(
@@ -85,12 +88,13 @@ class SamplingPlan:
             sigmas = sigmas_from_timesteps(noise_schedule, settings.timesteps, final=final)
         else:
             assert schedule is not None
-            sigmas = make_sigmas(schedule, noise_schedule, settings.steps, spacing, final=final)
+            steps = settings.steps or (4 if spec.distilled else DEFAULT_STEPS)
+            sigmas = make_sigmas(schedule, noise_schedule, steps, spacing, final=final)
         # diffusers starts the k-diffusion samplers from sigma * noise unless spacing is leading.
         vp_start = spec.start == "vp" or schedule == "leading"
         start = math.hypot(1.0, sigmas[0]) if vp_start else sigmas[0]
         arguments = spec.prepare(config, noise_schedule, sigmas, options)
-        return cls(spec, schedule, tuple(sigmas), start, arguments, options)
+        return cls(spec, schedule, tuple(sigmas), start, arguments, options, settings.rho)
 
     @property
     def nfe(self) -> int | None:

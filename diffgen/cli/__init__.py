@@ -1,0 +1,73 @@
+"""The command line: three lines per command, one place where errors end.
+
+Nothing here imports torch before a request has been understood.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from diffgen import __version__
+from diffgen.cli.console import print_error
+from diffgen.cli.generate import generate
+from diffgen.cli.samplers import samplers
+from diffgen.errors import DiffgenError
+
+app = typer.Typer(
+    name="diffgen",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"diffgen {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _diffgen(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Make pictures from text: diffgen generate "red barn at sunset"."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+app.command()(generate)
+app.command()(samplers)
+
+
+def main() -> NoReturn:
+    """Run a command; errors become one line on stderr and an exit code."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        code = app(standalone_mode=False)
+        if code == 130:  # typer's word for Ctrl-C
+            print_error("interrupted")
+        return int(code or 0)
+    except typer.TyperException as error:
+        print_error(f"{error.format_message().rstrip('.')} (--help tells more)")
+        return error.exit_code
+    except DiffgenError as error:
+        print_error(str(error))
+        return error.exit_code
+    except Exception as error:
+        if {"-v", "--verbose"} & set(sys.argv):
+            raise
+        print_error(f"unexpected {type(error).__name__}: {error} (-v shows where)")
+        return 1

@@ -1,0 +1,135 @@
+"""Option types that commands share, and the small grammars behind them."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffgen.errors import UsageError
+
+Prompts = Annotated[
+    list[str] | None, typer.Argument(metavar="PROMPT...", help="What to draw.", show_default=False)
+]
+PromptFile = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts", metavar="FILE", help="One prompt a line, # for comments; - reads stdin."
+    ),
+]
+ModelOption = Annotated[
+    str,
+    typer.Option("-m", "--model", metavar="NAME|PATH", help="A model's name or folder."),
+]
+Negative = Annotated[
+    str | None, typer.Option("-n", "--negative", metavar="TEXT", help="What not to draw.")
+]
+Steps = Annotated[int | None, typer.Option("--steps", help="Sampler steps [default: the model's].")]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        "-g", "--guidance", help="Guidance scale; 1 or less is none [default: the model's]."
+    ),
+]
+GuidanceRescale = Annotated[
+    float,
+    typer.Option("--guidance-rescale", help="Tame over-exposure by guidance, 0 to 1."),
+]
+GuidanceInterval = Annotated[
+    str | None,
+    typer.Option(
+        "--guidance-interval", metavar="LOW,HIGH", help="Guide only between these noise levels."
+    ),
+]
+Sampler = Annotated[
+    str | None,
+    typer.Option(
+        "-s",
+        "--sampler",
+        metavar="NAME",
+        help="See `diffgen samplers`; other programs' names work [default: the model's].",
+    ),
+]
+Schedule = Annotated[
+    str | None,
+    typer.Option(
+        "--schedule",
+        metavar="NAME",
+        help="Spacing of the steps: karras, trailing, ... [default: the model's].",
+    ),
+]
+Sigmas = Annotated[
+    str | None,
+    typer.Option("--sigmas", metavar="LIST", help="Explicit noise levels, descending: 14.6,5,1."),
+]
+Timesteps = Annotated[
+    str | None,
+    typer.Option("--timesteps", metavar="LIST", help="Explicit timesteps: 999,650,300."),
+]
+Rho = Annotated[
+    float | None,
+    typer.Option("--rho", help="Curvature of karras (7) and polyexponential (1) schedules."),
+]
+Eta = Annotated[
+    float | None,
+    typer.Option(
+        "--eta", help="How stochastic the sampler is, where it can be [default: its own]."
+    ),
+]
+Churn = Annotated[
+    float | None, typer.Option("--s-churn", help="Noise added before each step (euler, heun).")
+]
+
+
+def read_prompts(prompts: list[str] | None, file: str | None) -> list[str]:
+    """Prompts from the command line, then those of the file.
+
+    Raises UsageError for none at all or a file that cannot be read.
+    """
+    found = [*(prompts or []), *(_read_prompt_file(file) if file else [])]
+    if not found:
+        where = f"{file} has no prompts" if file else 'no prompt given: try "red barn at sunset"'
+        raise UsageError(where)
+    return found
+
+
+def _read_prompt_file(file: str) -> list[str]:
+    name = "stdin" if file == "-" else file
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).expanduser().read_bytes()
+        lines = data.decode("utf-8-sig").splitlines()
+    except OSError as error:
+        raise UsageError(f"cannot read prompts from {name}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UsageError(f"{name}:{line}: not UTF-8 text; save the file as UTF-8") from error
+    stripped = (line.strip() for line in lines)
+    return [line for line in stripped if line and not line.startswith("#")]
+
+
+def parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """A comma-separated list of numbers. Raises UsageError naming the option and the word."""
+    if text is None:
+        return None
+    numbers = []
+    for word in text.split(","):
+        try:
+            numbers.append(float(word))
+        except ValueError:
+            raise UsageError(f'{option}: "{word.strip()}" is not a number') from None
+    return tuple(numbers)
+
+
+def parse_interval(option: str, text: str | None) -> tuple[float, float]:
+    """`LOW,HIGH`, either end may be left out. Raises UsageError."""
+    if text is None:
+        return (0.0, math.inf)
+    low, comma, high = text.partition(",")
+    if not comma:
+        raise UsageError(f"{option} takes LOW,HIGH, for example 0.3,5")
+    ends = parse_numbers(option, f"{low.strip() or 0},{high.strip() or math.inf}")
+    assert ends is not None
+    return ends[0], ends[1]

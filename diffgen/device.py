@@ -1,0 +1,58 @@
+"""Which device to run on, and in which number formats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+
+from diffgen.errors import DeviceError
+
+DeviceName: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
+DtypeName: TypeAlias = Literal["auto", "fp32", "fp16", "bf16"]
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def pick_device(name: DeviceName = "auto") -> torch.device:
+    """The device asked for, or the best there is. Raises DeviceError if it is not available."""
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind, usable in available.items() if usable))
+    if not available[name]:
+        usable = ", ".join(kind for kind, there in available.items() if there)
+        raise DeviceError(f"device {name} is not available here; use one of: {usable}")
+    return torch.device(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """The number format of each network. State and guidance arithmetic are always float32."""
+
+    unet: torch.dtype
+    text: torch.dtype
+    vae: torch.dtype
+
+    @classmethod
+    def pick(
+        cls, name: DtypeName, device: torch.device, *, vae_overflows: bool = False
+    ) -> Precision:
+        """`auto` is half precision on GPUs and float32 on the CPU.
+
+        `vae_overflows` marks autoencoders that cannot decode in fp16 (SDXL's original one).
+        """
+        if name == "auto":
+            name = "fp32" if device.type == "cpu" else "fp16"
+        dtype = DTYPES[name]
+        vae = torch.float32 if vae_overflows and dtype == torch.float16 else dtype
+        return cls(unet=dtype, text=dtype, vae=vae)
+
+    @property
+    def name(self) -> str:
+        """The U-Net's format, by the name users know it."""
+        return next(name for name, dtype in DTYPES.items() if dtype == self.unet)

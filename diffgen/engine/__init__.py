@@ -1,0 +1,1 @@
+"""From a request to pictures: the one engine behind every command."""

@@ -1,0 +1,257 @@
+"""The engine: one loaded model, and the way from prompts to pictures."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from diffgen.device import DeviceName, DtypeName, Precision, pick_device
+from diffgen.diffusion.denoiser import ModelDenoiser
+from diffgen.diffusion.guidance import GuidedDenoiser
+from diffgen.diffusion.samplers.common import ignore
+from diffgen.diffusion.schedule import NoiseSchedule
+from diffgen.engine.images import to_images
+from diffgen.engine.metadata import make_record
+from diffgen.engine.model import DEFAULT_MODEL, Model
+from diffgen.engine.request import GeneratePlan, GenerateRequest
+from diffgen.errors import DiffgenError
+from diffgen.models.clip import ClipTextModel
+from diffgen.models.unet import UNet
+from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
+from diffgen.text.conditioner import Conditioner
+from diffgen.text.tokenizer import Tokenizer
+from diffgen.types import Component, Conditioning, StepCallback
+
+logger = logging.getLogger("diffgen")
+AnyConfig = TypeVar("AnyConfig")
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+TEXT_ENCODERS: tuple[Component, ...] = ("text_encoder", "text_encoder_2")
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedImage:
+    """A finished picture with everything needed to make it again.
+
+    `record` holds plain values only: prompt, seed, all settings, versions, and `timings` in
+    seconds (this picture's share of its batch).
+    """
+
+    image: Image.Image
+    record: dict[str, Any]
+
+
+class Engine:
+    """One model in memory; no method computes gradients."""
+
+    def __init__(self, model: Model, device: torch.device, precision: Precision) -> None:
+        """Load the weights of an opened model; `Engine.load` does all three steps."""
+        self.model, self.config = model, model.checkpoint.config
+        self.device, self.precision = device, precision
+        self.schedule = NoiseSchedule.from_config(self.config.schedule)
+        self.conditioner = self._load_conditioner()
+        self.unet = self._load(UNet, self.config.unet, "unet", precision.unet)
+        self.vae: AnyAutoencoder = IdentityAutoencoder()
+        if self.config.vae:
+            self.vae = self._load(Autoencoder, self.config.vae, "vae", precision.vae)
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path | Model = DEFAULT_MODEL,
+        *,
+        device: DeviceName = "auto",
+        dtype: DtypeName = "auto",
+    ) -> Self:
+        """Open and load a model by name or path.
+
+        Raises UsageError for an unknown name, WeightsError or ConfigError for a damaged model,
+        DeviceError for a device that is not there.
+        """
+        model = source if isinstance(source, Model) else Model.open(source)
+        place = pick_device(device)
+        vae = model.checkpoint.config.vae
+        overflows = vae is not None and vae.force_upcast
+        return cls(model, place, Precision.pick(dtype, place, vae_overflows=overflows))
+
+    def plan(self, request: GenerateRequest) -> GeneratePlan:
+        """The request with this model's defaults. Raises UsageError where it does not fit."""
+        return self.model.plan(request)
+
+    def generate(
+        self, request: GenerateRequest | GeneratePlan, *, on_step: StepCallback = ignore
+    ) -> Iterator[GeneratedImage]:
+        """Make the pictures of a request, in order, each yielded as soon as its batch is done.
+
+        Prompts longer than the text encoder takes and a decoder that had to be run again are
+        logged as warnings. Raises UsageError before the first picture where the request does not
+        fit the model, and DiffgenError where the network's numbers overflow.
+        """
+        plan = self.plan(request) if isinstance(request, GenerateRequest) else request
+        cut = self._report_cut_words(plan)
+        for batch in plan.batches():
+            clock = _Clock(self.device, len(batch))
+            cond, uncond = self.encode_prompts(
+                [picture.prompt for picture in batch],
+                plan.negative,
+                width=plan.width,
+                height=plan.height,
+            )
+            clock.lap("text")
+            seeds = [picture.seed for picture in batch]
+            latents = self.sample(plan, seeds, cond, uncond, on_step=on_step)
+            clock.lap("sampling")
+            images = self.decode(latents)
+            clock.lap("decode")
+            for picture, image in zip(batch, images, strict=True):
+                record = make_record(
+                    plan,
+                    picture,
+                    model=self.model.name,
+                    dtype=self.precision.name,
+                    device=self.device.type,
+                    cut=cut.get(picture.prompt, ""),
+                    timings=clock.seconds,
+                )
+                yield GeneratedImage(image, record)
+
+    @torch.inference_mode()
+    def encode_prompts(
+        self, prompts: Sequence[str], negative: str | None, *, width: int, height: int
+    ) -> tuple[Conditioning, Conditioning]:
+        """Conditional and unconditional inputs of the U-Net for a batch, in the U-Net's dtype.
+
+        `width` and `height` in pixels (SDXL is told them).
+        """
+        everything = [*prompts, *[negative] * len(prompts)]
+        both = self.conditioner.encode(everything, width=width, height=height)
+        both = both.map(lambda tensor: tensor.to(self.device, self.precision.unet))
+        half = len(prompts)
+        return both.map(lambda tensor: tensor[:half]), both.map(lambda tensor: tensor[half:])
+
+    @torch.inference_mode()
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) in [-1, 1] to latents (B, C, h, w) float32, by the mean of z."""
+        mean, _ = self.vae.encode(pixels.to(self.device, self.precision.vae))
+        return self.vae.to_latents(mean.float())
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        plan: GeneratePlan,
+        seeds: Sequence[int],
+        cond: Conditioning,
+        uncond: Conditioning,
+        *,
+        on_step: StepCallback = ignore,
+    ) -> Tensor:
+        """Latents (B, C, h, w) float32, one image per seed and row of the conditioning.
+
+        Raises DiffgenError when they are not finite.
+        """
+        denoise = self.denoiser(plan, cond, uncond)
+        factor = self.config.factor
+        shape = (self.config.unet.in_channels, plan.height // factor, plan.width // factor)
+        latents = plan.sampling.run(denoise, seeds, shape, self.device, on_step=on_step)
+        if not bool(torch.isfinite(latents).all()):
+            raise DiffgenError(
+                f"sampling in {self.precision.name} gave numbers that are not finite; "
+                "try --dtype fp32 or another sampler"
+            )
+        return latents
+
+    def denoiser(
+        self, plan: GeneratePlan, cond: Conditioning, uncond: Conditioning
+    ) -> GuidedDenoiser:
+        """The guided model as the sampler sees it."""
+        schedule = self.config.schedule
+        model = ModelDenoiser(
+            self.unet, self.schedule, schedule.prediction, self.precision.unet, schedule.clip
+        )
+        if self.config.unet.guidance_dim is not None:
+            # Guidance was distilled into this U-Net: it is an input, not a second evaluation.
+            scale = cond.context.new_full((cond.context.shape[0],), plan.guidance_scale)
+            return GuidedDenoiser(model, replace(cond, guidance=scale.float()), None, 1.0)
+        return GuidedDenoiser(
+            model,
+            cond,
+            uncond,
+            plan.guidance_scale,
+            rescale=plan.guidance_rescale,
+            interval=plan.guidance_interval,
+        )
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> list[Image.Image]:
+        """Latents (B, C, h, w) to pictures.
+
+        A decoder that overflows in half precision is run again in float32, and stays there.
+        Raises DiffgenError when that does not help.
+        """
+        pixels = self.vae.decode(latents.to(self.precision.vae))
+        if not bool(torch.isfinite(pixels).all()) and self.precision.vae != torch.float32:
+            logger.warning("the decoder overflowed in half precision; decoded again in fp32")
+            self.precision = replace(self.precision, vae=torch.float32)
+            self.vae.float()
+            pixels = self.vae.decode(latents)
+        if not bool(torch.isfinite(pixels).all()):
+            raise DiffgenError(
+                "decoding gave numbers that are not finite; are the weights damaged?"
+            )
+        return to_images(pixels)
+
+    def _report_cut_words(self, plan: GeneratePlan) -> dict[str, str]:
+        """Words no encoder has room for, by prompt; each is logged once."""
+        texts = dict.fromkeys([*plan.prompts, plan.negative or ""])
+        cut = {text: words for text in texts if (words := self.conditioner.cut(text))}
+        for words in cut.values():
+            logger.warning('prompt too long for this model, ignored from: "%s"', words)
+        return cut
+
+    def _load_conditioner(self) -> Conditioner:
+        checkpoint = self.model.checkpoint
+        encoders = [
+            self._load(ClipTextModel, config, name, self.precision.text)
+            for config, name in zip(self.config.text, TEXT_ENCODERS, strict=False)
+        ]
+        tokenizers = [
+            Tokenizer.from_folder(folder, max_tokens=config.max_tokens)
+            for folder, config in zip(checkpoint.tokenizers, self.config.text, strict=True)
+        ]
+        return Conditioner(self.config, tokenizers, encoders)
+
+    def _load(
+        self,
+        kind: Callable[[AnyConfig], AnyModule],
+        config: AnyConfig,
+        name: Component,
+        dtype: torch.dtype,
+    ) -> AnyModule:
+        """Build on the meta device, then assign: no random initialisation, no second copy."""
+        with torch.device("meta"):
+            module = kind(config)
+        self.model.checkpoint.load_into(name, module, dtype=dtype, device=self.device)
+        return module.eval().requires_grad_(False)
+
+
+class _Clock:
+    """Seconds of each stage, shared equally by the pictures of a batch."""
+
+    def __init__(self, device: torch.device, share: int) -> None:
+        self.seconds: dict[str, float] = {}
+        self._device, self._share = device, share
+        self._start = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        self.seconds[stage] = round((now - self._start) / self._share, 4)
+        self._start = now

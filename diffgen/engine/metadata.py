@@ -1,0 +1,108 @@
+"""What a picture says about itself: a record, and the same as text inside the PNG.
+
+The text follows the grammar of A1111's "parameters" chunk, which other programs read; the
+record, as JSON under "diffgen", is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from diffgen import __version__
+from diffgen.diffusion.names import SCHEDULE_LABELS
+from diffgen.diffusion.samplers import SAMPLERS
+from diffgen.engine.request import EVERYWHERE, GeneratePlan, Picture
+
+Record = Mapping[str, Any]
+
+
+def make_record(
+    plan: GeneratePlan,
+    picture: Picture,
+    *,
+    model: str,
+    dtype: str,
+    device: str,
+    cut: str,
+    timings: Mapping[str, float],
+) -> dict[str, Any]:
+    """All settings of one picture as plain values."""
+    sampling = plan.sampling
+    return {
+        "prompt": picture.prompt,
+        "negative": plan.negative,
+        "ignored_words": cut,
+        "seed": picture.seed,
+        "width": plan.width,
+        "height": plan.height,
+        "model": model,
+        "sampler": sampling.spec.name,
+        "schedule": sampling.schedule,
+        "steps": len(sampling.sigmas) - 1,
+        "sigmas": None if sampling.schedule else list(sampling.sigmas),
+        "rho": sampling.rho,
+        "options": dict(sampling.options),
+        "guidance_scale": plan.guidance_scale,
+        "guidance_rescale": plan.guidance_rescale,
+        "guidance_interval": _interval(plan.guidance_interval),
+        "dtype": dtype,
+        "device": device,
+        "version": __version__,
+        "timings": dict(timings),
+    }
+
+
+def parameters_text(record: Record) -> str:
+    """The record in A1111's grammar: prompt, negative prompt, then one line of settings."""
+    lines = [record["prompt"]]
+    if record["negative"]:
+        lines.append(f"Negative prompt: {record['negative']}")
+    pairs = (f"{name}: {_quoted(value)}" for name, value in _settings(record) if value is not None)
+    return "\n".join([*lines, ", ".join(pairs)])
+
+
+def text_chunks(record: Record) -> dict[str, str]:
+    """The text chunks of a PNG, by keyword."""
+    return {
+        "parameters": parameters_text(record),
+        "diffgen": json.dumps(record, ensure_ascii=False),
+    }
+
+
+def _settings(record: Record) -> list[tuple[str, object]]:
+    low, high = record["guidance_interval"] or (None, None)
+    listed = record["sigmas"]
+    schedule = record["schedule"]
+    return [
+        ("Steps", record["steps"]),
+        ("Sampler", SAMPLERS[record["sampler"]].label),
+        ("Schedule type", schedule and SCHEDULE_LABELS[schedule]),
+        ("CFG scale", f"{record['guidance_scale']:g}"),
+        ("Seed", record["seed"]),
+        ("Size", f"{record['width']}x{record['height']}"),
+        ("Model", record["model"]),
+        *((name.replace("_", " ").capitalize(), f"{v:g}") for name, v in record["options"].items()),
+        ("Rho", record["rho"]),
+        ("Sigmas", listed and " ".join(f"{sigma:.6g}" for sigma in listed)),
+        ("CFG Rescale phi", record["guidance_rescale"] or None),
+        ("Guidance interval", None if low is None else f"{low:g} to {high or math.inf:g}"),
+        ("Precision", record["dtype"]),
+        ("Version", f"diffgen {record['version']}"),
+    ]
+
+
+def _quoted(value: object) -> str:
+    """Values with the grammar's own punctuation are written as JSON strings."""
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if set(text) & set(',:\n"') else text
+
+
+def _interval(interval: tuple[float, float]) -> list[float | None] | None:
+    """None where guidance applies everywhere; JSON has no infinity, so an open end is None."""
+    low, high = interval
+    if interval == EVERYWHERE:
+        return None
+    return [low, high if math.isfinite(high) else None]

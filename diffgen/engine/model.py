@@ -1,0 +1,35 @@
+"""A model opened but not loaded: enough to check a request against. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from diffgen.engine.request import GeneratePlan, GenerateRequest
+from diffgen.weights.checkpoint import Checkpoint
+from diffgen.weights.registry import ModelEntry, resolve
+
+DEFAULT_MODEL = "storybook"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A named checkpoint, and what its makers recommend if it is a registered one."""
+
+    name: str
+    checkpoint: Checkpoint
+    entry: ModelEntry | None = None
+
+    @classmethod
+    def open(cls, source: str | Path = DEFAULT_MODEL) -> Self:
+        """Find a model by name or path and read its configs and headers.
+
+        Raises UsageError for an unknown name, WeightsError or ConfigError for a damaged model.
+        """
+        ref = resolve(str(source))
+        return cls(ref.name, Checkpoint.open(ref.path), ref.entry)
+
+    def plan(self, request: GenerateRequest) -> GeneratePlan:
+        """The request with this model's defaults. Raises UsageError where it does not fit."""
+        return GeneratePlan.make(request, self.checkpoint.config, self.entry)

@@ -1,0 +1,212 @@
+"""What a user asks for, and what that comes to for one model.
+
+Importing this module does not import torch: a wrong request is refused before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice, pairwise, product, starmap
+
+from diffgen.diffusion.samplers import SAMPLERS
+from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
+from diffgen.diffusion.schedule import NoiseSchedule
+from diffgen.errors import UnsupportedCheckpoint, UsageError
+from diffgen.models.config import ModelConfig
+from diffgen.types import SamplerName, ScheduleName
+from diffgen.weights.registry import ModelEntry
+
+MAX_SEED = 2**63 - 1
+GUIDANCE_SCALES = {"sd1": 7.5, "sd2": 7.5, "sdxl": 5.0, "custom": 5.0}
+EVERYWHERE = (0.0, math.inf)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateRequest:
+    """Pictures to make: each prompt `count` times, with seeds `seed`, `seed + 1`, ...
+
+    None always means the model's own default. An empty prompt is unconditional; `negative=None`
+    is an absent negative prompt, which SDXL tells from an empty one. `guidance_interval` is in
+    noise levels sigma. Raises UsageError for values that no model could serve.
+    """
+
+    prompts: Sequence[str]
+    negative: str | None = None
+    seed: int = 0
+    count: int = 1
+    batch_size: int = 1
+    width: int | None = None
+    height: int | None = None
+    sampler: SamplerName | None = None
+    steps: int | None = None
+    schedule: ScheduleName | None = None
+    sigmas: Sequence[float] | None = None
+    timesteps: Sequence[float] | None = None
+    rho: float | None = None
+    options: Mapping[str, float] = field(default_factory=dict)  # eta, s_churn, ... of the sampler
+    guidance_scale: float | None = None
+    guidance_rescale: float = 0.0
+    guidance_interval: tuple[float, float] = EVERYWHERE
+
+    def __post_init__(self) -> None:
+        if isinstance(self.prompts, str):
+            raise UsageError("prompts is a list of prompts; put a single one into brackets")
+        _at_least("count", self.count, 1)
+        _at_least("batch size", self.batch_size, 1)
+        _at_least("steps", self.steps, 1)
+        _at_least("width", self.width, 1)
+        _at_least("height", self.height, 1)
+        _at_least("rho", self.rho, 1e-3)
+        if not 0 <= self.seed <= MAX_SEED - self.count + 1:
+            raise UsageError(f"seeds run from 0 to {MAX_SEED}, got {self.seed}")
+        if not math.isfinite(self.guidance_scale or 0.0):
+            raise UsageError(f"guidance must be a number, got {self.guidance_scale}")
+        if not 0.0 <= self.guidance_rescale <= 1.0:
+            raise UsageError(f"guidance rescale is between 0 and 1, got {self.guidance_rescale}")
+        low, high = self.guidance_interval
+        if not 0.0 <= low < high:
+            raise UsageError(f"a guidance interval is LOW,HIGH with LOW < HIGH, got {low},{high}")
+        if [self.steps, self.sigmas, self.timesteps].count(None) < 2:
+            raise UsageError("give one of steps, sigmas and timesteps: a list has its own length")
+        if self.schedule and (self.sigmas or self.timesteps):
+            raise UsageError("a list of sigmas or timesteps is a schedule; drop the schedule name")
+        _check_levels("sigmas", self.sigmas, lowest=1e-6)
+        _check_levels("timesteps", self.timesteps, lowest=0.0)
+        for name, value in self.options.items():
+            if not (math.isfinite(value) and value >= 0.0):
+                raise UsageError(f"{name} must be 0 or more, got {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture to make."""
+
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratePlan:
+    """A request with every default filled in for one model, checked against it."""
+
+    prompts: tuple[str, ...]
+    negative: str | None
+    seeds: range
+    batch_size: int
+    width: int
+    height: int
+    sampling: SamplingPlan
+    guidance_scale: float
+    guidance_rescale: float
+    guidance_interval: tuple[float, float]
+
+    @classmethod
+    def make(
+        cls, request: GenerateRequest, config: ModelConfig, entry: ModelEntry | None = None
+    ) -> GeneratePlan:
+        """Resolve a request; `entry` holds what the makers of a registered model recommend.
+
+        Raises UsageError for sizes and steps that do not fit the model.
+        """
+        _check_text_to_image(config)
+        sampling = _plan_sampling(request, config, entry)
+        scale = request.guidance_scale
+        return cls(
+            prompts=tuple(request.prompts),
+            negative=request.negative,
+            seeds=range(request.seed, request.seed + request.count),
+            # An adaptive solver looks at the whole state: one image must not steer another.
+            batch_size=1 if sampling.nfe is None else request.batch_size,
+            width=_check_size("width", request.width, config),
+            height=_check_size("height", request.height, config),
+            sampling=sampling,
+            guidance_scale=_default_guidance(sampling, config, entry) if scale is None else scale,
+            guidance_rescale=request.guidance_rescale,
+            guidance_interval=request.guidance_interval,
+        )
+
+    @property
+    def count(self) -> int:
+        """The number of pictures."""
+        return len(self.prompts) * len(self.seeds)
+
+    def batches(self) -> Iterator[tuple[Picture, ...]]:
+        """The pictures in order, in groups that are made together."""
+        pictures = starmap(Picture, product(self.prompts, self.seeds))
+        while batch := tuple(islice(pictures, self.batch_size)):
+            yield batch
+
+
+def _plan_sampling(
+    request: GenerateRequest, config: ModelConfig, entry: ModelEntry | None
+) -> SamplingPlan:
+    schedule = config.schedule
+    if entry:
+        sampler, spacing = entry.sampler or schedule.sampler, entry.schedule or schedule.spacing
+        schedule = replace(schedule, sampler=sampler, spacing=spacing)
+    spec = SAMPLERS[request.sampler or schedule.sampler]
+    recommended = entry.steps if entry and not spec.distilled else None
+    settings = SamplingSettings(
+        sampler=spec.name,
+        steps=request.steps or recommended,
+        schedule=request.schedule,
+        sigmas=None if request.sigmas is None else tuple(request.sigmas),
+        timesteps=None if request.timesteps is None else tuple(request.timesteps),
+        rho=request.rho,
+        options=request.options,
+    )
+    tables = NoiseSchedule.from_config(schedule)
+    return SamplingPlan.make(settings, schedule, tables, sdxl=config.family == "sdxl")
+
+
+def _default_guidance(
+    sampling: SamplingPlan, config: ModelConfig, entry: ModelEntry | None
+) -> float:
+    if sampling.spec.distilled and config.unet.guidance_dim is None:
+        return 1.0
+    recommended = entry.guidance_scale if entry else None
+    return GUIDANCE_SCALES[config.family] if recommended is None else recommended
+
+
+def _at_least(name: str, value: float | None, low: float) -> None:
+    if value is not None and not value >= low:
+        raise UsageError(f"{name} must be at least {low:g}, got {value}")
+
+
+def _check_levels(name: str, values: Sequence[float] | None, *, lowest: float) -> None:
+    if values is None:
+        return
+    levels = list(values)
+    if name == "sigmas" and len(levels) > 1 and levels[-1] == 0.0:
+        levels.pop()
+    descending = all(a > b for a, b in pairwise(levels))
+    if not levels or not descending or not levels[-1] >= lowest or not math.isfinite(levels[0]):
+        raise UsageError(f"{name} must be a descending list of finite numbers above {lowest:g}")
+
+
+def _check_size(name: str, pixels: int | None, config: ModelConfig) -> int:
+    pixels = config.native_size if pixels is None else pixels
+    factor = config.factor
+    if pixels % factor:
+        below = pixels // factor * factor
+        near = f"{below} or {below + factor}" if below else f"{factor}"
+        raise UsageError(
+            f"{name} {pixels} does not divide by {factor}, the factor of this model; take {near}"
+        )
+    return pixels
+
+
+def _check_text_to_image(config: ModelConfig) -> None:
+    latent_channels = config.vae.latent_channels if config.vae else config.unet.out_channels
+    if config.unet.in_channels != latent_channels:
+        raise UnsupportedCheckpoint(
+            f"this U-Net takes {config.unet.in_channels} input channels where its latents have "
+            f"{latent_channels}: it edits pictures, and diffgen generates from text only so far"
+        )
+    if config.unet.out_channels != latent_channels:
+        raise UnsupportedCheckpoint(
+            f"this U-Net gives {config.unet.out_channels} channels for latents of "
+            f"{latent_channels}: learned variances are not supported"
+        )
