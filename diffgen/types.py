@@ -112,7 +112,8 @@ class ScheduleConfig:
     """The noise a model was trained with, and how its makers sample it.
 
     `betas` overrides the named beta schedule; `sampler` and `spacing` are the checkpoint's own
-    defaults. `final_alpha_one=False` means DDIM-like samplers stop at the first table entry.
+    defaults. `final_alpha_one=False` lets DDIM and PLMS stop at the first table entry, True lets
+    them go on to 0; where the checkpoint does not say, each does as its authors do.
     """
 
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear"
@@ -123,7 +124,7 @@ class ScheduleConfig:
     prediction: Prediction = "eps"
     zero_snr: bool = False
     steps_offset: int = 0
-    final_alpha_one: bool = True
+    final_alpha_one: bool | None = None
     clip: float | None = None  # clamp the x0 estimate to +-clip (pixel-space models)
     sampler: SamplerName = "ddim"
     spacing: ScheduleName = "leading"

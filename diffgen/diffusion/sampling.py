@@ -77,9 +77,9 @@ class SamplingPlan:
             grid=spec.grid, steps_offset=config.steps_offset, rho=settings.rho, sdxl=sdxl
         )
         on_grid = settings.timesteps is not None or schedule in _TIMESTEP_GRIDS
-        stops_early = spec.final == "table" or (
-            spec.final == "checkpoint" and not config.final_alpha_one
-        )
+        stops_early = spec.final == "table"
+        if spec.final_by_checkpoint and config.final_alpha_one is not None:
+            stops_early = not config.final_alpha_one
         final = noise_schedule.sigma_min if on_grid and stops_early else 0.0
         if settings.sigmas is not None:
             last = settings.sigmas[-1]

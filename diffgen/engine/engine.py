@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffgen.device import DeviceName, DtypeName, Precision, pick_device
 from diffgen.diffusion.denoiser import ModelDenoiser
@@ -23,6 +23,7 @@ from diffgen.engine.metadata import make_record
 from diffgen.engine.model import DEFAULT_MODEL, Model
 from diffgen.engine.request import GeneratePlan, GenerateRequest
 from diffgen.errors import DiffgenError
+from diffgen.models.build import AnyConfig, AnyModule, build_empty
 from diffgen.models.clip import ClipTextModel
 from diffgen.models.unet import UNet
 from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
@@ -31,8 +32,6 @@ from diffgen.text.tokenizer import Tokenizer
 from diffgen.types import Component, Conditioning, StepCallback
 
 logger = logging.getLogger("diffgen")
-AnyConfig = TypeVar("AnyConfig")
-AnyModule = TypeVar("AnyModule", bound=nn.Module)
 TEXT_ENCODERS: tuple[Component, ...] = ("text_encoder", "text_encoder_2")
 
 
@@ -234,9 +233,7 @@ class Engine:
         name: Component,
         dtype: torch.dtype,
     ) -> AnyModule:
-        """Build on the meta device, then assign: no random initialisation, no second copy."""
-        with torch.device("meta"):
-            module = kind(config)
+        module = build_empty(kind, config)
         self.model.checkpoint.load_into(name, module, dtype=dtype, device=self.device)
         return module.eval().requires_grad_(False)
 

@@ -54,8 +54,8 @@ class SamplerSpec:
 
     Three conventions of diffusers decide whether the same seed gives the same picture: `grid`
     (see SpacingOptions), `start` (the state begins as noise times sigma, or times
-    sqrt(1 + sigma^2) as in VP samplers) and `final` (the run ends at 0, at the first table entry,
-    or at whichever of the two the checkpoint's `set_alpha_to_one` says).
+    sqrt(1 + sigma^2) as in VP samplers) and `final` (a run over timesteps ends at 0 or at the
+    first table entry, unless the checkpoint's `set_alpha_to_one` decides).
     """
 
     name: SamplerName
@@ -69,7 +69,8 @@ class SamplerSpec:
     options: Mapping[str, float] = field(default_factory=dict)
     grid: Grid = "exact"
     start: Literal["sigma", "vp"] = "sigma"
-    final: Literal["zero", "checkpoint", "table"] = "zero"
+    final: Literal["zero", "table"] = "zero"
+    final_by_checkpoint: bool = False
     schedule: ScheduleName | None = None  # for samplers that need one of their own
     distilled: bool = False  # meant for models distilled to few steps without guidance
     prepare: Prepare = field(default=_settings)  # keyword arguments of fn
@@ -152,7 +153,7 @@ _ROWS = (
         options={"eta": 0.0},
         grid="rounded",
         start="vp",
-        final="checkpoint",
+        final_by_checkpoint=True,
     ),
     SamplerSpec(
         name="plms",
@@ -164,7 +165,8 @@ _ROWS = (
         prepare=_plms_output,
         grid="rounded",
         start="vp",
-        final="checkpoint",
+        final="table",
+        final_by_checkpoint=True,
     ),
     SamplerSpec(
         name="ipndm",

@@ -1,0 +1,144 @@
+"""The house rules that a linter cannot see: who may import whom, and what may be loaded when."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "diffgen"
+
+# A module imports lower ranks and its own folder; folders of one rank never import each other.
+RANKS = {
+    "__init__": 0,
+    "errors": 0,
+    "types": 0,
+    "jsonfile": 0.5,
+    "device": 0.5,
+    "kernels": 1,
+    "diffusion": 1,
+    "models": 2,
+    "text": 3,
+    "weights": 3,
+    "engine": 4,
+    "train": 5,
+    "bench": 5,
+    "cli": 6,
+    "__main__": 7,
+}
+HEAVY = ("transformers", "diffusers", "scipy", "matplotlib", "triton", "accelerate")
+# These must stay importable without torch: they serve --help, tables and the checking of requests.
+TORCH_FREE = (
+    "diffgen",
+    "diffgen.cli",
+    "diffgen.diffusion.sampling",
+    "diffgen.engine.model",
+    "diffgen.engine.output",
+    "diffgen.models.config",
+    "diffgen.text.tokenizer",
+    "diffgen.weights.checkpoint",
+    "diffgen.weights.registry",
+)
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(path: Path, *, everywhere: bool) -> list[str]:
+    """Absolute names imported at module level, or anywhere; type-checking blocks are left out."""
+    found: list[str] = []
+
+    def visit(node: ast.AST) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                continue
+            if isinstance(child, ast.Import):
+                found.extend(alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"relative import in {path}"
+                names = [f"{child.module}.{alias.name}" for alias in child.names]
+                found.extend(n if n in MODULES else str(child.module) for n in names)
+            elif everywhere or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return found
+
+
+def folder(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def test_every_folder_has_a_rank():
+    assert {folder(module) for module in MODULES} <= RANKS.keys()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module):
+    own = folder(module)
+    for name in imports(MODULES[module], everywhere=True):
+        if name.split(".")[0] != "diffgen" or own == "__init__":
+            continue
+        other = folder(name)
+        assert other == own or RANKS[other] < RANKS[own], f"{module} imports {name}"
+
+
+def test_no_module_level_cycles():
+    graph = {
+        module: [name for name in imports(path, everywhere=False) if name in MODULES]
+        for module, path in MODULES.items()
+    }
+    done: set[str] = set()
+
+    def walk(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join([*trail, module])
+        if module not in done:
+            for name in graph[module]:
+                # A package's __init__ that lists its own modules is how a registry is built.
+                if name != module:
+                    walk(name, (*trail, module))
+            done.add(module)
+
+    for module in graph:
+        walk(module, ())
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_heavy_libraries_are_imported_late(module):
+    names = imports(MODULES[module], everywhere=False)
+    assert not [name for name in names if name.split(".")[0] in HEAVY]
+
+
+def test_only_the_console_prints():
+    for module, path in MODULES.items():
+        calls = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+        ]
+        prints = [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"]
+        assert not prints or module == "diffgen.cli.console", module
+
+
+def loaded_modules(code: str) -> set[str]:
+    """Top-level packages in sys.modules after running code in a fresh interpreter."""
+    probe = f"{code}\nimport sys; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("module", TORCH_FREE)
+def test_checking_a_request_needs_no_torch(module):
+    assert not loaded_modules(f"import {module}") & {"torch", "numpy", *HEAVY}
+
+
+def test_the_engine_needs_no_heavy_library():
+    assert not loaded_modules("import diffgen.engine.engine") & set(HEAVY)
