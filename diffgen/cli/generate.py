@@ -133,7 +133,7 @@ def _run(
         from diffgen.engine.engine import Engine
 
         engine = Engine.load(model, device=device, dtype=dtype)
-        reporter.start(f"{plan.count} pictures" if plan.count > 1 else "1 picture")
+        reporter.start(_count(plan.count, "picture"))
         for picture in engine.generate(plan, on_step=reporter.on_step):
             with reported_pipe():
                 path = sink.save(picture.image, picture.record)
@@ -146,9 +146,13 @@ def _run(
 def _summary(record: dict[str, Any]) -> str:
     seconds = sum(record["timings"].values())
     return (
-        f'"{record["prompt"]}" seed {record["seed"]}, {record["steps"]} steps of '
+        f'"{record["prompt"]}" seed {record["seed"]}, {_count(record["steps"], "step")} of '
         f"{record['sampler']}, {seconds:.2f} s"
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _result(path: Path, record: dict[str, Any], *, as_json: bool) -> str:

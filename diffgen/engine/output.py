@@ -67,7 +67,7 @@ class PictureOutput:
             raise UsageError("a PNG is no text for a terminal; pipe it, or give a file name")
         if self._file and self._file.suffix.lower() != ".png":
             raise UsageError(
-                f"pictures are written as PNG: name {target} .png, or end a folder's name with /"
+                f"{target}: pictures are PNG files; end the name in .png, or in / for a folder"
             )
         if self._file and self._file.exists() and not self._overwrite:
             raise UsageError(f"{target} exists; choose another name or add --overwrite")

@@ -1,0 +1,151 @@
+"""The text encoder of CLIP (Radford et al., arXiv:2103.00020), which reads prompts for the U-Net.
+
+Attribute names are the keys of transformers-format checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffgen.models.config import ClipTextConfig
+from diffgen.models.layers import attention
+
+
+class ClipTextOutput(NamedTuple):
+    """What a prompt becomes: `context` (B, T, D) for cross-attention, `pooled` (B, P) for SDXL."""
+
+    context: Tensor
+    pooled: Tensor
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """The sigmoid approximation of GELU that OpenAI trained with (arXiv:1606.08415, section 2)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
+
+
+class SelfAttention(nn.Module):
+    """Causal self-attention: each token sees itself and those before it."""
+
+    def __init__(self, config: ClipTextConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.q_proj = nn.Linear(config.width, config.width)
+        self.k_proj = nn.Linear(config.width, config.width)
+        self.v_proj = nn.Linear(config.width, config.width)
+        self.out_proj = nn.Linear(config.width, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        out: Tensor = self.out_proj(attention(q, k, v, num_heads=self.num_heads, causal=True))
+        return out
+
+
+class Mlp(nn.Module):
+    """Two linear layers around the activation."""
+
+    def __init__(self, config: ClipTextConfig) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[config.activation]
+        self.fc1 = nn.Linear(config.width, config.mlp_width)
+        self.fc2 = nn.Linear(config.mlp_width, config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        out: Tensor = self.fc2(self.activation(self.fc1(x)))
+        return out
+
+
+class EncoderLayer(nn.Module):
+    """One pre-norm transformer layer."""
+
+    def __init__(self, config: ClipTextConfig) -> None:
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.self_attn = SelfAttention(config)
+        self.layer_norm2 = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.mlp = Mlp(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        x = x + self.self_attn(self.layer_norm1(x))
+        out: Tensor = x + self.mlp(self.layer_norm2(x))
+        return out
+
+
+class Encoder(nn.Module):
+    """The stack of layers."""
+
+    def __init__(self, config: ClipTextConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, D) -> the outputs of the last layer but one and of the last, (B, T, D) each."""
+        penultimate = x
+        for layer in self.layers:
+            penultimate, x = x, layer(x)
+        return penultimate, x
+
+
+class Embeddings(nn.Module):
+    """Learned vectors for tokens and for positions."""
+
+    def __init__(self, config: ClipTextConfig) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(config.vocab_size, config.width)
+        self.position_embedding = nn.Embedding(config.max_tokens, config.width)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(B, T) -> (B, T, D)."""
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        out: Tensor = self.token_embedding(ids) + self.position_embedding(positions)
+        return out
+
+
+class TextTransformer(nn.Module):
+    """Embeddings, layers and the final norm: all of the encoder but its projection."""
+
+    def __init__(self, config: ClipTextConfig) -> None:
+        super().__init__()
+        self.embeddings = Embeddings(config)
+        self.encoder = Encoder(config)
+        self.final_layer_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T) -> the penultimate hidden state and the normalised final one, (B, T, D) each."""
+        penultimate, final = self.encoder(self.embeddings(ids))
+        return penultimate, self.final_layer_norm(final)
+
+
+class ClipTextModel(nn.Module):
+    """CLIP's text encoder, with its projection into the image-text space where there is one."""
+
+    def __init__(self, config: ClipTextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.text_model = TextTransformer(config)
+        self.text_projection = (
+            nn.Linear(config.width, config.projection, bias=False)
+            if config.projection is not None
+            else nn.Identity()
+        )
+
+    def forward(self, ids: Tensor, end: Tensor) -> ClipTextOutput:
+        """Encode token ids (B, T); `end` (B,) is the index of each prompt's end token.
+
+        The end token has seen the whole prompt, so its final state summarises it (2.4 in the
+        paper): that state, projected, is `pooled`. T is at most `config.max_tokens`.
+        """
+        penultimate, final = self.text_model(ids)
+        summary = final[torch.arange(len(end), device=end.device), end]  # (B, D)
+        context = final if self.config.hidden == "final" else penultimate
+        return ClipTextOutput(context, self.text_projection(summary))

@@ -1,0 +1,302 @@
+"""The denoising U-Net of Stable Diffusion 1, 2 and XL and of models cut down from them.
+
+Rombach et al., arXiv:2112.10752; SDXL, arXiv:2307.01952; BK-SDM, arXiv:2305.15798. Attribute names
+are the keys of diffusers-format `UNet2DConditionModel` checkpoints.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffgen.errors import UsageError
+from diffgen.models.config import UNetConfig
+from diffgen.models.layers import (
+    Downsample,
+    ResnetBlock,
+    TransformerBlock,
+    Upsample,
+    group_norm_silu,
+    sinusoidal_embedding,
+    to_map,
+    to_tokens,
+)
+from diffgen.types import Conditioning
+
+TRANSFORMER_GROUP_NORM_EPS = 1e-6
+TIME_EXPANSION = 4  # width of the time embedding, in units of channels[0]
+
+
+def guidance_embedding(guidance_scale: Tensor, dim: int) -> Tensor:
+    """Embed guidance scales (B,) for a distilled U-Net: (B, dim) float32.
+
+    Distillation counts from no guidance, w = guidance_scale - 1 (Meng et al., arXiv:2210.03142,
+    section 3.1; LCM, arXiv:2310.04378, section 4.2), and embeds 1000 w like a time.
+    """
+    w = 1000.0 * (guidance_scale.float() - 1.0)
+    return sinusoidal_embedding(w, dim, flip_sin_to_cos=False, freq_shift=1.0)
+
+
+def _required(value: Tensor | None, name: str) -> Tensor:
+    if value is None:
+        raise UsageError(f"this U-Net was trained with Conditioning.{name}, which is missing")
+    return value
+
+
+class EmbeddingMlp(nn.Module):
+    """Sinusoids, or a vector of conditioning, to an embedding every residual block reads."""
+
+    def __init__(self, in_dim: int, out_dim: int, *, guidance_dim: int | None = None) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(in_dim, out_dim)
+        self.linear_2 = nn.Linear(out_dim, out_dim)
+        self.cond_proj = (
+            nn.Linear(guidance_dim, in_dim, bias=False) if guidance_dim is not None else None
+        )
+
+    def forward(self, x: Tensor, guidance: Tensor | None = None) -> Tensor:
+        """x: (B, in_dim); guidance: (B, guidance_dim); result: (B, out_dim)."""
+        if self.cond_proj is not None:
+            x = x + self.cond_proj(guidance)
+        out: Tensor = self.linear_2(F.silu(self.linear_1(x)))
+        return out
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer blocks over the positions of a map, beside a shortcut."""
+
+    def __init__(self, config: UNetConfig, channels: int, *, num_heads: int, depth: int) -> None:
+        super().__init__()
+        self.linear = config.linear_projection
+        self.norm = nn.GroupNorm(config.norm_groups, channels, eps=TRANSFORMER_GROUP_NORM_EPS)
+        self.proj_in = self._projection(channels)
+        self.transformer_blocks = nn.ModuleList(
+            TransformerBlock(
+                channels, config.context_dim, num_heads=num_heads, upcast=config.upcast_attention
+            )
+            for _ in range(depth)
+        )
+        self.proj_out = self._projection(channels)
+
+    def _projection(self, channels: int) -> nn.Module:
+        # The same arithmetic either way; only the shape of the stored weight differs.
+        return nn.Linear(channels, channels) if self.linear else nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """x: (B, C, h, w); context: (B, S, context_dim); result: (B, C, h, w)."""
+        size = x.shape[-2:]
+        y = self.norm(x)
+        tokens = self.proj_in(to_tokens(y)) if self.linear else to_tokens(self.proj_in(y))
+        for block in self.transformer_blocks:
+            tokens = block(tokens, context)  # (B, h * w, C)
+        if self.linear:
+            y = to_map(self.proj_out(tokens), size)
+        else:
+            y = self.proj_out(to_map(tokens, size))
+        out: Tensor = x + y
+        return out
+
+
+def _resnet(config: UNetConfig, in_channels: int, out_channels: int) -> ResnetBlock:
+    return ResnetBlock(
+        in_channels,
+        out_channels,
+        groups=config.norm_groups,
+        eps=config.norm_eps,
+        time_dim=TIME_EXPANSION * config.channels[0],
+    )
+
+
+class Level(nn.Module):
+    """One resolution: residual blocks, each followed by a transformer where `depth` is not 0."""
+
+    def __init__(
+        self, config: UNetConfig, widths: list[tuple[int, int]], *, num_heads: int, depth: int
+    ) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(_resnet(config, *width) for width in widths)
+        self.attentions = nn.ModuleList(
+            SpatialTransformer(config, channels, num_heads=num_heads, depth=depth)
+            for _, channels in (widths if depth else [])
+        )
+
+    def layer(self, i: int, x: Tensor, emb: Tensor, context: Tensor) -> Tensor:
+        """Residual block `i` and its transformer: (B, C_in, h, w) -> (B, C_out, h, w)."""
+        x = self.resnets[i](x, emb)
+        return self.attentions[i](x, context) if self.attentions else x
+
+
+class DownBlock(Level):
+    """A level on the way down, which leaves each of its maps for the way up."""
+
+    def __init__(self, config: UNetConfig, level: int, *, in_channels: int) -> None:
+        channels = config.channels[level]
+        widths = list(pairwise([in_channels] + [channels] * config.blocks[level]))
+        super().__init__(
+            config, widths, num_heads=config.num_heads[level], depth=config.depth[level]
+        )
+        lowest = level == len(config.channels) - 1
+        self.downsamplers = nn.ModuleList([] if lowest else [Downsample(channels)])
+
+    def forward(self, x: Tensor, emb: Tensor, context: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The map for the next level, and all maps made here in order."""
+        skips = []
+        for i in range(len(self.resnets)):
+            x = self.layer(i, x, emb, context)
+            skips.append(x)
+        for downsample in self.downsamplers:
+            x = downsample(x)
+            skips.append(x)
+        return x, skips
+
+
+class UpBlock(Level):
+    """A level on the way up: each residual block takes in the newest map left on the way down."""
+
+    def __init__(
+        self, config: UNetConfig, level: int, *, in_channels: int, skip_channels: list[int]
+    ) -> None:
+        channels = config.channels[level]
+        below = [in_channels] + [channels] * (len(skip_channels) - 1)
+        widths = [(a + b, channels) for a, b in zip(below, skip_channels, strict=True)]
+        depth = (config.up_depth or config.depth)[level]
+        super().__init__(config, widths, num_heads=config.num_heads[level], depth=depth)
+        self.upsamplers = nn.ModuleList([Upsample(channels)] if level > 0 else [])
+
+    def forward(self, x: Tensor, emb: Tensor, context: Tensor, skips: list[Tensor]) -> Tensor:
+        """skips: all maps not yet taken, oldest first; the list is left as it is."""
+        count = len(self.resnets)
+        for i in range(count):
+            x = self.layer(i, torch.cat([x, skips[-1 - i]], dim=1), emb, context)
+        for upsample in self.upsamplers:
+            # Odd sizes were rounded up on the way down, so doubling could overshoot.
+            x = upsample(x, skips[-1 - count].shape[-2:])
+        return x
+
+
+class MidBlock(nn.Module):
+    """The bottom: a residual block, then a transformer and another where `mid_depth` is not 0."""
+
+    def __init__(self, config: UNetConfig, *, depth: int) -> None:
+        super().__init__()
+        channels, num_heads = config.channels[-1], config.num_heads[-1]
+        transformers = 1 if depth else 0
+        self.resnets = nn.ModuleList(
+            _resnet(config, channels, channels) for _ in range(1 + transformers)
+        )
+        self.attentions = nn.ModuleList(
+            SpatialTransformer(config, channels, num_heads=num_heads, depth=depth)
+            for _ in range(transformers)
+        )
+
+    def forward(self, x: Tensor, emb: Tensor, context: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
+        first, *rest = self.resnets
+        x = first(x, emb)
+        for transformer, resnet in zip(self.attentions, rest, strict=True):
+            x = resnet(transformer(x, context), emb)
+        return x
+
+
+class UNet(nn.Module):
+    """Predicts eps, v or x0 of noisy latents at time t, told what to draw by a `Conditioning`."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.channels
+        time_dim = TIME_EXPANSION * channels[0]
+
+        self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
+        self.time_embedding = EmbeddingMlp(channels[0], time_dim, guidance_dim=config.guidance_dim)
+        self.add_embedding = (
+            EmbeddingMlp(config.added_dim, time_dim) if config.added_dim is not None else None
+        )
+
+        # The way down leaves a stack of maps; the way up takes them from its top.
+        skips = [channels[0]]
+        self.down_blocks = nn.ModuleList()
+        for level, blocks in enumerate(config.blocks):
+            self.down_blocks.append(DownBlock(config, level, in_channels=skips[-1]))
+            downsamples = level < len(channels) - 1
+            skips += [channels[level]] * (blocks + downsamples)
+
+        self.mid_block = (
+            MidBlock(config, depth=config.mid_depth) if config.mid_depth is not None else None
+        )
+
+        below = channels[-1]
+        self.up_blocks = nn.ModuleList()
+        for level in reversed(range(len(channels))):
+            taken = [skips.pop() for _ in range(config.blocks[level] + 1)]
+            self.up_blocks.append(UpBlock(config, level, in_channels=below, skip_channels=taken))
+            below = channels[level]
+
+        self.conv_norm_out = nn.GroupNorm(config.norm_groups, channels[0], eps=config.norm_eps)
+        self.conv_out = nn.Conv2d(channels[0], config.out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        """x: (B, C, h, w), any h and w; t: (B,) or (), may be fractional; result like x.
+
+        x has the weights' dtype, and so has `cond.context`. Raises UsageError when `cond` lacks
+        what this U-Net was trained with.
+        """
+        x = self._with_concat(x, cond)
+        emb = self._embed(x, t, cond)
+
+        x = self.conv_in(x)
+        skips = [x]
+        for block in self.down_blocks:
+            x, made = block(x, emb, cond.context)
+            skips += made
+
+        if self.mid_block is not None:
+            x = self.mid_block(x, emb, cond.context)
+
+        for block, blocks in zip(self.up_blocks, reversed(self.config.blocks), strict=True):
+            x = block(x, emb, cond.context, skips)
+            skips = skips[: -(blocks + 1)]
+
+        out: Tensor = self.conv_out(group_norm_silu(self.conv_norm_out, x))
+        return out
+
+    def _with_concat(self, x: Tensor, cond: Conditioning) -> Tensor:
+        """Append the channels of 8-channel (edit) and 9-channel (inpaint) U-Nets to x."""
+        if cond.concat is not None:
+            x = torch.cat([x, cond.concat], dim=1)
+        if x.shape[1] != self.config.in_channels:
+            raise UsageError(
+                f"this U-Net takes {self.config.in_channels} input channels, got {x.shape[1]};"
+                " the channels besides the latents belong in Conditioning.concat"
+            )
+        return x
+
+    def _embed(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+        """The embedding of t and of all conditioning that is not text tokens: (B, time_dim)."""
+        config, batch = self.config, x.shape[0]
+        guidance = None
+        if config.guidance_dim is not None:
+            scale = _required(cond.guidance, "guidance")
+            guidance = guidance_embedding(scale, config.guidance_dim).to(x.dtype)
+        times = self._sinusoids(t.expand(batch), config.channels[0])
+        emb: Tensor = self.time_embedding(times.to(x.dtype), guidance)
+
+        if self.add_embedding is not None:
+            vectors = [_required(cond.pooled, "pooled")]
+            if config.time_ids_dim is not None:
+                time_ids = _required(cond.time_ids, "time_ids")
+                sizes = self._sinusoids(time_ids.flatten(), config.time_ids_dim)
+                vectors.append(sizes.reshape(batch, -1).to(x.dtype))  # (B, 6 * time_ids_dim)
+            emb = emb + self.add_embedding(torch.cat(vectors, dim=-1))
+
+        # Every residual block reads SiLU(emb), so apply it once.
+        return F.silu(emb)
+
+    def _sinusoids(self, values: Tensor, dim: int) -> Tensor:
+        config = self.config
+        return sinusoidal_embedding(
+            values, dim, flip_sin_to_cos=config.flip_sin_to_cos, freq_shift=config.freq_shift
+        )

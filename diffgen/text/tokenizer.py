@@ -1,0 +1,137 @@
+"""CLIP's tokenizer: lower-cased byte-pair encoding (Radford et al., arXiv:2103.00020, section 2.4).
+
+It follows transformers' `CLIPTokenizer` id for id. Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import tokenizers
+from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
+
+from diffgen.errors import ConfigError, UsageError
+from diffgen.jsonfile import JsonObject
+from diffgen.text.vocabulary import Vocabulary, read_vocabulary
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+WORDS = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
+    r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
+ROLES = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A prompt as the text encoder reads it.
+
+    `ids` has the encoder's full length: start, prompt, end, padding. `end` is the index of the
+    first end token. `cut` is what did not fit, in the user's words; empty if all did.
+    """
+
+    ids: tuple[int, ...]
+    end: int
+    cut: str
+
+
+class Tokenizer:
+    """Turns prompts into token ids."""
+
+    def __init__(
+        self, encoder: tokenizers.Tokenizer, *, start: int, end: int, pad: int, max_tokens: int
+    ) -> None:
+        self.max_tokens = max_tokens
+        self._encoder = encoder
+        self._start, self._end, self._pad = start, end, pad
+
+    @classmethod
+    def from_folder(cls, folder: Path, *, max_tokens: int = 77) -> Self:
+        """Read vocab.json and merges.txt, or else tokenizer.json, and the special tokens.
+
+        `max_tokens` is the length that the text encoder takes; the folder may ask for less. Raises
+        ConfigError for a missing or malformed file.
+        """
+        options = _read_options(folder)
+        special = {role: _role_token(options, role) for role in ROLES}
+        vocabulary = read_vocabulary(folder)
+        for token in special.values():
+            if token.content not in vocabulary.ids:
+                raise ConfigError(f'{folder}: the vocabulary lacks "{token.content}".')
+        encoder = _byte_pair_encoder(vocabulary, unknown=special["unk_token"].content)
+        # Of two entries for one token the later counts, as in transformers.
+        encoder.add_tokens([*special.values(), *_listed_tokens(options)])
+        return cls(
+            encoder,
+            start=vocabulary.ids[special["bos_token"].content],
+            end=vocabulary.ids[special["eos_token"].content],
+            pad=vocabulary.ids[special["pad_token"].content],
+            max_tokens=min(max_tokens, options.get("model_max_length", max_tokens)),
+        )
+
+    def encode(self, prompt: str) -> Tokens:
+        """The ids of one prompt, cut or padded to `max_tokens`. An empty prompt is allowed.
+
+        Raises UsageError for a string with stray surrogates: bytes that were no UTF-8.
+        """
+        if any("\ud800" <= char <= "\udfff" for char in prompt):
+            raise UsageError(f"the prompt {prompt!a} is not valid Unicode text; use UTF-8.")
+        encoding = self._encoder.encode(prompt, add_special_tokens=False)
+        room = self.max_tokens - 2
+        ids = [self._start, *encoding.ids[:room], self._end]
+        ids += [self._pad] * (self.max_tokens - len(ids))
+        cut = _text_from(prompt, encoding, room) if len(encoding.ids) > room else ""
+        return Tokens(tuple(ids), ids.index(self._end), cut)
+
+
+def _text_from(prompt: str, encoding: tokenizers.Encoding, index: int) -> str:
+    """The prompt from token `index` on; from the start of its word, as half a word says nothing."""
+    words = encoding.word_ids
+    first = words.index(words[index]) or index
+    return prompt[encoding.offsets[first][0] :].strip()
+
+
+def _byte_pair_encoder(vocabulary: Vocabulary, *, unknown: str) -> tokenizers.Tokenizer:
+    encoder = tokenizers.Tokenizer(
+        models.BPE(vocabulary.ids, vocabulary.merges, end_of_word_suffix="</w>", unk_token=unknown)
+    )
+    encoder.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    encoder.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    return encoder
+
+
+def _read_options(folder: Path) -> JsonObject:
+    """tokenizer_config.json, overridden by special_tokens_map.json where it is of the old kind."""
+    config, old = folder / "tokenizer_config.json", folder / "special_tokens_map.json"
+    options = dict(JsonObject.read(config).data) if config.exists() else {}
+    if old.exists() and "added_tokens_decoder" not in options:
+        options |= JsonObject.read(old).data
+    return JsonObject(config, options)
+
+
+def _role_token(options: JsonObject, role: str) -> AddedToken:
+    entry = options.data.get(role) or ROLES[role]
+    return _as_token(options, role, {"content": entry} if isinstance(entry, str) else entry)
+
+
+def _listed_tokens(options: JsonObject) -> list[AddedToken]:
+    """The tokens that the new kind of tokenizer_config.json lists by id."""
+    key = "added_tokens_decoder"
+    return [_as_token(options, key, entry) for entry in (options.data.get(key) or {}).values()]
+
+
+def _as_token(options: JsonObject, key: str, entry: Any) -> AddedToken:
+    if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
+        raise ConfigError(f'{options.path}: "{key}" should hold a token or its "content".')
+    flags = ("single_word", "lstrip", "rstrip", "normalized")
+    given = {flag: bool(entry[flag]) for flag in flags if flag in entry}
+    return AddedToken(entry["content"], special=True, **given)

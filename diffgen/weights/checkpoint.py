@@ -1,0 +1,108 @@
+"""A model on disk: its config, and its tensors under canonical names.
+
+Importing this module does not import torch; opening a checkpoint reads headers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from diffgen.errors import WeightsError
+from diffgen.models.config import ModelConfig
+from diffgen.types import Component
+from diffgen.weights.configs import read_model_config
+from diffgen.weights.files import LazyTensors, Shape, TensorInfo, open_tensors
+from diffgen.weights.folder import weight_files
+from diffgen.weights.keymap import FOLDER_RULES, SPARE, to_canonical
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
+NAMED_AT_MOST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """An opened model. `tokenizers` are the folders of its vocabularies, one per text encoder."""
+
+    config: ModelConfig
+    source: Path
+    tensors: Mapping[Component, LazyTensors]
+    tokenizers: tuple[Path, ...]
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a folder in diffusers layout.
+
+        Raises UnsupportedCheckpoint for another kind of model, ConfigError for a bad JSON file and
+        WeightsError for missing or damaged weights.
+        """
+        config = read_model_config(path)
+        tensors = {part: _open_component(path / part, part) for part in components(config)}
+        tokenizers = ("tokenizer", "tokenizer_2")[: len(config.text)]
+        return cls(config, path, tensors, tuple(path / name for name in tokenizers))
+
+    def load_into(
+        self,
+        component: Component,
+        module: nn.Module,
+        *,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Give a module built on the meta device its weights.
+
+        Names and shapes are checked before any data is read. A tensor already in `dtype` and kept
+        on the CPU stays in its memory-mapped file; any other is copied once. Raises WeightsError.
+        """
+        tensors = self.tensors[component]
+        expected = {name: tuple(t.shape) for name, t in module.state_dict().items()}
+        where = tensors.files[0] if len(tensors.files) == 1 else self.source / component
+        _check_fit(where, tensors.infos, expected)
+        state = {name: tensors[name].to(device=device, dtype=dtype) for name in expected}
+        module.load_state_dict(state, assign=True)
+
+
+def components(config: ModelConfig) -> tuple[Component, ...]:
+    """The parts of a model that have weights."""
+    text: tuple[Component, ...] = ("text_encoder", "text_encoder_2")
+    vae: tuple[Component, ...] = ("vae",) if config.vae else ()
+    return ("unet", *vae, *text[: len(config.text)])
+
+
+def _open_component(folder: Path, component: Component) -> LazyTensors:
+    infos = open_tensors(weight_files(folder, component)).infos
+    return LazyTensors(to_canonical(infos, FOLDER_RULES[component]))
+
+
+def _check_fit(where: Path, infos: Mapping[str, TensorInfo], expected: Mapping[str, Shape]) -> None:
+    """Raise WeightsError naming every kind of difference between the files and the module."""
+    known = [name for name in infos if name in expected]
+    problems = {
+        "missing": [name for name in expected if name not in infos],
+        "unknown": [name for name in infos if name not in expected and name not in SPARE],
+        "of the wrong shape": [
+            f"{name} {infos[name].shape} instead of {expected[name]}"
+            for name in known
+            if infos[name].shape != expected[name]
+        ],
+        "of an unsupported number format": [
+            f"{name} {infos[name].dtype}" for name in known if infos[name].dtype not in FLOATS
+        ],
+    }
+    found = [f"{len(names)} {kind} ({_some(names)})" for kind, names in problems.items() if names]
+    if found:
+        raise WeightsError(
+            f"{where} does not fit its config.json: tensors {'; '.join(found)}; "
+            "both files must come from the same model."
+        )
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - NAMED_AT_MOST
+    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,63 @@
+"""Finds the weights of a component in a folder laid out as diffusers saves it.
+
+Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from diffgen.errors import ConfigError, WeightsError
+from diffgen.jsonfile import JsonObject
+from diffgen.types import Component
+from diffgen.weights.files import PICKLE_SUFFIXES, refuse_pickle
+
+STEMS: dict[Component, str] = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+    "text_encoder_2": "model",
+}
+# Full precision serves every number format asked for; the weights before averaging come last.
+VARIANTS = ("", ".fp16", ".bf16", ".non_ema")
+
+
+def weight_files(folder: Path, component: Component) -> list[Path]:
+    """The safetensors files of a component: one, or the shards that its index names.
+
+    Raises WeightsError if there are none or a shard is missing, ConfigError for a bad index.
+    """
+    for candidate in _candidates(STEMS[component]):
+        path = folder / candidate
+        if path.is_file():
+            return _shards(path) if path.suffix == ".json" else [path]
+    for path in sorted(folder.glob("*")):
+        if path.suffix in PICKLE_SUFFIXES:
+            refuse_pickle(path)
+    raise WeightsError(
+        f"{folder} has no weights: expected {STEMS[component]}.safetensors there; is the download "
+        "complete?"
+    )
+
+
+def _candidates(stem: str) -> Iterator[str]:
+    for variant in VARIANTS:
+        yield f"{stem}{variant}.safetensors"
+        yield f"{stem}.safetensors.index{variant}.json"
+        if variant:
+            yield f"{stem}{variant}.safetensors.index.json"
+
+
+def _shards(index: Path) -> list[Path]:
+    weight_map = JsonObject.read(index).data.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ConfigError(f'{index}: "weight_map" should name the file of each tensor.')
+    shards = [index.parent / name for name in sorted({str(name) for name in weight_map.values()})]
+    missing = [shard.name for shard in shards if not shard.is_file()]
+    if missing:
+        raise WeightsError(
+            f"{index.parent} lacks {', '.join(missing)}, {len(missing)} of the {len(shards)} parts "
+            f"that {index.name} names; is the download complete?"
+        )
+    return shards

@@ -1,0 +1,91 @@
+"""Names that weights have in files, and their canonical names: the keys of our modules.
+
+Canonical names are those of today's diffusers folders, so a folder needs few rules. A layout is a
+table of `Rule`s per component. Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from diffgen.errors import WeightsError
+from diffgen.types import Component
+from diffgen.weights.files import Shape, TensorInfo, TensorOp
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A tensor whose whole key matches `pattern` is called `name`, a template for the match."""
+
+    pattern: re.Pattern[str]
+    name: str
+    op: TensorOp | None = None
+
+
+def _matrix_shape(shape: Shape) -> Shape:
+    return shape[:2] if shape[2:] == (1, 1) else shape
+
+
+# A 1x1 convolution is a linear layer with two idle dimensions.
+AS_MATRIX = TensorOp(shape=_matrix_shape, apply=lambda t: t.reshape(_matrix_shape(tuple(t.shape))))
+
+# Not weights: the numbers 0, 1, 2, ... and CLIP's training temperature.
+IGNORED = re.compile(r"(.*\.)?(position_ids|logit_scale)")
+
+# Saved with some encoders that have no use for it.
+SPARE = frozenset({"text_projection.weight"})
+
+VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+TEXT_RULES = (
+    Rule(
+        re.compile(r"(?:text_model\.)?((?:embeddings|encoder|final_layer_norm)\..+)"),
+        r"text_model.\1",
+    ),
+)
+
+# diffusers folders: the VAEs of SD 1 and 2 keep the attention names of 2022, and transformers 5
+# saves text encoders without their prefix.
+FOLDER_RULES: Mapping[Component, Sequence[Rule]] = {
+    "unet": (),
+    "vae": tuple(
+        Rule(
+            re.compile(rf"(.+\.attentions\.\d+)\.(?:{old}|{re.escape(new)})\.(weight|bias)"),
+            rf"\1.{new}.\2",
+            AS_MATRIX,
+        )
+        for old, new in VAE_ATTENTION.items()
+    ),
+    "text_encoder": TEXT_RULES,
+    "text_encoder_2": TEXT_RULES,
+}
+
+
+def to_canonical(infos: Mapping[str, TensorInfo], rules: Sequence[Rule]) -> dict[str, TensorInfo]:
+    """The same tensors under canonical names; a key that no rule matches keeps its name.
+
+    Raises WeightsError if two tensors get one name.
+    """
+    renamed: dict[str, TensorInfo] = {}
+    for key, info in infos.items():
+        for name, new in _targets(key, info, rules):
+            if name in renamed:
+                raise WeightsError(
+                    f"{info.file} has two tensors for {name}: {renamed[name].key} and {key}; "
+                    "use a copy of the model that was not merged by hand."
+                )
+            renamed[name] = new
+    return renamed
+
+
+def _targets(key: str, info: TensorInfo, rules: Sequence[Rule]) -> Iterator[tuple[str, TensorInfo]]:
+    if IGNORED.fullmatch(key):
+        return
+    matches = [(rule, match) for rule in rules if (match := rule.pattern.fullmatch(key))]
+    if not matches:
+        yield key, info
+    for rule, match in matches:
+        shape = rule.op.shape(info.shape) if rule.op else info.shape
+        yield match.expand(rule.name), replace(info, shape=shape, op=rule.op)

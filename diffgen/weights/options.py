@@ -1,0 +1,44 @@
+"""Options in a model's JSON files that must be what diffgen implements.
+
+Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from diffgen.errors import UnsupportedCheckpoint
+from diffgen.jsonfile import JsonObject
+
+S = TypeVar("S", bound=str)
+
+
+def refuse_other_values(config: JsonObject, allowed: Mapping[str, Sequence[object]]) -> None:
+    """Raise UnsupportedCheckpoint if an option has another value; absent and null are fine."""
+    for key, values in allowed.items():
+        value = config.data.get(key)
+        if value is not None and value not in values:
+            raise unsupported(config, key, values)
+
+
+def one_of(config: JsonObject, key: str, choices: Sequence[S]) -> S:
+    """The string under `key`; where absent, the first choice.
+
+    Raises UnsupportedCheckpoint if it is not one of the choices.
+    """
+    value = config.get(key, str(choices[0]))
+    for choice in choices:
+        if value == choice:
+            return choice
+    raise unsupported(config, key, choices)
+
+
+def unsupported(config: JsonObject, key: str, values: Iterable[object]) -> UnsupportedCheckpoint:
+    """The error for an option whose value is none of those that diffgen implements."""
+    known = ", ".join(json.dumps(value) for value in values) or "null"
+    value = json.dumps(config.data.get(key))
+    return UnsupportedCheckpoint(
+        f'{config.path}: "{key}" is {value}, which is not supported (supported: {known}).'
+    )

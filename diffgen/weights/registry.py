@@ -1,0 +1,115 @@
+"""The models known by name, from weights.toml. Importing this module does not import torch."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from diffgen.errors import ConfigError, UsageError, did_you_mean
+from diffgen.types import SamplerName, ScheduleName
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+KEYS: Mapping[str, type] = {
+    "bundled": str,
+    "description": str,
+    "license": str,
+    "steps": int,
+    "guidance_scale": float,
+    "sampler": str,
+    "schedule": str,
+}
+REQUIRED = ("bundled", "description", "license")
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "sampler": get_args(SamplerName),
+    "schedule": get_args(ScheduleName),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEntry:
+    """One table of weights.toml: where a model is, and what its makers recommend.
+
+    `bundled` is relative to the package; None means no recommendation.
+    """
+
+    bundled: str
+    description: str
+    license: str
+    steps: int | None = None
+    guidance_scale: float | None = None
+    sampler: SamplerName | None = None
+    schedule: ScheduleName | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A model that was asked for: what to call it, where it is, and its entry if it has one."""
+
+    name: str
+    path: Path
+    entry: ModelEntry | None = None
+
+
+def resolve(source: str, registry: Mapping[str, ModelEntry] | None = None) -> ModelRef:
+    """Find a model by its name or path; `registry` defaults to the one that ships.
+
+    A name wins over a folder of the same name, which `./name` still reaches. Raises UsageError if
+    there is neither.
+    """
+    entries = read_registry(registry_path()) if registry is None else registry
+    if source in entries:
+        entry = entries[source]
+        return ModelRef(source, PACKAGE / entry.bundled, entry)
+    path = Path(source).expanduser()
+    if path.exists():
+        return ModelRef(path.resolve().name, path)
+    if "/" in source or source.startswith((".", "~")):
+        raise UsageError(f"there is no model at {path}.")
+    raise UsageError(
+        f'there is no model named "{source}".{did_you_mean(source, entries)} '
+        f"Known: {', '.join(entries)}; a path to a model folder works too."
+    )
+
+
+def registry_path() -> Path:
+    """weights.toml in the installed package, or at the root of the repository."""
+    packaged = PACKAGE / "weights.toml"
+    return packaged if packaged.is_file() else PACKAGE.parent / "weights.toml"
+
+
+def read_registry(path: Path) -> dict[str, ModelEntry]:
+    """Parse and check weights.toml. Raises ConfigError, naming file, table and key."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}.") from error
+    return {name: _entry(f"{path} [{name}]", table) for name, table in tables.items()}
+
+
+def _entry(where: str, table: object) -> ModelEntry:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: every model needs a table of its own.")
+    for key in REQUIRED:
+        if key not in table:
+            raise ConfigError(f'{where}: "{key}" is missing.')
+    return ModelEntry(**{key: _value(where, key, value) for key, value in table.items()})
+
+
+def _value(where: str, key: str, value: object) -> Any:
+    if key not in KEYS:
+        raise ConfigError(f'{where}: unknown key "{key}".{did_you_mean(key, KEYS)}')
+    kind = KEYS[key]
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigError(f'{where}: "{key}" should be of type {kind.__name__}, not {value!r}.')
+    if key in CHOICES and value not in CHOICES[key]:
+        hint = did_you_mean(str(value), CHOICES[key])
+        raise ConfigError(f'{where}: "{key}" has the unknown value "{value}".{hint}')
+    return value

@@ -1,0 +1,33 @@
+"""Models that tests of several folders share; being here puts `tests` on the import path."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tiny_models import TinyModel
+
+
+def _tiny(family: str, tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    import tiny_models  # takes seconds: diffusers
+
+    folder = tmp_path_factory.mktemp("models") / family
+    pipeline = getattr(tiny_models, f"tiny_{family}")(folder)
+    return tiny_models.TinyModel(folder, pipeline)
+
+
+@pytest.fixture(scope="session")
+def sd1(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    return _tiny("sd1", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def sd2(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    return _tiny("sd2", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    return _tiny("sdxl", tmp_path_factory)

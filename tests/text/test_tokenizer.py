@@ -1,0 +1,183 @@
+"""diffgen.text.tokenizer: id for id what transformers' CLIPTokenizer gives."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffgen.errors import ConfigError, UsageError
+from diffgen.text.tokenizer import Tokenizer
+from diffgen.weights.registry import resolve
+
+STORYBOOK = resolve("storybook").path / "tokenizer"
+START, END = 948, 949
+
+PROMPTS = [
+    "",
+    " ",
+    "a red barn at sunset",
+    "A RED BARN, at Sunset!",
+    "it's the dog's bone; they've won't can't I'm you're he'd she'll DON'T",
+    "  leading,  inner\t\ttabs\nnewlines \r\n and trailing  ",
+    "numbers 1234567890 3.14 1/2 2nd x4",
+    "\"double\" 'single' `back` \u201csmart\u201d \u2018quotes\u2019",
+    "(((masterpiece:1.3))), [x|y] {z} <lora:a:1> a_b-c",
+    "caf\u00e9 na\u00efve \u00c5ngstr\u00f6m \u0130stanbul \u00df \u1e9e",
+    "cafe\u0301 A\u030a \u1e9b\u0323",
+    "\u4f60\u597d \u3053\u3093\u306b\u3061\u306f \u0928\u092e\u0938\u094d\u0924\u0947",
+    "\u0645\u0631\u062d\u0628\u0627 \u05e9\u05dc\u05d5\u05dd \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35",
+    "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1fa\U0001f1e6 \u2764\ufe0f",
+    "\u00a0non\u2003breaking\u3000spaces\u2028lines\x0b\x0c\x1c",
+    "\x00 nul \x07 bell",
+    "\ufb01ne \u00bd \u2163 \u33a5 \uff21\uff22",
+    "<|endoftext|> a <|startoftext|>b <|ENDOFTEXT|> <|end",
+    "! hello! !!! a!b",
+    "x" * 300,
+    "word " * 60,
+    "!" * 90,
+]
+
+
+def random_prompts() -> list[str]:
+    rng = random.Random(0)
+    letters = [chr(code) for code in range(1, 0x180)]
+    letters += list(" '!<|>,.") * 10 + list("\u2019\u3042\u4e00\u0300\U0001f600")
+    return ["".join(rng.choices(letters, k=rng.randrange(1, 80))) for _ in range(200)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(STORYBOOK, tmp_path / "tokenizer"))
+
+
+def change(folder: Path, file: str, **changes: Any) -> None:
+    path = folder / file
+    data = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({k: v for k, v in data.items() if v is not None}))
+
+
+def assert_parity(folder: Path) -> None:
+    from transformers import CLIPTokenizer
+
+    theirs, ours = CLIPTokenizer.from_pretrained(folder), Tokenizer.from_folder(folder)
+    for prompt in PROMPTS + random_prompts():
+        expected = theirs(prompt, padding="max_length", max_length=32, truncation=True).input_ids
+        assert list(ours.encode(prompt).ids) == expected, prompt
+
+
+@pytest.mark.parity
+def test_same_ids() -> None:
+    assert_parity(STORYBOOK)
+
+
+@pytest.mark.parity
+def test_same_ids_with_another_padding(folder: Path) -> None:
+    """SD 2 and SDXL's second encoder pad with "!", which they also find inside prompts."""
+    change(folder, "special_tokens_map.json", pad_token="!")
+    assert_parity(folder)
+    assert set(Tokenizer.from_folder(folder).encode("").ids[2:]) == {0}
+
+
+@pytest.mark.parity
+def test_same_ids_with_tokens_written_out(folder: Path) -> None:
+    token = {"content": "<|endoftext|>", "lstrip": False, "normalized": True, "rstrip": False}
+    change(folder, "special_tokens_map.json", eos_token=token, pad_token=token, unk_token=token)
+    assert_parity(folder)
+
+
+@pytest.mark.parity
+def test_same_ids_with_a_list_of_tokens(folder: Path) -> None:
+    """The newer layout: flags in tokenizer_config.json, whose word then is the last."""
+    flags = {"lstrip": False, "normalized": True, "rstrip": False, "special": True}
+    listed = {"0": "!", str(START): "<|startoftext|>", str(END): "<|endoftext|>"}
+    decoder = {id_: {"content": content, **flags} for id_, content in listed.items()}
+    change(folder, "tokenizer_config.json", added_tokens_decoder=decoder, pad_token="!")
+    assert_parity(folder)
+    assert Tokenizer.from_folder(folder).encode("").ids[-1] == 0
+
+
+@pytest.mark.parity
+def test_same_ids_from_tokenizer_json(tmp_path: Path) -> None:
+    from transformers import CLIPTokenizer
+
+    CLIPTokenizer.from_pretrained(STORYBOOK).save_pretrained(tmp_path)
+    assert not (tmp_path / "vocab.json").exists()
+    assert_parity(tmp_path)
+
+
+def test_an_empty_prompt_is_start_end_and_padding() -> None:
+    tokens = Tokenizer.from_folder(STORYBOOK).encode("")
+    assert tokens.ids == (START, *[END] * 31)
+    assert (tokens.end, tokens.cut) == (1, "")
+
+
+def test_a_folder_of_bare_vocabulary(folder: Path) -> None:
+    expected = Tokenizer.from_folder(folder).encode("a red barn")
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "special_tokens_map.json").unlink()
+    assert Tokenizer.from_folder(folder, max_tokens=32).encode("a red barn") == expected
+
+
+@pytest.mark.parametrize(("declared", "encoder", "length"), [(32, 77, 32), (10**30, 16, 16)])
+def test_length(folder: Path, declared: int, encoder: int, length: int) -> None:
+    change(folder, "tokenizer_config.json", model_max_length=declared)
+    tokenizer = Tokenizer.from_folder(folder, max_tokens=encoder)
+    assert tokenizer.max_tokens == length
+    assert len(tokenizer.encode("word " * 50).ids) == length
+
+
+def test_the_end_is_the_first_end_token() -> None:
+    tokens = Tokenizer.from_folder(STORYBOOK).encode("a<|endoftext|>b")
+    assert tokens.ids[tokens.end] == END
+    assert tokens.ids.index(END) == tokens.end == 2
+
+
+def test_a_prompt_that_just_fits_is_not_cut() -> None:
+    tokenizer = Tokenizer.from_folder(STORYBOOK)
+    assert tokenizer.encode("a " * 30).cut == ""
+    assert tokenizer.encode("a " * 31).cut == "a"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "cut"),
+    [
+        ("a " * 30 + "Red  Barn, at SUNSET ", "Red  Barn, at SUNSET"),
+        ("a " * 29 + "cat, a dog", ", a dog"),
+        # Three tokens, of which two would have fitted: half a word says nothing.
+        ("a " * 28 + "zqx end", "zqx end"),
+        ("a " * 30 + "\U0001f600 caf\u00e9", "\U0001f600 caf\u00e9"),
+        ("a " * 30 + "<|endoftext|> b", "<|endoftext|> b"),
+    ],
+)
+def test_what_is_cut_is_told_in_the_words_of_the_prompt(prompt: str, cut: str) -> None:
+    assert Tokenizer.from_folder(STORYBOOK).encode(prompt).cut == cut
+
+
+def test_one_endless_word_is_cut_inside() -> None:
+    cut = Tokenizer.from_folder(STORYBOOK).encode("zq" * 40).cut
+    assert cut
+    assert ("zq" * 40).endswith(cut)
+    assert len(cut) < 80
+
+
+def test_bytes_that_are_no_text() -> None:
+    prompt = b"caf\xe9".decode("utf-8", "surrogateescape")  # as Python passes on such arguments
+    with pytest.raises(UsageError, match=r"'caf\\udce9' is not valid Unicode"):
+        Tokenizer.from_folder(STORYBOOK).encode(prompt)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pad_token": 7}, r'"pad_token" should hold a token or its "content"'),
+        ({"pad_token": {"lstrip": False}}, r'"pad_token" should hold a token'),
+        ({"pad_token": "<pad>"}, r'the vocabulary lacks "<pad>"'),
+    ],
+)
+def test_malformed_special_tokens(folder: Path, changes: dict[str, Any], message: str) -> None:
+    change(folder, "special_tokens_map.json", **changes)
+    with pytest.raises(ConfigError, match=message):
+        Tokenizer.from_folder(folder)

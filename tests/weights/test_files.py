@@ -1,0 +1,116 @@
+"""diffgen.weights.files: lazy tensors, and every kind of file that is not what it should be."""
+
+import json
+import pickle
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from diffgen.errors import WeightsError
+from diffgen.weights.files import open_tensors, read_header
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 3438167534\n"
+
+
+def header_bytes(header: object, *, data: int = 0) -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(data)
+
+
+def entry(shape: list[int], start: int, end: int) -> dict[str, object]:
+    return {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+
+
+def test_tensors_of_several_files_read_as_one_mapping(tmp_path: Path) -> None:
+    first, second = torch.randn(2, 3), torch.arange(4, dtype=torch.float16)
+    save_file({"a": first}, tmp_path / "1.safetensors", metadata={"format": "pt"})
+    save_file({"b": second}, tmp_path / "2.safetensors")
+    tensors = open_tensors([tmp_path / "1.safetensors", tmp_path / "2.safetensors"])
+
+    assert set(tensors) == {"a", "b"}
+    assert len(tensors) == 2
+    assert torch.equal(tensors["a"], first)
+    assert torch.equal(tensors["b"], second)
+    assert tensors.files == (tmp_path / "1.safetensors", tmp_path / "2.safetensors")
+
+
+def test_shapes_and_formats_come_from_the_header_alone(tmp_path: Path) -> None:
+    # The offsets overlap, which safetensors refuses: it cannot have been asked.
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(header_bytes({"a": entry([1], 0, 4), "b": entry([1, 1], 0, 4)}, data=4))
+    infos = open_tensors([path]).infos
+    assert (infos["b"].shape, infos["b"].dtype) == ((1, 1), "F32")
+
+
+def test_tensors_share_the_mapped_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.zeros(4), "b": torch.ones(4)}, path)
+    tensors = open_tensors([path])
+    assert tensors["a"].data_ptr() == tensors["a"].data_ptr()
+    assert abs(tensors["b"].data_ptr() - tensors["a"].data_ptr()) == 16
+
+
+def test_damage_seen_only_by_safetensors_is_ours_too(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(header_bytes({"a": entry([1], 0, 4), "b": entry([1], 0, 4)}, data=4))
+    with pytest.raises(WeightsError, match=r"model\.safetensors cannot be read"):
+        open_tensors([path])["a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty; download it again"),
+        (b"\x10\x00", "is cut off after 2 bytes"),
+        (header_bytes({"a": entry([8], 0, 32)})[:20], "is cut off: it has 20 of at least"),
+        (header_bytes({"a": entry([8], 0, 32)}, data=31), "is cut off: it has .* bytes"),
+        (header_bytes({"a": entry([8], 0, 32)}, data=33), "is damaged: it has .* describes"),
+        (struct.pack("<Q", 4) + b"{no}", "its header is damaged"),
+        (header_bytes(["a"]), "its header is damaged"),
+        (header_bytes({"a": {"dtype": "F32"}}), "its header is damaged"),
+        (header_bytes({"a": entry([8], 0, 32) | {"shape": 8}}), "its header is damaged"),
+        (LFS_POINTER, "Git-LFS pointer.*git lfs pull"),
+        (b"\n <!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),
+        (b'{"error": "Repository not found"}', "is not a safetensors file: it starts with b'{"),
+        (pickle.dumps({"weight": [0.0] * 10}, protocol=2), "is a pickle, which can run any code"),
+        (b"PK\x03\x04\x00\x00\x08\x08" + bytes(64), "is a pickle, which can run any code"),
+    ],
+)
+def test_bad_files_are_named_for_what_they_are(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=message) as caught:
+        open_tensors([path])
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_header_length_that_looks_like_a_pickle_is_a_length(tmp_path: Path) -> None:
+    """Pickles start with bytes 80 02; so does a header of 640 bytes."""
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.zeros(1)}, path, metadata={"note": ""})
+    spare = 640 - struct.unpack("<Q", path.read_bytes()[:8])[0]
+    save_file({"a": torch.zeros(1)}, path, metadata={"note": "x" * spare})
+    assert path.read_bytes().startswith(b"\x80\x02")
+    assert set(read_header(path)) == {"a"}
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "pytorch_model.bin", "model.pt", "model.pth"])
+def test_pickles_are_refused_unread(tmp_path: Path, name: str) -> None:
+    with pytest.raises(WeightsError, match=r"pickle.*\.safetensors"):
+        open_tensors([tmp_path / name])
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"model\.safetensors is missing"):
+        open_tensors([tmp_path / "model.safetensors"])
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="cannot be read"):
+        open_tensors([tmp_path])
