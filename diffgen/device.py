@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -28,6 +30,22 @@ def pick_device(name: DeviceName = "auto") -> torch.device:
         usable = ", ".join(kind for kind, there in available.items() if there)
         raise DeviceError(f"device {name} is not available here; use one of: {usable}")
     return torch.device(name)
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turn torch's ways of running out of memory into DeviceError with advice."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not (
+            isinstance(error, torch.OutOfMemoryError | MemoryError)
+            or "can't allocate memory" in str(error)
+        ):
+            raise
+        raise DeviceError(
+            "out of memory; try a smaller --batch-size, a smaller picture or --dtype fp16 or bf16"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

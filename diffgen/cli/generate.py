@@ -146,8 +146,8 @@ def _run(
 def _summary(record: dict[str, Any]) -> str:
     seconds = sum(record["timings"].values())
     return (
-        f'"{record["prompt"]}" seed {record["seed"]}, {_count(record["steps"], "step")} of '
-        f"{record['sampler']}, {seconds:.2f} s"
+        f"{json.dumps(record['prompt'], ensure_ascii=False)} seed {record['seed']}, "
+        f"{_count(record['steps'], 'step')} of {record['sampler']}, {seconds:.2f} s"
     )
 
 

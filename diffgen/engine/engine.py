@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffgen.device import DeviceName, DtypeName, Precision, pick_device
+from diffgen.device import DeviceName, DtypeName, Precision, memory_errors, pick_device
 from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.guidance import GuidedDenoiser
 from diffgen.diffusion.samplers.common import ignore
@@ -21,7 +21,7 @@ from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.images import to_images
 from diffgen.engine.metadata import make_record
 from diffgen.engine.model import DEFAULT_MODEL, Model
-from diffgen.engine.request import GeneratePlan, GenerateRequest
+from diffgen.engine.request import GeneratePlan, GenerateRequest, Picture
 from diffgen.errors import DiffgenError
 from diffgen.models.build import AnyConfig, AnyModule, build_empty
 from diffgen.models.clip import ClipTextModel
@@ -91,24 +91,14 @@ class Engine:
 
         Prompts longer than the text encoder takes and a decoder that had to be run again are
         logged as warnings. Raises UsageError before the first picture where the request does not
-        fit the model, and DiffgenError where the network's numbers overflow.
+        fit the model, DiffgenError where the network's numbers overflow and DeviceError where
+        memory runs out.
         """
         plan = self.plan(request) if isinstance(request, GenerateRequest) else request
         cut = self._report_cut_words(plan)
         for batch in plan.batches():
-            clock = _Clock(self.device, len(batch))
-            cond, uncond = self.encode_prompts(
-                [picture.prompt for picture in batch],
-                plan.negative,
-                width=plan.width,
-                height=plan.height,
-            )
-            clock.lap("text")
-            seeds = [picture.seed for picture in batch]
-            latents = self.sample(plan, seeds, cond, uncond, on_step=on_step)
-            clock.lap("sampling")
-            images = self.decode(latents)
-            clock.lap("decode")
+            with memory_errors():
+                images, timings = self._make(plan, batch, on_step)
             for picture, image in zip(batch, images, strict=True):
                 record = make_record(
                     plan,
@@ -117,9 +107,25 @@ class Engine:
                     dtype=self.precision.name,
                     device=self.device.type,
                     cut=cut.get(picture.prompt, ""),
-                    timings=clock.seconds,
+                    timings=timings,
                 )
                 yield GeneratedImage(image, record)
+
+    def _make(
+        self, plan: GeneratePlan, batch: Sequence[Picture], on_step: StepCallback
+    ) -> tuple[list[Image.Image], dict[str, float]]:
+        """The pictures of one batch, and seconds per picture by stage."""
+        clock = _Clock(self.device, len(batch))
+        prompts = [picture.prompt for picture in batch]
+        size = {"width": plan.width, "height": plan.height}
+        cond, uncond = self.encode_prompts(prompts, plan.negative, **size)
+        clock.lap("text")
+        seeds = [picture.seed for picture in batch]
+        latents = self.sample(plan, seeds, cond, uncond, on_step=on_step)
+        clock.lap("sampling")
+        images = self.decode(latents)
+        clock.lap("decode")
+        return images, clock.seconds
 
     @torch.inference_mode()
     def encode_prompts(
