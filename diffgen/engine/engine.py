@@ -131,13 +131,18 @@ class Engine:
     def encode_prompts(
         self, prompts: Sequence[str], negative: str | None, *, width: int, height: int
     ) -> tuple[Conditioning, Conditioning]:
-        """Conditional and unconditional inputs of the U-Net for a batch, in the U-Net's dtype.
+        """Conditional and unconditional inputs of the U-Net for a batch, text in its dtype.
 
         `width` and `height` in pixels (SDXL is told them).
         """
         everything = [*prompts, *[negative] * len(prompts)]
-        both = self.conditioner.encode(everything, width=width, height=height)
-        both = both.map(lambda tensor: tensor.to(self.device, self.precision.unet))
+        encoded = self.conditioner.encode(everything, width=width, height=height)
+        both = encoded.map(
+            # Sizes in pixels have more digits than bf16 keeps.
+            lambda tensor: tensor.to(
+                self.device, tensor.dtype if tensor is encoded.time_ids else self.precision.unet
+            )
+        )
         half = len(prompts)
         return both.map(lambda tensor: tensor[:half]), both.map(lambda tensor: tensor[half:])
 

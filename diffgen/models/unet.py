@@ -241,8 +241,8 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """x: (B, C, h, w), any h and w; t: (B,) or (), may be fractional; result like x.
 
-        x has the weights' dtype, and so has `cond.context`. Raises UsageError when `cond` lacks
-        what this U-Net was trained with.
+        x, `cond.context` and `cond.concat` have the weights' dtype. Raises UsageError when `cond`
+        lacks what this U-Net was trained with.
         """
         x = self._with_concat(x, cond)
         emb = self._embed(x, t, cond)
@@ -289,8 +289,8 @@ class UNet(nn.Module):
             if config.time_ids_dim is not None:
                 time_ids = _required(cond.time_ids, "time_ids")
                 sizes = self._sinusoids(time_ids.flatten(), config.time_ids_dim)
-                vectors.append(sizes.reshape(batch, -1).to(x.dtype))  # (B, 6 * time_ids_dim)
-            emb = emb + self.add_embedding(torch.cat(vectors, dim=-1))
+                vectors.append(sizes.reshape(batch, -1))  # (B, 6 * time_ids_dim)
+            emb = emb + self.add_embedding(torch.cat(vectors, dim=-1).to(x.dtype))
 
         # Every residual block reads SiLU(emb), so apply it once.
         return F.silu(emb)

@@ -235,8 +235,8 @@ def test_one_time_serves_the_whole_batch():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_stays_near_float32(dtype, assert_close):
     torch.manual_seed(0)
-    x, t, cond = inputs(SD2)
-    unet = UNet(SD2)
+    x, t, cond = inputs(SDXL)
+    unet = UNet(SDXL)
     expected = unet(x, t, cond)
 
     actual = unet.to(dtype)(x.to(dtype), t, replace(cond, context=cond.context.to(dtype)))
