@@ -52,6 +52,7 @@ class Engine:
 
     def __init__(self, model: Model, device: torch.device, precision: Precision) -> None:
         """Load the weights of an opened model; `Engine.load` does all three steps."""
+        start = time.perf_counter()
         self.model, self.config = model, model.checkpoint.config
         self.device, self.precision = device, precision
         self.schedule = NoiseSchedule.from_config(self.config.schedule)
@@ -60,6 +61,14 @@ class Engine:
         self.vae: AnyAutoencoder = IdentityAutoencoder()
         if self.config.vae:
             self.vae = self._load(Autoencoder, self.config.vae, "vae", precision.vae)
+        logger.info(
+            "%s from %s on %s in %s, loaded in %.2f s",
+            model.name,
+            model.checkpoint.source,
+            device,
+            precision.name,
+            time.perf_counter() - start,
+        )
 
     @classmethod
     def load(
@@ -96,6 +105,7 @@ class Engine:
         """
         plan = self.plan(request) if isinstance(request, GenerateRequest) else request
         cut = self._report_cut_words(plan)
+        logger.info("%s", plan.summary())
         for batch in plan.batches():
             with memory_errors():
                 images, timings = self._make(plan, batch, on_step)

@@ -132,6 +132,16 @@ class GeneratePlan:
         """The number of pictures."""
         return len(self.prompts) * len(self.seeds)
 
+    def summary(self) -> str:
+        """The settled settings in one line."""
+        sampling = self.sampling
+        evaluations = "adaptive" if sampling.nfe is None else str(sampling.nfe)
+        return (
+            f"{self.count} of {self.width} x {self.height}, {sampling.spec.name} on "
+            f"{sampling.schedule or 'an explicit list'}, {len(sampling.sigmas) - 1} steps, "
+            f"{evaluations} evaluations each, guidance {self.guidance_scale:g}"
+        )
+
     def batches(self) -> Iterator[tuple[Picture, ...]]:
         """The pictures in order, in groups that are made together."""
         pictures = starmap(Picture, product(self.prompts, self.seeds))
