@@ -16,7 +16,14 @@ from diffgen.diffusion.samplers.common import ignore
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import SpacingOptions, make_sigmas, sigmas_from_timesteps
 from diffgen.errors import UsageError
-from diffgen.types import Denoiser, SamplerName, ScheduleConfig, ScheduleName, StepCallback
+from diffgen.types import (
+    Denoiser,
+    NoiseSource,
+    SamplerName,
+    ScheduleConfig,
+    ScheduleName,
+    StepCallback,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -108,15 +115,20 @@ class SamplingPlan:
         shape: Sequence[int],
         device: torch.device,
         *,
+        noise: NoiseSource | None = None,
         on_step: StepCallback = ignore,
     ) -> Tensor:
-        """Sample one image per seed; `shape` is (C, h, w). Returns latents (B, C, h, w) float32."""
+        """Sample one image per seed; `shape` is (C, h, w). Returns latents (B, C, h, w) float32.
+
+        `noise` replaces the sampler's own source of noise on the way; the start noise stays.
+        """
         from diffgen.diffusion.noise import BrownianNoise, StreamNoise
 
         stream = StreamNoise(seeds, shape, device)
         x = stream.draw() * self.start
-        brownian = self.spec.noise == "brownian"
-        noise = BrownianNoise(seeds, shape, device) if brownian else stream
+        if noise is None:
+            brownian = self.spec.noise == "brownian"
+            noise = BrownianNoise(seeds, shape, device) if brownian else stream
         x = self.spec.fn(denoise, x, self.sigmas, noise=noise, on_step=on_step, **self.arguments)
         # Latents are variance preserving; where a run ends above 0 the state must be scaled back.
         return x / math.hypot(1.0, self.sigmas[-1])
@@ -127,4 +139,7 @@ def _merge_options(spec: SamplerSpec, options: Mapping[str, float]) -> dict[str,
         if name not in spec.options:
             takes = ", ".join(spec.options) or "no such setting"
             raise UsageError(f"sampler {spec.name} has no {name} (it takes {takes})")
+        if name == "eta" and not 0.0 <= options[name] <= 1.0:
+            # Beyond 1 a step asks for more noise than the next noise level has room for.
+            raise UsageError(f"eta is between 0 and 1, got {options[name]:g}")
     return {**spec.options, **options}

@@ -69,20 +69,24 @@ def _leading(schedule: NoiseSchedule, steps: int, options: SpacingOptions) -> li
     total = schedule.num_train_timesteps
     points = steps + 1 if options.grid == "extra" else steps
     stride = total // points
-    if stride == 0:
-        raise UsageError(f"at most {total - 1} steps fit the leading schedule of this sampler")
     first = 1 if options.grid == "extra" else 0
     timesteps = [i * stride + options.steps_offset for i in range(first, points)]
+    if stride == 0 or timesteps[-1] >= total:
+        raise UsageError(f"{steps} steps do not fit the leading schedule of this sampler")
     return [schedule.t_to_sigma(t) for t in reversed(timesteps)]
 
 
 def _trailing(schedule: NoiseSchedule, steps: int, options: SpacingOptions) -> list[float]:
     total = schedule.num_train_timesteps
-    return [schedule.t_to_sigma(round(total - i * total / steps) - 1) for i in range(steps)]
+    # The stride as numpy's arange computes it: its rounding decides the ties, as in diffusers.
+    stride = (total - total / steps) - total
+    return [schedule.t_to_sigma(round(total + i * stride) - 1) for i in range(steps)]
 
 
 def _linspace(schedule: NoiseSchedule, steps: int, options: SpacingOptions) -> list[float]:
     if options.grid == "extra":
+        if steps >= schedule.num_train_timesteps:
+            raise UsageError(f"{steps} steps do not fit the linspace schedule of this sampler")
         return [schedule.t_to_sigma(round(t)) for t in _uniform(schedule, steps + 1)[:-1]]
     # One point alone stands at the low end in numpy's linspace, and so in diffusers' classes.
     timesteps = _uniform(schedule, steps) if steps > 1 else [0.0]
@@ -193,7 +197,9 @@ def _lcm(schedule: NoiseSchedule, steps: int, options: SpacingOptions) -> list[f
 
 
 def _uniform(schedule: NoiseSchedule, count: int) -> list[float]:
-    return linspace(schedule.num_train_timesteps - 1.0, 0.0, count)
+    """Descending; counted upwards as in numpy, whose rounding decides ties of rounded grids."""
+    last = schedule.num_train_timesteps - 1.0
+    return linspace(0.0, last, count)[::-1] if count > 1 else [last]
 
 
 SPACINGS: dict[ScheduleName, Spacing] = {

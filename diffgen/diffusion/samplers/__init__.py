@@ -111,6 +111,8 @@ def _tcd_landings(
     options: Mapping[str, float],
 ) -> dict[str, Any]:
     """Noise levels at s = floor((1 - eta) t_next), where each step's ODE part ends."""
+    if options["eta"] == 0.0:
+        return {"landings": sigmas[1:]}
     timesteps = [schedule.sigma_to_t(sigma) for sigma in sigmas[1:]]
     # Adding a hair before rounding down: t comes back from a logarithm.
     shortened = [int((1.0 - options["eta"]) * t + 1e-6) for t in timesteps]
@@ -276,7 +278,7 @@ _ROWS = (
         label="DPM++ 3M SDE",
         fn=dpmpp.sample_dpmpp_3m_sde,
         paper="arXiv:2211.01095",
-        order=3,
+        order=2,
         noise="brownian",
         options=_ETA_1,
         grid="extra",
@@ -366,7 +368,7 @@ _ROWS = (
         label="ER SDE",
         fn=sde.sample_er_sde,
         paper="arXiv:2309.06169",
-        order=3,
+        order=2,
         noise="brownian",
     ),
     SamplerSpec(

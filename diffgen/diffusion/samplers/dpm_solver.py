@@ -50,8 +50,7 @@ class _Solver:
             eps_2 - eps
         )
 
-    def step(self, x: Tensor, t: float, h: float, order: int) -> Tensor:
-        eps = self.eps(x, t)
+    def step(self, x: Tensor, eps: Tensor, t: float, h: float, order: int) -> Tensor:
         if order == 1:
             return self.first(x, eps, t, h)
         if order == 2:
@@ -84,8 +83,10 @@ def sample_dpm_fast(
     for index, order in enumerate(orders):
         t = start + (end - start) * index / len(orders)
         h = (end - start) / len(orders)
-        x = solver.step(x, t, h, order)
-        on_step(StepInfo(index, len(orders) + 1, math.exp(-t - h), x, x))
+        eps = solver.eps(x, t)
+        denoised = x - math.exp(-t) * eps
+        x = solver.step(x, eps, t, h, order)
+        on_step(StepInfo(index, len(orders) + 1, math.exp(-t - h), x, denoised))
     return _finish(denoise, x, sigmas, on_step, len(orders), len(orders) + 1)
 
 
@@ -116,9 +117,10 @@ def sample_dpm_adaptive(
         tolerance = (rtol * low.abs().maximum(before.abs())).clamp(min=atol)
         error = float(((low - high) / tolerance).square().mean().sqrt())
         # A NaN is accepted: it cannot get better, and the engine reports it.
-        if not error > 1.0:
+        if not 1.0 < error < math.inf:
+            denoised = x - math.exp(-t) * eps
             x, before, t = high, low, t + h
-            on_step(StepInfo(index, 0, math.exp(-t), x, x))
+            on_step(StepInfo(index, 0, math.exp(-t), x, denoised))
             index += 1
         if math.isfinite(error):
             h *= 0.9 * max(error, 1e-6) ** (-1 / 3)

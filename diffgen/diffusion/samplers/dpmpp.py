@@ -73,7 +73,11 @@ def sample_dpmpp_3m_sde(
     on_step: StepCallback = ignore,
     eta: float = 1.0,
 ) -> Tensor:
-    """SDE-DPM-Solver++(3M): x0 as a quadratic in lambda through three steps (appendix B)."""
+    """SDE-DPM-Solver++(3M): x0 as a quadratic in lambda through three steps (appendix B).
+
+    The weights are the authors'; they give the curvature half its Taylor weight, so the measured
+    order is 2, with a smaller error than 2M's.
+    """
     history: list[Tensor] = []
     for step, total, sigma, sigma_next in steps(sigmas):
         denoised = denoise(x, sigma)
