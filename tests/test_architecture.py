@@ -38,6 +38,7 @@ TORCH_FREE = (
     "diffgen.engine.output",
     "diffgen.models.config",
     "diffgen.text.tokenizer",
+    "diffgen.train.recipe",
     "diffgen.weights.checkpoint",
     "diffgen.weights.registry",
 )

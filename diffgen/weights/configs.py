@@ -101,7 +101,15 @@ def _read_vae(index: JsonObject, *, sdxl: bool) -> VaeConfig | None:
     """None if the model has no VAE: it works on pixels."""
     if _class_of(index, "vae") is None:
         return None
-    config = _component(index, "vae", ("AutoencoderKL",))
+    return read_vae_config(_component(index, "vae", ("AutoencoderKL",)), sdxl=sdxl)
+
+
+def read_vae_config(config: JsonObject, *, sdxl: bool = False) -> VaeConfig:
+    """Read the config of an `AutoencoderKL`.
+
+    Raises UnsupportedCheckpoint for an autoencoder that ours is not, ConfigError for a malformed
+    file.
+    """
     channels = config.many("block_out_channels", int) or (64,)
     allowed = {
         "act_fn": ("silu", "swish"),

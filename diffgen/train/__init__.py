@@ -1,0 +1,1 @@
+"""`train`: new models, LoRAs and distilled ones, from recipes."""

@@ -1,0 +1,85 @@
+"""The processes of a run, as torchrun starts them; a single one needs nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from diffgen.device import DeviceName, pick_device
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process among all: `rank` of `size`, on `device`."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and reports."""
+        return self.rank == 0
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module with gradients averaged over all processes (DDP, arXiv:2006.15704)."""
+        if self.size == 1:
+            return module
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=ids)
+
+    def mean(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Each number averaged over all processes, in double precision."""
+        if self.size == 1:
+            return dict(values)
+        kind = torch.float32 if self.device.type == "mps" else torch.float64
+        numbers = torch.tensor(list(values.values()), dtype=kind, device=self.device)
+        dist.all_reduce(numbers)
+        return dict(zip(values, (numbers / self.size).tolist(), strict=True))
+
+    def agree(self, number: int) -> int:
+        """The largest of all processes' numbers."""
+        if self.size == 1:
+            return number
+        tensor = torch.tensor(number, device=self.device)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return int(tensor.item())
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, by rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def open_world(device: DeviceName, environment: Mapping[str, str] = os.environ) -> Iterator[World]:
+    """Join the other processes that torchrun's variables speak of. Raises DeviceError."""
+    place = pick_device(device)
+    size = int(environment.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World(0, 1, place)
+        return
+    if place.type == "cuda":
+        place = torch.device("cuda", int(environment.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(place)
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    try:
+        yield World(dist.get_rank(), size, place)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,91 @@
+"""Writing what a run made: model folders, swapped in whole, and grids of pictures."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from diffgen.jsonfile import JsonObject
+from diffgen.train.layout import write_json
+from diffgen.types import Component
+from diffgen.weights.folder import STEMS
+
+VOCABULARY = (
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+)
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of `folder` once it is whole."""
+    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(new, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def copy_configs(base: Path, folder: Path) -> None:
+    """The JSON and vocabulary files of a model folder, without its weights."""
+    for source in [*base.glob("*.json"), *base.glob("*/*.json"), *base.glob("*/*.txt")]:
+        if ".safetensors.index" not in source.name and ".bin.index" not in source.name:
+            place = folder / source.relative_to(base)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, place)
+
+
+def copy_vocabulary(source: Path, folder: Path, *, max_tokens: int) -> None:
+    """A tokenizer's files, for a text encoder that reads `max_tokens`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in VOCABULARY:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+    file = folder / "tokenizer_config.json"
+    options = JsonObject.read(file).data if file.exists() else {"tokenizer_class": "CLIPTokenizer"}
+    write_json(file, {**options, "model_max_length": max_tokens})
+
+
+def save_component(
+    folder: Path, component: Component, module: nn.Module, dtype: torch.dtype
+) -> None:
+    """Write the weights of one network as one safetensors file."""
+    place = folder / component
+    place.mkdir(parents=True, exist_ok=True)
+    state = {name: t.detach().to("cpu", dtype) for name, t in module.state_dict().items()}
+    # Shared and channels-last memory cannot be written as it is.
+    state = {name: t.clone(memory_format=torch.contiguous_format) for name, t in state.items()}
+    save_file(state, place / f"{STEMS[component]}.safetensors", metadata={"format": "pt"})
+
+
+def save_grid(images: Sequence[Image.Image], path: Path, columns: int | None = None) -> None:
+    """Pictures of one size, row by row, in one PNG."""
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    width, height = images[0].size
+    rows = math.ceil(len(images) / columns)
+    grid = Image.new("RGB", (columns * width, rows * height), "white")
+    for index, image in enumerate(images):
+        row, column = divmod(index, columns)
+        grid.paste(image, (column * width, row * height))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    grid.save(path)

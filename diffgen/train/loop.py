@@ -1,0 +1,272 @@
+"""The training loop: one for every target."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from diffgen.device import DTYPES, memory_errors
+from diffgen.errors import DiffgenError
+from diffgen.train import state
+from diffgen.train.data import Batch
+from diffgen.train.dist import World
+from diffgen.train.draws import Draws
+from diffgen.train.ema import Ema
+from diffgen.train.export import replaced_folder
+from diffgen.train.lr import learning_rate
+from diffgen.train.metrics import Metrics
+from diffgen.train.recipe import OptimizerRecipe, Recipe
+from diffgen.train.tables import to_toml
+from diffgen.train.target import Data, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is known after a step, `step` of `total`; the loss is averaged over processes."""
+
+    step: int
+    total: int
+    loss: float
+    steps_per_second: float
+    pictures_per_second: float
+    seconds_left: float
+    logged: bool
+
+
+class Reporter(Protocol):
+    """Somebody who wants to hear how a run goes; only the first process reports."""
+
+    def step(self, progress: Progress) -> None: ...
+    def say(self, line: str) -> None: ...
+
+
+class Trainer:
+    """One run: its weights, optimizer, average and position."""
+
+    def __init__(self, recipe: Recipe, target: Target, data: Data, world: World, run: Path) -> None:
+        self.recipe, self.target, self.data, self.world, self.run = recipe, target, data, world, run
+        if recipe.run.channels_last:
+            target.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
+        self.parameters = [p for p in target.module.parameters() if p.requires_grad]
+        self.optimizer = _optimizer(self.parameters, recipe.optimizer, world.device)
+        self.ema = Ema(target.module, recipe.run.ema)
+        self.scaler = torch.amp.GradScaler(
+            world.device.type, enabled=recipe.run.precision == "fp16"
+        )
+        self.module = world.wrap(target.module)
+        self.held_out = list(data.validation(recipe.run.batch_size))
+        self.step = 0
+        self.seconds = 0.0
+        self.window: list[dict[str, float]] = []  # of the steps since the last logged one
+        torch.manual_seed(recipe.run.seed + world.rank)
+
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoints are."""
+        return self.run / "checkpoints"
+
+    @property
+    def pictures_per_step(self) -> int:
+        """Pictures seen by all processes in one step."""
+        run = self.recipe.run
+        return run.batch_size * run.accumulate * self.world.size
+
+    def batches(self) -> Iterator[Batch]:
+        """The data from the present position on."""
+        run = self.recipe.run
+        return self.data.batches(
+            batch_size=run.batch_size,
+            seed=run.seed,
+            rank=self.world.rank,
+            world=self.world.size,
+            start=self.step * run.accumulate,
+            workers=self.recipe.data.workers,
+        )
+
+    def train(self, reporter: Reporter, stop: Callable[[], int]) -> int:
+        """Go on to the last step; `stop` gives the number of a signal that asks to end, or 0.
+
+        Returns the signal a run was stopped by after writing a checkpoint, else 0. Raises
+        DiffgenError, naming step and last good checkpoint, when the loss is not finite; OutputError
+        when a checkpoint cannot be written; DeviceError when memory runs out.
+        """
+        run, batches = self.recipe.run, self.batches()
+        metrics = Metrics(self.run, step=self.step) if self.world.first else None
+        before, first, start = self.seconds, self.step, time.perf_counter()
+        while self.step < run.steps:
+            with memory_errors():
+                losses = self.learn(batches)
+            spent = time.perf_counter() - start
+            self.seconds = before + spent
+            logged = self._record(losses, metrics, (self.step - first) / spent)
+            if metrics:
+                reporter.step(self._progress(losses["loss"], (self.step - first) / spent, logged))
+            signal = self.world.agree(stop())
+            if self._due(run.validate_every) and self.held_out:
+                self._validate(metrics, reporter)
+            done = self.step == run.steps
+            if self._due(self.recipe.samples.every) and not signal and not done:
+                self.export(reporter)
+            if signal or self._due(run.checkpoint_every) or done:
+                self.checkpoint()
+            if signal:
+                return signal
+        return 0
+
+    def learn(self, batches: Iterator[Batch]) -> dict[str, float]:
+        """One optimizer step; its losses and gradient norm, averaged over all processes.
+
+        Raises DiffgenError, before any weight changes, when they are not finite.
+        """
+        recipe, count = self.recipe, self.recipe.run.accumulate
+        rate = learning_rate(recipe.optimizer, self.step, recipe.run.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.target.module.train()
+        parts = [self._backward(next(batches), last=i == count - 1) for i in range(count)]
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip or math.inf)
+        means = {name: float(sum(part[name] for part in parts)) / count for name in parts[0]}
+        losses = self.world.mean({**means, "grad_norm": float(norm)})
+        self._check_finite(losses)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.update()
+        self.step += 1
+        return {**losses, "lr": rate}
+
+    def _backward(self, batch: Batch, *, last: bool) -> Mapping[str, Tensor]:
+        shared = isinstance(self.module, DistributedDataParallel) and not last
+        with self.module.no_sync() if shared else nullcontext():  # type: ignore[operator] # DDP has it
+            losses = self._losses(self.module, batch, self.step)
+            self.scaler.scale(losses["loss"] / self.recipe.run.accumulate).backward()  # type: ignore[no-untyped-call]
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _losses(self, module: nn.Module, batch: Batch, key: int | str) -> dict[str, Tensor]:
+        """What the target says of a batch; `key` and the seed decide all randomness."""
+        draws = Draws.of((self.recipe.run.seed, key), batch.indices, self.world.device)
+        with self._autocast():
+            losses: dict[str, Tensor] = module(self.target.inputs(batch, draws))
+        return losses
+
+    def _autocast(self) -> torch.autocast:
+        dtype = DTYPES[self.recipe.run.precision]
+        half = dtype != torch.float32
+        return torch.autocast(self.world.device.type, dtype if half else None, enabled=half)
+
+    def _check_finite(self, losses: Mapping[str, float]) -> None:
+        # Scaled fp16 gradients overflow as a matter of course; the scaler then skips the step.
+        watched = ["loss"] if self.scaler.is_enabled() else ["loss", "grad_norm"]
+        wrong = [name for name in watched if not math.isfinite(losses[name])]
+        if wrong:
+            kept = list(state.checkpoints(self.folder).values())
+            last = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was made"
+            raise DiffgenError(
+                f"{wrong[0]} is {losses[wrong[0]]} at step {self.step + 1}; {last}; "
+                "try a smaller optimizer.lr, a longer warmup or run.precision = fp32"
+            )
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0
+
+    def _record(self, losses: dict[str, float], metrics: Metrics | None, speed: float) -> bool:
+        """Write the averages of the last steps when it is time for it."""
+        self.window.append(losses)
+        run = self.recipe.run
+        if not self._due(run.log_every) and self.step < run.steps:
+            return False
+        names, count = losses, len(self.window)
+        row = {name: sum(entry[name] for entry in self.window) / count for name in names}
+        self.window = []
+        if metrics:
+            pictures = self.pictures_per_step
+            pace = {"pictures": self.step * pictures, "pictures_per_second": speed * pictures}
+            metrics.write({"step": self.step, **row, **pace, "seconds": self.seconds})
+        return True
+
+    def _progress(self, loss: float, speed: float, logged: bool) -> Progress:
+        total = self.recipe.run.steps
+        left = (total - self.step) / speed
+        return Progress(self.step, total, loss, speed, speed * self.pictures_per_step, left, logged)
+
+    def _validate(self, metrics: Metrics | None, reporter: Reporter) -> None:
+        """The loss of averaged weights on held-out pictures, each with its own fixed noise."""
+        self.target.module.eval()
+        total, count = 0.0, 0
+        with self.ema.applied(), torch.no_grad():
+            for batch in self.held_out[self.world.rank :: self.world.size]:
+                # Not the wrapped module: processes may have different numbers of batches.
+                loss = float(self._losses(self.target.module, batch, "held out")["loss"])
+                total += loss * len(batch.indices)
+                count += len(batch.indices)
+        sums = self.world.mean({"total": total, "count": count})
+        loss = sums["total"] / sums["count"]
+        if metrics:
+            metrics.write({"step": self.step, "held_out_loss": loss})
+            reporter.say(f"step {self.step}: held-out loss {loss:.5f}")
+
+    def export(self, reporter: Reporter) -> None:
+        """Write RUN/model from averaged weights, and what it draws to RUN/samples."""
+        if self.world.first:
+            self.target.module.eval()
+            picture = self.run / "samples" / f"step-{self.step:08d}.png"
+            with self.ema.applied():
+                with replaced_folder(self.run / "model") as folder:
+                    self.target.export(folder, DTYPES[self.recipe.run.save_dtype])
+                self.target.preview(self.run / "model", picture, self.held_out)
+            if picture.exists():
+                reporter.say(f"step {self.step}: {picture}")
+        self.world.wait()
+
+    def checkpoint(self) -> None:
+        """Write everything a continuation needs."""
+        run = self.recipe.run
+        generators = self.world.gather(state.rng_state())
+        if self.world.first:
+            saved = {
+                "step": self.step,
+                "seconds": self.seconds,
+                "window": self.window,
+                "recipe": to_toml(self.recipe),
+                "data": self.data.report.fingerprint,
+                "module": self.target.module.state_dict(),
+                "ema": self.ema.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "rng": generators,
+            }
+            state.save(self.folder, self.step, saved)
+            state.prune(self.folder, keep_last=run.keep_last, keep_every=run.keep_every)
+        self.world.wait()
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Take over what `checkpoint` wrote."""
+        self.step, self.seconds, self.window = saved["step"], saved["seconds"], saved["window"]
+        self.target.module.load_state_dict(saved["module"])
+        self.ema.load_state_dict(saved["ema"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+        state.set_rng_state(saved["rng"][self.world.rank])
+
+
+def _optimizer(
+    parameters: list[nn.Parameter], recipe: OptimizerRecipe, device: torch.device
+) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        parameters,
+        lr=recipe.lr,
+        betas=(recipe.beta1, recipe.beta2),
+        eps=recipe.eps,
+        weight_decay=recipe.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+    )

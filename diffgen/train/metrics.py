@@ -1,0 +1,69 @@
+"""The numbers of a run: metrics.jsonl, TensorBoard where it is installed, and the loss curve."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Row = Mapping[str, float]
+
+
+class Metrics:
+    """Appends rows to RUN/metrics.jsonl, and to RUN/tensorboard if that package is there."""
+
+    def __init__(self, run: Path, *, step: int) -> None:
+        """Go on after `step`: later rows, from a run that was killed, are dropped."""
+        self.path = run / "metrics.jsonl"
+        rows = [row for row in read_rows(self.path) if row["step"] <= step]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        self.path.write_text(text, encoding="utf-8")
+        self._board = _tensorboard(run, step)
+
+    def write(self, row: Row) -> None:
+        """One line; `step` is among its keys."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if self._board:
+            for name, value in row.items():
+                if name != "step":
+                    self._board.add_scalar(name, value, int(row["step"]))
+
+
+def _tensorboard(run: Path, step: int) -> Any:
+    if not importlib.util.find_spec("tensorboard"):
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics.jsonl; a last line cut off by a crash is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def plot_curve(rows: list[dict[str, float]], path: Path) -> None:
+    """Training and held-out loss over the steps, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for key, label in (("loss", "training"), ("held_out_loss", "held out, averaged weights")):
+        points = [(row["step"], row[key]) for row in rows if key in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label, linewidth=1)
+    axes.set(xlabel="step", ylabel="loss", yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)

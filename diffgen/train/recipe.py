@@ -1,0 +1,198 @@
+"""What to train, on what and how: a TOML file as a frozen `Recipe`.
+
+Importing this module does not import torch. `diffgen train RECIPE.toml --set run.steps=100` and the
+file saved with each run go through the same checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from diffgen.errors import ConfigError
+from diffgen.models.config import ClipTextConfig, UNetConfig, VaeConfig
+from diffgen.train.tables import build, override, read_toml, required, within
+from diffgen.types import ScheduleConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataRecipe:
+    """The pictures and captions to learn from, and how they become batches.
+
+    `size` is the side of square pictures in pixels; `width` and `height` override it. `buckets`
+    sorts pictures by aspect ratio into sizes that are multiples of `bucket_step` with about as many
+    pixels. `validation` is the part held out: a share below 1, or a number of pictures.
+    """
+
+    path: str
+    size: int = within(512, 8)
+    width: int | None = within(None, 8)
+    height: int | None = within(None, 8)
+    crop: Literal["centre", "random"] = "centre"
+    flip: bool = False
+    buckets: bool = False
+    bucket_step: int = within(64, 8)
+    caption_dropout: float = within(0.1, 0.0, 1.0)
+    validation: int | float = within(0.02, 0.0)
+    workers: int = within(0, 0)
+    cache: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(width, height) in pixels, of every picture where there are no buckets."""
+        return self.width or self.size, self.height or self.size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRecipe:
+    """The model to start from: a `base` to fine-tune, or an architecture to begin from nothing.
+
+    Without a base: `unet` and `text` describe new networks, `autoencoder` is a folder with a
+    trained one (none means that the U-Net works on pixels) and `tokenizer` is a model's name or a
+    folder with a vocabulary. `vae` is the architecture of the autoencoder target.
+    """
+
+    base: str | None = None
+    autoencoder: str | None = None
+    tokenizer: str = "storybook"
+    train_text_encoder: bool = False
+    unet: UNetConfig | None = None
+    vae: VaeConfig | None = None
+    text: ClipTextConfig | None = None
+    schedule: ScheduleConfig | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectiveRecipe:
+    """The diffusion loss. What is predicted, and the noise, are in `model.schedule`.
+
+    `huber_c` is the width of the pseudo-Huber loss where it is quadratic. `logit_mean` and
+    `logit_std` shape the logit-normal distribution of t / T.
+    """
+
+    loss: Literal["mse", "huber"] = "mse"
+    huber_c: float = within(0.1, 1e-6)
+    min_snr_gamma: float | None = within(None, 1e-6)
+    noise_offset: float = within(0.0, 0.0, 1.0)
+    timesteps: Literal["uniform", "logit_normal"] = "uniform"
+    logit_mean: float = 0.0
+    logit_std: float = within(1.0, 1e-3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoencoderRecipe:
+    """Weights of the terms of the autoencoder's loss."""
+
+    l1: float = within(1.0, 0.0)
+    l2: float = within(1.0, 0.0)
+    edge: float = within(1.0, 0.0)
+    kl: float = within(1e-6, 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerRecipe:
+    """AdamW (arXiv:1711.05101) and its learning rate over time.
+
+    The rate rises linearly for `warmup` steps to `lr`, then falls to `final` times that. `clip` is
+    the largest norm of all gradients together; 0 means no clipping.
+    """
+
+    lr: float = within(1e-4, 0.0)
+    beta1: float = within(0.9, 0.0, 1.0)
+    beta2: float = within(0.999, 0.0, 1.0)
+    eps: float = within(1e-8, 0.0)
+    weight_decay: float = within(0.01, 0.0)
+    warmup: int = within(0, 0)
+    decay: Literal["constant", "linear", "cosine"] = "cosine"
+    final: float = within(0.0, 0.0, 1.0)
+    clip: float = within(1.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecipe:
+    """The loop. A step learns from batch_size * accumulate * processes pictures.
+
+    `keep_last` checkpoints are kept, and every one whose step divides by `keep_every` (0: none
+    besides). `save_dtype` is the number format of the finished model.
+    """
+
+    steps: int = required(1)
+    batch_size: int = within(1, 1)
+    accumulate: int = within(1, 1)
+    seed: int = within(0, 0, 2**31)
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    ema: float = within(0.999, 0.0, 1.0)
+    log_every: int = within(10, 1)
+    checkpoint_every: int = within(500, 1)
+    validate_every: int = within(500, 1)
+    keep_last: int = within(2, 1)
+    keep_every: int = within(0, 0)
+    compile: bool = False
+    channels_last: bool = False
+    gradient_checkpointing: bool = False
+    save_dtype: Literal["fp32", "fp16", "bf16"] = "fp16"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplesRecipe:
+    """Pictures drawn on the way, each `every` steps, from the averaged weights.
+
+    The autoencoder target shows reconstructions of held-out pictures instead of prompts.
+    """
+
+    prompts: tuple[str, ...] = ()
+    every: int = within(1000, 1)
+    steps: int = within(20, 1)
+    guidance: float = within(4.0, 0.0)
+    seed: int = within(7, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything about one training run. `name` and `license` go into the model card."""
+
+    target: Literal["diffusion", "autoencoder"]
+    name: str = "model"
+    license: str = "unknown"
+    data: DataRecipe
+    run: RunRecipe
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+    objective: ObjectiveRecipe = field(default_factory=ObjectiveRecipe)
+    autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
+    optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
+    samples: SamplesRecipe = field(default_factory=SamplesRecipe)
+
+    @classmethod
+    def load(cls, path: Path, assignments: Sequence[str] = ()) -> Self:
+        """Read a file, with `key=value` overrides. Raises ConfigError, naming file and key."""
+        return cls.parse(override(read_toml(path), assignments), str(path))
+
+    @classmethod
+    def parse(cls, table: dict[str, Any], where: str) -> Self:
+        """Check a parsed table; `where` names it in errors."""
+        recipe = build(cls, table, where)
+        _check_model(recipe, where)
+        return recipe
+
+
+def _check_model(recipe: Recipe, where: str) -> None:
+    model = recipe.model
+    new = [name for name in ("unet", "text", "autoencoder", "schedule") if getattr(model, name)]
+    if recipe.target == "autoencoder":
+        if (model.base is None) == (model.vae is None):
+            raise ConfigError(f"{where}: the autoencoder target needs model.base or [model.vae].")
+        return
+    if model.vae is not None:
+        raise ConfigError(
+            f"{where}: [model.vae] belongs to the autoencoder target; "
+            "model.autoencoder names the folder of a trained one."
+        )
+    if model.base and new:
+        raise ConfigError(f"{where}: model.base brings its own {new[0]}; drop model.{new[0]}.")
+    if model.base is None and not (model.unet and model.text):
+        raise ConfigError(
+            f"{where}: give model.base to fine-tune, or [model.unet] and [model.text] for new ones."
+        )

@@ -1,0 +1,230 @@
+"""A run from recipe to model: what `diffgen train` does."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from diffgen.errors import OutputError, UsageError
+from diffgen.train import state
+from diffgen.train.autoencoder import AutoencoderTarget
+from diffgen.train.cache import cache_latents
+from diffgen.train.card import commit, hardware, write_card
+from diffgen.train.data import TrainingData, open_data
+from diffgen.train.diffusion import DiffusionTarget
+from diffgen.train.dist import World, open_world
+from diffgen.train.loop import Reporter, Trainer
+from diffgen.train.metrics import plot_curve, read_rows
+from diffgen.train.recipe import Recipe
+from diffgen.train.tables import to_toml
+from diffgen.train.target import Data, Target
+
+TARGETS: dict[str, Callable[[Recipe, torch.device], Target]] = {
+    "diffusion": DiffusionTarget,
+    "autoencoder": AutoencoderTarget,
+}
+TRIAL_STEPS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: the model's folder, or the number of the signal that stopped it."""
+
+    model: Path | None
+    signal: int = 0
+
+
+def train(recipe: Recipe, run: Path, *, resume: bool, reporter: Reporter) -> Outcome:
+    """Train, or go on with training, in the folder `run`.
+
+    Raises UsageError, ConfigError or WeightsError before the first step for a recipe, data or model
+    that cannot be used, and what `Trainer.train` raises afterwards.
+    """
+    _check_folder(run, resume=resume)
+    with open_world(recipe.run.device) as world:
+        trainer = _prepare(recipe, run, world)
+        if resume:
+            _restore(trainer)
+        if world.first:
+            run.mkdir(parents=True, exist_ok=True)
+            (run / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+            reporter.say(_summary(trainer))
+        with _asked_to_stop() as stop, _disk_errors(trainer):
+            stopped = trainer.train(reporter, stop)
+            if stopped:
+                return Outcome(None, stopped)
+            trainer.export(reporter)
+            if world.first:
+                _finish(trainer)
+        return Outcome(run / "model")
+
+
+def dry_run(recipe: Recipe, run: Path) -> list[str]:
+    """Check everything, learn for a few steps without saving, and say what a run would take.
+
+    Raises what `train` would raise before its first step.
+    """
+    with open_world(recipe.run.device) as world:
+        trainer = _prepare(recipe, run, world)
+        summary, batches = _summary(trainer), trainer.batches()
+        trainer.learn(batches)  # the first is slower: kernels are chosen, memory is found
+        start = time.perf_counter()
+        for _ in range(TRIAL_STEPS):
+            trainer.learn(batches)
+        seconds = (time.perf_counter() - start) / TRIAL_STEPS
+    steps = recipe.run.steps
+    epochs = steps * trainer.pictures_per_step / max(1, trainer.data.report.pictures)
+    return [
+        *_describe_data(trainer.data),
+        summary,
+        f"{steps} steps of {trainer.pictures_per_step} pictures: {epochs:.1f} epochs",
+        f"time: about {steps * seconds / 60:.1f} min ({seconds:.3f} s a step, measured)",
+        f"memory: about {_peak_memory(world.device) / 2**30:.2f} GiB (measured)",
+    ]
+
+
+def _check_folder(run: Path, *, resume: bool) -> None:
+    found = state.checkpoints(run / "checkpoints")
+    if found and not resume:
+        raise UsageError(f"{run} holds a run already; add --resume to go on, or choose another -o.")
+    if resume and not found:
+        raise UsageError(f"{run} has no checkpoint to resume from; start without --resume.")
+
+
+def _prepare(recipe: Recipe, run: Path, world: World) -> Trainer:
+    target = TARGETS[recipe.target](recipe, world.device)
+    tokenizers = target.networks.tokenizers if isinstance(target, DiffusionTarget) else ()
+    data = open_data(
+        recipe.data,
+        tokenizer=tokenizers[0] if tokenizers else None,
+        captioned=recipe.target == "diffusion",
+    )
+    if recipe.data.cache and isinstance(target, DiffusionTarget):
+        return Trainer(recipe, target, _cached(recipe, data, target, world), world, run)
+    return Trainer(recipe, target, data, world, run)
+
+
+def _cached(recipe: Recipe, data: TrainingData, target: DiffusionTarget, world: World) -> Data:
+    """Latents of the data from its cache; the first process fills it, the others wait."""
+    if not world.first:
+        world.wait()
+    cached = cache_latents(
+        data,
+        target.encode,
+        folder=Path(recipe.data.cache or "").expanduser(),
+        key=target.autoencoder_hash(),
+        batch_size=recipe.run.batch_size,
+        workers=recipe.data.workers,
+    )
+    if world.first:
+        world.wait()
+    return cached
+
+
+def _restore(trainer: Trainer) -> None:
+    saved: dict[str, Any] = state.load_last(trainer.folder)
+    before = Recipe.parse(tomllib.loads(saved["recipe"]), str(trainer.folder))
+    state.check_same(
+        before,
+        trainer.recipe,
+        data=(saved["data"], trainer.data.report.fingerprint),
+        world=(len(saved["rng"]), trainer.world.size),
+    )
+    trainer.restore(saved)
+
+
+@contextmanager
+def _disk_errors(trainer: Trainer) -> Iterator[None]:
+    """Turn failures to write pictures, metrics and models into OutputError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        kept = list(state.checkpoints(trainer.folder).values())
+        last = f"; the last good checkpoint is {kept[-1]}" if kept else ""
+        raise OutputError(f"cannot write to {trainer.run}: {error}{last}") from error
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[Callable[[], int]]:
+    """A function that tells which of SIGINT and SIGTERM came, 0 for none; a second one kills."""
+    came: list[int] = []
+
+    def remember(number: int, _frame: object) -> None:
+        came.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
+        return
+    before = {n: signal.signal(n, remember) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: came[0] if came else 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _summary(trainer: Trainer) -> str:
+    count = sum(p.numel() for p in trainer.parameters)
+    run, world = trainer.recipe.run, trainer.world
+    where = f"{world.size} x {world.device.type}" if world.size > 1 else world.device.type
+    begin = f"from step {trainer.step} " if trainer.step else ""
+    return (
+        f"training {count / 1e6:.2f} M parameters {begin}to step {run.steps} "
+        f"in {run.precision} on {where}"
+    )
+
+
+def _describe_data(data: Any) -> list[str]:
+    report = data.report
+    lines = [
+        f"data: {report.pictures} pictures to learn from, {report.held_out} held out, "
+        f"{report.captions} captions"
+    ]
+    if report.long_captions:
+        lines.append(f"{report.long_captions} captions are longer than the text encoder reads")
+    if report.skipped:
+        names = ", ".join(report.skipped[:10])
+        lines.append(f"{len(report.skipped)} damaged pictures skipped: {names}")
+    return lines
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes used at most so far: on the GPU, or by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _finish(trainer: Trainer) -> None:
+    """The loss curve and the model card."""
+    recipe, report = trainer.recipe, trainer.data.report
+    rows = read_rows(trainer.run / "metrics.jsonl")
+    model = trainer.run / "model"
+    plot_curve(rows, model / "loss.png")
+    held_out = [row["held_out_loss"] for row in rows if "held_out_loss" in row]
+    facts = {
+        "data": f"{recipe.data.path}: {report.pictures} pictures, hash {report.fingerprint}",
+        "licence": recipe.license,
+        "base": recipe.model.base or "none: trained from nothing",
+        "seed": str(recipe.run.seed),
+        "steps": f"{trainer.step} of {trainer.pictures_per_step} pictures",
+        "held-out loss": f"{held_out[-1]:.5f}" if held_out else "not measured",
+        "hardware": hardware(trainer.world.device, trainer.world.size),
+        "time": f"{trainer.seconds / 60:.1f} min",
+        "made with": f"{commit()}, torch {torch.__version__}",
+        "curve": "![loss](loss.png)",
+    }
+    write_card(model, recipe, facts)

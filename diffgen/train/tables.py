@@ -1,0 +1,181 @@
+"""TOML tables <-> frozen dataclasses, with errors that name the file and the key.
+
+Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import MISSING, Field, field, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from diffgen.errors import ConfigError, did_you_mean
+
+T = TypeVar("T")
+Table = dict[str, Any]
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
+
+
+def within(default: Any, low: float, high: float = math.inf) -> Any:
+    """A dataclass field whose number lies in [low, high]."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+def required(low: float, high: float = math.inf) -> Any:
+    """The same without a default."""
+    return field(metadata={"low": low, "high": high})
+
+
+def read_toml(path: Path) -> Table:
+    """Parse a file. Raises ConfigError if it is missing or malformed."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}.") from error
+
+
+def override(table: Table, assignments: Sequence[str]) -> Table:
+    """The table with `a.b=value` assignments applied; a value that is no TOML is a string.
+
+    Raises ConfigError for an assignment without `=` or one that goes through a plain value.
+    """
+    result = deepcopy(table)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f'--set takes KEY=VALUE, for example run.steps=100, not "{key}".')
+        *parents, last = key.strip().split(".")
+        place = result
+        for name in parents:
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f'--set {assignment}: "{name}" is not a table.')
+        place[last] = _parse_value(text.strip())
+    return result
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def build(kind: type[T], table: Table, where: str, prefix: str = "") -> T:
+    """A frozen dataclass from a TOML table; `where` names the file in errors.
+
+    Raises ConfigError for an unknown key, a missing one, a wrong type or a number out of range.
+    """
+    known: dict[str, Field[Any]] = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    hints = get_type_hints(kind)
+    for name in table:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise ConfigError(f'{where}: unknown key "{prefix}{name}".{hint}')
+    for name, spec in known.items():
+        if name not in table and spec.default is MISSING and spec.default_factory is MISSING:
+            raise ConfigError(f'{where}: "{prefix}{name}" is missing.')
+    values = {
+        name: _value(hints[name], value, where, f"{prefix}{name}", known[name].metadata)
+        for name, value in table.items()
+    }
+    return kind(**values)
+
+
+def _value(hint: Any, value: Any, where: str, key: str, limits: Mapping[str, float]) -> Any:
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    options = tuple(option for option in options if option is not type(None))
+    for option in options:
+        if is_dataclass(option) and isinstance(option, type):
+            if not isinstance(value, dict):
+                raise ConfigError(f'{where}: "{key}" should be a table, [{key}].')
+            return build(option, value, where, f"{key}.")
+        found = _plain(option, value)
+        if found is not None:
+            _check_range(found, limits, where, key)
+            return found
+    kinds = " or ".join(_describe(option) for option in options)
+    hint_text = _choice_hint(options, value)
+    shown = json.dumps(value, default=str)
+    raise ConfigError(f'{where}: "{key}" should be {kinds}, not {shown}.{hint_text}')
+
+
+def _plain(kind: Any, value: Any) -> Any:
+    """The value as a plain type, a choice or a tuple; None where it is not of that kind."""
+    origin = get_origin(kind)
+    if origin is Literal:
+        return value if value in get_args(kind) else None
+    if origin is not None:  # tuple[T, ...] or Sequence[T]
+        item = get_args(kind)[0]
+        values = [_plain(item, v) for v in value] if isinstance(value, list) else [None]
+        return None if None in values else tuple(values)
+    if kind is float and type(value) is int:
+        return float(value)
+    return value if type(value) is kind else None
+
+
+def _describe(kind: Any) -> str:
+    origin = get_origin(kind)
+    if origin is Literal:
+        return "one of " + ", ".join(json.dumps(choice) for choice in get_args(kind))
+    return KINDS[kind] if origin is None else "a list, each " + _describe(get_args(kind)[0])
+
+
+def _choice_hint(options: Sequence[Any], value: Any) -> str:
+    choices = [c for option in options if get_origin(option) is Literal for c in get_args(option)]
+    return did_you_mean(str(value), choices) if choices else ""
+
+
+def _check_range(value: Any, limits: Mapping[str, float], where: str, key: str) -> None:
+    low, high = limits.get("low", -math.inf), limits.get("high", math.inf)
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ConfigError(f'{where}: "{key}" must be a finite number, not {number}.')
+        if isinstance(number, int | float) and not low <= number <= high:
+            bounds = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+            raise ConfigError(f'{where}: "{key}" must be {bounds}, not {number}.')
+
+
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The (dotted key, value) pairs of a dataclass that are not None."""
+    for spec in fields(value):
+        entry = getattr(value, spec.name)
+        if is_dataclass(entry):
+            yield from flatten(entry, f"{prefix}{spec.name}.")
+        elif entry is not None:
+            yield f"{prefix}{spec.name}", entry
+
+
+def to_toml(value: Any) -> str:
+    """A dataclass as TOML that `build` reads back: dotted keys, one a line."""
+    return "".join(f"{key} = {_toml(entry)}\n" for key, entry in flatten(value))
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    # JSON's true, strings and numbers are TOML's as well, for finite numbers and ASCII escapes.
+    return json.dumps(value)
+
+
+def differences(old: Any, new: Any) -> list[str]:
+    """`key: old -> new` for every key in which two dataclasses of one kind differ."""
+    before, after = dict(flatten(old)), dict(flatten(new))
+    return [
+        f"{key}: {_shown(before, key)} -> {_shown(after, key)}"
+        for key in dict.fromkeys([*before, *after])
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    return _toml(values[key]) if key in values else "unset"

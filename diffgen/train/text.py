@@ -1,0 +1,57 @@
+"""Captions -> conditioning, in batches and with gradients where the encoders learn.
+
+`text.conditioner` encodes prompts one at a time, which is right for pictures and slow for training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffgen.models.clip import ClipTextModel
+from diffgen.models.config import ModelConfig
+from diffgen.text.tokenizer import Tokenizer
+from diffgen.types import Conditioning
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """Captions as one encoder reads them: ids (B, T), end (B,), and which are empty, (B,) bool."""
+
+    ids: Tensor
+    end: Tensor
+    empty: Tensor
+
+
+def tokenize(
+    tokenizers: Sequence[Tokenizer], captions: Sequence[str], device: torch.device
+) -> tuple[TokenBatch, ...]:
+    """One batch per tokenizer."""
+    empty = torch.tensor([not caption for caption in captions], device=device)
+    batches = []
+    for tokenizer in tokenizers:
+        tokens = [tokenizer.encode(caption) for caption in captions]
+        ids = torch.tensor([t.ids for t in tokens], device=device)
+        batches.append(TokenBatch(ids, torch.tensor([t.end for t in tokens], device=device), empty))
+    return tuple(batches)
+
+
+def encode(
+    config: ModelConfig,
+    encoders: Sequence[ClipTextModel],
+    tokens: Sequence[TokenBatch],
+    time_ids: Tensor,
+) -> Conditioning:
+    """The conditioning of captions; `time_ids` (B, 6) are sizes and crops in pixels, for SDXL."""
+    outputs = [encoder(t.ids, t.end) for encoder, t in zip(encoders, tokens, strict=True)]
+    context = torch.cat([output.context for output in outputs], dim=-1)
+    pooled = outputs[-1].pooled
+    if config.zero_empty_prompt:
+        kept = ~tokens[0].empty
+        context, pooled = context * kept[:, None, None], pooled * kept[:, None]
+    if config.unet.added_dim is None:
+        return Conditioning(context)
+    return Conditioning(context, pooled=pooled, time_ids=time_ids)

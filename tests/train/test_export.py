@@ -1,0 +1,196 @@
+import json
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from PIL import Image
+from safetensors.torch import load_file
+from training import VAE, Listener, make_recipe
+
+from diffgen.engine.engine import Engine
+from diffgen.engine.request import GenerateRequest
+from diffgen.errors import ConfigError, UsageError, WeightsError
+from diffgen.models.config import ModelConfig, UNetConfig, VaeConfig
+from diffgen.train import run
+from diffgen.train.export import replaced_folder
+from diffgen.train.layout import write_model_configs
+from diffgen.types import ScheduleConfig
+from diffgen.weights.configs import read_model_config
+
+
+@pytest.fixture(scope="module")
+def trained(squares, tmp_path_factory):
+    """An autoencoder, and a latent model upon it."""
+    folder = tmp_path_factory.mktemp("trained")
+    vae = make_recipe(
+        squares,
+        {"target": "autoencoder", "model": {"vae": VAE}, "run.steps": 4, "samples.every": 2},
+    )
+    run.train(vae, folder / "vae", resume=False, reporter=Listener())
+    changes = {
+        "model.autoencoder": str(folder / "vae" / "model"),
+        "model.unet.in_channels": 4,
+        "model.unet.out_channels": 4,
+        "model.schedule": {"prediction": "v", "zero_snr": True, "spacing": "trailing"},
+        "run.steps": 4,
+        "run.save_dtype": "fp32",
+        "samples.prompts": ["a red square", "a blue square"],
+        "samples.every": 2,
+    }
+    run.train(make_recipe(squares, changes), folder / "latent", resume=False, reporter=Listener())
+    return folder
+
+
+@pytest.mark.parity
+def test_the_model_draws_the_same_in_diffusers(trained):
+    folder = trained / "latent" / "model"
+    request = GenerateRequest(prompts=["a red square"], seed=3, steps=4, guidance_scale=3.0)
+    (ours,) = Engine.load(folder, device="cpu", dtype="fp32").generate(request)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(
+        "a red square",
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        height=8,
+        width=8,
+        generator=[torch.Generator().manual_seed(3)],
+    ).images[0]
+    difference = [abs(a - b) for a, b in zip(ours.image.tobytes(), theirs.tobytes(), strict=True)]
+    assert max(difference) <= 1  # rounding to 8 bits
+    assert len(set(ours.image.tobytes())) > 10
+
+
+@pytest.mark.parity
+def test_the_autoencoder_loads_in_diffusers(trained):
+    vae = AutoencoderKL.from_pretrained(trained / "vae" / "model" / "vae")
+    assert vae.config.scaling_factor != 0.18215  # measured
+
+
+def test_samples_are_drawn_on_the_way(trained):
+    for name, size in (("latent", (16, 8)), ("vae", (24, 16))):
+        pictures = sorted((trained / name / "samples").iterdir())
+        assert [p.name for p in pictures] == ["step-00000002.png", "step-00000004.png"]
+        with Image.open(pictures[0]) as picture:
+            assert picture.size == size
+
+
+def test_the_model_card_says_how_it_was_made(trained):
+    card = (trained / "latent" / "model" / "README.md").read_text()
+    for part in (
+        "license: CC0-1.0",
+        "12 pictures, hash ",
+        "| seed | 0 |",
+        "CPU cores",
+        "run.steps = 4",
+    ):
+        assert part in card
+    with Image.open(trained / "latent" / "model" / "loss.png") as curve:
+        assert curve.size[0] > 500
+
+
+def test_the_model_holds_averaged_weights(trained):
+    saved = torch.load(trained / "latent" / "checkpoints" / "step-00000004.pt", weights_only=True)
+    file = trained / "latent" / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights, average = load_file(file), saved["ema"]["average"]
+    assert all(torch.equal(weights[n], average[f"unet.{n}"]) for n in weights)
+    assert any(not torch.equal(weights[n], saved["module"][f"unet.{n}"]) for n in weights)
+
+
+def test_fine_tuning_keeps_the_layout(squares, trained, tmp_path):
+    base = trained / "latent" / "model"
+    changes = {"model": {"base": str(base)}, "run.steps": 2, "run.save_dtype": "fp32"}
+    listener = Listener()
+    run.train(make_recipe(squares, changes), tmp_path, resume=False, reporter=listener)
+    assert read_model_config(tmp_path / "model") == read_model_config(base)
+    name = "diffusion_pytorch_model.safetensors"
+    old, new = (load_file(place / "unet" / name) for place in (base, tmp_path / "model"))
+    assert old.keys() == new.keys()
+    assert any(not torch.equal(old[key], new[key]) for key in old)
+    frozen = [
+        load_file(p / "text_encoder" / "model.safetensors") for p in (base, tmp_path / "model")
+    ]
+    assert all(torch.equal(frozen[0][key], frozen[1][key]) for key in frozen[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"model.unet.context_dim": 8}, ConfigError, "must equal model.text.width 16"),
+        ({"model.unet.in_channels": 4}, ConfigError, "in_channels and out_channels must be 3"),
+        ({"model.text.vocab_size": 100}, ConfigError, "has 950 tokens"),
+        ({"model.tokenizer": "storybok"}, UsageError, 'Did you mean "storybook"?'),
+        ({"model": {"base": "./nothing"}}, UsageError, "there is no model at nothing"),
+        ({"model": {"base": "storybook"}, "data.size": 9}, UsageError, "does not divide by 4"),
+        ({"model.schedule.sampler": "restart"}, ConfigError, "has no diffusers scheduler"),
+        ({"data.path": "nowhere"}, UsageError, "nowhere"),
+    ],
+)
+def test_bad_recipes_stop_before_training(squares, tmp_path, changes, error, message):
+    with pytest.raises(error, match=message):
+        run.train(
+            make_recipe(squares, changes), tmp_path / "run", resume=False, reporter=Listener()
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_without_an_autoencoder(squares, tmp_path):
+    recipe = make_recipe(squares, {"model.autoencoder": str(tmp_path)})
+    with pytest.raises((ConfigError, WeightsError), match=r"config\.json is missing"):
+        run.train(recipe, tmp_path / "run", resume=False, reporter=Listener())
+
+
+@pytest.mark.parametrize("mid_depth", [None, 0, 1])
+def test_architectures_read_back(tmp_path, storybook_text, mid_depth):
+    config = ModelConfig(
+        family="custom",
+        text=(storybook_text,),
+        unet=UNetConfig(
+            channels=(32, 64),
+            blocks=(1, 2),
+            depth=(0, 1),
+            num_heads=(2, 4),
+            context_dim=256,
+            mid_depth=mid_depth,
+            sample_size=16,
+        ),
+        vae=VaeConfig(
+            channels=(32, 32), scaling_factor=0.5, latents_mean=(0.1,) * 4, latents_std=(2.0,) * 4
+        ),
+        schedule=ScheduleConfig(prediction="v", sampler="euler", spacing="trailing"),
+    )
+    write_model_configs(tmp_path, config, end=949, pad=949)
+    back = read_model_config(tmp_path)
+    assert (back.unet, back.vae, back.text) == (config.unet, config.vae, config.text)
+
+
+@pytest.fixture
+def storybook_text():
+    from diffgen.engine.model import Model
+
+    return Model.open("storybook").checkpoint.config.text[0]
+
+
+def test_what_the_layout_cannot_hold_is_refused(tmp_path, storybook_text):
+    config = ModelConfig(
+        family="custom",
+        text=(storybook_text,),
+        unet=UNetConfig(context_dim=256),
+        vae=None,
+        schedule=ScheduleConfig(spacing="karras"),
+    )
+    with pytest.raises(ConfigError, match=r"cannot hold this recipe: .*timestep_spacing"):
+        write_model_configs(tmp_path, config, end=949, pad=949)
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "model"
+    with replaced_folder(folder) as new:
+        (new / "a").write_text("1")
+    with pytest.raises(FileNotFoundError), replaced_folder(folder) as new:
+        (new / "missing" / "b").write_text("2")
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+    assert [p.name for p in folder.iterdir()] == ["a"]
+    with replaced_folder(folder) as new:
+        (new / "c").write_text(json.dumps({}))
+    assert [p.name for p in folder.iterdir()] == ["c"]

@@ -1,0 +1,192 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from training import VAE, Listener, make_recipe
+
+from diffgen.errors import ConfigError, DiffgenError, UsageError
+from diffgen.train import run
+from diffgen.train.tables import to_toml
+
+ROOT = Path(__file__).parents[2]
+
+
+def losses_in(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {row["step"]: row["loss"] for row in rows if "loss" in row}
+
+
+@pytest.fixture(scope="module")
+def whole(squares, tmp_path_factory):
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole")
+    changes = {"run.accumulate": 2, "data.flip": True, "data.crop": "random"}
+    recipe = make_recipe(squares, changes)
+    run.train(recipe, folder, resume=False, reporter=Listener())
+    return recipe, folder
+
+
+def test_a_run_leaves_all_it_should(whole):
+    _, folder = whole
+    assert sorted(losses_in(folder)) == list(range(1, 9))
+    text = (folder / "metrics.jsonl").read_text()
+    assert text.count("held_out_loss") == 2
+    names = {path.name for path in (folder / "model").iterdir()}
+    assert {"README.md", "loss.png", "model_index.json", "unet", "text_encoder"} <= names
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_run_that_died_goes_on_bit_for_bit(whole, tmp_path, seed):
+    recipe, folder = whole
+    died_at = random.Random(seed).randint(3, 8)
+    with pytest.raises(KeyboardInterrupt):
+        run.train(recipe, tmp_path, resume=False, reporter=Listener(fail_at=died_at))
+    run.train(recipe, tmp_path, resume=True, reporter=Listener())
+    assert losses_in(tmp_path) == losses_in(folder)
+    saved = [
+        torch.load(place / "checkpoints" / "step-00000008.pt", weights_only=True)
+        for place in (tmp_path, folder)
+    ]
+    for part in ("module", "average"):
+        first, second = ((s["ema"] if part == "average" else s)[part] for s in saved)
+        assert all(torch.equal(first[name], second[name]) for name in second)
+
+
+def start(recipe, folder, *options):
+    file = folder.with_suffix(".toml")
+    file.write_text(to_toml(recipe))
+    command = [sys.executable, "-m", "diffgen", "train", str(file), "-o", str(folder), *options]
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+
+
+def wait_for_step(process, step):
+    for line in process.stderr:
+        if line.startswith(f"step {step}/"):
+            return
+    raise AssertionError("the run ended before it should")
+
+
+def test_kill_9_with_workers_and_resume(squares, whole, tmp_path):
+    changes = {"run.accumulate": 2, "data.flip": True, "data.crop": "random", "data.workers": 2}
+    recipe, folder = make_recipe(squares, changes), tmp_path / "run"
+    process = start(recipe, folder)
+    wait_for_step(process, 5)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    again = start(recipe, folder, "--resume")
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert out.strip() == str(folder / "model")
+    assert losses_in(folder) == losses_in(whole[1])
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_write_a_checkpoint(squares, tmp_path, number, code):
+    recipe = make_recipe(squares, {"run.steps": 100_000, "run.checkpoint_every": 100_000})
+    process = start(recipe, tmp_path / "run")
+    wait_for_step(process, 3)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == code, err
+    assert "--resume" in err
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(squares, tmp_path):
+    recipe = make_recipe(squares, {"optimizer.lr": 1e30, "optimizer.warmup": 0})
+    with pytest.raises(DiffgenError) as caught:
+        run.train(recipe, tmp_path, resume=False, reporter=Listener())
+    assert " at step " in str(caught.value)
+
+
+def test_the_message_names_the_last_good_checkpoint(squares, tmp_path, monkeypatch):
+    from diffgen.train import objectives
+
+    calls = []
+
+    def poisoned(output, target):
+        calls.append(0)
+        error = (output - target).square().flatten(1).mean(dim=1)
+        return error * float("nan") if len(calls) > 5 else error
+
+    monkeypatch.setattr(objectives, "squared_error", poisoned)
+    with pytest.raises(DiffgenError, match=r"loss is nan at step 5; .*step-00000004\.pt"):
+        run.train(make_recipe(squares), tmp_path, resume=False, reporter=Listener())
+
+
+def test_it_learns(squares, tmp_path):
+    changes = {"run.steps": 120, "run.log_every": 20, "optimizer.lr": 1e-2, "run.batch_size": 4}
+    run.train(make_recipe(squares, changes), tmp_path, resume=False, reporter=Listener())
+    losses = losses_in(tmp_path)
+    assert losses[120] < 0.75 * losses[20]  # it came to 0.64
+
+
+def test_a_used_folder_needs_resume(squares, whole):
+    recipe, folder = whole
+    with pytest.raises(UsageError, match="add --resume"):
+        run.train(recipe, folder, resume=False, reporter=Listener())
+    changes = {"run.accumulate": 2, "data.flip": True, "data.crop": "random"}
+    other = make_recipe(squares, {**changes, "run.batch_size": 5})
+    with pytest.raises(ConfigError, match=r"run\.batch_size: 3 -> 5"):
+        run.train(other, folder, resume=True, reporter=Listener())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"objective.loss": "huber", "objective.noise_offset": 0.1, "objective.min_snr_gamma": 5.0},
+        {"objective.timesteps": "logit_normal", "model.train_text_encoder": False},
+        {"run.gradient_checkpointing": True, "run.channels_last": True},
+        {"run.precision": "bf16"},
+    ],
+)
+def test_options_run(squares, tmp_path, changes):
+    listener = Listener()
+    recipe = make_recipe(squares, {**changes, "run.steps": 2, "data.validation": 0})
+    run.train(recipe, tmp_path, resume=False, reporter=listener)
+    assert len(listener.losses) == 2
+
+
+def test_recomputed_activations_change_nothing(squares, tmp_path):
+    plain, lean = Listener(), Listener()
+    run.train(make_recipe(squares), tmp_path / "a", resume=False, reporter=plain)
+    recipe = make_recipe(squares, {"run.gradient_checkpointing": True})
+    run.train(recipe, tmp_path / "b", resume=False, reporter=lean)
+    assert plain.losses == pytest.approx(lean.losses, rel=1e-5)  # other orders of summation
+
+
+def test_latents_are_cached(squares, tmp_path):
+    vae = make_recipe(squares, {"target": "autoencoder", "model": {"vae": VAE}, "run.steps": 2})
+    run.train(vae, tmp_path / "vae", resume=False, reporter=Listener())
+    changes = {
+        "model.autoencoder": str(tmp_path / "vae" / "model"),
+        "model.unet.in_channels": 4,
+        "model.unet.out_channels": 4,
+        "data.cache": str(tmp_path / "cache"),
+        "run.steps": 2,
+    }
+    first, second = Listener(), Listener()
+    run.train(make_recipe(squares, changes), tmp_path / "a", resume=False, reporter=first)
+    assert list((tmp_path / "cache").rglob("*.safetensors"))
+    run.train(make_recipe(squares, changes), tmp_path / "b", resume=False, reporter=second)
+    assert first.losses == second.losses
+
+
+def test_dry_run_writes_nothing(squares, tmp_path):
+    start = time.perf_counter()
+    lines = run.dry_run(make_recipe(squares), tmp_path / "run")
+    assert time.perf_counter() - start < 60
+    assert not (tmp_path / "run").exists()
+    text = "\n".join(lines)
+    assert "12 pictures to learn from, 4 held out" in text
+    assert "8 steps of 3 pictures: 2.0 epochs" in text
+    assert "memory: about" in text

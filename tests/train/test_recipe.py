@@ -1,0 +1,97 @@
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from training import RECIPE
+
+from diffgen.errors import ConfigError
+from diffgen.train.recipe import Recipe
+from diffgen.train.tables import differences, to_toml
+
+EXAMPLE = Path(__file__).parents[2] / "diffgen" / "assets" / "recipes" / "example.toml"
+
+
+def test_the_shipped_example_is_valid():
+    recipe = Recipe.load(EXAMPLE)
+    assert recipe.target == "diffusion"
+    assert recipe.model.unet is not None
+    assert recipe.model.unet.channels == (64, 128, 256)
+
+
+def test_a_saved_recipe_reads_back_the_same():
+    recipe = Recipe.load(EXAMPLE, ['license=a "b" \\ c', "samples.prompts=[]", "data.cache=x"])
+    assert Recipe.parse(tomllib.loads(to_toml(recipe)), "saved") == recipe
+    assert differences(recipe, Recipe.parse(tomllib.loads(to_toml(recipe)), "saved")) == []
+
+
+def test_overrides():
+    changes = ["run.steps=7", "data.path=other place", 'objective.loss="huber"', "optimizer.lr=1"]
+    recipe = Recipe.load(EXAMPLE, changes)
+    assert (recipe.run.steps, recipe.data.path) == (7, "other place")
+    assert (recipe.objective.loss, recipe.optimizer.lr) == ("huber", 1.0)
+    changed = differences(Recipe.load(EXAMPLE), recipe)
+    assert "run.steps: 20000 -> 7" in changed
+    assert len(changed) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("run.stepz=1", 'unknown key "run.stepz". Did you mean "steps"?'),
+        ("optimiser.lr=1", 'unknown key "optimiser". Did you mean "optimizer"?'),
+        ("model.unet.chanels=[1]", 'unknown key "model.unet.chanels". Did you mean "channels"?'),
+        ("run.steps=0", '"run.steps" must be at least 1, not 0.'),
+        ("run.steps=1.5", '"run.steps" should be a whole number, not 1.5.'),
+        ("run.steps=true", '"run.steps" should be a whole number, not true.'),
+        ("data.flip=1", '"data.flip" should be true or false, not 1.'),
+        ("data.caption_dropout=1.5", '"data.caption_dropout" must be from 0 to 1, not 1.5.'),
+        ("optimizer.lr=nan", '"optimizer.lr" must be a finite number, not nan.'),
+        ("objective.loss=hubert", 'not "hubert". Did you mean "huber"?'),
+        ("model.unet.channels=64", '"model.unet.channels" should be a list'),
+        ("samples.prompts=[1]", '"samples.prompts" should be a list, each a string, not [1].'),
+        ("data=5", '"data" should be a table, [data].'),
+        ("run.steps.x=5", '"steps" is not a table.'),
+        ("run.steps", "--set takes KEY=VALUE"),
+        ("model.base=storybook", "model.base brings its own unet; drop model.unet."),
+        ("model.vae.blocks=1", "model.autoencoder names the folder of a trained one"),
+        ("target=autoencoder", "needs model.base or [model.vae]"),
+        ("run.steps=1979-05-27", '"run.steps" should be a whole number, not "1979-05-27".'),
+    ],
+)
+def test_bad_values_are_named(change, message):
+    with pytest.raises(ConfigError) as caught:
+        Recipe.load(EXAMPLE, [change])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["target", "data", "run"])
+def test_missing_keys_are_named(key):
+    table = {k: v for k, v in RECIPE.items() if k != key}
+    table.setdefault("data", {})
+    if key != "data":
+        table["data"] = {**RECIPE["data"], "path": "x"}
+    with pytest.raises(ConfigError, match="is missing"):
+        Recipe.parse(table, "r.toml")
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.toml cannot be read"):
+        Recipe.load(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("a = ")
+    with pytest.raises(ConfigError, match=r"bad\.toml: not valid TOML"):
+        Recipe.load(tmp_path / "bad.toml")
+
+
+def test_checking_a_recipe_needs_no_torch():
+    code = "import sys, diffgen.train.recipe, diffgen.cli.train; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=EXAMPLE.parents[3],
+    )
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,105 @@
+import io
+import json
+import subprocess
+import sys
+import tarfile
+
+import pytest
+from PIL import Image
+
+from diffgen.errors import ConfigError, UsageError
+from diffgen.train.shards import expand_shards, read_shards
+
+pytest.importorskip("webdataset")
+
+
+def png(level):
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (level, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_shard(path, members, mode="w"):
+    with tarfile.open(path, mode) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_samples_are_read_at_their_offsets(tmp_path):
+    write_shard(tmp_path / "p-0.tar", [("a.png", png(1)), ("a.txt", b"one\nuno"), ("b.txt", b"-")])
+    second = [
+        ("c.json", json.dumps({"text": "two"}).encode()),
+        ("c.PNG", png(2)),
+        ("d.png", png(3)),
+    ]
+    write_shard(tmp_path / "p-1.tar", second)
+    entries = read_shards(expand_shards(str(tmp_path / "p-{0..1}.tar")))
+    assert [(e.name, e.captions) for e in entries] == [
+        ("p-0.tar/a.png", ("one", "uno")),
+        ("p-1.tar/c.png", ("two",)),
+        ("p-1.tar/d.png", ()),
+    ]
+    assert [e.read() for e in entries] == [png(1), png(2), png(3)]
+    assert expand_shards(str(tmp_path / "p-*.tar")) == [tmp_path / "p-0.tar", tmp_path / "p-1.tar"]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves its file open
+def test_webdataset_reads_the_same_samples(tmp_path):
+    import webdataset
+
+    members = [
+        (f"s/{k}.{ext}", data) for k in range(3) for ext, data in (("png", png(k)), ("txt", b"x"))
+    ]
+    path = write_shard(tmp_path / "p.tar", members)
+    theirs = list(webdataset.WebDataset(str(path), shardshuffle=False))
+    assert [sample["png"] for sample in theirs] == [e.read() for e in read_shards([path])]
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda p: p.write_bytes(b"<html>" * 200), "not an uncompressed tar"),
+        (lambda p: write_shard(p, [("a.png", png(1))], "w:gz"), "not an uncompressed tar"),
+        (lambda p: None, "is missing"),
+        (lambda p: write_shard(p, [("a.png", png(1)), ("a.png", png(2))]), "duplicate"),
+        (
+            lambda p: write_shard(p, [("a.png", png(1)), ("a.json", b"{")]),
+            r"a\.json: not valid JSON",
+        ),
+        (lambda p: write_shard(p, [("a.png", png(1)), ("a.txt", b"\xff")]), "not UTF-8"),
+    ],
+)
+def test_unreadable_shards_are_named(tmp_path, write, message):
+    path = tmp_path / "p.tar"
+    write(path)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_shards([path])
+    assert str(path) in str(caught.value)
+
+
+def test_a_shard_that_is_cut_off(tmp_path):
+    path = write_shard(tmp_path / "p.tar", [("a.bmp", bytes(5000))])
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ConfigError, match="download it again"):
+        read_shards([path])
+
+
+@pytest.mark.parametrize("path", ["https://example.org/p.tar", "pipe:cat p.tar", "nowhere-*.tar"])
+def test_shards_must_be_on_disk(path):
+    with pytest.raises(UsageError):
+        expand_shards(path)
+
+
+def test_without_webdataset_it_says_what_to_install():
+    code = (
+        "import sys; sys.modules['webdataset'] = None\n"
+        "from diffgen.train.shards import read_shards\n"
+        "try: read_shards([])\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("UsageError")
+    assert "pip install" in done.stdout

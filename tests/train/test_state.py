@@ -1,0 +1,72 @@
+import resource
+import signal
+
+import pytest
+import torch
+from training import make_recipe
+
+from diffgen.errors import ConfigError, OutputError, UsageError, WeightsError
+from diffgen.train import state
+
+
+def test_the_newest_is_loaded_and_old_ones_go(tmp_path):
+    for step in range(1, 9):
+        state.save(tmp_path, step, {"step": step})
+        state.prune(tmp_path, keep_last=2, keep_every=3)
+    assert list(state.checkpoints(tmp_path)) == [3, 6, 7, 8]
+    assert state.load_last(tmp_path)["step"] == 8
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_nothing_to_resume(tmp_path):
+    with pytest.raises(UsageError, match="no checkpoint to resume from"):
+        state.load_last(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    path = state.save(tmp_path, 3, {"x": torch.zeros(100)})
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(WeightsError, match=r"step-00000003\.pt is damaged"):
+        state.load_last(tmp_path)
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
+    """The kernel refuses to write past a limit, as a full disk does."""
+    good = state.save(tmp_path, 1, {"x": torch.ones(3)})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(OutputError) as caught:
+            state.save(tmp_path, 2, {"x": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "File too large" in str(caught.value)
+    assert str(good) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == [good]
+    assert torch.equal(state.load_last(tmp_path)["x"], torch.ones(3))
+
+
+def test_random_numbers_go_on():
+    saved = state.rng_state()
+    expected = torch.rand(3)
+    state.set_rng_state(saved)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_another_recipe_is_refused_with_the_difference(squares):
+    recipe = make_recipe(squares)
+    harmless = make_recipe(squares, {"data.workers": 2, "samples.every": 5, "run.keep_last": 1})
+    state.check_same(recipe, harmless, data=("a", "a"), world=(1, 1))
+    other = make_recipe(squares, {"optimizer.lr": 0.5, "objective.min_snr_gamma": 5.0})
+    with pytest.raises(ConfigError) as caught:
+        state.check_same(recipe, other, data=("a", "b"), world=(1, 2))
+    for part in (
+        "optimizer.lr: 0.001 -> 0.5",
+        "objective.min_snr_gamma: unset -> 5.0",
+        "the data has changed",
+        "processes: 1 -> 2",
+    ):
+        assert part in str(caught.value)
