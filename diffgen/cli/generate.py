@@ -93,7 +93,7 @@ def generate(
     request = GenerateRequest(
         prompts=opt.read_prompts(prompts, prompt_file),
         negative=negative,
-        seed=secrets.randbelow(2**32 - count) if seed is None else seed,
+        seed=secrets.randbelow(2**32) if seed is None else seed,
         count=count,
         batch_size=batch_size,
         width=width,

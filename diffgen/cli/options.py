@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import sys
 from pathlib import Path
@@ -100,7 +101,8 @@ def _read_prompt_file(file: str) -> list[str]:
     name = "stdin" if file == "-" else file
     try:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).expanduser().read_bytes()
-        lines = data.decode("utf-8-sig").splitlines()
+        data = data.removeprefix(codecs.BOM_UTF8)
+        lines = data.decode("utf-8").split("\n")  # splitlines would split at exotic characters too
     except OSError as error:
         raise UsageError(f"cannot read prompts from {name}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -31,6 +31,7 @@ class PictureOutput:
         path = Path(target or ".").expanduser()
         is_folder = path.is_dir() or not path.suffix or (target or "").endswith(("/", os.sep))
         self._overwrite = overwrite
+        self._written: set[Path] = set()
         self._stdout = target == "-"
         self._folder = path if is_folder else None
         self._file = None if is_folder else path
@@ -58,6 +59,7 @@ class PictureOutput:
             _write_atomically(path, image, record)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        self._written.add(path)
         return path
 
     def _check_single(self, target: str, pictures: int) -> None:
@@ -77,7 +79,12 @@ class PictureOutput:
         stem = f"{_slug(record['prompt'])}-{record['seed']}"
         names = (stem if i == 1 else f"{stem}-{i}" for i in count(1))
         paths = (folder / f"{name}.png" for name in names)
-        return next(path for path in paths if self._overwrite or not path.exists())
+        # Even when told to overwrite, a run spares its own pictures.
+        return next(
+            path
+            for path in paths
+            if path not in self._written and (self._overwrite or not path.exists())
+        )
 
 
 def _slug(prompt: str, limit: int = 40) -> str:

@@ -58,7 +58,8 @@ class GenerateRequest:
         _at_least("steps", self.steps, 1)
         _at_least("width", self.width, 1)
         _at_least("height", self.height, 1)
-        _at_least("rho", self.rho, 1e-3)
+        if self.rho is not None and not 1e-3 <= self.rho <= 1e3:
+            raise UsageError(f"rho is between 0.001 and 1000, got {self.rho:g}")
         if not 0 <= self.seed <= MAX_SEED - self.count + 1:
             raise UsageError(f"seeds run from 0 to {MAX_SEED}, got {self.seed}")
         if not math.isfinite(self.guidance_scale or 0.0):
@@ -111,6 +112,9 @@ class GeneratePlan:
         Raises UsageError for sizes and steps that do not fit the model.
         """
         _check_text_to_image(config)
+        last = config.schedule.num_train_timesteps - 1
+        if request.timesteps and request.timesteps[0] > last:
+            raise UsageError(f"timesteps run from 0 to {last}, got {request.timesteps[0]:g}")
         sampling = _plan_sampling(request, config, entry)
         scale = request.guidance_scale
         return cls(

@@ -27,12 +27,14 @@ COND = Conditioning(
     pooled=draw(2, 6, seed=3),
     time_ids=draw(2, 6, seed=4),
     concat=draw(2, 5, 8, 8, seed=5),
+    guidance=draw(2, seed=8),
 )
 UNCOND = Conditioning(
     context=draw(2, 3, 5, seed=6),
     pooled=draw(2, 6, seed=7),
     time_ids=COND.time_ids,
     concat=COND.concat,
+    guidance=COND.guidance,
 )
 
 
@@ -48,7 +50,7 @@ class Network:
         push = cond.context.flatten(1).sum(1)
         for extra in (cond.pooled, cond.time_ids, cond.concat, cond.guidance):
             if extra is not None:
-                push = push + extra.flatten(1).square().mean(1)
+                push = push + extra.reshape(len(x), -1).square().mean(1)
         push = push.reshape(-1, 1, 1, 1)
         return torch.tanh(x + 0.2 * push) + 0.3 * torch.sin(push * x)
 
@@ -152,8 +154,7 @@ def test_guidance_works_on_the_network_output_not_on_clipped_x0() -> None:
 
 def test_every_field_reaches_the_network() -> None:
     base, _ = guided(7.5)
-    fields = {"pooled": 6, "time_ids": 6, "concat": 7, "context": 5}
-    for name in fields:
+    for name in ("context", "pooled", "time_ids", "concat", "guidance"):
         changed = replace(COND, **{name: getattr(COND, name) + 1.0})
         other = GuidedDenoiser(ModelDenoiser(Network(), SD, "eps"), changed, UNCOND, 7.5)
         assert not torch.equal(other(X, SIGMA), base(X, SIGMA)), name

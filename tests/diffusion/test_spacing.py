@@ -74,6 +74,17 @@ def test_exactly_the_steps_asked_for_strictly_descending(name: ScheduleName, sch
             assert 0.0 < sigmas[-1] <= sigmas[0] < math.inf
 
 
+@pytest.mark.parametrize("name", SPACINGS)
+def test_few_timesteps_are_enough(name: ScheduleName) -> None:
+    """A small model trained on 20 timesteps; LCM's usual 50 do not exist there."""
+    table = NoiseSchedule.from_config(ScheduleConfig(num_train_timesteps=20, beta_end=0.3))
+    for options in OPTIONS[:4]:
+        for steps in range(1, 10):
+            sigmas = make_sigmas(name, table, steps, options)
+            assert len(sigmas) == steps + 1
+            assert all(high > low for high, low in pairwise(sigmas)), (options, steps)
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("name", SPACINGS)
 def test_very_many_steps_work_or_are_refused(name: ScheduleName, schedule: str) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from diffgen.diffusion.noise import BrownianNoise, StreamNoise
 from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.samplers.consistency import sample_lcm
-from diffgen.diffusion.samplers.dpm_solver import sample_dpm_adaptive, sample_dpm_fast
+from diffgen.diffusion.samplers.dpm_solver import fast_orders, sample_dpm_adaptive, sample_dpm_fast
 from diffgen.diffusion.samplers.dpmpp import (
     sample_dpmpp_2m,
     sample_dpmpp_2m_sde,
@@ -117,6 +117,17 @@ def test_dpm_fast_is_of_order_3() -> None:
     assert measured[-1] == pytest.approx(3.0, abs=0.2)
 
 
+@pytest.mark.parametrize(
+    ("evaluations", "orders"),
+    [(0, []), (1, [1]), (2, [2]), (3, [2, 1]), (4, [3, 1]), (5, [3, 2]), (6, [3, 2, 1])],
+)
+def test_dpm_fast_spends_its_budget(evaluations: int, orders: list[int]) -> None:
+    """arXiv:2206.00927, section 3.4: order 3 as often as it fits, and never in the last step."""
+    assert fast_orders(evaluations) == orders
+    if evaluations:
+        assert fast_orders(evaluations + 30) == [3] * 10 + orders
+
+
 def test_plms_on_v_is_of_order_1_only() -> None:
     """Combining v but stepping along eps, as diffusers does, gives up the second order."""
     measured = slopes(errors(partial(sample_plms, combine_v=True), (48, 96, 192)))
@@ -137,6 +148,14 @@ def test_dpm_adaptive_meets_its_tolerance() -> None:
         previous = error
 
 
+def test_dpm_adaptive_stops_at_its_last_level() -> None:
+    reports: list[StepInfo] = []
+    sigmas = [TOP, 3.0, BOTTOM, 0.0]
+    sample_dpm_adaptive(mixture(), points(TOP), sigmas, noise=silent, on_step=reports.append)
+    assert reports[-2].sigma == pytest.approx(BOTTOM, rel=2e-5)
+    assert reports[-1].sigma == 0.0
+
+
 def doubled(sigma: float) -> float:
     """The drift of the reverse SDE with eta = 1 is twice the slope of the ODE."""
     return 2.0
@@ -146,6 +165,31 @@ def er_rate(sigma: float) -> float:
     """d log phi / d log sigma for ER-SDE's phi(sigma) = sigma (exp(sigma^0.3) + 10)."""
     growth = math.exp(sigma**0.3)
     return 1.0 + 0.3 * sigma**0.3 * growth / (growth + 10.0)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "eta"),
+    [
+        (sample_dpm2, 0.0),
+        (sample_dpm2, 1.0),
+        (sample_dpmpp_2s_ancestral, 0.0),
+        (sample_dpmpp_2s_ancestral, 1.0),
+        (sample_dpmpp_sde, 0.0),
+    ],
+)
+def test_two_stage_solvers_ask_at_the_middle_in_log_sigma(
+    sampler: Callable[..., Tensor], eta: float
+) -> None:
+    """Any middle gives order 2; the published methods take this one, of sigma and sigma_down."""
+    asked: list[float] = []
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        asked.append(sigma)
+        return x
+
+    sampler(denoise, points(TOP), [9.0, 4.0, 0.0], noise=silent, eta=eta)
+    down = 4.0 if eta == 0.0 else 4.0**2 / 9.0
+    assert asked == pytest.approx([9.0, math.sqrt(9.0 * down), 4.0])
 
 
 # Ancestral samplers solve an ODE to below the next level: of order 2 in that, not in the drift.

@@ -1,0 +1,351 @@
+"""`diffgen generate`: results on stdout, the rest on stderr, and one line for every bad input."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from PIL import Image
+
+from diffgen import cli
+from diffgen.cli.options import parse_interval, parse_numbers, read_prompts
+from diffgen.errors import UsageError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+STORYBOOK = ROOT / "diffgen" / "assets" / "storybook"
+UNET = "unet/diffusion_pytorch_model.safetensors"
+QUICK = ("--steps", "1", "--seed", "7")
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """run(argument, ...): `diffgen generate` in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def generate(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["diffgen", "generate", *arguments])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return Result(left.value.code, *capsys.readouterr())
+
+    return generate
+
+
+def assert_refused(result: Result, code: int, message: str) -> None:
+    """One line on stderr, nothing on stdout, no file."""
+    assert result.code == code
+    assert result.out == ""
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    assert message in result.err
+    assert not [file for file in Path().iterdir() if file.suffix in (".png", ".part")]
+
+
+# Results
+
+
+def test_a_picture(run: Run) -> None:
+    result = run("Red barn, at sunset", *QUICK)
+    assert result.code == 0
+    assert result.out == "red-barn-at-sunset-7.png\n"
+    assert result.err.startswith('"Red barn, at sunset" seed 7, 1 step of ddim, ')
+    assert result.err.count("\n") == 1
+    with Image.open("red-barn-at-sunset-7.png") as image:
+        assert image.size == (64, 64)
+        assert image.text["parameters"].startswith("Red barn, at sunset\nSteps: 1, Sampler: DDIM")
+
+
+def test_quiet_says_nothing_but_results(run: Run) -> None:
+    assert run("x", *QUICK, "-q") == (0, "x-7.png\n", "")
+
+
+def test_verbose_says_more_on_stderr(run: Run) -> None:
+    result = run("x", *QUICK, "-v")
+    assert result.out == "x-7.png\n"
+    assert "storybook from" in result.err
+    assert "1 of 64 x 64, ddim on trailing, 1 steps" in result.err
+
+
+def test_json_is_one_object_a_picture(run: Run) -> None:
+    result = run("a", "b", *QUICK, "-c", "2", "--json", "-q", "-n", "blue", "--eta", "0.5")
+    records = [json.loads(line) for line in result.out.splitlines()]
+    assert [(r["prompt"], r["seed"]) for r in records] == [("a", 7), ("a", 8), ("b", 7), ("b", 8)]
+    for record in records:
+        assert Path(record["path"]).is_file()
+        assert (record["negative"], record["options"]) == ("blue", {"eta": 0.5})
+        assert (record["model"], record["sampler"], record["steps"]) == ("storybook", "ddim", 1)
+        assert record["timings"].keys() == {"text", "sampling", "decode"}
+
+
+def test_other_programs_names(run: Run) -> None:
+    result = run("a", *QUICK, "-s", "DPM++ 2M Karras", "--json", "-q")
+    record = json.loads(result.out)
+    assert (record["sampler"], record["schedule"]) == ("dpmpp_2m", "karras")
+
+
+def test_no_seed_is_a_random_one_that_is_shown(run: Run) -> None:
+    seeds = {json.loads(run("a", "--steps", "1", "--json", "-q").out)["seed"] for _ in range(2)}
+    assert len(seeds) == 2
+
+
+def test_the_same_seed_gives_the_same_picture(run: Run) -> None:
+    for name in ("a.png", "b.png"):
+        assert run("barn", *QUICK, "-q", "-o", name).out == f"{name}\n"
+    with Image.open("a.png") as first, Image.open("b.png") as second:
+        assert first.tobytes() == second.tobytes()
+
+
+def test_an_empty_prompt_is_unconditional(run: Run) -> None:
+    assert run("", *QUICK, "-q") == (0, "unconditional-7.png\n", "")
+
+
+def test_words_that_were_cut_are_told(run: Run) -> None:
+    result = run("a red barn at sunset " * 20 + "zebra", *QUICK, "-q")
+    assert result.code == 0
+    assert result.err.startswith("note: prompt too long")
+    assert result.err.endswith('zebra"\n')
+    assert result.err.count("\n") == 1
+
+
+def test_existing_files(run: Run) -> None:
+    Path("a.png").write_bytes(b"mine")
+    refused = run("x", *QUICK, "-o", "a.png")
+    assert refused == (2, "", "error: a.png exists; choose another name or add --overwrite\n")
+    assert Path("a.png").read_bytes() == b"mine"
+    assert run("x", *QUICK, "-q", "-o", "a.png", "--overwrite").code == 0
+    assert Path("a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_itself_on_stdout(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["diffgen", "generate", "x", *QUICK, "-o", "-"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    out, err = capsysbinary.readouterr()
+    assert left.value.code == 0
+    assert err.count(b"\n") == 1
+    with Image.open(io.BytesIO(out)) as image:
+        image.load()
+        assert image.size == (64, 64)
+    assert not list(tmp_path.iterdir())
+
+
+# Bad input: the request
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "no prompt given"),
+        (("x", "--steps", "0"), "steps must be at least 1, got 0"),
+        (("x", "--steps", "-2"), "steps must be at least 1, got -2"),
+        (("x", "-W", "65"), "width 65 does not divide by 4"),
+        (("x", "-H", "1"), "height 1 does not divide by 4"),
+        (("x", "-c", "0"), "count must be at least 1"),
+        (("x", "--batch-size", "0"), "batch size must be at least 1"),
+        (("x", "--seed", "-1"), "seeds run from 0"),
+        (("x", "-s", "eulr"), 'unknown sampler "eulr". Did you mean "euler"?'),
+        (("x", "--schedule", "kerras"), 'unknown schedule "kerras". Did you mean "karras"?'),
+        (("x", "--schedule", "scaled_linear"), "is a beta schedule"),
+        (("x", "-s", "lms", "--eta", "1"), "sampler lms has no eta"),
+        (("x", "--eta", "-1"), "eta must be 0 or more"),
+        (("x", "-g", "nan"), "guidance must be a number"),
+        (("x", "--guidance-rescale", "2"), "between 0 and 1"),
+        (("x", "--guidance-interval", "3"), "--guidance-interval takes LOW,HIGH"),
+        (("x", "--guidance-interval", "3,1"), "LOW < HIGH"),
+        (("x", "--sigmas", "5,a"), '--sigmas: "a" is not a number'),
+        (("x", "--sigmas", "1,5"), "sigmas must be a descending list"),
+        (("x", "--sigmas", "5,1", "--steps", "2"), "give one of steps, sigmas and timesteps"),
+        (("x", "-m", "storybok"), 'no model named "storybok". Did you mean "storybook"?'),
+        (("x", "-m", "./nowhere"), "there is no model at nowhere"),
+        (("x", "-o", "a.jpg"), "pictures are PNG files"),
+        (("x", "y", "-o", "a.png"), "2 pictures do not fit into a.png"),
+        (("x", "-c", "5000000000", "-o", "a.png"), "5000000000 pictures do not fit"),
+        (("x", "-o", "-", "--json"), "--json and -o - both want stdout"),
+        (("--prompts", "none.txt"), "cannot read prompts from none.txt: No such file"),
+    ],
+)
+def test_wrong_requests(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    assert_refused(run(*arguments), 2, message)
+
+
+def test_an_output_that_cannot_be_written(run: Run) -> None:
+    Path("file").write_text("")
+    assert_refused(run("x", *QUICK, "-o", "file/sub/"), 1, "cannot write into")
+
+
+# Bad input: the model
+
+
+@pytest.fixture
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of storybook to be damaged: links, to be replaced and never written through."""
+    folder = tmp_path_factory.mktemp("models") / "copy"
+    shutil.copytree(STORYBOOK, folder, copy_function=os.symlink)
+    return folder
+
+
+def replace(file: Path, data: bytes) -> None:
+    file.unlink()
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is empty"),
+        ((STORYBOOK / UNET).read_bytes()[:100_000], "is cut off"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git-LFS pointer"),
+        (b"<!DOCTYPE html>\n<html><body>Sign in</body></html>", "is a web page"),
+        (b"PK\x03\x04" + bytes(range(1, 100)), "is a pickle"),
+    ],
+    ids=["empty", "truncated", "lfs", "html", "pickle"],
+)
+def test_weights_that_are_none(run: Run, model: Path, data: bytes, message: str) -> None:
+    replace(model / UNET, data)
+    result = run("x", *QUICK, "-m", str(model))
+    assert_refused(result, 1, message)
+    assert UNET in result.err
+
+
+def test_weights_that_are_missing(run: Run, model: Path) -> None:
+    (model / UNET).unlink()
+    assert_refused(run("x", *QUICK, "-m", str(model)), 1, "unet")
+
+
+def test_a_model_of_pickles(run: Run, model: Path) -> None:
+    (model / UNET).rename(model / "unet" / "diffusion_pytorch_model.bin")
+    assert_refused(run("x", *QUICK, "-m", str(model)), 1, "pickle")
+
+
+def test_a_pickled_single_file(run: Run) -> None:
+    Path("model.ckpt").write_bytes(b"\x80\x02")
+    assert_refused(run("x", *QUICK, "-m", "./model.ckpt"), 1, "pickle")
+
+
+def test_weights_of_another_model(run: Run, model: Path) -> None:
+    file = model / "unet" / "config.json"
+    config = json.loads(file.read_text()) | {"cross_attention_dim": 128}
+    replace(file, json.dumps(config).encode())
+    assert_refused(run("x", *QUICK, "-m", str(model)), 1, "of the wrong shape")
+
+
+def test_a_folder_that_is_no_model(run: Run) -> None:
+    Path("empty").mkdir()
+    assert_refused(run("x", *QUICK, "-m", "./empty"), 1, "empty")
+
+
+def test_a_config_that_is_no_json(run: Run, model: Path) -> None:
+    replace(model / "unet" / "config.json", b"{")
+    assert_refused(run("x", *QUICK, "-m", str(model)), 1, "unet/config.json")
+
+
+# Prompt files
+
+
+def test_prompts_from_a_file(run: Run) -> None:
+    Path("p.txt").write_bytes("\ufeff# head\r\na barn\r\n\r\n  b\u00e4r  \r\n#c\r\n".encode())
+    result = run("first", "--prompts", "p.txt", *QUICK, "-q")
+    assert result == (0, "first-7.png\na-barn-7.png\nb\u00e4r-7.png\n", "")
+
+
+def test_prompts_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\n# b\nc")))
+    assert read_prompts(None, "-") == ["a", "c"]
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "bom"])
+def test_a_file_that_is_not_utf8(start: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "p.txt"
+    file.write_bytes(start + b"a\nb\xff\n")
+    with pytest.raises(UsageError, match=r"p\.txt:2: not UTF-8 text"):
+        read_prompts(None, str(file))
+
+
+def test_a_file_without_prompts(run: Run) -> None:
+    Path("p.txt").write_text("# nothing\n\n")
+    assert_refused(run("--prompts", "p.txt"), 2, "p.txt has no prompts")
+
+
+def test_grammars() -> None:
+    assert parse_numbers("--x", " 1, 2.5 ") == (1.0, 2.5)
+    assert parse_interval("--x", None) == parse_interval("--x", ",") == (0.0, float("inf"))
+    assert parse_interval("--x", "0.3,") == (0.3, float("inf"))
+    assert parse_interval("--x", ",5") == (0.0, 5.0)
+
+
+# Signals and pipes
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Start `diffgen generate` as a process, which is gone after the test."""
+    # A test run in the background may have been told to ignore Ctrl-C, and children inherit that.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    processes = []
+
+    def start(*arguments: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-m", "diffgen", "generate", *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+    signal.signal(signal.SIGINT, previous)
+
+
+def test_ctrl_c_leaves_no_file(
+    started: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
+) -> None:
+    process = started("x", "--steps", "400", "-v")
+    assert process.stderr
+    for line in process.stderr:
+        if "400 steps" in line:  # the last thing said before sampling
+            break
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "error: interrupted\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_closed_pipe_stops_the_run(started: Callable[..., "subprocess.Popen[str]"]) -> None:
+    """What `| head -1` does, at its earliest."""
+    process = started("x", "-c", "50", *QUICK, "-q")
+    assert process.stdout
+    process.stdout.close()
+    assert process.stderr
+    assert process.stderr.read() == (
+        "error: cannot write to stdout: its reader has gone away; stopped\n"
+    )
+    assert process.wait(timeout=60) == 1

@@ -1,0 +1,123 @@
+"""diffgen.cli.main: help, versions, and where errors end."""
+
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+import diffgen
+from diffgen import cli
+from diffgen.errors import DiffgenError, WeightsError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["diffgen", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert isinstance(left.value.code, int)
+    return left.value.code
+
+
+def test_the_entry_point_is_main() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert EntryPoint("diffgen", scripts["diffgen"], "console_scripts").load() is cli.main
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr() == (f"diffgen {diffgen.__version__}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_help(
+    arguments: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(monkeypatch, *arguments) == 0
+    out, err = capsys.readouterr()
+    assert "Make pictures from text" in out
+    assert "generate" in out
+    assert "samplers" in out
+    assert not err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("genrate",),
+        ("generate", "x", "--stesp", "3"),
+        ("generate", "x", "--steps", "many"),
+        ("generate", "x", "--steps"),
+        ("generate", "x", "--device", "tpu"),
+        ("samplers", "more"),
+    ],
+)
+def test_usage_errors_are_one_line(
+    arguments: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(monkeypatch, *arguments) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith("error: ")
+    assert err.endswith(" (--help tells more)\n")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (WeightsError("a.safetensors is empty"), "error: a.safetensors is empty"),
+        (ZeroDivisionError("x"), "error: unexpected ZeroDivisionError: x (-v shows where)"),
+    ],
+)
+def test_errors_end_in_one_line(
+    error: Exception,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(**options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    assert run(monkeypatch, "generate", "x") == 1
+    assert capsys.readouterr() == ("", f"{line}\n")
+
+
+def test_verbose_shows_where_a_defect_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**options: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(sys, "argv", ["diffgen", "-v"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+def test_every_error_has_an_exit_code() -> None:
+    codes = {kind.__name__: kind.exit_code for kind in DiffgenError.__subclasses__()}
+    assert codes.pop("UsageError") == 2
+    assert set(codes.values()) == {1}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_stdout() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "diffgen", "samplers"],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: cannot write to stdout: No space left on device; stopped\n"

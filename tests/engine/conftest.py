@@ -1,0 +1,26 @@
+"""One loaded tiny model for the tests of the engine."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from diffgen import Engine
+
+if TYPE_CHECKING:
+    from tiny_models import TinyModel
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """The models here are tiny: threads would spend their time waiting for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def engine(sd1: "TinyModel") -> Engine:
+    return Engine.load(sd1.folder, device="cpu")

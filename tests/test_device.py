@@ -1,0 +1,56 @@
+"""diffgen.device: where to run, and in which formats."""
+
+import pytest
+import torch
+
+from diffgen.device import Precision, memory_errors, pick_device
+from diffgen.errors import DeviceError
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def test_auto_takes_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("auto").type == "mps"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device("auto").type == "cuda"
+
+
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="device cuda is not available here; use one of: cpu"):
+        pick_device("cuda")
+
+
+def test_auto_precision() -> None:
+    assert Precision.pick("auto", CPU).name == "fp32"
+    assert Precision.pick("auto", CUDA).name == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("name", "vae"), [("fp32", torch.float32), ("fp16", torch.float32), ("bf16", torch.bfloat16)]
+)
+def test_a_decoder_that_overflows_is_spared_fp16(name: str, vae: torch.dtype) -> None:
+    precision = Precision.pick(name, CPU, vae_overflows=True)
+    assert (precision.name, precision.vae) == (name, vae)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("x"), RuntimeError("x: can't allocate memory: y")],
+)
+def test_running_out_of_memory_is_one_line(error: Exception) -> None:
+    with (
+        pytest.raises(DeviceError, match="out of memory; try a smaller --batch-size"),
+        memory_errors(),
+    ):
+        raise error
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), memory_errors():
+        raise RuntimeError("shapes do not fit")
