@@ -1,0 +1,184 @@
+"""Judge a model on held-out prompts: `python -m scripts.storybook.evaluate --model storybook`.
+
+After GenEval (Ghosh et al. 2023, https://arxiv.org/abs/2310.11513): a verifier, trained here on
+painted scenes, says what is in each generated picture. It reports its own accuracy first, on fresh
+renders; no score means more than that. Intervals are Wilson's, 95 %.
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from scripts.storybook.artwork import default_cache, fetch
+from scripts.storybook.captions import captions
+from scripts.storybook.objects import WORLD_ORDER
+from scripts.storybook.prompts import HELD_OUT, Question, questions, read_scenes
+from scripts.storybook.scene import world
+from scripts.storybook.stream import SceneStream
+from scripts.storybook.verifier import Verifier, Vocabulary, accuracy, grade, train
+
+Marks = dict[str, list[bool]]
+FRESH = 1_000_003  # added to the seed for the renders the verifier is tested on
+
+
+def wilson(right: int, total: int, *, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's score interval of a share (1927); (0, 1) when nothing was asked."""
+    if total == 0:
+        return 0.0, 1.0
+    share, square = right / total, z * z
+    middle = (share + square / (2 * total)) / (1 + square / total)
+    spread = share * (1 - share) / total + square / (4 * total**2)
+    reach = z * math.sqrt(spread) / (1 + square / total)
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def table(marks: Marks) -> list[dict[str, Any]]:
+    """One row for each category asked: right, total, share and its interval."""
+    rows = []
+    for name, answers in marks.items():
+        if answers:
+            right, total = sum(answers), len(answers)
+            low, high = wilson(right, total)
+            share = right / total
+            rows.append(
+                {"category": name, "right": right, "total": total, "share": share}
+                | {"low": low, "high": high}
+            )
+    return rows
+
+
+def markdown(title: str, rows: Iterable[dict[str, Any]]) -> str:
+    """The rows as a Markdown table."""
+    lines = [f"## {title}", "", "| category | right | of | share | 95 % interval |"]
+    lines.append("|---|---|---|---|---|")
+    for row in rows:
+        interval = f"{row['low']:.1%} to {row['high']:.1%}"
+        lines.append(
+            f"| {row['category']} | {row['right']} | {row['total']} | {row['share']:.1%} | {interval} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+@torch.inference_mode()
+def judge(model: Verifier, asked: Sequence[Question], pictures: Sequence[Image.Image]) -> Marks:
+    """Marks by category: single object, colour, place and time over the plain prompts.
+
+    Count, position and two objects come from the prompts that ask for them; `all together` needs
+    every answer of a plain prompt right.
+    """
+    marks: Marks = {}
+    for question, picture in zip(asked, pictures, strict=True):
+        pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) / 127.5 - 1
+        logits = model(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+        given = grade(logits, model.vocabulary.labels([question.scene]))
+        if question.category == "plain":
+            names = {"object": "single object", "all": "all together"}
+            chosen = {
+                names.get(n, n): given[n] for n in ("object", "colour", "place", "time", "all")
+            }
+        elif question.category == "two objects":
+            chosen = {"two objects": given["object"]}
+        else:
+            both = given["object"][0] and given[question.category][0]
+            chosen = {question.category: [both]}
+        for name, answers in chosen.items():
+            marks.setdefault(name, []).extend(answers)
+    return marks
+
+
+def generate(source: str, prompts: list[str], size: int, seed: int) -> list[Image.Image]:
+    """One picture of the model for each prompt, scaled to the size the verifier reads."""
+    from diffgen import Engine, GenerateRequest
+
+    request = GenerateRequest(prompts=prompts, seed=seed, batch_size=8)
+    images = (made.image for made in Engine.load(source).generate(request))
+    return [image.resize((size, size), Image.Resampling.LANCZOS) for image in images]
+
+
+def _save(model: Verifier, path: Path) -> None:
+    """Weights and vocabulary in one file."""
+    torch.save({"vocabulary": asdict(model.vocabulary), "state": model.state_dict()}, path)
+
+
+def load_verifier(path: Path) -> Verifier:
+    """A verifier saved by an earlier run. Raises FileNotFoundError where there is none."""
+    saved = torch.load(path, weights_only=True)
+    words = {name: tuple(answers) for name, answers in saved["vocabulary"].items()}
+    model = Verifier(Vocabulary(**words))
+    model.load_state_dict(saved["state"])
+    return model.eval()
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.storybook.evaluate", description=__doc__
+    )
+    parser.add_argument("--model", help="name or path of the model; without, only the verifier")
+    parser.add_argument("--out", type=Path, required=True, help="folder for report and verifier")
+    parser.add_argument("--world", choices=WORLD_ORDER, default="wide")
+    parser.add_argument("--size", type=int, default=64, help="side of the pictures it reads")
+    parser.add_argument("--seconds", type=float, default=600, help="time to train the verifier")
+    parser.add_argument("--verifier", type=Path, help="use a trained verifier")
+    parser.add_argument("--prompts", type=Path, default=HELD_OUT, help="CSV like held_out.csv")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--own-art", action="store_true", help="only objects drawn in this project")
+    parser.add_argument("--cache", type=Path, default=default_cache(), help="fetched artwork")
+    return parser.parse_args(argv)
+
+
+def _verifier(
+    arguments: argparse.Namespace, stream: SceneStream
+) -> tuple[Verifier, dict[str, Any]]:
+    """The trained verifier and how it came about."""
+    if arguments.verifier is not None:
+        model = load_verifier(arguments.verifier)
+        if model.vocabulary != Vocabulary.of(stream.world):
+            raise ValueError(f"{arguments.verifier} was trained on another world; train it again")
+        return model, {"verifier": str(arguments.verifier)}
+    start = time.monotonic()
+    model, seen = train(stream, seconds=arguments.seconds, workers=arguments.workers)
+    _save(model, arguments.out / "verifier.pt")
+    return model, {"pictures": seen, "seconds": round(time.monotonic() - start, 1)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train or load the verifier, test it, judge the model, write report.json and report.md."""
+    arguments = _arguments(argv)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if not arguments.own_art:
+        fetch(arguments.cache)
+    where = world(arguments.world, own_only=arguments.own_art)
+    stream = SceneStream(where, arguments.size, arguments.seed, arguments.cache)
+    model, training = _verifier(arguments, stream)
+    fresh = SceneStream(where, arguments.size, arguments.seed + FRESH, arguments.cache)
+    own = table(accuracy(model, fresh))
+    report: dict[str, Any] = {"world": arguments.world, "training": training, "verifier": own}
+    text = markdown("The verifier on fresh renders", own)
+    print(text, flush=True)
+    if arguments.model is not None:
+        asked = list(questions(read_scenes(arguments.prompts, where), where))
+        prompts = [captions(question.scene)[0] for question in asked]
+        pictures = generate(arguments.model, prompts, arguments.size, arguments.seed)
+        scores = table(judge(model, asked, pictures))
+        report |= {"model": arguments.model, "prompts": prompts, "scores": scores}
+        judged = markdown(f"{arguments.model} on {len(prompts)} prompts", scores)
+        print(judged)
+        text += "\n" + judged
+    (arguments.out / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+    (arguments.out / "report.md").write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

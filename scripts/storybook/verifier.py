@@ -1,0 +1,190 @@
+"""A small convolutional network that reads a picture: object, colour, count, place, time, side."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from scripts.storybook.scene import Scene, World
+from scripts.storybook.stream import SceneStream
+from scripts.storybook.words import COLOURS, POSITIONS
+
+UNASKED = -1  # a label the scene does not fix, ignored in loss and score
+Labels = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The answers to each question, in the order of the network's outputs."""
+
+    objects: tuple[str, ...]
+    places: tuple[str, ...]
+    times: tuple[str, ...]
+
+    @classmethod
+    def of(cls, where: World) -> "Vocabulary":
+        """What scenes of a world can show."""
+        return cls(tuple(k.name for k in where.kinds), where.places, where.times)
+
+    def widths(self) -> dict[str, int]:
+        """The number of answers to each question."""
+        return {
+            "object": len(self.objects),
+            "colour": len(COLOURS),
+            "count": 3,
+            "place": len(self.places),
+            "time": len(self.times),
+            "position": len(POSITIONS),
+        }
+
+    def answers(self, scene: Scene) -> dict[str, int]:
+        """The right answer to each question but `object`, as an index or UNASKED."""
+        group, single = scene.groups[0], not scene.relation
+        colour = group.colour if single else None
+        return {
+            "colour": UNASKED if colour is None else list(COLOURS).index(colour),
+            "count": group.count - 1 if single else 1,
+            "place": self.places.index(scene.place),
+            "time": self.times.index(scene.time),
+            "position": (
+                list(POSITIONS).index(scene.position) if single and group.count == 1 else UNASKED
+            ),
+        }
+
+    def presence(self, scene: Scene) -> Tensor:
+        """1 for each kind of object in the scene, (objects,) float32."""
+        present = torch.zeros(len(self.objects))
+        present[[self.objects.index(g.kind) for g in scene.groups]] = 1.0
+        return present
+
+    def labels(self, scenes: list[Scene]) -> Labels:
+        """Presence (B, objects) and the other answers, (B,) each."""
+        answers = [self.answers(scene) for scene in scenes]
+        labels = {name: torch.tensor([a[name] for a in answers]) for name in answers[0]}
+        return {"object": torch.stack([self.presence(s) for s in scenes]), **labels}
+
+
+def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class Verifier(nn.Module):
+    """Pictures (B, 3, H, W) in -1 to 1 to one row of logits for each question."""
+
+    def __init__(self, vocabulary: Vocabulary, width: int = 32) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.trunk = nn.Sequential(
+            _block(3, width, 2),
+            _block(width, 2 * width, 2),
+            _block(2 * width, 2 * width, 1),
+            _block(2 * width, 4 * width, 2),
+            _block(4 * width, 4 * width, 1),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Linear(64 * width, 256),
+            nn.ReLU(inplace=True),
+        )
+        widths = vocabulary.widths().items()
+        self.heads = nn.ModuleDict({name: nn.Linear(256, answers) for name, answers in widths})
+
+    def forward(self, pictures: Tensor) -> Labels:
+        features = self.trunk(pictures)
+        return {name: head(features) for name, head in self.heads.items()}
+
+
+def loss(logits: Labels, labels: Labels) -> Tensor:
+    """Cross entropy of all questions; a pair of objects shares the probability equally."""
+    shares = labels["object"] / labels["object"].sum(1, keepdim=True)
+    total = F.cross_entropy(logits["object"], shares)
+    for name in labels.keys() - {"object"}:
+        if (labels[name] != UNASKED).any():
+            total = total + F.cross_entropy(logits[name], labels[name], ignore_index=UNASKED)
+    return total
+
+
+def grade(logits: Labels, labels: Labels) -> dict[str, list[bool]]:
+    """Right or wrong for each picture and question asked of it, and for all questions at once.
+
+    As many of the likeliest objects as the scene holds must be the scene's.
+    """
+    right: dict[str, list[bool]] = {name: [] for name in (*logits, "all")}
+    for row in range(len(labels["object"])):
+        truth = labels["object"][row].nonzero().flatten()
+        found = logits["object"][row].topk(len(truth)).indices.sort().values
+        marks = {"object": bool((found == truth).all())}
+        for name in labels.keys() - {"object"}:
+            if labels[name][row] != UNASKED:
+                marks[name] = bool(logits[name][row].argmax() == labels[name][row])
+        for name, mark in marks.items():
+            right[name].append(mark)
+        right["all"].append(all(marks.values()))
+    return right
+
+
+class _Batches(IterableDataset[tuple[Tensor, Labels]]):
+    """Painted scenes with labels; each loader process draws its share of the batches."""
+
+    def __init__(self, stream: SceneStream, vocabulary: Vocabulary, batch: int) -> None:
+        self.stream, self.vocabulary, self.batch = stream, vocabulary, batch
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Labels]]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        for pixels, examples in self.stream.batches(self.batch, worker=worker, workers=workers):
+            scenes = [example.scene for example in examples]
+            yield torch.from_numpy(_roughen(pixels)), self.vocabulary.labels(scenes)
+
+
+def _roughen(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mild noise and contrast, so that the judge also reads pictures a model made."""
+    rng = np.random.default_rng(abs(int(pixels[:, :, 0].sum() * 1000)))
+    gain = rng.uniform(0.9, 1.1, (len(pixels), 1, 1, 1))
+    noise = rng.normal(0, 0.04, pixels.shape)
+    rough: NDArray[np.float32] = (pixels * gain + noise).astype(np.float32)
+    return rough
+
+
+def train(
+    stream: SceneStream, *, seconds: float, batch: int = 64, workers: int = 0, rate: float = 2e-3
+) -> tuple[Verifier, int]:
+    """A verifier trained for so long, and how many pictures it saw; cosine decay over the time."""
+    torch.manual_seed(stream.seed)
+    vocabulary = Vocabulary.of(stream.world)
+    model = Verifier(vocabulary)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-3)
+    loader = DataLoader(_Batches(stream, vocabulary, batch), batch_size=None, num_workers=workers)
+    start, seen = time.monotonic(), 0
+    for pictures, labels in loader:
+        done = (time.monotonic() - start) / seconds
+        if done >= 1:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = rate * (0.5 + 0.5 * float(np.cos(np.pi * done)))
+        optimizer.zero_grad()
+        loss(model(pictures), labels).backward()  # type: ignore[no-untyped-call]  # torch's own
+        optimizer.step()
+        seen += len(pictures)
+    return model.eval(), seen
+
+
+@torch.inference_mode()
+def accuracy(model: Verifier, stream: SceneStream, *, batches: int = 16) -> dict[str, list[bool]]:
+    """Marks on fresh renders: give a stream of another seed than the one trained on."""
+    marks: dict[str, list[bool]] = {}
+    for pixels, examples in islice(stream.batches(64), batches):
+        labels = model.vocabulary.labels([example.scene for example in examples])
+        for name, right in grade(model(torch.from_numpy(pixels)), labels).items():
+            marks.setdefault(name, []).extend(right)
+    return marks

@@ -1,0 +1,172 @@
+"""The storybook world: reproducible scenes, honest captions, held-out combinations, the judge."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("resvg_py", reason="drawing needs the extra 'storybook'")
+
+from scripts.storybook.artwork import recolour
+from scripts.storybook.captions import captions
+from scripts.storybook.draw import main as draw
+from scripts.storybook.objects import all_kinds
+from scripts.storybook.oklch import from_oklch, hue_distance, to_oklch
+from scripts.storybook.paint import paint
+from scripts.storybook.scene import Group, Scene, held_out, is_held_out, sample, world
+from scripts.storybook.words import COLOURS, PLACES, TIMES
+
+NOWHERE = Path("no-artwork-here")
+
+
+def test_table_is_sound() -> None:
+    kinds = all_kinds()
+    assert len(kinds) >= 150
+    assert {k.home for k in kinds.values()} == {"ground", "water", "swim", "sky"}
+    assert len({k.plural for k in kinds.values()}) == len(kinds)
+
+
+def test_scene_depends_on_seed_and_index_only() -> None:
+    wide = world("wide")
+    assert [sample(wide, 5, i) for i in range(50)] == [sample(wide, 5, i) for i in range(50)]
+    assert sample(wide, 5, 1) != sample(wide, 6, 1)
+    assert sample(wide, 5, 1) != sample(wide, 5, 2)
+
+
+@pytest.mark.parametrize("name", ["narrow", "medium", "wide"])
+def test_held_out_combinations_are_never_drawn(name: str) -> None:
+    where = world(name)
+    listed = held_out()
+    assert ("barn", "red", "*", "sunset") in listed
+    for index in range(20000):
+        scene = sample(where, 0, index)
+        for group in scene.groups:
+            key = (group.kind, group.colour or "-")
+            assert (*key, scene.place, scene.time) not in listed
+            assert (*key, "*", scene.time) not in listed
+
+
+def test_held_out_list_names_what_exists() -> None:
+    for kind, colour, place, time in held_out():
+        assert (colour in COLOURS) == bool(all_kinds()[kind].body)
+        assert place in (*PLACES, "*")
+        assert time in TIMES
+    assert is_held_out(Scene((Group("barn", "red"),), "snow", "sunset"))
+    assert not is_held_out(Scene((Group("barn", "red"),), "snow", "night"))
+
+
+def test_full_captions_name_what_is_there() -> None:
+    wide = world("wide")
+    for index in range(500):
+        scene = sample(wide, 1, index)
+        *full, short = captions(scene)
+        for caption in full:
+            assert any(said in caption for said in TIMES[scene.time])
+            assert scene.position == "middle" or scene.position in caption
+            for group in scene.groups:
+                assert group.colour is None or f" {group.colour} " in f" {caption} "
+        assert all(group.colour is None or group.colour in short for group in scene.groups)
+
+
+@pytest.mark.parametrize(
+    ("scene", "caption"),
+    [
+        (
+            Scene((Group("barn", "red"),), "field", "sunset"),
+            "a red barn in a green field at sunset",
+        ),
+        (
+            Scene((Group("sailboat", "blue", 2),), "sea", "night"),
+            "two blue sailboats on the sea at night",
+        ),
+        (
+            Scene((Group("cat", None, size="small"),), "snow", "day", "left"),
+            "a small cat in the snow on a sunny day, on the left",
+        ),
+        (
+            Scene((Group("owl", None), Group("house", "white")), "city", "fog", relation="right"),
+            "an owl to the right of a white house in the city in the fog",
+        ),
+    ],
+)
+def test_plain_caption(scene: Scene, caption: str) -> None:
+    assert captions(scene)[0] == caption
+
+
+@pytest.mark.parametrize("rgb", [(222, 52, 44), (0, 0, 0), (255, 255, 255), (48, 112, 220)])
+def test_oklch_round_trip(rgb: tuple[int, int, int]) -> None:
+    assert np.allclose(from_oklch(*to_oklch(rgb)), rgb, atol=1)  # one step of 8-bit rounding
+
+
+def test_recolour_moves_the_body_keeps_its_shading_and_leaves_the_rest() -> None:
+    svg = '<path fill="#d8412f"/><path fill="#b52f22"/><path fill="#cfeefc"/>'
+    blue = recolour(svg, body="d8412f", colour="blue")
+    light, dark = (tuple(bytes.fromhex(part[:6])) for part in blue.split("#")[1:3])
+    goal = to_oklch(COLOURS["blue"])[2]
+    for shade in (light, dark):
+        assert hue_distance(to_oklch((shade[0], shade[1], shade[2]))[2], goal) < 12
+    assert sum(light) > sum(dark)
+    assert "#cfeefc" in blue
+
+
+@pytest.mark.parametrize("time", TIMES)
+@pytest.mark.parametrize("place", PLACES)
+def test_every_background_paints_and_repeats(place: str, time: str) -> None:
+    scene = Scene((Group("barn", "blue"),), place, time, variation=3)
+    picture = paint(scene, 64, NOWHERE)
+    assert picture.shape == (64, 64, 3)
+    assert picture.dtype == np.uint8
+    assert (picture == paint(scene, 64, NOWHERE)).all()
+    assert picture.std() > 10
+
+
+@pytest.mark.parametrize("size", [64, 96, 128])
+def test_the_named_colour_is_what_one_sees(size: int) -> None:
+    for colour in ("red", "green", "blue", "yellow"):
+        scene = Scene((Group("car", colour),), "snow", "day", variation=1)
+        picture = paint(scene, size, NOWHERE)
+        body = picture[int(0.70 * size), int(0.5 * size)]  # the doors, above the wheels
+        hue = to_oklch((int(body[0]), int(body[1]), int(body[2])))[2]
+        assert hue_distance(hue, to_oklch(COLOURS[colour])[2]) < 15
+
+
+def test_position_moves_the_object() -> None:
+    def centre(position: str) -> float:
+        scene = Scene((Group("car", "black"),), "snow", "day", position, variation=1)
+        row = paint(scene, 64, NOWHERE)[45].astype(int).sum(axis=1)
+        return float(np.flatnonzero(row < 300).mean())
+
+    assert centre("left") < 26 < 38 < centre("right")
+
+
+def test_draws_a_folder(tmp_path: Path) -> None:
+    wanted = ["--own-art", "--count", "6", "--size", "32", "--workers", "1"]
+    assert draw([*wanted, "--out", str(tmp_path), "--sheet", str(tmp_path / "sheet.png")]) == 0
+    lines = (tmp_path / "metadata.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [r["index"] for r in records] == list(range(6))
+    assert len(records[0]["captions"]) == 4
+    with Image.open(tmp_path / records[3]["file_name"]) as picture:
+        assert picture.size == (32, 32)
+    assert (tmp_path / "sheet.png").exists()
+
+
+def test_shards_hold_the_same_pictures_whatever_the_workers(tmp_path: Path) -> None:
+    wanted = ["--own-art", "--count", "6", "--size", "32", "--format", "shards"]
+    contents = []
+    for workers in ("1", "2"):
+        out = tmp_path / workers
+        draw([*wanted, "--workers", workers, "--out", str(out)])
+        found: dict[str, bytes] = {}
+        for shard in sorted(out.glob("*.tar")):
+            with tarfile.open(shard) as archive:
+                for member in archive:
+                    file = archive.extractfile(member)
+                    assert file is not None
+                    found[member.name] = file.read()
+        contents.append(found)
+    assert contents[0] == contents[1]
+    assert len(contents[0]) == 18

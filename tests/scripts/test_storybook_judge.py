@@ -1,0 +1,78 @@
+"""The judge of storybook pictures: its grading, intervals and training."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("resvg_py", reason="drawing needs the extra 'storybook'")
+
+from scripts.storybook.evaluate import judge, load_verifier, main, table, wilson
+from scripts.storybook.prompts import HELD_OUT, Question, questions, read_scenes
+from scripts.storybook.scene import Group, Scene, is_held_out, world
+from scripts.storybook.verifier import Verifier, Vocabulary, grade
+
+NARROW = world("narrow", own_only=True)
+
+
+class _Told(Verifier):
+    """Answers every picture with the given scene."""
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(Vocabulary.of(NARROW))
+        self.scene = scene
+
+    def forward(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+        answers = self.vocabulary.answers(self.scene)
+        widths = self.vocabulary.widths()
+        logits = {n: torch.eye(widths[n])[answers[n]][None] for n in answers}
+        return {"object": self.vocabulary.presence(self.scene)[None], **logits}
+
+
+def test_wilson_agrees_with_published_values() -> None:
+    # Newcombe 1998, table I: 81 of 263 is 0.2553 to 0.3662; 0 of 20 is 0 to 0.1611
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_judge_tells_right_from_wrong() -> None:
+    truth = Scene((Group("barn", "red"),), "snow", "night")
+    blue = Scene((Group("barn", "blue"),), "snow", "night")
+    asked = [Question(truth, "plain"), Question(blue, "plain")]
+    marks = judge(_Told(truth), asked, [Image.new("RGB", (32, 32))] * 2)
+    assert marks["single object"] == [True, True]
+    assert marks["colour"] == [True, False]
+    assert marks["all together"] == [True, False]
+    assert next(r for r in table(marks) if r["category"] == "colour")["share"] == 0.5
+
+
+def test_grade_wants_both_objects_of_a_pair() -> None:
+    vocabulary = Vocabulary.of(NARROW)
+    pair = Scene((Group("barn", "red"), Group("car", "blue")), "road", "day", relation="left")
+    other = Scene((Group("barn", "red"), Group("bus", "blue")), "road", "day", relation="left")
+    labels = vocabulary.labels([pair, pair])
+    logits = {n: torch.zeros(2, w) for n, w in vocabulary.widths().items()}
+    logits["object"] = torch.stack([vocabulary.presence(pair), vocabulary.presence(other)])
+    marks = grade(logits, labels)
+    assert marks["object"] == [True, False]
+    assert marks["colour"] == []
+
+
+def test_every_question_is_held_out() -> None:
+    wide = world("wide")
+    scenes = read_scenes(HELD_OUT, wide)
+    asked = list(questions(scenes, wide))
+    assert len(scenes) == 96
+    assert {q.category for q in asked} == {"plain", "position", "count", "two objects"}
+    assert all(is_held_out(q.scene) for q in asked)
+
+
+def test_training_writes_a_report_and_a_verifier(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    arguments = ["--world", "narrow", "--own-art", "--size", "32", "--out", str(tmp_path)]
+    assert main([*arguments, "--seconds", "1"]) == 0
+    assert "| place |" in (tmp_path / "report.md").read_text()
+    model = load_verifier(tmp_path / "verifier.pt")
+    assert model.vocabulary == Vocabulary.of(NARROW)
