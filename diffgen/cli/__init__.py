@@ -13,7 +13,9 @@ import typer
 from diffgen import __version__
 from diffgen.cli.console import print_error
 from diffgen.cli.generate import generate
+from diffgen.cli.sample_steps import sample_steps
 from diffgen.cli.samplers import samplers
+from diffgen.cli.train import train
 from diffgen.errors import DiffgenError
 
 app = typer.Typer(
@@ -46,7 +48,9 @@ def _diffgen(
 
 
 app.command()(generate)
+app.command()(sample_steps)
 app.command()(samplers)
+app.command()(train)
 
 
 def main() -> NoReturn:

@@ -1,0 +1,65 @@
+// Puts the page together.
+
+function drawHeader() {
+  byId("model").textContent = DATA.model;
+  byId("prompts").replaceChildren(...DATA.prompts.map((prompt) => make("li", {}, prompt || "(no prompt)")));
+  const cells = Object.keys(DATA.cells).length;
+  const facts = [`${cells} cells`, ...DATA.machine.slice(0, 1).map(([, text]) => text), new Date(DATA.created).toLocaleString()];
+  byId("facts").textContent = facts.join("  \u00b7  ");
+}
+
+function drawAnswer() {
+  if (!DATA.answer) return;
+  byId("answer").hidden = false;
+  const [head, ...rest] = DATA.answer.split(": ");
+  byId("sentence").replaceChildren(...(rest.length ? [make("strong", {}, head), rest.join(": ")] : [head]));
+  const cell = DATA.cells[DATA.recommended];
+  if (!cell) return;
+  byId("look").addEventListener("click", () => openCell(DATA.recommended));
+  const figures = [
+    ["evaluations", cell.text.nfe], ["a picture", cell.text.seconds],
+    ...DATA.metrics.slice(0, 2).filter((one) => one.name in cell.values).map((one) => [one.label, meanText(cell, one)]),
+  ];
+  byId("key-figures").replaceChildren(...figures.map(([name, text]) =>
+    make("div", {}, make("dt", {}, name), make("dd", {}, text))));
+  const reference = DATA.references[cell.reference];
+  const pictures = [[cell.picture, "recommended"], [reference?.picture, "converged"]].filter(([source]) => source);
+  byId("answer-pictures").replaceChildren(...pictures.map(([source, name]) =>
+    make("figure", {}, makePicture(source, name), make("figcaption", {}, name))));
+}
+
+function drawSheetNote() {
+  const { prompt, seed } = DATA.shown;
+  const shown = [prompt && `\u201c${prompt}\u201d`, seed && `seed ${seed}`].filter(Boolean).join(", ");
+  byId("sheet-note").replaceChildren(
+    `Shown: ${shown || "the first picture"}; the figures are means over all pictures. Bold: on the Pareto front. `,
+    make("br"), "Click a picture, or move with the arrow keys and press Enter, to see it beside its reference.");
+}
+
+function drawMethod() {
+  makePairs(byId("machine"), DATA.machine);
+  makePairs(byId("settings"), DATA.settings);
+  makePairs(byId("references"), Object.entries(DATA.references).flatMap(([name, reference]) => [
+    [name ? `Reference of ${name}` : "Reference", `${reference.label}, checked with ${reference.checkedWith}`],
+    ["Floor", reference.floorText],
+  ]));
+}
+
+drawHeader();
+drawAnswer();
+drawMetricChoice();
+drawMetricNote();
+drawLegend();
+drawPlots();
+drawSheetNote();
+drawSheet();
+drawTable();
+drawMethod();
+setUpDialog();
+let width = innerWidth;
+addEventListener("resize", () => {
+  if (innerWidth === width) return;
+  width = innerWidth;
+  drawPlots();
+  sizeTiles();
+});

@@ -1,0 +1,82 @@
+// Making elements, and what several parts of the page need. Texts are set as text, never as markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+const byId = (id) => document.getElementById(id);
+
+function make(name, attributes = {}, ...children) {
+  return fill(document.createElement(name), attributes, children);
+}
+
+function makeSvg(name, attributes = {}, ...children) {
+  return fill(document.createElementNS(SVG, name), attributes, children);
+}
+
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+function makePairs(list, pairs) {
+  list.replaceChildren(...pairs.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]));
+}
+
+// A picture that shows its pixels as squares where it is enlarged a lot.
+function makePicture(source, text) {
+  const image = make("img", { src: source, alt: text, decoding: "async" });
+  image.addEventListener("load", () => markSmall(image, image.naturalWidth));
+  return image;
+}
+
+function markSmall(image, width) {
+  image.classList.toggle("small", width <= 256);
+  image.style.setProperty("--natural", `${width}px`);
+}
+
+const isFront = (key) => DATA.front.includes(key);
+const isRecommended = (key) => key === DATA.recommended;
+const isKnee = (cell) => DATA.series[cell.series].knee === cell.steps;
+
+function nameOf(cell) {
+  return `${cell.sampler} + ${cell.schedule}, ${cell.steps} step${cell.steps === 1 ? "" : "s"}`;
+}
+
+function verdictOf(cell) {
+  if (cell.status === "failed") return "failed";
+  if (cell.status === "no_limit") return "no limit";
+  return cell.values.psnr === undefined ? "not measured" : cell.text.psnr;
+}
+
+// A mean without its interval.
+const meanText = (cell, one) => cell.text[one.name].replace(/ \u00b1 [\d.]+/, "");
+
+// The marks of a cell as words: for labels, and for badges.
+function marksOf(key) {
+  const cell = DATA.cells[key];
+  return [
+    isRecommended(key) && "recommended",
+    isFront(key) && "on the Pareto front",
+    isKnee(cell) && "knee of its sampler",
+    cell.status === "failed" && "failed",
+    cell.status === "no_limit" && "no limit to compare with",
+  ].filter(Boolean);
+}
+
+function showTip(target, lines) {
+  const tip = byId("tip");
+  tip.replaceChildren(...lines.map((line, i) => make(i ? "span" : "strong", {}, line)));
+  tip.hidden = false;
+  const at = target.getBoundingClientRect();
+  const left = at.left + at.width / 2 - tip.offsetWidth / 2;
+  const above = at.top - tip.offsetHeight - 8;
+  tip.style.left = `${Math.max(8, Math.min(left, innerWidth - tip.offsetWidth - 8))}px`;
+  tip.style.top = `${above > 8 ? above : at.bottom + 8}px`;
+}
+
+function hideTip() {
+  byId("tip").hidden = true;
+}

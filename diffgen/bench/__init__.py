@@ -1,0 +1,1 @@
+"""`sample-steps`: how many steps, and which sampler, measured on the model at hand."""

@@ -1,0 +1,204 @@
+"""What a sweep measures: samplers x schedules x steps, read from the command line's little lists.
+
+Importing this module does not import torch: a wrong name is refused before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+
+from diffgen.diffusion.names import (
+    SAMPLER_ALIASES,
+    SAMPLER_NAMES,
+    SCHEDULE_ALIASES,
+    SCHEDULE_NAMES,
+    parse_sampler,
+    parse_schedule,
+)
+from diffgen.diffusion.samplers import SAMPLERS, SamplerSpec
+from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
+from diffgen.errors import UsageError, did_you_mean
+from diffgen.types import SamplerName, ScheduleName
+
+MAX_NUMBERS = 10_000
+DEFAULT_SCHEDULE = "default"
+GROUPS: dict[str, Callable[[SamplerSpec], bool]] = {
+    "all": lambda spec: True,
+    "deterministic": lambda spec: not spec.stochastic,
+    "stochastic": lambda spec: spec.stochastic,
+}
+
+# A sampler, and the schedule where the name carried one ("DPM++ 2M Karras").
+SamplerChoice = tuple[SamplerName, ScheduleName | None]
+PlanMaker = Callable[[SamplingSettings], SamplingPlan]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The axes of a sweep.
+
+    None among the schedules is each sampler's default on the model. With `by_calls` the numbers
+    of `steps` are budgets of network evaluations: each sampler takes the most steps that fit, so
+    that Heun stands beside Euler at equal cost.
+    """
+
+    samplers: tuple[SamplerChoice, ...]
+    schedules: tuple[ScheduleName | None, ...]
+    steps: tuple[int, ...]
+    by_calls: bool = False
+
+    @classmethod
+    def parse(cls, samplers: str, schedules: str, steps: str, *, by_calls: bool = False) -> Grid:
+        """Read the three lists: names, aliases, globs and groups; names; numbers and ranges.
+
+        Raises UsageError for empty lists and numbers below 1, and for unknown names, all of them
+        at once.
+        """
+        option = "--nfe" if by_calls else "--steps"
+        return cls(
+            parse_samplers(samplers),
+            parse_schedules(schedules),
+            tuple(sorted(parse_integers(option, steps, lowest=1))),
+            by_calls,
+        )
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One cell to measure, settled and checked."""
+
+    plan: SamplingPlan
+    steps: int
+
+    @cached_property
+    def key(self) -> str:
+        """The same as `Cell.key` of the finished cell."""
+        return f"{self.plan.spec.name}-{self.plan.schedule}-{self.steps}"
+
+
+def plan_cells(grid: Grid, make_plan: PlanMaker) -> list[PlannedCell]:
+    """The cells of a grid, each once: two schedules may come to the same for a sampler.
+
+    A sampler that chooses its own steps gets one cell per schedule. `make_plan` fills in the
+    model's defaults; the UsageError it raises for impossible steps passes through.
+    """
+    cells: dict[str, PlannedCell] = {}
+    for sampler, schedule, steps in _combinations(grid):
+        plan = make_plan(SamplingSettings(sampler=sampler, schedule=schedule, steps=steps))
+        if grid.by_calls:
+            plan = _fit_calls(plan, steps, make_plan)
+        cell = PlannedCell(plan, len(plan.sigmas) - 1)
+        cells.setdefault(cell.key, cell)
+    return list(cells.values())
+
+
+def shuffled(cells: Sequence[PlannedCell], round_number: int) -> list[PlannedCell]:
+    """The cells in an order of their own for each round, the same on every machine.
+
+    A machine that grows slower while it warms up so favours no sampler.
+    """
+    order = list(cells)
+    random.Random(f"sample-steps {round_number}").shuffle(order)
+    return order
+
+
+def parse_samplers(text: str) -> tuple[SamplerChoice, ...]:
+    """`ddim, dpmpp*, DPM++ 2M Karras, deterministic` -> samplers, each once. Raises UsageError."""
+    found: dict[SamplerChoice, None] = {}
+    unknown = []
+    for word in _words("--samplers", text):
+        choices = _matching(word)
+        found.update(dict.fromkeys(choices))
+        if not choices:
+            unknown.append(word)
+    _refuse("samplers", unknown, [*SAMPLER_NAMES, *SAMPLER_ALIASES, *GROUPS])
+    return tuple(found)
+
+
+def parse_schedules(text: str) -> tuple[ScheduleName | None, ...]:
+    """`default, karras, ays` -> schedules, None for the default. Raises UsageError."""
+    found: dict[ScheduleName | None, None] = {}
+    unknown = []
+    for word in _words("--schedules", text):
+        try:
+            found[None if word.lower() == DEFAULT_SCHEDULE else parse_schedule(word)] = None
+        except UsageError:
+            unknown.append(word)
+    _refuse("schedules", unknown, [DEFAULT_SCHEDULE, *SCHEDULE_NAMES, *SCHEDULE_ALIASES])
+    return tuple(found)
+
+
+def parse_integers(option: str, text: str, *, lowest: int) -> tuple[int, ...]:
+    """`4,6,10-20:2` -> (4, 6, 10, 12, ..., 20), each once. Raises UsageError naming the word."""
+    numbers: dict[int, None] = {}
+    for word in _words(option, text):
+        match = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", word)
+        if not match:
+            raise UsageError(f'{option}: "{word}" is no number or range such as 4-20:2')
+        first, last, stride = (int(part) if part else None for part in match.groups())
+        assert first is not None
+        if first < lowest:
+            raise UsageError(f"{option} must be {lowest} or more, got {first}")
+        if stride == 0 or (last is not None and last < first):
+            raise UsageError(f'{option}: "{word}" is empty; a range is LOW-HIGH:STRIDE')
+        span = range(first, (first if last is None else last) + 1, stride or 1)
+        if len(numbers) + len(span) > MAX_NUMBERS:
+            raise UsageError(f'{option}: "{word}" makes more than {MAX_NUMBERS} numbers')
+        numbers.update(dict.fromkeys(span))
+    return tuple(numbers)
+
+
+def _combinations(grid: Grid) -> Iterator[tuple[SamplerName, ScheduleName | None, int]]:
+    for sampler, implied in grid.samplers:
+        fixed = SAMPLERS[sampler].nfe is not None
+        for schedule in [implied] if implied else grid.schedules:
+            for steps in grid.steps if fixed else grid.steps[-1:]:
+                yield sampler, schedule, steps
+
+
+def _fit_calls(plan: SamplingPlan, calls: int, make_plan: PlanMaker) -> SamplingPlan:
+    """The plan with the most steps whose network evaluations stay within `calls`."""
+    steps = calls
+    while steps > 1 and plan.nfe is not None and plan.nfe > calls:
+        steps -= 1
+        plan = make_plan(
+            SamplingSettings(sampler=plan.spec.name, schedule=plan.schedule, steps=steps)
+        )
+    return plan
+
+
+def _matching(word: str) -> list[SamplerChoice]:
+    key = word.lower().replace("++", "pp")
+    if group := GROUPS.get(key):
+        return [(name, None) for name, spec in SAMPLERS.items() if group(spec)]
+    if set(key) & set("*?["):
+        return [(name, None) for name in SAMPLER_NAMES if fnmatchcase(name, key)]
+    try:
+        return [parse_sampler(word)]
+    except UsageError:
+        return []
+
+
+def _words(option: str, text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise UsageError(f"{option} is an empty list")
+    return words
+
+
+def _refuse(what: str, unknown: Sequence[str], known: Iterable[str]) -> None:
+    if not unknown:
+        return
+    names = list(known)
+    listed = ", ".join(f'"{word}"{_hint(word, names)}' for word in unknown)
+    raise UsageError(f"unknown {what}: {listed}; `diffgen samplers` lists them all")
+
+
+def _hint(word: str, known: Sequence[str]) -> str:
+    hint = did_you_mean(word.replace(" ", "_"), known).strip()
+    return f" ({hint[0].lower()}{hint[1:]})" if hint else ""

@@ -1,0 +1,189 @@
+"""The converged solution each picture is compared with.
+
+What converges: the probability-flow ODE from the model's highest noise level, with the state
+begun as `sqrt(1 + sigma_max^2) * noise` of the seed (what the forward process leaves of a picture,
+up to a vanishing mean), followed down to the lowest trained noise level and from there to 0 by one
+denoising step, as most samplers do it. Some samplers and spacings begin elsewhere: k-diffusion's
+from `sigma * noise`, `leading` and `ays` below sigma_max. Some end otherwise: LMS extrapolates to
+0, DEIS stops at the lowest level. These are choices of theirs which more steps do not mend, so
+they count as part of their error.
+
+A stochastic sampler solves an SDE, whose solution depends on the noise on the way; along one fixed
+Brownian path per seed it converges to a limit of its own, which is its reference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from diffgen.bench.metrics import latent_rmse, psnr, ssim
+from diffgen.bench.results import Reference
+from diffgen.bench.storage import CELLS
+from diffgen.bench.subject import Subject
+from diffgen.device import memory_errors
+from diffgen.diffusion.noise import BrownianNoise
+from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
+from diffgen.errors import DeviceError, DiffgenError
+from diffgen.types import Denoiser, SamplerName, ScheduleName
+
+SCHEDULE: ScheduleName = "exponential"  # uniform in log sigma, so that all scales get their share
+BATCH = 4  # pictures solved together: a picture never depends on its neighbours
+
+
+Solve = Callable[[int], Tensor]  # steps -> latents
+
+
+@dataclass(frozen=True, slots=True)
+class Converged:
+    """A reference with what it is of every picture."""
+
+    record: Reference
+    latents: Tensor  # (pictures, C, h, w) float32 on the CPU
+    images: list[Image.Image]
+
+
+@dataclass(frozen=True, slots=True)
+class Solver:
+    """One way to the limit: a sampler with its settings, on the reference's noise levels."""
+
+    sampler: SamplerName
+    options: dict[str, float]
+    label: str
+    share: float = 1.0  # of the reference's steps
+
+    def plan(self, subject: Subject, steps: int) -> SamplingPlan:
+        """`steps` noise levels from the model's highest to its lowest, begun as said above."""
+        settings = SamplingSettings(
+            sampler=self.sampler,
+            schedule=SCHEDULE,
+            steps=max(2, round(steps * self.share)),
+            options=self.options,
+        )
+        plan = SamplingPlan.make(settings, subject.config, subject.schedule)
+        return replace(plan, start=math.hypot(1.0, plan.sigmas[0]))
+
+
+# DPM-Solver++ of third order (arXiv:2211.01095) is the SDE solver without its noise. It is checked
+# by a solver of another family, at the same number of network evaluations.
+SOLVER = Solver("dpmpp_3m_sde", {"eta": 0.0}, "dpmpp_3m")
+CHECK = Solver("heun", {}, "heun", 0.25)
+
+
+def solvers(sampler: SamplerName | None) -> tuple[Solver, Solver]:
+    """The solver and its check; None is the ODE that all deterministic samplers share."""
+    if sampler is None:
+        return SOLVER, CHECK
+    return Solver(sampler, {}, sampler), Solver(sampler, {}, sampler, 0.5)
+
+
+def converge(
+    subject: Subject,
+    sampler: SamplerName | None,
+    steps: int,
+    count: Callable[[Denoiser], Denoiser],
+) -> tuple[Reference, Tensor]:
+    """Solve for all pictures, twice; latents (pictures, C, h, w) on the CPU.
+
+    `count` wraps each denoiser, for whoever watches. Raises DiffgenError where the solution is
+    not finite.
+    """
+    solver, check = solvers(sampler)
+    plan = solver.plan(subject, steps)
+    latents = _solve(subject, plan, count)
+    second = check.plan(subject, steps)
+    other = _solve(subject, second, count)
+    pairs = list(zip(decode(subject, latents), decode(subject, other), strict=True))
+    total = len(pairs)
+    record = Reference(
+        sampler=solver.label,
+        schedule=SCHEDULE,
+        steps=_steps(plan),
+        nfe=plan.nfe or 0,
+        checked_with=f"{check.label} + {SCHEDULE}, {_steps(second)} steps",
+        floor_latent_rmse=math.sqrt(
+            sum(latent_rmse(a, b) ** 2 for a, b in zip(latents, other, strict=True)) / total
+        ),
+        floor_psnr=sum(psnr(a, b) for a, b in pairs) / total,
+        floor_ssim=sum(ssim(a, b) for a, b in pairs) / total,
+        picture=f"{CELLS}/{file_name(sampler)}.png",
+    )
+    return record, latents
+
+
+def calls(subject: Subject, sampler: SamplerName | None, steps: int) -> int:
+    """Network evaluations that `converge` will spend."""
+    batches = -(-len(subject.pictures) // BATCH)
+    plans = [solver.plan(subject, steps) for solver in solvers(sampler)]
+    return batches * sum(plan.nfe or 0 for plan in plans)
+
+
+def file_name(sampler: SamplerName | None) -> str:
+    """What the files of a reference are called, without a suffix."""
+    return f"reference-{sampler}" if sampler else "reference"
+
+
+def save_latents(latents: Tensor, path: Path) -> None:
+    """Write the latents of a reference."""
+    path.write_bytes(save({"latents": latents.contiguous()}))
+
+
+def load_latents(path: Path) -> Tensor | None:
+    """Latents written before, or None where they are not usable."""
+    try:
+        return load_file(path)["latents"]
+    except (OSError, SafetensorError, KeyError):
+        return None
+
+
+def attach(subject: Subject, record: Reference, latents: Tensor) -> Converged:
+    """A reference ready for comparing."""
+    return Converged(record, latents, decode(subject, latents))
+
+
+def decode(subject: Subject, latents: Tensor) -> list[Image.Image]:
+    """The pictures of latents, decoded one by one, as each cell's is."""
+    with torch.inference_mode():
+        return [subject.decode(row[None].to(subject.device))[0] for row in latents]
+
+
+def _steps(plan: SamplingPlan) -> int:
+    return len(plan.sigmas) - 1
+
+
+def _solve(subject: Subject, plan: SamplingPlan, count: Callable[[Denoiser], Denoiser]) -> Tensor:
+    """All pictures in batches; one by one where memory does not allow more."""
+    indices = range(len(subject.pictures))
+    try:
+        return _solve_batches(
+            subject, plan, count, [indices[i : i + BATCH] for i in indices[::BATCH]]
+        )
+    except DeviceError:
+        return _solve_batches(subject, plan, count, [[i] for i in indices])
+
+
+def _solve_batches(
+    subject: Subject,
+    plan: SamplingPlan,
+    count: Callable[[Denoiser], Denoiser],
+    batches: Sequence[Sequence[int]],
+) -> Tensor:
+    done = []
+    for batch in batches:
+        seeds = subject.seeds(batch)
+        path = BrownianNoise(seeds, subject.shape, subject.device)
+        with torch.inference_mode(), memory_errors():
+            denoise = count(subject.denoiser(batch))
+            done.append(plan.run(denoise, seeds, subject.shape, subject.device, noise=path).cpu())
+    latents = torch.cat(done)
+    if not bool(torch.isfinite(latents).all()):
+        raise DiffgenError(f"the reference of {plan.spec.name} gave numbers that are not finite")
+    return latents

@@ -1,0 +1,132 @@
+"""The results of a sweep as plain data: what results.json holds and every view is drawn from.
+
+Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+SCHEMA = "diffgen.sample-steps/1"
+
+# ok: measured. no_limit: ran, but has no converged picture to be compared with (lcm).
+# failed: `reason` says why (out of memory, numbers that are not finite, ...).
+CellStatus: TypeAlias = Literal["ok", "no_limit", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistic:
+    """Mean over seeds and prompts with half the width of its 95 % confidence interval.
+
+    `values` holds one number per picture, in the order of the sweep's pictures.
+    """
+
+    mean: float
+    ci95: float
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds of one picture over the repeats: their median and extremes."""
+
+    median: float
+    low: float
+    high: float
+    repeats: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One sampler with one schedule and step count.
+
+    `nfe` counts calls at the network. The distances are to the converged solution of the same
+    seed: `latent_rmse` in latent space, `psnr` (dB) and `ssim` in pixel space; `clip` is the
+    CLIP score against the prompt. `seconds` is sampling alone. `picture` is the file of the first
+    picture, relative to the report's folder; `peak_memory` is in bytes.
+    """
+
+    sampler: str
+    schedule: str
+    steps: int
+    nfe: int
+    stochastic: bool
+    status: CellStatus
+    reason: str = ""
+    settings: Mapping[str, float | int | str | None] = field(default_factory=dict)
+    seconds: Timing | None = None
+    decode_seconds: float | None = None
+    peak_memory: int | None = None
+    latent_rmse: Statistic | None = None
+    psnr: Statistic | None = None
+    ssim: Statistic | None = None
+    clip: Statistic | None = None
+    picture: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Unique within a sweep, and usable as a file name."""
+        return f"{self.sampler}-{self.schedule}-{self.steps}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """The converged solution all distances are measured to.
+
+    `floor_*` is the disagreement with a second solver: below it differences mean nothing. A
+    stochastic sampler's reference is itself on the same Brownian path with `steps` steps; its
+    floor is against half as many. `picture` is the file of the first picture.
+    """
+
+    sampler: str
+    schedule: str
+    steps: int
+    nfe: int
+    checked_with: str
+    floor_latent_rmse: float
+    floor_psnr: float
+    floor_ssim: float
+    picture: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What the timings were taken on."""
+
+    device: str
+    dtype: str
+    threads: int
+    platform: str
+    versions: Mapping[str, str]  # python, torch, diffgen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """The plain answer: a cell, and the sentence that says why."""
+
+    cell: str  # Cell.key
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """A whole sweep. `settings` are all that was asked for, by option name.
+
+    `references` maps "" to the deterministic reference and a stochastic sampler's name to its
+    own. `front` lists the keys of the Pareto-optimal cells (quality against seconds), fastest
+    first; `knees` maps "sampler-schedule" to the step count where more steps stop paying.
+    """
+
+    schema: str
+    created: str  # ISO 8601, UTC
+    model: str
+    settings: Mapping[str, object]
+    machine: Machine
+    text_seconds: float
+    references: Mapping[str, Reference]
+    cells: Sequence[Cell]
+    front: Sequence[str] = ()
+    knees: Mapping[str, int] = field(default_factory=dict)
+    recommendation: Recommendation | None = None

@@ -1,0 +1,93 @@
+"""One run is one picture of one cell; a cell's figures are made of its runs.
+
+Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from diffgen.bench.grid import PlannedCell
+from diffgen.bench.results import Cell, CellStatus, Statistic, Timing
+from diffgen.bench.uncertainty import statistic
+from diffgen.diffusion.samplers import SamplerSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What one run of a sampler gave.
+
+    Each round of a sweep makes one run of every cell: of the pictures in turn, then, where more
+    repeats are asked for than there are pictures, of the first ones again for their time alone.
+    `reason` says why a run failed; whatever was not measured is None.
+    """
+
+    cell: str  # Cell.key
+    round: int
+    nfe: int = 0
+    seconds: float | None = None
+    decode_seconds: float | None = None
+    peak_memory: int | None = None
+    latent_rmse: float | None = None
+    psnr: float | None = None
+    ssim: float | None = None
+    clip: float | None = None
+    picture: str | None = None
+    reason: str = ""
+
+
+def has_limit(spec: SamplerSpec) -> bool:
+    """Whether ever more steps bring a sampler's picture to a limit of its own.
+
+    An ODE solver has one, and so has an SDE solver on a fixed Brownian path. Samplers of
+    distilled models jump to x0 and draw fresh noise of full strength at every step: more steps,
+    another picture. Restart jumps back up by noise that depends on where its steps fall, and how
+    often on how many there are.
+    """
+    return not spec.distilled and spec.name != "restart"
+
+
+def make_cell(
+    planned: PlannedCell,
+    runs: Sequence[Run],
+    settings: Mapping[str, float | int | str | None],
+) -> Cell:
+    """The figures of a cell from its runs so far, at least one."""
+    spec = planned.plan.spec
+    reason = next((run.reason for run in runs if run.reason), "")
+    status: CellStatus = "failed" if reason else "ok" if has_limit(spec) else "no_limit"
+    done = [] if reason else sorted(runs, key=lambda run: run.round)
+
+    def over_pictures(name: str) -> Statistic | None:
+        values = [getattr(run, name) for run in done]
+        found = [value for value in values if value is not None]
+        return statistic(found) if found else None
+
+    decodes = [run.decode_seconds for run in done if run.decode_seconds is not None]
+    memory = [run.peak_memory for run in done if run.peak_memory is not None]
+    return Cell(
+        sampler=spec.name,
+        schedule=str(planned.plan.schedule),
+        steps=planned.steps,
+        nfe=round(median(run.nfe for run in runs)),
+        stochastic=spec.stochastic,
+        status=status,
+        reason=reason,
+        settings={**planned.plan.options, **settings},
+        seconds=_timing([run.seconds for run in done if run.seconds is not None]),
+        decode_seconds=median(decodes) if decodes else None,
+        peak_memory=max(memory, default=None),
+        latent_rmse=over_pictures("latent_rmse"),
+        psnr=over_pictures("psnr"),
+        ssim=over_pictures("ssim"),
+        clip=over_pictures("clip"),
+        picture=next((run.picture for run in done if run.picture), None),
+    )
+
+
+def _timing(seconds: Sequence[float]) -> Timing | None:
+    if not seconds:
+        return None
+    return Timing(median(seconds), min(seconds), max(seconds), tuple(seconds))

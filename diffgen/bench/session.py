@@ -1,0 +1,141 @@
+"""A whole sweep, from a request to stored results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from diffgen.bench.assemble import Task, assemble
+from diffgen.bench.grid import plan_cells
+from diffgen.bench.request import SweepRequest
+from diffgen.bench.results import Results
+from diffgen.bench.storage import Journal, write_results
+from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
+from diffgen.engine.model import Model
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from diffgen.bench.subject import Subject
+    from diffgen.bench.sweep import Listener
+
+SAVE_EVERY = 5.0  # seconds
+
+
+class Film(NamedTuple):
+    """The denoised estimate of every step of one run, and the noise level it was made at."""
+
+    name: str
+    frames: Sequence[Image.Image]
+    sigmas: Sequence[float]
+
+
+class Session:
+    """One sweep on one model. Making it checks all that can be checked before weights are read."""
+
+    def __init__(self, request: SweepRequest) -> None:
+        """Raises UsageError where the request does not fit the model, WeightsError or ConfigError
+        for a damaged model, DeviceError for a device that is not there.
+        """
+        self.request = request
+        self.opened = Model.open(request.model)
+        plan = self.opened.plan(request.generate_request())
+        cells = plan_cells(request.grid(), self.plan_run)
+        from diffgen.bench.subject import describe_machine  # imports torch
+
+        machine = describe_machine(self.opened, request.device, request.dtype)
+        self.task = Task(
+            request=request, model=self.opened.name, plan=plan, cells=cells, machine=machine
+        )
+        self._journal: Journal | None = None
+        self._subject: Subject | None = None
+
+    def open(self, folder: Path, *, fresh: bool = False) -> None:
+        """Begin the folder, or go on with it. Raises UsageError (see Journal)."""
+        conditions = self.task.conditions(_fingerprint(self.opened))
+        self._journal = Journal.open(folder, conditions, fresh=fresh)
+
+    @property
+    def journal(self) -> Journal:
+        """What has been measured; there once the folder is open."""
+        assert self._journal is not None
+        return self._journal
+
+    def plan_run(self, settings: SamplingSettings) -> SamplingPlan:
+        """One run as `generate` would make it with this model. Raises UsageError."""
+        request = self.request.generate_request(
+            sampler=settings.sampler, schedule=settings.schedule, steps=settings.steps
+        )
+        return self.opened.plan(request).sampling
+
+    def measure(self, listener: Listener, announce: Callable[[int], None]) -> None:
+        """Load the model and measure what the folder lacks, storing results all the while.
+
+        `announce` is told how many network evaluations are to come. May be interrupted at any
+        point: `results` gives what there is. Raises UsageError for a CLIP model that cannot be
+        loaded, and what loading a model raises.
+        """
+        if self._is_complete():
+            announce(0)
+            return
+        from diffgen.bench.clip_score import ClipScorer
+        from diffgen.bench.sweep import Sweep
+
+        listener.begin("loading")
+        scorer = self.request.clip and ClipScorer(self.request.clip)
+        sweep = Sweep(
+            subject=self._load(),
+            cells=self.task.cells,
+            journal=self.journal,
+            listener=listener,
+            reference_steps=self.request.reference,
+            repeats=self.request.repeats,
+            scorer=scorer or None,
+        )
+        announce(sweep.calls())
+        saved = time.monotonic()
+        for _ in sweep.run():
+            if time.monotonic() - saved > SAVE_EVERY:
+                self.results()
+                saved = time.monotonic()
+
+    def results(self) -> Results:
+        """What has been measured so far, stored in the folder. Raises OutputError."""
+        results = assemble(self.task, self.journal)
+        write_results(results, self.journal.path.parent)
+        return results
+
+    def film(self, plan: SamplingPlan) -> Film:
+        """Draw the first picture once more and keep what each step took it to be."""
+        from diffgen.bench.frames import denoised_frames
+
+        frames, sigmas = denoised_frames(self._load(), plan)
+        name = f"trajectory-{plan.spec.name}-{plan.schedule}-{len(plan.sigmas) - 1}"
+        return Film(name, frames, sigmas)
+
+    def _is_complete(self) -> bool:
+        rounds = range(max(len(self.request.pictures()), self.request.repeats))
+        keys = [cell.key for cell in self.task.cells]
+        return all((key, number) in self.journal.runs for key in keys for number in rounds)
+
+    def _load(self) -> Subject:
+        from diffgen.bench.subject import engine_subject
+        from diffgen.engine.engine import Engine
+
+        if self._subject is None:
+            engine = Engine.load(self.opened, device=self.request.device, dtype=self.request.dtype)
+            self._subject, seconds = engine_subject(engine, self.task.plan, self.request.pictures())
+            if self._journal:
+                self._journal.add_text_seconds(seconds)
+        return self._subject
+
+
+def _fingerprint(model: Model) -> str:
+    """Tells when the weights of a model have been written anew."""
+    files = {file for tensors in model.checkpoint.tensors.values() for file in tensors.files}
+    stats = [(file.name, file.stat()) for file in sorted(files)]
+    text = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+    return blake2b(text.encode(), digest_size=6).hexdigest()

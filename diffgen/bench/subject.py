@@ -1,0 +1,125 @@
+"""What a sweep measures: a denoiser for each picture and a way to see its latents."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from statistics import median
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffgen import __version__
+from diffgen.bench.results import Machine
+from diffgen.device import DeviceName, DtypeName, Precision, pick_device
+from diffgen.diffusion.schedule import NoiseSchedule
+from diffgen.engine.engine import Engine
+from diffgen.engine.model import Model
+from diffgen.engine.request import GeneratePlan, Picture
+from diffgen.types import Conditioning, Denoiser, ScheduleConfig
+
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model with its text already encoded, or anything else that can be sampled.
+
+    `denoiser` makes the denoiser of a batch, the pictures with these indices; `shape` is (C, h, w)
+    of one picture's latents, and `decode` makes pictures of (B, C, h, w).
+    """
+
+    pictures: tuple[Picture, ...]
+    config: ScheduleConfig
+    schedule: NoiseSchedule
+    shape: tuple[int, ...]
+    device: torch.device
+    denoiser: Callable[[Sequence[int]], Denoiser]
+    decode: Callable[[Tensor], list[Image.Image]]
+
+    def seeds(self, indices: Sequence[int]) -> list[int]:
+        """The seeds of these pictures."""
+        return [self.pictures[index].seed for index in indices]
+
+
+def engine_subject(
+    engine: Engine, plan: GeneratePlan, pictures: Sequence[Picture]
+) -> tuple[Subject, float]:
+    """A loaded model as the subject of a sweep, and the median seconds to encode a prompt.
+
+    Each prompt is encoded once, alone, as `generate` does it.
+    """
+    size = {"width": plan.width, "height": plan.height}
+    prompts = list(dict.fromkeys(picture.prompt for picture in pictures))
+    engine.encode_prompts(prompts[:1], plan.negative, **size)  # warm-up
+    encoded: dict[str, tuple[Conditioning, Conditioning]] = {}
+    seconds = []
+    for prompt in prompts:
+        start = time.perf_counter()
+        encoded[prompt] = engine.encode_prompts([prompt], plan.negative, **size)
+        synchronize(engine.device)
+        seconds.append(time.perf_counter() - start)
+
+    def denoiser(indices: Sequence[int]) -> Denoiser:
+        conds, unconds = zip(*(encoded[pictures[i].prompt] for i in indices), strict=True)
+        return engine.denoiser(plan, _stack(conds), _stack(unconds))
+
+    config, factor = engine.config, engine.config.factor
+    shape = (config.unet.in_channels, plan.height // factor, plan.width // factor)
+    subject = Subject(
+        pictures=tuple(pictures),
+        config=config.schedule,
+        schedule=engine.schedule,
+        shape=shape,
+        device=engine.device,
+        denoiser=denoiser,
+        decode=engine.decode,
+    )
+    return subject, median(seconds)
+
+
+def describe_machine(model: Model, device: DeviceName, dtype: DtypeName) -> Machine:
+    """Where a model would run and in what format. Raises DeviceError."""
+    place = pick_device(device)
+    vae = model.checkpoint.config.vae
+    precision = Precision.pick(dtype, place, vae_overflows=vae is not None and vae.force_upcast)
+    name = torch.cuda.get_device_name(place) if place.type == "cuda" else _processor()
+    return Machine(
+        device=f"{place.type} ({name})",
+        dtype=precision.name,
+        threads=torch.get_num_threads(),
+        platform=platform.platform(),
+        versions={
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "diffgen": __version__,
+        },
+    )
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all it was told to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _stack(rows: Sequence[Conditioning]) -> Conditioning:
+    """Several prompts' conditioning as one batch; a field is a tensor in all of them or in none."""
+    names = [f.name for f in fields(Conditioning) if getattr(rows[0], f.name) is not None]
+    return Conditioning(**{name: torch.cat([getattr(r, name) for r in rows]) for name in names})
+
+
+def _processor() -> str:
+    """The processor's name as people know it; Python alone tells only its family on Linux."""
+    if CPU_INFO.exists():
+        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()

@@ -1,0 +1,259 @@
+"""Measuring every cell of a grid: the loop, and what one run of it takes.
+
+Text is encoded once and each reference solved once, for all cells. Then come rounds: in each,
+every cell draws one picture, in an order shuffled anew. So whatever the machine does in the
+meantime meets all cells alike, and a sweep cut short has measured all of them on fewer pictures.
+Pictures are drawn one at a time, as `generate` draws them by default.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffgen.bench import reference as references
+from diffgen.bench.grid import PlannedCell, shuffled
+from diffgen.bench.metrics import latent_rmse, psnr, ssim
+from diffgen.bench.reference import Converged
+from diffgen.bench.runs import Run, has_limit
+from diffgen.bench.storage import CELLS, REFERENCES, Journal, writing_into
+from diffgen.bench.subject import Subject, synchronize
+from diffgen.device import memory_errors
+from diffgen.diffusion.noise import BrownianNoise
+from diffgen.diffusion.samplers import SamplerSpec
+from diffgen.errors import DiffgenError, OutputError
+from diffgen.types import Denoiser, SamplerName
+
+ADAPTIVE_CALLS = 40  # a guess, for the time left only
+Scorer = Callable[[Image.Image, str], float]
+
+
+class Listener(Protocol):
+    """Somebody who wants to know how far the sweep is."""
+
+    def begin(self, label: str) -> None: ...
+
+    def called(self) -> None: ...
+
+
+class CountingDenoiser:
+    """A denoiser that counts its calls, each of which is one network evaluation."""
+
+    def __init__(self, denoise: Denoiser, listener: Listener) -> None:
+        self.calls = 0
+        self._denoise, self._listener = denoise, listener
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        self.calls += 1
+        self._listener.called()
+        return self._denoise(x, sigma)
+
+
+@dataclass
+class Sweep:
+    """A grid of cells measured on one subject; what is already in the journal is not repeated."""
+
+    subject: Subject
+    cells: Sequence[PlannedCell]
+    journal: Journal
+    listener: Listener
+    reference_steps: int
+    repeats: int
+    scorer: Scorer | None = None
+    _converged: dict[SamplerName | None, Converged | str] = field(default_factory=dict)
+
+    def run(self) -> Iterator[Run]:
+        """Measure, yielding each run as soon as it is in the journal.
+
+        A cell that fails is a run with its reason, and is not tried again this time. Raises
+        OutputError where the folder cannot be written.
+        """
+        for name in self._limits():
+            self._converged[name] = self._converge(name)
+        if any(self._left(number) for number in range(self._rounds)):
+            self.listener.begin("warm-up")
+            self._warm_up()
+        for number in range(self._rounds):
+            self.listener.begin(f"round {number + 1} of {self._rounds}")
+            for cell in self._left(number):
+                if not self._failed(cell):
+                    run = self._run(cell, number)
+                    self.journal.add_run(run)
+                    yield run
+
+    def calls(self) -> int:
+        """Network evaluations still to come, about: an adaptive sampler's are not known."""
+        known = [name for name in self._limits() if not self._is_stored(name)]
+        solving = sum(references.calls(self.subject, n, self.reference_steps) for n in known)
+        left = [(cell, number) for number in range(self._rounds) for cell in self._left(number)]
+        return solving + sum(self._calls_of(cell, number) for cell, number in left)
+
+    @property
+    def _rounds(self) -> int:
+        return max(len(self.subject.pictures), self.repeats)
+
+    def _left(self, number: int) -> list[PlannedCell]:
+        cells = shuffled(self.cells, number)
+        return [cell for cell in cells if (cell.key, number) not in self.journal.runs]
+
+    def _failed(self, cell: PlannedCell) -> bool:
+        return any(run.reason for run in self.journal.runs_of(cell.key))
+
+    def _calls_of(self, cell: PlannedCell, number: int) -> int:
+        nfe = cell.plan.nfe or ADAPTIVE_CALLS
+        again = number < len(self.subject.pictures) and _needs_path(cell.plan.spec)
+        return 2 * nfe if again else nfe
+
+    def _limits(self) -> list[SamplerName | None]:
+        """Whose references are needed; None is the one of all deterministic samplers."""
+        specs = [cell.plan.spec for cell in self.cells if has_limit(cell.plan.spec)]
+        return list(dict.fromkeys(_limit_of(spec) for spec in specs))
+
+    def _is_stored(self, name: SamplerName | None) -> bool:
+        return (name or "") in self.journal.references
+
+    def _converge(self, name: SamplerName | None) -> Converged | str:
+        """A reference, from the folder where it is there; or why there is none."""
+        folder = self.journal.path.parent
+        path = folder / REFERENCES / f"{references.file_name(name)}.safetensors"
+        record = self.journal.references.get(name or "")
+        latents = references.load_latents(path) if record else None
+        if record is None or latents is None:
+            self.listener.begin(f"reference of {name}" if name else "reference")
+            count = partial(CountingDenoiser, listener=self.listener)
+            try:
+                record, latents = references.converge(
+                    self.subject, name, self.reference_steps, count
+                )
+            except (DiffgenError, RuntimeError, ArithmeticError, ValueError) as error:
+                return f"no reference to compare with: {_one_line(error)}"
+            with writing_into(folder):
+                references.save_latents(latents, path)
+            self.journal.add_reference(name or "", record)
+        converged = references.attach(self.subject, record, latents)
+        with writing_into(folder):
+            converged.images[0].save(folder / record.picture)
+        return converged
+
+    def _warm_up(self) -> None:
+        """One short run that nobody times: the first one allocates, and chooses algorithms."""
+        cell = min(self.cells, key=lambda cell: cell.plan.nfe or ADAPTIVE_CALLS)
+        self._run(cell, 0, warm_up=True)
+
+    def _run(self, cell: PlannedCell, number: int, *, warm_up: bool = False) -> Run:
+        run = Run(cell=cell.key, round=number)
+        limit = _limit_of(cell.plan.spec)
+        converged = self._converged.get(limit) if has_limit(cell.plan.spec) else None
+        if isinstance(converged, str):
+            return replace(run, reason=converged)
+        listener = _Nobody() if warm_up else self.listener
+        try:
+            with torch.inference_mode(), memory_errors():
+                run, latents = self._sample(cell, run, listener)
+                if number >= len(self.subject.pictures):
+                    return run
+                return self._look(cell, run, latents, converged)
+        except OutputError:
+            raise
+        except (DiffgenError, RuntimeError, ArithmeticError, ValueError) as error:
+            return replace(run, reason=_one_line(error))
+
+    def _sample(self, cell: PlannedCell, run: Run, listener: Listener) -> tuple[Run, Tensor]:
+        """Exactly what `generate` does, timed; latents to be looked at afterwards.
+
+        Where a sampler draws independent noise, it is run once more along its Brownian path,
+        untimed: drawing that takes longer.
+        """
+        subject, plan = self.subject, cell.plan
+        index = run.round % len(subject.pictures)
+        seeds, shape, device = subject.seeds([index]), subject.shape, subject.device
+        denoise = CountingDenoiser(subject.denoiser([index]), listener)
+        _reset_peak_memory(device)
+        start = _now(device)
+        latents = plan.run(denoise, seeds, shape, device)
+        seconds = _now(device) - start
+        run = replace(run, nfe=denoise.calls, seconds=seconds, peak_memory=_peak_memory(device))
+        if run.round < len(subject.pictures) and _needs_path(plan.spec):
+            path = BrownianNoise(seeds, shape, device)
+            latents = plan.run(denoise, seeds, shape, device, noise=path)
+        if not bool(torch.isfinite(latents).all()):
+            raise DiffgenError("sampling gave numbers that are not finite")
+        return run, latents
+
+    def _look(
+        self, cell: PlannedCell, run: Run, latents: Tensor, converged: Converged | None
+    ) -> Run:
+        """Decode, compare with the reference, score, and keep the first picture."""
+        start = _now(self.subject.device)
+        image = self.subject.decode(latents)[0]
+        run = replace(run, decode_seconds=_now(self.subject.device) - start)
+        if converged:
+            truth = converged.images[run.round]
+            run = replace(
+                run,
+                latent_rmse=latent_rmse(latents[0].cpu(), converged.latents[run.round]),
+                psnr=psnr(image, truth),
+                ssim=ssim(image, truth),
+            )
+        if self.scorer:
+            prompt = self.subject.pictures[run.round].prompt
+            run = replace(run, clip=self.scorer(image, prompt))
+        if run.round > 0:
+            return run
+        picture = f"{CELLS}/{cell.key}.png"
+        folder = self.journal.path.parent
+        with writing_into(folder):
+            image.save(folder / picture)
+        return replace(run, picture=picture)
+
+
+class _Nobody:
+    def begin(self, label: str) -> None:
+        pass
+
+    def called(self) -> None:
+        pass
+
+
+def _limit_of(spec: SamplerSpec) -> SamplerName | None:
+    return spec.name if spec.stochastic else None
+
+
+def _needs_path(spec: SamplerSpec) -> bool:
+    """Whether `generate` draws independent noise where the distance asks for a Brownian path."""
+    return spec.noise == "stream" and has_limit(spec)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, DiffgenError) else f"{type(error).__name__}: {text}"
+
+
+def _now(device: torch.device) -> float:
+    synchronize(device)
+    return time.perf_counter()
+
+
+def _reset_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak_memory(device: torch.device) -> int | None:
+    """Bytes: of tensors since the run began on a GPU, of the whole process until now on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,113 @@
+"""The results as a table for the terminal: fits 80 columns, cheapest cells first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from diffgen.bench.results import Cell, Results, Statistic
+from diffgen.bench.views import DASH, by_cost, plain_seconds, reason_of, spread_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+FRONT, RECOMMENDED = "*", ">"
+LEGEND = (
+    f"{FRONT} no other cell is both faster and closer    {RECOMMENDED} recommended\n"
+    "NFE: network evaluations    +-: 95 % confidence interval"
+)
+UNMEASURED = {"no_limit": "no limit", "failed": "failed", "ok": DASH}
+
+
+def results_table(results: Results) -> Table:
+    """Every cell, by network evaluations and then by PSNR; failed ones last.
+
+    The caption explains the marks, and says why cells failed or have no distance.
+    """
+    from rich import box
+    from rich.table import Table
+
+    scored = any(cell.clip for cell in results.cells)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        caption=_caption(results),
+        caption_justify="left",
+        caption_style="dim",
+    )
+    table.add_column("", width=2)
+    table.add_column("sampler", no_wrap=True)
+    # The one column that may be cut: 80 columns are to hold all figures.
+    table.add_column("schedule", no_wrap=False, overflow="crop")
+    for name in ("steps", "NFE", "seconds", "PSNR dB", "+-", "SSIM", "RMSE"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if scored:
+        table.add_column("CLIP", justify="right", no_wrap=True)
+    for cell in by_cost(results.cells):
+        row = _row(results, cell)
+        table.add_row(*row if scored else row[:-1], style=_style(results, cell))
+    return table
+
+
+def _row(results: Results, cell: Cell) -> list[Text | str]:
+    from rich.text import Text
+
+    return [
+        _mark(results, cell),
+        Text(cell.sampler),
+        Text(cell.schedule),
+        str(cell.steps),
+        str(cell.nfe),
+        plain_seconds(cell.seconds),
+        f"{cell.psnr.mean:.1f}" if cell.psnr else UNMEASURED[cell.status],
+        spread_text(cell.psnr, 1) if cell.psnr else "",
+        _mean(cell.ssim, 3),
+        _mean(cell.latent_rmse, 3),
+        _mean(cell.clip, 2),
+    ]
+
+
+def _mark(results: Results, cell: Cell) -> str:
+    recommended = results.recommendation is not None and results.recommendation.cell == cell.key
+    front = FRONT if cell.key in results.front else ""
+    return (RECOMMENDED if recommended else "") + front
+
+
+def _mean(statistic: Statistic | None, digits: int) -> str:
+    return f"{statistic.mean:.{digits}f}" if statistic else ""
+
+
+def _style(results: Results, cell: Cell) -> str:
+    if cell.status == "failed":
+        return "red"
+    if RECOMMENDED in _mark(results, cell):
+        return "bold green"
+    if cell.key in results.front:
+        return "bold"
+    return "dim" if cell.status == "no_limit" else ""
+
+
+def _caption(results: Results) -> Text:
+    """The legend and the floor, then one line per reason with all cells it holds for."""
+    from rich.text import Text
+
+    lines = [LEGEND]
+    if floor := results.references.get(""):
+        lines.append(f"floor: two solvers of the reference agree to {floor.floor_psnr:.1f} dB")
+    cells: dict[tuple[str, str], list[Cell]] = {}
+    for cell in by_cost(results.cells):
+        if cell.status != "ok":
+            cells.setdefault((cell.status, reason_of(cell)), []).append(cell)
+    for (status, reason), group in cells.items():
+        names = ", ".join(_name(group))
+        lines.append(f"{UNMEASURED[status]}: {names}" + f" ({reason})")
+    return Text("\n".join(lines))
+
+
+def _name(cells: list[Cell]) -> list[str]:
+    """`euler + karras 4/6/8`: the cells of a group, by sampler and schedule."""
+    steps: dict[str, list[int]] = {}
+    for cell in cells:
+        steps.setdefault(f"{cell.sampler} + {cell.schedule}", []).append(cell.steps)
+    return [f"{name} {'/'.join(map(str, sorted(many)))}" for name, many in steps.items()]

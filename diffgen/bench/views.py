@@ -1,0 +1,184 @@
+"""What all views of a sweep share: the order of its cells, colours, numbers as text, writing files.
+
+Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffgen.bench.results import Cell, Reference, Results, Statistic, Timing
+from diffgen.errors import OutputError
+
+CELLS = "cells"
+
+# Told apart on white and on black, and by people who see fewer colours; neighbours differ most.
+PALETTE = (
+    "#3d78c2",
+    "#d9782d",
+    "#2e9a77",
+    "#b8559a",
+    "#a08a1c",
+    "#7467c9",
+    "#c24a44",
+    "#2f97ad",
+    "#7d7a74",
+    "#8d6238",
+)
+DASH = "-"
+NO_LIMIT = (
+    "its noise depends on where its steps fall: more steps give another picture, not a closer one"
+)
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One sampler with one schedule: its cells from few to many steps, and how it is drawn.
+
+    `dashes` counts how often the palette was used up before: 0 is a solid line.
+    """
+
+    sampler: str
+    schedule: str
+    cells: tuple[Cell, ...]
+    colour: str
+    dashes: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.sampler}-{self.schedule}"
+
+    @property
+    def label(self) -> str:
+        return f"{self.sampler} + {self.schedule}"
+
+
+def all_series(results: Results) -> list[Series]:
+    """The cells by sampler and schedule, in the order of the sweep."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in results.cells:
+        groups.setdefault((cell.sampler, cell.schedule), []).append(cell)
+    return [
+        Series(
+            sampler,
+            schedule,
+            tuple(sorted(cells, key=lambda cell: cell.steps)),
+            PALETTE[i % len(PALETTE)],
+            i // len(PALETTE),
+        )
+        for i, ((sampler, schedule), cells) in enumerate(groups.items())
+    ]
+
+
+def by_cost(cells: Sequence[Cell]) -> list[Cell]:
+    """Fewest evaluations first, and among equals the closest picture; failed cells last."""
+
+    def rank(cell: Cell) -> tuple[bool, int, float, str]:
+        psnr = cell.psnr.mean if cell.psnr else float("-inf")
+        return cell.status == "failed", cell.nfe, -psnr, cell.key
+
+    return sorted(cells, key=rank)
+
+
+def reason_of(cell: Cell) -> str:
+    """Why a cell has no distances; empty where it has."""
+    return cell.reason or (NO_LIMIT if cell.status == "no_limit" else "")
+
+
+def reference_name(results: Results, cell: Cell) -> str | None:
+    """The key in `results.references` of what a cell was compared with; None where nothing."""
+    name = cell.sampler if cell.stochastic else ""
+    return name if cell.status == "ok" and name in results.references else None
+
+
+def reference_label(reference: Reference) -> str:
+    """`heun + exponential, 200 steps`."""
+    return f"{reference.sampler} + {reference.schedule}, {reference.steps} steps"
+
+
+def picture_file(folder: Path, cell: Cell) -> Path | None:
+    """A cell's picture, None where it has none."""
+    path = folder / CELLS / f"{cell.key}.png"
+    return path if cell.status != "failed" and path.is_file() else None
+
+
+def reference_file(folder: Path, name: str) -> Path | None:
+    """The picture of a reference by its key in `Results.references`, None where there is none."""
+    path = folder / CELLS / (f"reference-{name}.png" if name else "reference.png")
+    return path if path.is_file() else None
+
+
+def first_prompt(settings: Mapping[str, object]) -> str:
+    """The prompt of the pictures that are shown."""
+    prompts = settings.get("prompts")
+    return str(prompts[0]) if isinstance(prompts, list | tuple) and prompts else ""
+
+
+def first_seed(settings: Mapping[str, object]) -> str:
+    """The seed of the pictures that are shown, as text."""
+    seeds = settings.get("seeds")
+    return str(seeds[0]) if isinstance(seeds, list | tuple) and seeds else ""
+
+
+def seconds_text(seconds: float) -> str:
+    """Three digits, with the unit: `84 ms`, `0.412 s`, `12.3 s`, `154 s`."""
+    if seconds < 0.0995:
+        return f"{seconds * 1000:.3g} ms"
+    if seconds < 99.95:
+        return f"{seconds:#.3g} s"
+    return f"{seconds:.0f} s"
+
+
+def plain_seconds(timing: Timing | None) -> str:
+    """The median without a unit, for a column of a table; `-` where there is none."""
+    if timing is None:
+        return DASH
+    return f"{timing.median:.{3 if timing.median < 9.9995 else 1}f}"
+
+
+def timing_text(timing: Timing | None) -> str:
+    """Median with the extremes of the repeats: `0.412 s (0.405 to 0.431)`."""
+    if timing is None:
+        return DASH
+    text = seconds_text(timing.median)
+    if len(timing.repeats) < 2:
+        return text
+    return f"{text} ({seconds_text(timing.low)} to {seconds_text(timing.high)})"
+
+
+def spread_text(statistic: Statistic, digits: int) -> str:
+    """Half the width of the confidence interval, empty where one picture says nothing of it."""
+    return f"{statistic.ci95:.{digits}f}" if len(statistic.values) > 1 else ""
+
+
+def statistic_text(statistic: Statistic | None, digits: int) -> str:
+    """`31.24 +- 0.85`, with the sign; `-` where there is none."""
+    if statistic is None:
+        return DASH
+    spread = spread_text(statistic, digits)
+    mean = f"{statistic.mean:.{digits}f}"
+    return f"{mean} {PLUS_MINUS} {spread}" if spread else mean
+
+
+def memory_text(size: int | None) -> str:
+    """`412 MiB`, `7.3 GiB`; `-` where it was not measured."""
+    if size is None:
+        return DASH
+    mebibytes = size / 2**20
+    return f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 1000 else f"{mebibytes:.0f} MiB"
+
+
+def write_file(path: Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` make a file beside `path`, then put it there in one go. Raises OutputError."""
+    part = path.with_name(f".part-{path.name}")
+    try:
+        write(part)
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return path

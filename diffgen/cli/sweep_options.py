@@ -1,0 +1,120 @@
+"""Option types of `diffgen sample-steps`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from diffgen.bench.request import DEFAULT_SAMPLERS, DEFAULT_SCHEDULES, DEFAULT_STEPS
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "-m",
+        "--model",
+        metavar="NAME|PATH",
+        help="A model's name or folder [default: storybook].",
+    ),
+]
+Samplers = Annotated[
+    str | None,
+    typer.Option(
+        "--samplers",
+        metavar="LIST",
+        help="Names, globs (dpmpp*), or all, deterministic, stochastic "
+        f"[default: {DEFAULT_SAMPLERS}].",
+    ),
+]
+Schedules = Annotated[
+    str | None,
+    typer.Option(
+        "--schedules",
+        metavar="LIST",
+        help=f"Spacings; default is the sampler's on this model [default: {DEFAULT_SCHEDULES}].",
+    ),
+]
+Steps = Annotated[
+    str | None,
+    typer.Option(
+        "--steps", metavar="LIST", help=f"Step counts: 4,6,10-20:2 [default: {DEFAULT_STEPS}]."
+    ),
+]
+Calls = Annotated[
+    str | None,
+    typer.Option(
+        "--nfe",
+        metavar="LIST",
+        help="Instead of steps: network evaluations, of which each sampler makes the most.",
+    ),
+]
+Seeds = Annotated[
+    str | None,
+    typer.Option("--seeds", metavar="LIST", help="Seeds: 0-3 or 5,7 [default: 0-2]."),
+]
+Width = Annotated[
+    int | None, typer.Option("-W", "--width", help="In pixels [default: the model's].")
+]
+Height = Annotated[
+    int | None, typer.Option("-H", "--height", help="In pixels [default: the model's].")
+]
+ReferenceSteps = Annotated[
+    int | None,
+    typer.Option("--reference", help="Steps of the converged solution [default: 200]."),
+]
+Repeats = Annotated[
+    int | None,
+    typer.Option("--repeats", help="Timed runs of each cell, at the least [default: 3]."),
+]
+Clip = Annotated[
+    str | None,
+    typer.Option("--clip", metavar="NAME|PATH", help="Also score pictures with this CLIP model."),
+]
+TargetPsnr = Annotated[
+    float | None,
+    typer.Option("--target-psnr", metavar="DB", help="How close is close enough [default: 30]."),
+]
+BudgetSeconds = Annotated[
+    float | None,
+    typer.Option("--budget-seconds", help="The most a picture's sampling may take."),
+]
+CompareWith = Annotated[
+    str | None,
+    typer.Option(
+        "--compare",
+        metavar="FILE",
+        help="Measure what this results.json measured, and fail if it got slower or worse.",
+    ),
+]
+MaxSlower = Annotated[
+    str, typer.Option("--max-slower", metavar="PERCENT", help="Allowed by --compare.")
+]
+MaxWorse = Annotated[str, typer.Option("--max-worse", metavar="DB", help="Allowed by --compare.")]
+Trajectory = Annotated[
+    str | None,
+    typer.Option(
+        "--trajectory",
+        metavar="SAMPLER[:STEPS]",
+        help="Also film the first picture as it emerges.",
+    ),
+]
+Output = Annotated[
+    str,
+    typer.Option("-o", "--output", metavar="DIR", help="Where the report goes."),
+]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Start over; otherwise go on where DIR stopped.")
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"] | None,
+    typer.Option("--device", help="Where to run [default: auto]."),
+]
+Dtype = Annotated[
+    Literal["auto", "fp32", "fp16", "bf16"] | None,
+    typer.Option("--dtype", help="Number format of the networks [default: auto]."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON, not as a table.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but results and errors.")]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Say more, and show where errors arise.")
+]

@@ -1,0 +1,117 @@
+from dataclasses import replace
+
+import pytest
+from sweep_examples import REFERENCE, cell
+
+from diffgen.bench.answer import (
+    Question,
+    describe,
+    find_knees,
+    pareto_front,
+    pick_baseline,
+    recommend,
+)
+
+REFERENCES = {"": REFERENCE}
+FAST = cell("unipc", 8, psnr=28.0, seconds=0.4)
+GOOD = cell("dpmpp_2m", 14, psnr=31.0, seconds=0.7)
+SLOW = cell("ddim", 50, psnr=35.0, seconds=2.5)
+BAD = cell("lms", 12, psnr=20.0, seconds=0.6)
+CELLS = [SLOW, BAD, GOOD, FAST]
+
+
+def answer(cells=CELLS, references=REFERENCES, **question):
+    return recommend(cells, references, Question(**question))
+
+
+def test_the_front_holds_what_nothing_beats():
+    assert pareto_front(CELLS, REFERENCES) == [FAST.key, GOOD.key, SLOW.key]
+
+
+def test_of_equal_times_the_closer_is_on_the_front():
+    same = cell("heun", 4, psnr=29.0, seconds=0.4)
+    assert pareto_front([FAST, same], REFERENCES) == [same.key]
+
+
+def test_cells_without_a_distance_are_no_candidates():
+    lcm = cell("lcm", 4, psnr=None, seconds=0.1, status="no_limit", stochastic=True)
+    broken = cell("plms", 4, psnr=None, seconds=None, status="failed", reason="NaN")
+    assert pareto_front([lcm, broken, GOOD], REFERENCES) == [GOOD.key]
+    assert answer([lcm, broken, GOOD]).cell == GOOD.key
+    assert answer([lcm, broken]) is None
+    assert find_knees([lcm, broken]) == {}
+
+
+def test_the_cheapest_that_is_good_enough_is_recommended():
+    made = answer(baseline=SLOW.key)
+    assert made.cell == GOOD.key
+    assert made.sentence == (
+        "dpmpp_2m + karras, 14 steps: PSNR 31.0 +- 12.7 dB to the converged picture (30 is enough)"
+        ", 0.7 s a picture, 28% of the time of your ddim + karras, 50 steps (35.0 dB)"
+    )
+
+
+def test_times_that_hardly_differ_do_not_decide():
+    near = cell("heun", 6, psnr=33.0, seconds=0.72)
+    assert answer([*CELLS, near]).cell == near.key
+    assert answer([*CELLS, replace(near, seconds=SLOW.seconds)]).cell == GOOD.key
+
+
+def test_a_target_can_be_set():
+    assert answer(target_psnr=25.0).cell == FAST.key
+    made = answer(target_psnr=50.0)
+    assert made.cell == SLOW.key
+    assert "nothing measured reaches 50)" in made.sentence
+
+
+def test_a_budget_bounds_the_time():
+    made = answer(budget_seconds=0.5)
+    assert made.cell == FAST.key
+    assert "nothing measured reaches 30 within 0.5 s" in made.sentence
+    tight = answer(budget_seconds=0.1)
+    assert tight.cell == FAST.key
+    assert tight.sentence == (
+        "nothing measured stays within 0.1 s; the fastest is unipc + karras, 8 steps at 0.4 s"
+    )
+
+
+def test_distances_above_the_floor_count_no_more_than_the_floor():
+    references = {"": replace(REFERENCE, floor_psnr=27.0)}
+    assert pareto_front([FAST, GOOD], references) == [FAST.key]
+    made = answer([FAST, GOOD], references)
+    assert (made.cell, "PSNR 27.0" in made.sentence) == (FAST.key, True)
+
+
+def test_a_stochastic_sampler_is_held_against_its_own_floor():
+    noisy = cell("euler_a", 8, psnr=40.0, seconds=0.1, stochastic=True)
+    references = REFERENCES | {"euler_a": replace(REFERENCE, floor_psnr=25.0)}
+    assert answer([noisy, GOOD], references).cell == GOOD.key
+    assert answer([noisy, GOOD]).cell == GOOD.key  # without a reference there is no distance
+
+
+def test_your_own_default_is_not_compared_with_itself():
+    assert "your" not in answer([GOOD], baseline=GOOD.key).sentence
+
+
+def test_the_baseline_is_the_default_or_the_longest_of_it():
+    cells = [cell(steps=5), cell(steps=20), cell(steps=50), cell("heun", 80)]
+    assert pick_baseline(cells, "ddim", "karras", 20) == "ddim-karras-20"
+    assert pick_baseline(cells, "ddim", "karras", 30) == "ddim-karras-50"
+    assert pick_baseline(cells, "euler", "karras", 20) == ""
+
+
+def test_the_knee_is_where_the_curve_bends():
+    # SSIM against steps: straight up to 10, then almost flat.
+    curve = {4: 0.5, 6: 0.65, 8: 0.8, 10: 0.95, 20: 0.96, 50: 0.97}
+    cells = [cell(steps=steps, ssim=value) for steps, value in curve.items()]
+    assert find_knees(cells) == {"ddim-karras": 10}
+
+
+@pytest.mark.parametrize("values", [(0.5, 0.9), (0.9, 0.8, 0.7), (0.9, 0.9, 0.9)])
+def test_no_knee_without_a_rising_curve_of_three(values):
+    cells = [cell(steps=4 + i, ssim=value) for i, value in enumerate(values)]
+    assert find_knees(cells) == {}
+
+
+def test_one_step_is_singular():
+    assert describe(cell(steps=1)) == "ddim + karras, 1 step"

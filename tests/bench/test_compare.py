@@ -1,0 +1,109 @@
+from dataclasses import replace
+
+import pytest
+from sweep_examples import MACHINE, REFERENCE, cell, results
+
+from diffgen.bench.compare import Limits, compare
+from diffgen.errors import UsageError
+
+OLD = results([cell(steps=10), cell(steps=20, psnr=35.0)])
+
+
+def changed(**changes):
+    return results([cell(steps=10, **changes), cell(steps=20, psnr=35.0)])
+
+
+def lines(new, limits=None, old=OLD):
+    return compare(old, new, limits or Limits()).lines()
+
+
+def test_equal_sweeps_pass():
+    made = compare(OLD, OLD, Limits())
+    assert not made.failed
+    assert made.lines() == [
+        "ddim-karras-10: time +0.0%, PSNR +0.00 dB",
+        "ddim-karras-20: time +0.0%, PSNR +0.00 dB",
+        "none of 2 cells got slower or worse",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "mark"),
+    [
+        ({"seconds": 1.2}, "time +20.0%, PSNR +0.00 dB  <- slower"),
+        ({"psnr": 29.0}, "time +0.0%, PSNR -1.00 dB  <- worse"),
+        ({"psnr": 29.0, "seconds": 1.2}, "time +20.0%, PSNR -1.00 dB  <- slower, worse"),
+        (
+            {"psnr": None, "seconds": None, "status": "failed", "reason": "NaN"},
+            "nothing to compare  <- fails now: NaN",
+        ),
+    ],
+)
+def test_what_got_slower_or_worse_fails(changes, mark):
+    new = changed(**changes)
+    assert compare(OLD, new, Limits()).failed
+    assert f"ddim-karras-10: {mark}" in lines(new)
+    assert lines(new)[-1] == "1 of 2 cells got slower or worse"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seconds": 1.09}, {"psnr": 29.6}, {"psnr": 40, "seconds": 0.1}]
+)
+def test_what_stays_within_the_limits_passes(changes):
+    assert not compare(OLD, changed(**changes), Limits()).failed
+
+
+def test_limits_can_be_set():
+    limits = Limits.parse("25%", "1.5dB")
+    assert limits == Limits(0.25, 1.5)
+    assert not compare(OLD, changed(psnr=29.0, seconds=1.2), limits).failed
+    assert Limits.parse("25", " 1.5 ") == limits
+    assert Limits.parse(".5%", "2 dB") == Limits(0.005, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("slower", "worse"), [("x", "1"), ("-5%", "1"), ("5dB", "1"), ("5", "1%"), ("5", "")]
+)
+def test_bad_limits_are_refused(slower, worse):
+    with pytest.raises(UsageError, match="--max-"):
+        Limits.parse(slower, worse)
+
+
+@pytest.mark.parametrize("field", ["device", "dtype", "threads"])
+def test_times_of_unlike_machines_are_not_compared(field):
+    value = 8 if field == "threads" else "other"
+    new = replace(changed(seconds=9.0), machine=replace(MACHINE, **{field: value}))
+    assert not compare(OLD, new, Limits()).failed
+    assert lines(new)[0] == "ddim-karras-10: PSNR +0.00 dB"
+    assert f"note: times are not compared: {field} was" in lines(new)[2]
+
+
+def test_differences_above_the_floor_mean_nothing():
+    old, new = changed(psnr=70.0), changed(psnr=62.0)
+    assert not compare(old, new, Limits()).failed
+    low = replace(new, references={"": replace(REFERENCE, floor_psnr=80.0)})
+    assert not compare(old, low, Limits()).failed
+    sure = replace(old, references={"": replace(REFERENCE, floor_psnr=80.0)})
+    assert compare(sure, low, Limits()).failed
+
+
+def test_cells_that_are_gone_are_told():
+    new = results([cell(steps=10)])
+    assert "note: not measured this time: ddim-karras-20" in lines(new)
+    assert not compare(new, OLD, Limits()).failed
+
+
+def test_another_model_is_told():
+    assert "note: the model was storybook, now mine" in lines(replace(OLD, model="mine"))
+
+
+@pytest.mark.parametrize("name", ["prompts", "negative", "seeds", "guidance", "width", "height"])
+def test_other_pictures_are_refused(name):
+    new = replace(OLD, settings={**OLD.settings, name: 7})
+    with pytest.raises(UsageError, match=f"drew other pictures: {name} was"):
+        compare(OLD, new, Limits())
+
+
+def test_no_common_cell_is_refused():
+    with pytest.raises(UsageError, match="no cell in common"):
+        compare(OLD, results([cell(steps=30)]), Limits())

@@ -1,0 +1,317 @@
+"""The report in a real Chromium: what a reader clicks, types and sees."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from chromium_page import Page
+from PIL import Image
+from view_examples import MODEL, NO_LIMIT, PROMPT, REASON, RESULTS, SIZE, empty_results, make_folder
+
+from diffgen.bench.report import write_report
+
+CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+LOCAL = ("file:", "data:", "chrome:")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        not (CHROMIUM and CHROMEDRIVER),
+        reason="chromium and chromedriver are not installed (Debian: chromium, chromium-driver)",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    page = Page.launch(CHROMIUM, CHROMEDRIVER, tmp_path_factory.mktemp("profile"))
+    yield page
+    page.driver.quit()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(RESULTS, make_folder(tmp_path_factory.mktemp("report")))
+
+
+@pytest.fixture
+def page(browser: Page, report: Path) -> Iterator[Page]:
+    """The page freshly opened; whatever happens to it, nothing may be logged or fetched."""
+    browser.driver.get_log("browser")
+    browser.requests()
+    yield browser.open(report)
+    assert browser.driver.get_log("browser") == []
+    # chrome: is what the browser's own start page is made of.
+    assert [url for url in browser.requests() if not url.startswith(LOCAL)] == []
+
+
+DIFFERENT_PIXELS = """(() => {
+    const canvas = document.querySelector('#shown-difference canvas');
+    const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+    return data.filter((value, i) => i % 4 < 3 && value > 0).length;
+})()"""
+LOADED = "[...document.querySelectorAll('#dialog-pictures img')].every((i) => i.naturalWidth > 0)"
+COMPARED = "document.querySelector('#shown-difference canvas')?.dataset.factor"
+
+
+def tile(key):
+    return f'button.tile[data-key="{key}"]'
+
+
+def first_column(page):
+    return page.texts("#cells tbody th")
+
+
+def test_the_head_says_what_was_measured(page):
+    assert page.text("#model") == MODEL
+    assert page.texts("#prompts li") == [PROMPT, "another"]
+    assert page.driver.title == f"sample-steps: {MODEL}"  # no prompt has changed it
+    assert page.text("#sentence").startswith("ddim + leading, 8 steps")
+    assert page.text("#sentence").endswith("from the converged picture, <fine>")
+    assert page.pairs("#key-figures")["PSNR"] == "31.2 dB"
+    assert page.run("document.querySelectorAll('#answer-pictures img').length") == 2
+
+
+def test_every_picture_on_the_page_loads(page):
+    page.wait("[...document.images].every((image) => image.complete)")
+    sizes = page.run("[...document.images].map((i) => [i.naturalWidth, i.naturalHeight])")
+    assert sizes == [list(SIZE)] * len(sizes)
+    assert len(sizes) == 2 + 7 + 3  # recommendation, cells, a reference for each row that has one
+
+
+def test_a_click_shows_the_cell_beside_its_reference(page):
+    page.click(tile("ddim-leading-16"))
+    assert page.find("#dialog").is_displayed()
+    assert page.text("#dialog-title") == "ddim + leading, 16 steps"
+    page.wait(LOADED)
+    assert page.wait(COMPARED) == "32"  # the pictures differ by 6 of 255
+    assert page.run(DIFFERENT_PIXELS) > 0
+    assert (
+        page.text("#shown-difference figcaption")
+        == "difference \N{MULTIPLICATION SIGN}32; the largest is 6 of 255"
+    )
+    for name, file in {"picture": "ddim-leading-16", "reference": "reference"}.items():
+        shown = page.run(f"document.querySelector('#shown-{name} img').src")
+        assert shown == page.run(PICTURE_OF, file)
+        size = page.run(
+            f"(({name}) => [{name}.naturalWidth, {name}.naturalHeight])(document.querySelector('#shown-{name} img'))"
+        )
+        assert tuple(size) == SIZE
+    numbers = page.pairs("#dialog-numbers")
+    assert numbers["PSNR"] == "36.0 \N{PLUS-MINUS SIGN} 1.5 dB"
+    assert numbers["Sampling"] == "0.320 s (0.288 s to 0.384 s)"
+    assert numbers["PSNR of each picture"] == "35.0, 37.0"
+    assert page.pairs("#dialog-settings")["guidance"] == "5"
+    assert page.pairs("#dialog-settings")["Compared with"].startswith("dpmpp_3m + exponential")
+
+
+PICTURE_OF = "DATA.cells[arguments[0]]?.picture ?? DATA.references[''].picture"
+
+
+def test_equal_pictures_have_no_difference(page):
+    page.click(tile("ddim-leading-4"))
+    page.wait(COMPARED)
+    assert page.run(DIFFERENT_PIXELS) == 0
+    assert "equal to the last bit" in page.text("#shown-difference figcaption")
+
+
+def test_small_pictures_are_enlarged_as_squares(page):
+    page.click(tile("ddim-leading-8"))
+    page.wait(LOADED)
+    page.wait(COMPARED)
+    for selector in ("#shown-picture img", "#shown-reference img", "#shown-difference canvas"):
+        shown = page.find(selector)
+        assert shown.value_of_css_property("image-rendering") == "pixelated"
+        assert shown.size["width"] >= 200
+        assert shown.size["width"] % SIZE[0] == 0
+    assert not page.find("#dialog-zoom").is_displayed()
+
+
+def test_a_stochastic_sampler_is_shown_beside_its_own_limit(page):
+    page.click(tile("dpmpp_sde-karras-8"))
+    page.wait(COMPARED)
+    assert page.run(
+        "document.querySelector('#shown-reference img').src === DATA.references.dpmpp_sde.picture"
+    )
+
+
+def test_a_sampler_without_limit_has_no_reference_and_no_figures(page):
+    page.click(tile("lcm-lcm-4"))
+    page.wait(LOADED)
+    assert page.text("#dialog-reason") == NO_LIMIT
+    assert page.run("document.querySelectorAll('#dialog-pictures figure').length") == 1
+    assert not {"PSNR", "SSIM", "Latent RMSE"} & page.pairs("#dialog-numbers").keys()
+    assert page.text('#cells tr[data-key="lcm-lcm-4"]').endswith("no limit to compare with")
+
+
+def test_a_failed_cell_says_why(page):
+    assert f"failed: {REASON}" in page.text('#cells tr[data-key="unipc-karras-8"]')
+    page.click(tile("unipc-karras-8"))
+    assert page.text("#dialog-reason") == REASON
+    assert page.run("document.querySelectorAll('#dialog-pictures figure').length") == 0
+
+
+def test_the_keyboard_reaches_everything(page):
+    page.run("document.querySelector('button.tile').focus()")
+    page.press("ARROW_RIGHT", "ARROW_RIGHT", "ARROW_DOWN")
+    assert page.run("document.activeElement.dataset.key") == "heun-karras-8"
+    page.press("HOME")
+    assert page.run("document.activeElement.dataset.key") == "heun-karras-4"
+    page.press("END", "ENTER")
+    assert page.text("#dialog-title") == "heun + karras, 8 steps"
+    page.press("ARROW_LEFT")
+    assert page.text("#dialog-title") == "heun + karras, 4 steps"
+    page.press("ARROW_LEFT")  # there is none
+    assert page.text("#dialog-title") == "heun + karras, 4 steps"
+    page.press("ARROW_UP")
+    assert page.text("#dialog-title") == "ddim + leading, 4 steps"
+    page.press("ESCAPE")
+    assert not page.find("#dialog").is_displayed()
+    assert page.run("document.activeElement.dataset.key") == "ddim-leading-4"
+
+
+def test_the_sheet_is_one_stop_of_the_tab_key(page):
+    assert page.run("document.querySelectorAll('button.tile[tabindex=\"0\"]').length") == 1
+    page.run("document.querySelector('button.tile').focus()")
+    page.press("ARROW_RIGHT")
+    stops = page.run(
+        "[...document.querySelectorAll('button.tile[tabindex=\"0\"]')].map((t) => t.dataset.key)"
+    )
+    assert stops == ["ddim-leading-8"]
+
+
+def test_dialog_buttons_move_and_close(page):
+    page.click(tile("heun-karras-8"))
+    assert not page.find('[data-move="ArrowRight"]').is_enabled()
+    page.click('[data-move="ArrowLeft"]')
+    assert page.text("#dialog-title") == "heun + karras, 4 steps"
+    page.click("#dialog-close")
+    assert not page.find("#dialog").is_displayed()
+
+
+def test_a_click_on_a_heading_sorts(page):
+    assert first_column(page)[0].startswith("ddim + leading")
+    page.click('[data-column="psnr"]')
+    keys = page.run(
+        "[...document.querySelectorAll('#cells tbody tr')].map((row) => row.dataset.key)"
+    )
+    assert keys[:3] == ["ddim-leading-16", "heun-karras-8", "ddim-leading-8"]
+    assert set(keys[-2:]) == {"lcm-lcm-4", "unipc-karras-8"}  # without a figure
+    assert page.find('th[aria-sort="descending"]').text.startswith("PSNR")
+    page.click('[data-column="psnr"]')
+    keys = page.run(
+        "[...document.querySelectorAll('#cells tbody tr')].map((row) => row.dataset.key)"
+    )
+    assert keys[0] == "heun-karras-4"
+    assert set(keys[-2:]) == {"lcm-lcm-4", "unipc-karras-8"}
+    page.click('[data-column="label"]')
+    names = first_column(page)
+    assert names == sorted(names)
+
+
+def test_plots_show_all_that_was_measured(page):
+    for plot in ("#plot-nfe", "#plot-seconds"):
+        keys = page.run(
+            f"[...document.querySelectorAll('{plot} .point')].map((p) => p.dataset.cell)"
+        )
+        measured = {cell.key for cell in RESULTS.cells if cell.status == "ok"}
+        assert set(keys) == measured
+        marked = page.run(
+            f"[...document.querySelectorAll('{plot} .on-front')].map((p) => p.dataset.cell)"
+        )
+        assert set(marked) == set(RESULTS.front)
+        best = page.run(
+            f"[...document.querySelectorAll('{plot} .best')].map((p) => p.dataset.cell)"
+        )
+        assert best == ["ddim-leading-8"]
+        assert (
+            page.run(f"document.querySelector('{plot} .floor text').textContent")
+            == "floor of the reference"
+        )
+    assert page.run("document.querySelector('#plot-seconds .front') !== null")
+
+
+def test_better_cells_are_drawn_higher_whatever_the_metric(page):
+    higher = {"psnr": True, "ssim": True, "latent_rmse": False}  # of 16 steps against 4
+    for metric, up in higher.items():
+        page.click(f'[data-metric="{metric}"]')
+        few, many = (
+            page.run(
+                f"Number(document.querySelector('#plot-nfe [data-cell=\"ddim-leading-{steps}\"] .dot').getAttribute('cy'))"
+            )
+            for steps in (4, 16)
+        )
+        assert (many < few) is up
+        assert page.find('#metrics [aria-pressed="true"]').get_attribute("data-metric") == metric
+
+
+def test_a_point_tells_its_figures_and_opens_its_cell(page):
+    from selenium.webdriver import ActionChains
+
+    point = page.find('#plot-nfe [data-cell="heun-karras-4"] .hit')
+    page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", point)
+    ActionChains(page.driver).move_to_element(point).perform()
+    assert "heun + karras, 4 steps" in page.text("#tip")
+    assert "7 evaluations" in page.text("#tip")
+    assert page.run("document.querySelectorAll('#legend .dimmed').length") == 4
+    ActionChains(page.driver).click().perform()
+    assert page.text("#dialog-title") == "heun + karras, 4 steps"
+    assert not page.find("#tip").is_displayed()
+
+
+def test_it_fits_a_narrow_screen(page):
+    try:
+        metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+        page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        page.wait("innerWidth === 390")
+        assert page.wait("document.documentElement.scrollWidth") <= 390
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_page_may_fetch_nothing(browser, report):
+    browser.open(report)
+    browser.driver.get_log("browser")
+    failed = browser.driver.execute_async_script(
+        "const done = arguments[0];"
+        "fetch('http://127.0.0.1:9/').then(() => done(false), () => done(true));"
+    )
+    assert failed
+    assert any(
+        "Content Security Policy" in entry["message"] for entry in browser.driver.get_log("browser")
+    )
+
+
+def test_large_pictures_can_be_seen_pixel_for_pixel(browser, tmp_path):
+    (tmp_path / "cells").mkdir()
+    for name in ("ddim-leading-4", "reference"):
+        Image.effect_noise((512, 512), 90).save(tmp_path / "cells" / f"{name}.png")
+    browser.open(write_report(RESULTS, tmp_path))
+    browser.click(tile("ddim-leading-4"))
+    browser.wait(COMPARED)
+    browser.wait("!document.querySelector('#dialog-zoom').hidden")
+    assert browser.find("#shown-picture img").size["width"] < 512
+    assert browser.find("#shown-picture img").value_of_css_property("image-rendering") == "auto"
+    browser.click("#dialog-zoom")
+    for selector in ("#shown-picture img", "#shown-reference img", "#shown-difference canvas"):
+        assert browser.find(selector).size["width"] == 512
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        empty_results(),
+        replace(RESULTS, cells=RESULTS.cells[-2:], front=(), recommendation=None),
+        replace(RESULTS, cells=RESULTS.cells[:1], settings={}),
+    ],
+    ids=["nothing", "no distances", "one cell"],
+)
+def test_little_to_show_is_no_error(browser, tmp_path, results):
+    browser.driver.get_log("browser")
+    browser.open(write_report(results, tmp_path))
+    assert browser.find("#answer").is_displayed() is (results.recommendation is not None)
+    rows = browser.run("document.querySelectorAll('#cells tbody tr').length")
+    assert rows == len(results.cells)
+    assert browser.driver.get_log("browser") == []

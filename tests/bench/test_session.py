@@ -1,0 +1,153 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from sweep_examples import Quiet
+
+from diffgen.bench.request import SweepRequest
+from diffgen.bench.session import Session
+from diffgen.bench.storage import read_results
+from diffgen.diffusion.sampling import SamplingSettings
+from diffgen.engine.engine import Engine
+from diffgen.engine.request import GenerateRequest
+from diffgen.errors import UsageError
+
+PROMPTS = ("red barn at sunset", "a cat in the snow")
+REQUEST = {
+    "prompts": PROMPTS,
+    "seeds": (5,),
+    "samplers": "ddim,dpmpp_sde,lcm",
+    "schedules": "default",
+    "steps": "2",
+    "guidance": 3.0,
+    "reference": 4,
+    "repeats": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("sessions") / "report"
+
+
+@pytest.fixture(scope="module")
+def results(folder):
+    session = Session(SweepRequest(**REQUEST))
+    session.open(folder)
+    announced = []
+    session.measure(Quiet(), announced.append)
+    assert announced[0] > 0
+    return session.results()
+
+
+def pixels(image):
+    return np.asarray(image.convert("RGB"), dtype=int)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpmpp_sde", "lcm"])
+def test_a_cell_s_picture_is_what_generate_makes(folder, results, sampler):
+    cell = next(cell for cell in results.cells if cell.sampler == sampler)
+    request = GenerateRequest(
+        prompts=PROMPTS[:1], seed=5, sampler=sampler, steps=2, guidance_scale=3.0
+    )
+    (made,) = Engine.load().generate(request)
+    with Image.open(folder / cell.picture) as image:
+        assert np.array_equal(pixels(image), pixels(made.image))
+    assert made.record["schedule"] == cell.schedule
+
+
+def test_results_say_what_was_measured(folder, results):
+    assert read_results(folder) == results
+    assert results.model == "storybook"
+    assert results.settings["prompts"] == list(PROMPTS)
+    assert results.settings["guidance"] == 3.0
+    assert (results.settings["width"], results.settings["baseline"]) == (64, "ddim-trailing-2")
+    assert results.machine.device.startswith("cpu (")
+    assert results.machine.threads >= 1
+    assert set(results.machine.versions) == {"python", "torch", "diffgen"}
+    assert results.text_seconds > 0
+    assert set(results.references) == {"", "dpmpp_sde"}
+    assert {cell.key: cell.status for cell in results.cells} == {
+        "ddim-trailing-2": "ok",
+        "dpmpp_sde-trailing-2": "ok",
+        "lcm-lcm-2": "no_limit",
+    }
+    for cell in results.cells:
+        assert cell.settings["guidance"] == 3.0
+        assert len(cell.seconds.repeats) == len(PROMPTS)
+    assert results.recommendation is not None
+    assert set(results.front) <= {"ddim-trailing-2", "dpmpp_sde-trailing-2"}
+
+
+def test_a_finished_sweep_is_read_without_loading_the_model(folder, results, monkeypatch):
+    monkeypatch.setattr(Engine, "load", None)
+    session = Session(SweepRequest(**REQUEST))
+    session.open(folder)
+    announced = []
+    session.measure(Quiet(), announced.append)
+    again = session.results()
+    assert announced == [0]
+    assert replace(again, created=results.created) == results
+
+
+def test_a_request_comes_back_from_its_settings(results):
+    assert SweepRequest.from_settings(results.settings) == SweepRequest(
+        **REQUEST, width=64, height=64
+    )
+
+
+def test_a_film_has_one_frame_a_step(folder, results):
+    session = Session(SweepRequest(**REQUEST))
+    plan = session.plan_run(SamplingSettings(sampler="ddim", steps=2))
+    film = session.film(plan)
+    assert film.name == "trajectory-ddim-trailing-2"
+    assert list(film.sigmas) == list(plan.sigmas[:-1])
+    assert len(film.frames) == 2
+    # At its last step a run ends on its denoised estimate.
+    with Image.open(folder / "cells" / "ddim-trailing-2.png") as image:
+        assert np.array_equal(pixels(film.frames[-1]), pixels(image))
+
+
+def test_weights_written_anew_are_other_conditions(folder, results, monkeypatch):
+    monkeypatch.setattr("diffgen.bench.session._fingerprint", lambda model: "other")
+    with pytest.raises(UsageError, match="other settings \\(weights was"):
+        Session(SweepRequest(**REQUEST)).open(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompts": ()}, "no prompts"),
+        ({"reference": 3}, "--reference must be at least 4"),
+        ({"reference": 10, "steps": "5-20:5"}, "more steps than the 20"),
+        ({"repeats": 0}, "--repeats must be at least 1"),
+        ({"seeds": ()}, "--seeds"),
+        ({"seeds": (2**63,)}, "--seeds"),
+        ({"target_psnr": 0.0}, "--target-psnr must be a number above 0"),
+        ({"budget_seconds": float("nan")}, "--budget-seconds must be a number above 0"),
+        ({"steps": "0"}, "--steps must be 1 or more"),
+        ({"nfe": ""}, "--nfe is an empty list"),
+    ],
+)
+def test_requests_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(UsageError, match=message):
+        SweepRequest(**REQUEST | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "nonsuch"}, "no model named"),
+        ({"width": 63}, "width 63"),
+        ({"steps": "1001", "reference": 2000}, "1001 steps"),
+    ],
+)
+def test_requests_that_do_not_fit_the_model_are_refused(changes, message):
+    with pytest.raises(UsageError, match=message):
+        Session(SweepRequest(**REQUEST | changes))
+
+
+def test_settings_that_make_no_request_are_refused():
+    with pytest.raises(UsageError, match="cannot be read"):
+        SweepRequest.from_settings({"prompts": 7})

@@ -1,0 +1,149 @@
+import csv
+import json
+import os
+from dataclasses import replace
+
+import pytest
+from sweep_examples import REFERENCE, cell, results
+
+from diffgen.bench.results import Recommendation
+from diffgen.bench.runs import Run
+from diffgen.bench.storage import Journal, read_results, write_results
+from diffgen.errors import OutputError, UsageError
+
+CONDITIONS = {"model": "storybook", "seeds": (0, 1), "guidance": 4.0}
+RUN = Run(cell="ddim-karras-10", round=0, nfe=10, seconds=0.5, psnr=30.0)
+FULL = results(
+    [cell(ssim=0.9, settings={"eta": 0.0, "guidance": 4.0}), cell("lcm", psnr=None, seconds=None)],
+    front=("ddim-karras-10",),
+    knees={"ddim-karras": 10},
+    recommendation=Recommendation(cell="ddim-karras-10", sentence="take it"),
+)
+
+
+def test_results_come_back_as_they_were(tmp_path):
+    write_results(FULL, tmp_path)
+    assert read_results(tmp_path / "results.json") == FULL
+    assert read_results(tmp_path) == FULL
+
+
+def test_results_without_a_recommendation_come_back(tmp_path):
+    bare = replace(FULL, recommendation=None, cells=(), front=())
+    write_results(bare, tmp_path)
+    assert read_results(tmp_path) == bare
+
+
+def test_the_csv_has_every_cell_with_its_settings(tmp_path):
+    write_results(FULL, tmp_path)
+    with (tmp_path / "results.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert (first["sampler"], first["steps"], first["psnr"]) == ("ddim", "10", "30.0")
+    assert (first["seconds_median"], first["set_eta"], first["threads"]) == ("1.0", "0.0", "1")
+    assert (second["sampler"], second["psnr"], second["set_eta"]) == ("lcm", "", "")
+
+
+def test_nothing_half_written_is_left(tmp_path):
+    write_results(FULL, tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["results.csv", "results.json"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert (tmp_path / "results.json").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not the JSON of a sweep"),
+        ("[]", 'schema "None"'),
+        ('{"schema": "diffgen.sample-steps/9"}', 'schema "diffgen.sample-steps/9"; this diffgen'),
+        ('{"schema": "diffgen.sample-steps/1"}', "is damaged"),
+    ],
+)
+def test_unusable_results_are_refused(tmp_path, text, message):
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_results(tmp_path)
+
+
+def test_missing_results_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="No such file"):
+        read_results(tmp_path / "none.json")
+
+
+def test_a_cell_with_an_unknown_field_is_damage(tmp_path):
+    write_results(FULL, tmp_path)
+    data = json.loads((tmp_path / "results.json").read_text())
+    data["cells"][0]["colour"] = 1
+    (tmp_path / "results.json").write_text(json.dumps(data))
+    with pytest.raises(UsageError, match="is damaged"):
+        read_results(tmp_path)
+
+
+def test_a_journal_keeps_runs_and_references(tmp_path):
+    journal = Journal.open(tmp_path / "new", CONDITIONS)
+    journal.add_run(RUN)
+    journal.add_reference("", REFERENCE)
+    journal.add_text_seconds(0.25)
+    again = Journal.open(tmp_path / "new", CONDITIONS)
+    assert again.runs == {("ddim-karras-10", 0): RUN}
+    assert again.references == {"": REFERENCE}
+    assert again.text_seconds == 0.25
+    assert again.runs_of("ddim-karras-10") == [RUN]
+    assert again.runs_of("ddim-karras-20") == []
+
+
+def test_a_failed_run_is_tried_again(tmp_path):
+    journal = Journal.open(tmp_path, CONDITIONS)
+    journal.add_run(replace(RUN, reason="out of memory"))
+    assert journal.runs_of(RUN.cell)
+    assert Journal.open(tmp_path, CONDITIONS).runs == {}
+
+
+def test_a_line_cut_off_by_a_crash_is_dropped(tmp_path):
+    journal = Journal.open(tmp_path, CONDITIONS)
+    journal.add_run(RUN)
+    text = journal.path.read_text()
+    journal.path.write_text(text + text.splitlines()[-1][:30])
+    again = Journal.open(tmp_path, CONDITIONS)
+    assert list(again.runs) == [("ddim-karras-10", 0)]
+    again.add_run(replace(RUN, round=1))
+    assert len(Journal.open(tmp_path, CONDITIONS).runs) == 2
+
+
+def test_other_conditions_are_refused_unless_fresh(tmp_path):
+    journal = Journal.open(tmp_path, CONDITIONS)
+    journal.add_run(RUN)
+    (tmp_path / "cells" / "old.png").write_text("x")
+    (tmp_path / "mine.txt").write_text("x")
+    other = CONDITIONS | {"guidance": 7.0}
+    with pytest.raises(UsageError, match=r"guidance was 4.0, now 7.0\); --fresh starts over"):
+        Journal.open(tmp_path, other)
+    assert Journal.open(tmp_path, other, fresh=True).runs == {}
+    assert not (tmp_path / "cells" / "old.png").exists()
+    assert (tmp_path / "mine.txt").exists()
+
+
+@pytest.mark.parametrize("header", ["", "nonsense\n", '{"schema": "diffgen.sample-steps/0"}\n'])
+def test_a_journal_of_another_version_is_refused_unless_fresh(tmp_path, header):
+    (tmp_path / "journal.jsonl").write_text(header)
+    with pytest.raises(UsageError, match="another version; --fresh starts over"):
+        Journal.open(tmp_path, CONDITIONS)
+    assert Journal.open(tmp_path, CONDITIONS, fresh=True).runs == {}
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_other_people_s_files_are_left_alone(tmp_path, fresh):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UsageError, match="holds other files"):
+        Journal.open(tmp_path, CONDITIONS, fresh=fresh)
+    with pytest.raises(UsageError, match="is a file"):
+        Journal.open(tmp_path / "thesis.tex", CONDITIONS, fresh=fresh)
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="cannot write into"):
+        Journal.open(tmp_path / "file" / "report", CONDITIONS)
+    with pytest.raises(OutputError, match="cannot write into"):
+        write_results(FULL, tmp_path / "file")

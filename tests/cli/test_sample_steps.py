@@ -1,0 +1,184 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from diffgen.bench.storage import read_results
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(ROOT),
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+SMALL = ["--samplers", "ddim,dpmpp_2m", "--schedules", "default", "--steps", "1,2"]
+QUICK = [*SMALL, "--seeds", "0", "--reference", "4", "--repeats", "1", "-g", "1"]
+
+
+def diffgen(*arguments, cwd):
+    command = [sys.executable, "-m", "diffgen", "sample-steps", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=ENVIRONMENT)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    return tmp_path_factory.mktemp("cli")
+
+
+@pytest.fixture(scope="module")
+def done(workplace):
+    """One small sweep, with everything it may be asked for."""
+    return diffgen("red barn at sunset", *QUICK, "--trajectory", "euler:2", cwd=workplace)
+
+
+def test_a_sweep_ends_with_a_table_and_one_sentence(done, workplace):
+    assert done.returncode == 0, done.stderr
+    *table, sentence, report = done.stdout.rstrip().splitlines()
+    assert "dpmpp_2m" in "".join(table)
+    assert re.search(r"steps?: PSNR \d", sentence)
+    assert Path(report) == Path("report/report.html")
+    assert sentence == read_results(workplace / "report").recommendation.sentence
+
+
+def test_the_folder_holds_the_whole_report(done, workplace):
+    names = {path.name for path in (workplace / "report").iterdir()}
+    assert {"report.html", "plots.png", "plots.svg", "sheet.png"} <= names
+    assert {"results.json", "results.csv", "journal.jsonl", "cells"} <= names
+    assert {f"trajectory-euler-trailing-2-{kind}" for kind in ("strip.png", "animated.gif")} < names
+    assert "report/trajectory-euler-trailing-2-strip.png" in done.stderr
+    cells = {path.stem for path in (workplace / "report" / "cells").iterdir()}
+    assert cells == {
+        "reference",
+        *(f"{sampler}-trailing-{n}" for sampler in ("ddim", "dpmpp_2m") for n in (1, 2)),
+    }
+
+
+def test_progress_goes_to_stderr_as_plain_lines(done):
+    assert "network evaluations to come" in done.stderr
+    assert "\x1b" not in done.stderr + done.stdout
+
+
+def test_the_same_command_has_nothing_left_to_do(done, workplace):
+    before = read_results(workplace / "report").cells
+    again = diffgen("red barn at sunset", *QUICK, "--json", cwd=workplace)
+    assert "0 network evaluations to come" in again.stderr
+    assert read_results(workplace / "report").cells == before
+    assert json.loads(again.stdout) == json.loads(
+        (workplace / "report" / "results.json").read_text()
+    )
+
+
+def test_other_settings_are_refused_until_fresh(done, workplace):
+    other = diffgen("a cat", *QUICK, cwd=workplace)
+    assert other.returncode == 2
+    assert "prompts was ['red barn at sunset'], now ['a cat']" in other.stderr
+    assert "--fresh starts over" in other.stderr
+
+
+def test_comparing_repeats_the_old_sweep(done, workplace):
+    made = diffgen(
+        *("--compare", "report/results.json", "-o", "new", "--max-slower", "100000%"),
+        cwd=workplace,
+    )
+    assert made.returncode == 0, made.stderr
+    assert "none of 4 cells got slower or worse" in made.stdout
+    assert read_results(workplace / "new").settings["prompts"] == ["red barn at sunset"]
+
+
+def test_comparing_fails_where_it_got_slower(done, workplace):
+    data = json.loads((workplace / "report" / "results.json").read_text())
+    for cell in data["cells"]:
+        cell["seconds"]["median"] /= 1000
+    (workplace / "faster.json").write_text(json.dumps(data))
+    made = diffgen("--compare", "faster.json", "-o", "gate", "--steps", "2", cwd=workplace)
+    assert made.returncode == 1, made.stderr
+    assert made.stdout.count("<- slower") == 2
+    assert "not measured this time: ddim-trailing-1, dpmpp_2m-trailing-1" in made.stdout
+    assert made.stdout.endswith("2 of 2 cells got slower or worse\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no prompt given"),
+        (["a", "--samplers", "dimm,foo"], 'unknown samplers: "dimm" (did you mean "ddim"?), "foo"'),
+        (["a", "--schedules", "kerras"], 'unknown schedules: "kerras" (did you mean "karras"?)'),
+        (["a", "--samplers", ","], "--samplers is an empty list"),
+        (["a", "--steps", "0,5"], "--steps must be 1 or more, got 0"),
+        (["a", "--steps", "5", "--nfe", "5"], "give one of --steps and --nfe"),
+        (["a", "--seeds", "x"], '--seeds: "x" is no number'),
+        (["a", "--seeds", ""], "--seeds is an empty list"),
+        (["a", "--repeats", "0"], "--repeats must be at least 1"),
+        (["a", "--max-slower", "fast"], "--max-slower takes a number"),
+        (["a", "--compare", "none.json"], "cannot read none.json"),
+        (["--compare", "old.json"], 'old.json has schema "diffgen.sample-steps/0"'),
+        (["a", "--trajectory", "elder"], 'unknown sampler "elder"'),
+        (["a", "--trajectory", "euler:x"], '"x" is no number of steps'),
+        (["a", "-m", "nonsuch"], "no model named"),
+        (["a", "-o", "thesis"], "thesis holds other files"),
+        (["a", "-o", "thesis/a.tex"], "thesis/a.tex is a file"),
+        (["a", "-o", "/dev/null/x"], "cannot write into /dev/null/x"),
+        (["a", "--clip", "./nowhere"], "--clip ./nowhere is no CLIP model"),
+    ],
+)
+def test_bad_requests_are_one_line_and_exit_2(tmp_path, arguments, message):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "a.tex").write_text("x")
+    (tmp_path / "old.json").write_text('{"schema": "diffgen.sample-steps/0"}')
+    made = diffgen(*arguments, cwd=tmp_path)
+    assert made.returncode == 2, made.stderr
+    assert message in made.stderr
+    assert len(made.stderr.strip().splitlines()) == 1
+    assert made.stdout == ""
+
+
+def test_results_are_not_compared_with_themselves(done, workplace):
+    made = diffgen("--compare", "report/results.json", cwd=workplace)
+    assert made.returncode == 2
+    assert "is in report, which is to be written" in made.stderr
+
+
+def test_usage_errors_and_help_need_no_torch():
+    probe = (
+        "import sys, diffgen.cli\n"
+        "sys.argv = ['diffgen', 'sample-steps', 'a', '--samplers', 'foo']\n"
+        "code = diffgen.cli._run()\n"
+        "print(code, *(name for name in ('torch', 'matplotlib', 'numpy') if name in sys.modules))"
+    )
+    made = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert made.stdout.split() == ["2"]
+
+
+def test_ctrl_c_leaves_a_report_of_what_is_done(tmp_path):
+    command = [sys.executable, "-m", "diffgen", "sample-steps", "a barn", *QUICK]
+    command += ["--steps", "1,2,3,4", "--seeds", "0-40"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        wait_for_runs(process, tmp_path / "report" / "journal.jsonl", 9)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert b"interrupted" in err
+    assert b"PSNR" in out
+    assert (tmp_path / "report" / "report.html").exists()
+    assert len(read_results(tmp_path / "report").cells) == 8
+
+
+def wait_for_runs(process, journal, count):
+    deadline = time.monotonic() + 300
+    while not journal.exists() or journal.read_text().count('"run"') < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
