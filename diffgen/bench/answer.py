@@ -44,14 +44,17 @@ class Point(NamedTuple):
 
 
 def pareto_front(cells: Sequence[Cell], references: References) -> list[str]:
-    """Keys of the cells that no other beats in both PSNR and time, fastest first."""
-    front: list[str] = []
-    best = float("-inf")
-    for point in sorted(_points(cells, references), key=lambda p: (p.seconds, -p.psnr)):
-        if point.psnr > best:
-            best = point.psnr
-            front.append(point.cell.key)
-    return front
+    """Keys of the cells that no other beats, fastest first.
+
+    One beats another by a closer picture in the same time or less, or the same picture in less.
+    """
+    points = sorted(_points(cells, references), key=lambda p: p.seconds)
+    return [p.cell.key for p in points if not any(_beats(other, p) for other in points)]
+
+
+def _beats(a: Point, b: Point) -> bool:
+    closer = a.psnr > b.psnr and a.seconds <= b.seconds * SAME_TIME
+    return closer or (a.psnr == b.psnr and a.seconds < b.seconds)
 
 
 def find_knees(cells: Sequence[Cell]) -> dict[str, int]:

@@ -206,7 +206,7 @@ def _set_scales(axis: Axes, costs: Sequence[float]) -> None:
 
 
 def _is_measured(cell: Cell) -> bool:
-    return cell.status == "ok" and cell.psnr is not None and cell.seconds is not None
+    return cell.psnr is not None and cell.seconds is not None
 
 
 def _cost(cell: Cell, cost: Cost) -> float:

@@ -15,8 +15,8 @@ Brownian path per seed it converges to a limit of its own, which is its referenc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -53,18 +53,19 @@ class Converged:
 
 @dataclass(frozen=True, slots=True)
 class Solver:
-    """One way to the limit: a sampler with its settings, on the reference's noise levels."""
+    """One way to the limit: a sampler with its settings and spacing."""
 
     sampler: SamplerName
-    options: dict[str, float]
     label: str
+    schedule: ScheduleName = SCHEDULE
+    options: Mapping[str, float] = field(default_factory=dict)
     share: float = 1.0  # of the reference's steps
 
     def plan(self, subject: Subject, steps: int) -> SamplingPlan:
         """`steps` noise levels from the model's highest to its lowest, begun as said above."""
         settings = SamplingSettings(
             sampler=self.sampler,
-            schedule=SCHEDULE,
+            schedule=self.schedule,
             steps=max(2, round(steps * self.share)),
             options=self.options,
         )
@@ -73,16 +74,16 @@ class Solver:
 
 
 # DPM-Solver++ of third order (arXiv:2211.01095) is the SDE solver without its noise. It is checked
-# by a solver of another family, at the same number of network evaluations.
-SOLVER = Solver("dpmpp_3m_sde", {"eta": 0.0}, "dpmpp_3m")
-CHECK = Solver("heun", {}, "heun", 0.25)
+# by a predictor-corrector method on other noise levels, so that neither can hide its error.
+SOLVER = Solver("dpmpp_3m_sde", "dpmpp_3m", options={"eta": 0.0})
+CHECK = Solver("unipc", "unipc", schedule="karras")
 
 
 def solvers(sampler: SamplerName | None) -> tuple[Solver, Solver]:
     """The solver and its check; None is the ODE that all deterministic samplers share."""
     if sampler is None:
         return SOLVER, CHECK
-    return Solver(sampler, {}, sampler), Solver(sampler, {}, sampler, 0.5)
+    return Solver(sampler, sampler), Solver(sampler, sampler, share=0.5)
 
 
 def converge(
@@ -108,7 +109,7 @@ def converge(
         schedule=SCHEDULE,
         steps=_steps(plan),
         nfe=plan.nfe or 0,
-        checked_with=f"{check.label} + {SCHEDULE}, {_steps(second)} steps",
+        checked_with=f"{check.label} + {check.schedule}, {_steps(second)} steps",
         floor_latent_rmse=math.sqrt(
             sum(latent_rmse(a, b) ** 2 for a, b in zip(latents, other, strict=True)) / total
         ),

@@ -13,8 +13,8 @@ from diffgen.engine.request import MAX_SEED, GeneratePlan, GenerateRequest, Pict
 from diffgen.errors import UsageError
 
 DEFAULT_SAMPLERS = "ddim,dpmpp_2m,unipc"
-DEFAULT_SCHEDULES = "default,karras"
-DEFAULT_STEPS = "5,8,12,20,30"
+DEFAULT_SCHEDULES = "default,karras,beta"
+DEFAULT_STEPS = "5,8,12,20"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ class SweepRequest:
     guidance: float | None = None
     width: int | None = None
     height: int | None = None
-    reference: int = 200
+    reference: int = 100
     repeats: int = 3
     clip: str | None = None
     target_psnr: float | None = None

@@ -129,8 +129,8 @@ class _Sheet:
 
 def _caption(cell: Cell) -> str:
     """PSNR and time: `31.2 dB, 0.41 s`."""
-    quality = f"{cell.psnr.mean:.1f} dB" if cell.psnr and cell.status == "ok" else ""
-    if cell.status == "no_limit":
-        quality = "no limit"
+    quality = "no limit" if cell.status == "no_limit" else ""
+    if cell.psnr:
+        quality = f"{cell.psnr.mean:.1f} dB"
     time = views.seconds_text(cell.seconds.median) if cell.seconds else ""
     return ", ".join(filter(None, (quality, time)))

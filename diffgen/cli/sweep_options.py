@@ -60,7 +60,7 @@ Height = Annotated[
 ]
 ReferenceSteps = Annotated[
     int | None,
-    typer.Option("--reference", help="Steps of the converged solution [default: 200]."),
+    typer.Option("--reference", help="Steps of the converged solution [default: 100]."),
 ]
 Repeats = Annotated[
     int | None,

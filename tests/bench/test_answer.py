@@ -28,9 +28,16 @@ def test_the_front_holds_what_nothing_beats():
     assert pareto_front(CELLS, REFERENCES) == [FAST.key, GOOD.key, SLOW.key]
 
 
-def test_of_equal_times_the_closer_is_on_the_front():
-    same = cell("heun", 4, psnr=29.0, seconds=0.4)
-    assert pareto_front([FAST, same], REFERENCES) == [same.key]
+@pytest.mark.parametrize(("seconds", "beaten"), [(0.4, True), (0.41, True), (0.43, False)])
+def test_of_times_that_hardly_differ_the_closer_is_on_the_front(seconds, beaten):
+    other = cell("heun", 4, psnr=29.0, seconds=seconds)
+    assert pareto_front([FAST, other], REFERENCES) == [FAST.key] * (not beaten) + [other.key]
+
+
+def test_of_equal_pictures_the_faster_is_on_the_front():
+    other = cell("heun", 4, psnr=28.0, seconds=0.399)
+    assert pareto_front([FAST, other], REFERENCES) == [other.key]
+    assert pareto_front([FAST, replace(FAST, steps=9)], REFERENCES) == [FAST.key, "unipc-karras-9"]
 
 
 def test_cells_without_a_distance_are_no_candidates():

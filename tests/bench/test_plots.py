@@ -37,9 +37,9 @@ def test_cells_without_a_distance_are_not_drawn(tmp_path):
 
 def test_a_model_may_be_called_anything(tmp_path):
     write_plots(
-        replace(RESULTS, model="$broken {} \N{SNOWMAN}\N{CJK UNIFIED IDEOGRAPH-4E00}"), tmp_path
+        replace(RESULTS, model="$broken^ {$ \N{SNOWMAN}\N{CJK UNIFIED IDEOGRAPH-4E00}"), tmp_path
     )
-    assert any("$broken {}" in text for text in svg_texts(tmp_path))
+    assert any("$broken^ {$" in text for text in svg_texts(tmp_path))
 
 
 def test_one_cell_is_enough(tmp_path):
