@@ -157,14 +157,16 @@ def _plan_sampling(
     request: GenerateRequest, config: ModelConfig, entry: ModelEntry | None
 ) -> SamplingPlan:
     schedule = config.schedule
-    if entry:
-        sampler, spacing = entry.sampler or schedule.sampler, entry.schedule or schedule.spacing
+    # A recommendation is one whole: with another sampler its schedule and steps mean nothing.
+    recommended = entry if request.sampler is None else None
+    if recommended:
+        sampler = recommended.sampler or schedule.sampler
+        spacing = recommended.schedule or schedule.spacing
         schedule = replace(schedule, sampler=sampler, spacing=spacing)
     spec = SAMPLERS[request.sampler or schedule.sampler]
-    recommended = entry.steps if entry and not spec.distilled else None
     settings = SamplingSettings(
         sampler=spec.name,
-        steps=request.steps or recommended,
+        steps=request.steps or (recommended.steps if recommended else None),
         schedule=request.schedule,
         sigmas=None if request.sigmas is None else tuple(request.sigmas),
         timesteps=None if request.timesteps is None else tuple(request.timesteps),

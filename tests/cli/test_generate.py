@@ -65,11 +65,13 @@ def test_a_picture(run: Run) -> None:
     result = run("Red barn, at sunset", *QUICK)
     assert result.code == 0
     assert result.out == "red-barn-at-sunset-7.png\n"
-    assert result.err.startswith('"Red barn, at sunset" seed 7, 1 step of ddim, ')
+    assert result.err.startswith('"Red barn, at sunset" seed 7, 1 step of dpmpp_2m, ')
     assert result.err.count("\n") == 1
     with Image.open("red-barn-at-sunset-7.png") as image:
         assert image.size == (64, 64)
-        assert image.text["parameters"].startswith("Red barn, at sunset\nSteps: 1, Sampler: DDIM")
+        assert image.text["parameters"].startswith(
+            "Red barn, at sunset\nSteps: 1, Sampler: DPM++ 2M"
+        )
 
 
 def test_quiet_says_nothing_but_results(run: Run) -> None:
@@ -80,11 +82,13 @@ def test_verbose_says_more_on_stderr(run: Run) -> None:
     result = run("x", *QUICK, "-v")
     assert result.out == "x-7.png\n"
     assert "storybook from" in result.err
-    assert "1 of 64 x 64, ddim on trailing, 1 steps" in result.err
+    assert "1 of 64 x 64, dpmpp_2m on beta, 1 steps" in result.err
 
 
 def test_json_is_one_object_a_picture(run: Run) -> None:
-    result = run("a", "b", *QUICK, "-c", "2", "--json", "-q", "-n", "blue", "--eta", "0.5")
+    result = run(
+        "a", "b", *QUICK, "-c", "2", "--json", "-q", "-n", "blue", "-s", "ddim", "--eta", "0.5"
+    )
     records = [json.loads(line) for line in result.out.splitlines()]
     assert [(r["prompt"], r["seed"]) for r in records] == [("a", 7), ("a", 8), ("b", 7), ("b", 8)]
     for record in records:

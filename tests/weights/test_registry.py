@@ -28,8 +28,8 @@ def test_every_model_that_ships_can_be_opened() -> None:
 def test_recommendations_of_the_storybook() -> None:
     entry = resolve("storybook").entry
     assert entry is not None
-    assert (entry.sampler, entry.schedule) == ("ddim", "trailing")
-    assert (entry.steps, entry.guidance_scale) == (20, 4.0)
+    assert (entry.sampler, entry.schedule) == ("dpmpp_2m", "beta")
+    assert (entry.steps, entry.guidance_scale) == (10, 4.0)
 
 
 def test_what_is_not_said_is_none(tmp_path: Path) -> None:

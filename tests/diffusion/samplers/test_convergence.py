@@ -148,11 +148,12 @@ def test_dpm_adaptive_meets_its_tolerance() -> None:
         previous = error
 
 
-def test_dpm_adaptive_stops_at_its_last_level() -> None:
+@pytest.mark.parametrize("sigmas", [[TOP, 3.0, BOTTOM, 0.0], [1.0, 0.95, 0.0]])
+def test_dpm_adaptive_goes_down_to_its_last_level(sigmas: list[float]) -> None:
     reports: list[StepInfo] = []
-    sigmas = [TOP, 3.0, BOTTOM, 0.0]
-    sample_dpm_adaptive(mixture(), points(TOP), sigmas, noise=silent, on_step=reports.append)
-    assert reports[-2].sigma == pytest.approx(BOTTOM, rel=2e-5)
+    x = points(sigmas[0])
+    sample_dpm_adaptive(mixture(), x, sigmas, noise=silent, on_step=reports.append)
+    assert reports[-2].sigma == pytest.approx(sigmas[-2], rel=2e-5)
     assert reports[-1].sigma == 0.0
 
 
@@ -340,6 +341,28 @@ def test_er_sde_is_exact_for_x0_linear_in_sigma(order: int) -> None:
             lambda s, end=end: phi(end) / phi(s) * er_rate(s) / s * clean(s), end, start
         )
         assert after == pytest.approx(phi(end) / phi(start) * before + forced, abs=1e-5)
+
+
+def test_er_sde_has_the_second_derivative_of_the_paper() -> None:
+    """For x0 = c sigma^2 the integral is exact but for the first derivative, which the paper takes
+    from the middle of the step before: 2 c sigma is off by c (sigma_before - sigma).
+    """
+    sigmas = log_uniform(6, 3.0, 0.1)
+
+    def phi(sigma: float) -> float:
+        return sigma * (math.exp(sigma**0.3) + 10.0)
+
+    def forced(function: Callable[[float], float], start: float, end: float) -> float:
+        return integral(lambda s: phi(end) / phi(s) * er_rate(s) / s * function(s), end, start)
+
+    c = 0.3
+    moves = increments(sample_er_sde, lambda x, s: torch.full_like(x, c * s * s), sigmas)
+    for i in range(2, 6):
+        past, start, end = sigmas[i - 1 : i + 2]
+        before, after = moves[i]
+        offset = c * (past - start) * forced(lambda s, start=start: s - start, start, end)
+        expected = phi(end) / phi(start) * before + forced(lambda s: c * s * s, start, end)
+        assert after == pytest.approx(expected + offset, abs=1e-5)
 
 
 class Impulses:

@@ -10,6 +10,7 @@ from analytic import gaussian
 from torch import Tensor
 
 from diffgen.diffusion.samplers import SAMPLERS, SamplerSpec
+from diffgen.diffusion.samplers.second_order import restart_segment
 from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.errors import UsageError
@@ -108,14 +109,47 @@ def test_evaluations_per_step(spec: SamplerSpec) -> None:
     assert growth == pytest.approx(spec.evals_per_step + restarts, abs=0.05)
 
 
-@pytest.mark.parametrize("eta", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_evaluations_are_counted_whatever_the_noise(spec: SamplerSpec, eta: float) -> None:
-    """eta above 1 may ask for more noise than a step has room for: it is refused, or counted."""
-    if "eta" not in spec.options:
-        return
-    try:
+    if "eta" in spec.options:
         plan = plan_of(spec, 5, eta=eta)
-    except UsageError:
-        assert eta > 1.0
-        return
-    assert run(plan)[0] == plan.nfe
+        assert run(plan)[0] == plan.nfe
+
+
+@pytest.mark.parametrize("eta", [-0.1, 1.5])
+def test_eta_outside_its_range_is_refused(spec: SamplerSpec, eta: float) -> None:
+    """More noise than a step has room for would also make the count of evaluations wrong."""
+    if "eta" in spec.options:
+        with pytest.raises(UsageError, match=f"eta is between 0 and 1, got {eta}"):
+            plan_of(spec, 5, eta=eta)
+
+
+@pytest.mark.parametrize(
+    "sigmas", [[14.6, 5.0, 1.5, 0.6, 0.2, 0.0], [1.2, 0.9, 0.5, 0.3, 0.1, 0.0]]
+)
+def test_a_restart_goes_up_from_its_bottom_but_not_above_the_start(sigmas: list[float]) -> None:
+    """arXiv:2306.14878: the interval [0.1, 2]; here from the lowest level of the run inside it."""
+    segment = restart_segment(sigmas)
+    assert segment is not None
+    after, levels, times = segment
+    assert sigmas[after + 1] == levels[-1] == sigmas[-2]
+    assert levels[0] == pytest.approx(min(2.0, sigmas[0]), rel=1e-12)
+    assert levels == sorted(levels, reverse=True)
+    assert len(levels) >= 3
+    assert times == 1
+
+
+@pytest.mark.parametrize(
+    "sigmas",
+    [
+        [14.6, 3.0, 0.5, 0.0],  # three steps
+        [14.6, 9.0, 5.0, 3.0, 1.5, 0.0],  # nothing below 1
+        [0.09, 0.07, 0.05, 0.03, 0.0],  # all below 0.1
+        [0.8, 0.09, 0.05, 0.03, 0.0],  # the only level inside is the start
+    ],
+)
+def test_a_run_without_room_is_not_restarted(sigmas: list[float]) -> None:
+    assert restart_segment(sigmas) is None
+    row = SAMPLERS["restart"]
+    assert row.nfe is not None
+    assert row.nfe(sigmas) == 2 * (len(sigmas) - 1) - 1
