@@ -14,7 +14,7 @@ from diffgen.errors import UsageError
 
 DEFAULT_SAMPLERS = "ddim,dpmpp_2m,unipc"
 DEFAULT_SCHEDULES = "default,karras,beta"
-DEFAULT_STEPS = "5,8,12,20"
+DEFAULT_STEPS = "5,7,10,14,20"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

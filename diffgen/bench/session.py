@@ -42,13 +42,13 @@ class Session:
         """
         self.request = request
         self.opened = Model.open(request.model)
-        plan = self.opened.plan(request.generate_request())
+        self._own = self.opened.plan(request.generate_request())
         cells = plan_cells(request.grid(), self.plan_run)
         from diffgen.bench.subject import describe_machine  # imports torch
 
         machine = describe_machine(self.opened, request.device, request.dtype)
         self.task = Task(
-            request=request, model=self.opened.name, plan=plan, cells=cells, machine=machine
+            request=request, model=self.opened.name, plan=self._own, cells=cells, machine=machine
         )
         self._journal: Journal | None = None
         self._subject: Subject | None = None
@@ -65,9 +65,15 @@ class Session:
         return self._journal
 
     def plan_run(self, settings: SamplingSettings) -> SamplingPlan:
-        """One run as `generate` would make it with this model. Raises UsageError."""
+        """One run as `generate` would make it with this model. Raises UsageError.
+
+        The default schedule of the model's own sampler is the one that goes with it.
+        """
+        own, schedule = self._own.sampling, settings.schedule
+        if settings.sampler == own.spec.name:
+            schedule = schedule or own.schedule
         request = self.request.generate_request(
-            sampler=settings.sampler, schedule=settings.schedule, steps=settings.steps
+            sampler=settings.sampler, schedule=schedule, steps=settings.steps
         )
         return self.opened.plan(request).sampling
 

@@ -14,7 +14,14 @@ def test_the_side_by_side_runs_and_both_sides_agree(tmp_path):
     """With the same sampler, spacing and steps, diffusers and diffgen draw one picture."""
     command = [sys.executable, "scripts/bench_samplers.py", "red barn at sunset"]
     command += ["--goals", "3:2:2", "--seeds", "0-1", "--choose-seeds", "7", "--reference", "8"]
-    command += ["--samplers", "dpmpp_2m", "--schedules", "default", "--json", tmp_path / "out.json"]
+    command += [
+        "--samplers",
+        "dpmpp_2m",
+        "--schedules",
+        "trailing",
+        "--json",
+        tmp_path / "out.json",
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ from diffgen.bench.session import Session
 from diffgen.bench.storage import read_results
 from diffgen.diffusion.sampling import SamplingSettings
 from diffgen.engine.engine import Engine
+from diffgen.engine.model import Model
 from diffgen.engine.request import GenerateRequest
 from diffgen.errors import UsageError
 
@@ -62,7 +63,7 @@ def test_results_say_what_was_measured(folder, results):
     assert results.model == "storybook"
     assert results.settings["prompts"] == list(PROMPTS)
     assert results.settings["guidance"] == 3.0
-    assert (results.settings["width"], results.settings["baseline"]) == (64, "ddim-trailing-2")
+    assert (results.settings["width"], results.settings["baseline"]) == (64, "")
     assert results.machine.device.startswith("cpu (")
     assert results.machine.threads >= 1
     assert set(results.machine.versions) == {"python", "torch", "diffgen"}
@@ -95,6 +96,15 @@ def test_a_request_comes_back_from_its_settings(results):
     assert SweepRequest.from_settings(results.settings) == SweepRequest(
         **REQUEST, width=64, height=64
     )
+
+
+def test_the_model_s_own_default_is_the_baseline():
+    """What `generate` does without any option, in the default sweep."""
+    session = Session(SweepRequest(prompts=("x",)))
+    (made,) = [cell for cell in session.task.cells if cell.key == "dpmpp_2m-beta-10"]
+    own = Model.open().plan(GenerateRequest(prompts=["x"])).sampling
+    assert made.plan == own
+    assert len({cell.key for cell in session.task.cells}) == len(session.task.cells) == 40
 
 
 def test_a_film_has_one_frame_a_step(folder, results):

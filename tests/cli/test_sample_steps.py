@@ -55,7 +55,7 @@ def test_the_folder_holds_the_whole_report(done, workplace):
     cells = {path.stem for path in (workplace / "report" / "cells").iterdir()}
     assert cells == {
         "reference",
-        *(f"{sampler}-trailing-{n}" for sampler in ("ddim", "dpmpp_2m") for n in (1, 2)),
+        *(f"{name}-{n}" for name in ("ddim-trailing", "dpmpp_2m-beta") for n in (1, 2)),
     }
 
 
@@ -99,7 +99,7 @@ def test_comparing_fails_where_it_got_slower(done, workplace):
     made = diffgen("--compare", "faster.json", "-o", "gate", "--steps", "2", cwd=workplace)
     assert made.returncode == 1, made.stderr
     assert made.stdout.count("<- slower") == 2
-    assert "not measured this time: ddim-trailing-1, dpmpp_2m-trailing-1" in made.stdout
+    assert "not measured this time: ddim-trailing-1, dpmpp_2m-beta-1" in made.stdout
     assert made.stdout.endswith("2 of 2 cells got slower or worse\n")
 
 
