@@ -116,6 +116,18 @@ def test_explicit_timesteps_are_looked_up() -> None:
 
 
 @pytest.mark.parametrize(
+    ("eta", "landings"), [(0.0, (500, 250)), (0.3, (350, 175)), (0.9, (50, 25)), (1.0, (0, 0))]
+)
+def test_tcd_lands_at_a_whole_share_of_the_next_timestep(
+    eta: float, landings: tuple[int, int]
+) -> None:
+    """floor((1 - eta) t), where 0.1 times 500 must not come out as 49.999."""
+    plan = make(sampler="tcd", timesteps=(999.0, 500.0, 250.0), options={"eta": eta})
+    expected = [*(SD.sigmas[t] for t in landings), SD.sigma_min]
+    assert list(plan.arguments["landings"]) == expected
+
+
+@pytest.mark.parametrize(
     ("sampler", "option", "message"),
     [("ddpm", "eta", "no such setting"), ("euler", "eta", "s_churn"), ("ddim", "rho", "eta")],
 )
