@@ -77,6 +77,18 @@ class AutoencoderModule(nn.Module):
         return float((second / weight - (first / weight) ** 2) ** -0.5)
 
 
+def pieces(pixels: Tensor, side: int, draws: Draws) -> Tensor:
+    """A square piece of each picture, anywhere in it: (B, 3, H, W) -> (B, 3, side, side)."""
+    height, width = pixels.shape[-2:]
+    tops = (draws.uniform() * (height - side + 1)).long().tolist()
+    lefts = (draws.uniform() * (width - side + 1)).long().tolist()
+    cut = [
+        picture[:, top : top + side, left : left + side]
+        for picture, top, left in zip(pixels, tops, lefts, strict=True)
+    ]
+    return torch.stack(cut)
+
+
 class AutoencoderTarget:
     """Trains an autoencoder; exports a folder with `vae/` that a diffusion recipe can name."""
 
@@ -98,9 +110,11 @@ class AutoencoderTarget:
             self.vae.decoder.compile()
 
     def inputs(self, batch: Batch, draws: Draws) -> AutoencoderInputs:
-        """Pixels, and noise of the size of their latents."""
+        """Pixels or pieces of them, and noise of the size of their latents."""
         assert batch.pixels is not None
         pixels, config = batch.pixels.to(self.device), self.vae.config
+        if self.recipe.autoencoder.patch:
+            pixels = pieces(pixels, self.recipe.autoencoder.patch, draws)
         height, width = (side // config.factor for side in pixels.shape[-2:])
         return AutoencoderInputs(pixels, draws.normal((config.latent_channels, height, width)))
 

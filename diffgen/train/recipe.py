@@ -83,8 +83,13 @@ class ObjectiveRecipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AutoencoderRecipe:
-    """Weights of the terms of the autoencoder's loss."""
+    """Weights of the terms of the autoencoder's loss.
 
+    `patch` is the side in pixels of the square piece of each picture that a step learns from: an
+    autoencoder without attention sees only a neighbourhood, so pieces teach it whole pictures.
+    """
+
+    patch: int | None = within(None, 8)
     l1: float = within(1.0, 0.0)
     l2: float = within(1.0, 0.0)
     edge: float = within(1.0, 0.0)

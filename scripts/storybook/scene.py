@@ -33,7 +33,7 @@ def world(name: WorldName, *, own_only: bool = False) -> World:
     """A named world; `own_only` leaves out everything that needs fetched artwork."""
     kinds = kinds_of(name, own_only=own_only)
     if name == "narrow":
-        return World(kinds, tuple(PLACES)[:6], ("day", "dawn", "sunset", "night", "storm"))
+        return World(kinds)
     if name == "medium":
         return World(kinds, many=0.2, aside=0.25, sized=0.2, astray=0.03)
     return World(kinds, many=0.2, pairs=0.25, aside=0.25, sized=0.25, styled=0.06, astray=0.06)
