@@ -140,7 +140,7 @@ def _cell(results: Results, cell: Cell, series: int, folder: Path) -> dict[str, 
         "schedule": cell.schedule,
         "steps": cell.steps,
         "status": cell.status,
-        "reason": views.reason_of(cell),
+        "reason": cell.reason,
         "values": {"nfe": cell.nfe, "steps": cell.steps} | seconds | values,
         "spread": {name: s.ci95 for name, s in statistics.items() if s},
         "text": {name: _statistic(name, s) for name, s in statistics.items()}

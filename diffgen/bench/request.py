@@ -7,14 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
+from diffgen.bench.defaults import SAMPLERS, SCHEDULES, STEPS
 from diffgen.bench.grid import Grid
 from diffgen.engine.model import DEFAULT_MODEL
 from diffgen.engine.request import MAX_SEED, GeneratePlan, GenerateRequest, Picture
 from diffgen.errors import UsageError
-
-DEFAULT_SAMPLERS = "ddim,dpmpp_2m,unipc"
-DEFAULT_SCHEDULES = "default,karras,beta"
-DEFAULT_STEPS = "5,7,10,14,20"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +26,9 @@ class SweepRequest:
     model: str = DEFAULT_MODEL
     negative: str | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
-    samplers: str = DEFAULT_SAMPLERS
-    schedules: str = DEFAULT_SCHEDULES
-    steps: str = DEFAULT_STEPS
+    samplers: str = SAMPLERS
+    schedules: str = SCHEDULES
+    steps: str = STEPS
     nfe: str | None = None
     guidance: float | None = None
     width: int | None = None

@@ -14,6 +14,10 @@ from diffgen.bench.results import Cell, CellStatus, Statistic, Timing
 from diffgen.bench.uncertainty import statistic
 from diffgen.diffusion.samplers import SamplerSpec
 
+NO_LIMIT = (
+    "its noise depends on where its steps fall: more steps give another picture, not a closer one"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -58,6 +62,7 @@ def make_cell(
     spec = planned.plan.spec
     reason = next((run.reason for run in runs if run.reason), "")
     status: CellStatus = "failed" if reason else "ok" if has_limit(spec) else "no_limit"
+    why = reason or (NO_LIMIT if status == "no_limit" else "")
     done = [] if reason else sorted(runs, key=lambda run: run.round)
 
     def over_pictures(name: str) -> Statistic | None:
@@ -74,7 +79,7 @@ def make_cell(
         nfe=round(median(run.nfe for run in runs)),
         stochastic=spec.stochastic,
         status=status,
-        reason=reason,
+        reason=why,
         settings={**planned.plan.options, **settings},
         seconds=_timing([run.seconds for run in done if run.seconds is not None]),
         decode_seconds=median(decodes) if decodes else None,

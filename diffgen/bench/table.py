@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from diffgen.bench.results import Cell, Results, Statistic
-from diffgen.bench.views import DASH, by_cost, plain_seconds, reason_of, spread_text
+from diffgen.bench.views import DASH, by_cost, plain_seconds, spread_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -98,7 +98,7 @@ def _caption(results: Results) -> Text:
     cells: dict[tuple[str, str], list[Cell]] = {}
     for cell in by_cost(results.cells):
         if cell.status != "ok":
-            cells.setdefault((cell.status, reason_of(cell)), []).append(cell)
+            cells.setdefault((cell.status, cell.reason), []).append(cell)
     for (status, reason), group in cells.items():
         names = ", ".join(_name(group))
         lines.append(f"{UNMEASURED[status]}: {names}" + f" ({reason})")

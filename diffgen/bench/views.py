@@ -28,9 +28,6 @@ PALETTE = (
     "#8d6238",
 )
 DASH = "-"
-NO_LIMIT = (
-    "its noise depends on where its steps fall: more steps give another picture, not a closer one"
-)
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
@@ -81,11 +78,6 @@ def by_cost(cells: Sequence[Cell]) -> list[Cell]:
         return cell.status == "failed", cell.nfe, -psnr, cell.key
 
     return sorted(cells, key=rank)
-
-
-def reason_of(cell: Cell) -> str:
-    """Why a cell has no distances; empty where it has."""
-    return cell.reason or (NO_LIMIT if cell.status == "no_limit" else "")
 
 
 def reference_name(results: Results, cell: Cell) -> str | None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from diffgen.bench.request import DEFAULT_SAMPLERS, DEFAULT_SCHEDULES, DEFAULT_STEPS
+from diffgen.bench.defaults import SAMPLERS, SCHEDULES, STEPS
 
 Model = Annotated[
     str | None,
@@ -22,8 +22,7 @@ Samplers = Annotated[
     typer.Option(
         "--samplers",
         metavar="LIST",
-        help="Names, globs (dpmpp*), or all, deterministic, stochastic "
-        f"[default: {DEFAULT_SAMPLERS}].",
+        help=f"Names, globs (dpmpp*), or all, deterministic, stochastic [default: {SAMPLERS}].",
     ),
 ]
 Schedules = Annotated[
@@ -31,14 +30,12 @@ Schedules = Annotated[
     typer.Option(
         "--schedules",
         metavar="LIST",
-        help=f"Spacings; default is the sampler's on this model [default: {DEFAULT_SCHEDULES}].",
+        help=f"Spacings; default is the sampler's on this model [default: {SCHEDULES}].",
     ),
 ]
 Steps = Annotated[
     str | None,
-    typer.Option(
-        "--steps", metavar="LIST", help=f"Step counts: 4,6,10-20:2 [default: {DEFAULT_STEPS}]."
-    ),
+    typer.Option("--steps", metavar="LIST", help=f"Step counts: 4,6,10-20:2 [default: {STEPS}]."),
 ]
 Calls = Annotated[
     str | None,

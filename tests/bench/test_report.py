@@ -107,12 +107,6 @@ def test_cells_without_a_distance_have_reasons_and_no_figures(folder):
         assert not {"psnr", "ssim", "latent_rmse"} & cells[key]["values"].keys()
 
 
-def test_a_sampler_without_limit_needs_no_reason_of_its_own(folder):
-    plain = replace(RESULTS, cells=[replace(CELLS[6], reason="")])
-    reason = data_of(write_report(plain, folder))["cells"]["lcm-lcm-4"]["reason"]
-    assert "not a closer one" in reason
-
-
 def test_figures_as_text(folder):
     cell = data_of(write_report(RESULTS, folder))["cells"]["ddim-leading-8"]
     assert cell["text"]["psnr"] == "31.2 \N{PLUS-MINUS SIGN} 1.5 dB"

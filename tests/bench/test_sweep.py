@@ -141,6 +141,7 @@ def test_stochastic_samplers_converge_to_a_limit_of_their_own(tmp_path, sampler)
         cells = measured(make_sweep(tmp_path, sampler, "5"))
         (cell,) = cells.values()
         assert cell.status == "no_limit"
+        assert "another picture, not a closer one" in cell.reason
         assert (cell.latent_rmse, cell.psnr, cell.ssim) == (None, None, None)
         assert cell.seconds is not None
         return

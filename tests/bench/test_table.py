@@ -66,12 +66,6 @@ def test_cells_without_a_distance_say_why():
     assert row(RESULTS, "unipc")[5:] == ["-", "failed"]
 
 
-def test_a_sampler_without_limit_needs_no_reason_of_its_own():
-    plain = replace(CELLS[6], reason="")
-    text = " ".join(" ".join(lines(replace(RESULTS, cells=(plain,)))).split())
-    assert "no limit: lcm + lcm 4 (its noise depends on where its steps fall" in text
-
-
 def test_one_reason_is_given_once():
     failed = [replace(CELLS[-1], steps=steps) for steps in (16, 4, 8)]
     text = " ".join(" ".join(lines(replace(RESULTS, cells=failed))).split())

@@ -1,0 +1,150 @@
+"""What `diffgen sample-steps` does: measure, show, compare."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from diffgen.bench.compare import Comparison, Limits, check_comparable, compare
+from diffgen.bench.grid import parse_integers
+from diffgen.bench.request import SweepRequest
+from diffgen.bench.results import Results
+from diffgen.bench.session import Film, Session
+from diffgen.bench.storage import check_folder, read_results
+from diffgen.cli.console import logged_notes, print_line, print_note, print_result
+from diffgen.cli.options import read_prompts
+from diffgen.cli.sweep_console import print_table, sweep_progress
+from diffgen.diffusion.names import parse_sampler
+from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
+from diffgen.errors import DiffgenError, UsageError
+
+INTERRUPTED = 130
+
+
+def run_sweep(
+    given: dict[str, Any],
+    *,
+    compare_with: str | None,
+    max_slower: str,
+    max_worse: str,
+    trajectory: str | None,
+    output: str,
+    fresh: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """The command; `given` holds the options that say what to measure, by name, as typed.
+
+    Raises UsageError, and typer.Exit with 130 after Ctrl-C or 1 when `compare_with` fails.
+    """
+    limits = Limits.parse(max_slower, max_worse)
+    before = Path(compare_with).expanduser() if compare_with else None
+    old = read_results(before) if before else None
+    request = _request(given, old)
+    folder = Path(output).expanduser()
+    if before and before.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"--compare {before} is in {folder}, which is to be written")
+    film = _parse_film(trajectory) if trajectory else None
+    check_folder(folder)
+    session = Session(request)
+    if old:
+        settings = request.settings(session.task.plan)
+        check_comparable(old, settings, [cell.key for cell in session.task.cells])
+    shot = session.plan_run(film) if film else None
+    session.open(folder, fresh=fresh)
+    with logged_notes(verbose):
+        interrupted = _measure(session, shot, folder, quiet=quiet)
+    results = session.results()
+    if results.cells:
+        _show(results, folder, as_json=as_json)
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if old and not _passes(compare(old, results, limits), as_json=as_json):
+        raise typer.Exit(1)
+
+
+def _request(given: dict[str, Any], old: Results | None) -> SweepRequest:
+    """What was asked for, on top of the sweep to compare with."""
+    if "steps" in given and "nfe" in given:
+        raise UsageError("give one of --steps and --nfe")
+    typed = {k: v for k, v in given.items() if k not in ("prompts", "prompt_file")}
+    settings = dict(old.settings) if old else {}
+    if "steps" in typed:
+        settings.pop("nfe", None)
+    if not old or given.keys() & {"prompts", "prompt_file"}:
+        settings["prompts"] = read_prompts(given.get("prompts"), given.get("prompt_file"))
+    if "seeds" in typed:
+        typed["seeds"] = parse_integers("--seeds", typed["seeds"], lowest=0)
+    return SweepRequest.from_settings(settings | typed)
+
+
+def _parse_film(text: str) -> SamplingSettings:
+    """`SAMPLER[:STEPS]`. Raises UsageError."""
+    name, colon, steps = text.partition(":")
+    sampler, schedule = parse_sampler(name)
+    if colon and not re.fullmatch(r"[1-9]\d*", steps):
+        raise UsageError(f'--trajectory {text}: "{steps}" is no number of steps')
+    return SamplingSettings(sampler=sampler, schedule=schedule, steps=int(steps) if colon else None)
+
+
+def _measure(session: Session, film: SamplingPlan | None, folder: Path, *, quiet: bool) -> bool:
+    """Run the sweep; True if the user stopped it."""
+    try:
+        with sweep_progress(quiet=quiet) as progress:
+            session.measure(progress, progress.expect)
+        if film:
+            _write_film(session.film(film), folder, quiet=quiet)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _write_film(film: Film, folder: Path, *, quiet: bool) -> None:
+    from diffgen.bench.trajectory import write_trajectory
+
+    paths = write_trajectory(film.frames, film.sigmas, folder, name=film.name)
+    if not quiet:
+        for path in paths:
+            print_line(str(path))
+
+
+def _show(results: Results, folder: Path, *, as_json: bool) -> None:
+    """Draw the views into the folder and say what came out."""
+    report = _draw(results, folder)
+    if as_json:
+        print_result(json.dumps(asdict(results), ensure_ascii=False))
+        for cell in results.cells:
+            if cell.status == "failed":
+                print_note(f"{cell.key} failed: {cell.reason}")
+    else:
+        from diffgen.bench.table import results_table
+
+        print_table(results_table(results))
+        if results.recommendation:
+            print_result(results.recommendation.sentence)
+        print_result(str(report))
+    if all(cell.status == "failed" for cell in results.cells):
+        raise DiffgenError("no cell could be measured")
+
+
+def _draw(results: Results, folder: Path) -> Path:
+    from diffgen.bench.plots import write_plots
+    from diffgen.bench.report import write_report
+    from diffgen.bench.sheet import write_sheet
+
+    write_plots(results, folder)
+    write_sheet(results, folder)
+    return write_report(results, folder)
+
+
+def _passes(comparison: Comparison, *, as_json: bool) -> bool:
+    """Say what changed, beside the results where those are for a program to read."""
+    for line in comparison.lines():
+        (print_line if as_json else print_result)(line)
+    return not comparison.failed
