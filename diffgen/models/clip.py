@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffgen.models.config import ClipTextConfig
-from diffgen.models.layers import attention
+from diffgen.models.layers import LayerNorm, attention
 
 
 class ClipTextOutput(NamedTuple):
@@ -69,9 +69,9 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: ClipTextConfig) -> None:
         super().__init__()
-        self.layer_norm1 = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.layer_norm1 = LayerNorm(config.width, eps=config.norm_eps)
         self.self_attn = SelfAttention(config)
-        self.layer_norm2 = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.layer_norm2 = LayerNorm(config.width, eps=config.norm_eps)
         self.mlp = Mlp(config)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class TextTransformer(nn.Module):
         super().__init__()
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
-        self.final_layer_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.final_layer_norm = LayerNorm(config.width, eps=config.norm_eps)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T) -> the penultimate hidden state and the normalised final one, (B, T, D) each."""
