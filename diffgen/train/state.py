@@ -21,6 +21,7 @@ NAME = re.compile(r"step-(\d+)\.pt")
 FREE = (
     "data.workers",
     "run.device",
+    "run.steps",
     "run.log_every",
     "run.checkpoint_every",
     "run.validate_every",
