@@ -1,8 +1,8 @@
 """Tiny random diffusers pipelines, saved as model folders: the oracle of parity tests.
 
 Each is a real checkpoint in small: the layout, the options and the scheduler of its family, random
-weights of sensible size (every layer matters, outputs have a spread of about 1), and the vocabulary
-of the model that ships with diffgen.
+weights of sensible size (every layer matters, outputs have a spread of about 1), and a small
+vocabulary (`vocabulary/`: 950 tokens learned from picture-book captions).
 """
 
 import json
@@ -34,6 +34,7 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 PipelineT = TypeVar("PipelineT", bound=DiffusionPipeline)
 
 STORYBOOK = Path(__file__).parent.parent / "diffgen" / "assets" / "storybook"
+VOCABULARY = Path(__file__).parent / "vocabulary"
 SD_NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
@@ -133,8 +134,8 @@ def _text_config(**changes: object) -> CLIPTextConfig:
 
 
 def _tokenizer(folder: Path, *, pad: str = "<|endoftext|>") -> CLIPTokenizer:
-    """The storybook's vocabulary, laid out as the hub's SD checkpoints are."""
-    shutil.copytree(STORYBOOK / "tokenizer", folder, copy_function=shutil.copyfile)
+    """The small vocabulary, laid out as the hub's SD checkpoints are."""
+    shutil.copytree(VOCABULARY, folder, copy_function=shutil.copyfile)
     file = folder / "special_tokens_map.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"pad_token": pad}))
     return CLIPTokenizer.from_pretrained(folder)

@@ -19,7 +19,7 @@ from transformers import (
 from diffgen.bench.clip_score import ClipScorer
 from diffgen.errors import UsageError
 
-TOKENIZER = Path(__file__).parents[2] / "diffgen" / "assets" / "storybook" / "tokenizer"
+TOKENIZER = Path(__file__).parents[1] / "vocabulary"
 SMALL = {
     "hidden_size": 32,
     "intermediate_size": 64,

@@ -10,9 +10,8 @@ import pytest
 
 from diffgen.errors import ConfigError, UsageError
 from diffgen.text.tokenizer import Tokenizer
-from diffgen.weights.registry import resolve
 
-STORYBOOK = resolve("storybook").path / "tokenizer"
+VOCABULARY = Path(__file__).parents[1] / "vocabulary"
 START, END = 948, 949
 
 PROMPTS = [
@@ -50,7 +49,7 @@ def random_prompts() -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(STORYBOOK, tmp_path / "tokenizer"))
+    return Path(shutil.copytree(VOCABULARY, tmp_path / "tokenizer"))
 
 
 def change(folder: Path, file: str, **changes: Any) -> None:
@@ -70,7 +69,7 @@ def assert_parity(folder: Path) -> None:
 
 @pytest.mark.parity
 def test_same_ids() -> None:
-    assert_parity(STORYBOOK)
+    assert_parity(VOCABULARY)
 
 
 @pytest.mark.parity
@@ -103,13 +102,13 @@ def test_same_ids_with_a_list_of_tokens(folder: Path) -> None:
 def test_same_ids_from_tokenizer_json(tmp_path: Path) -> None:
     from transformers import CLIPTokenizer
 
-    CLIPTokenizer.from_pretrained(STORYBOOK).save_pretrained(tmp_path)
+    CLIPTokenizer.from_pretrained(VOCABULARY).save_pretrained(tmp_path)
     assert not (tmp_path / "vocab.json").exists()
     assert_parity(tmp_path)
 
 
 def test_an_empty_prompt_is_start_end_and_padding() -> None:
-    tokens = Tokenizer.from_folder(STORYBOOK).encode("")
+    tokens = Tokenizer.from_folder(VOCABULARY).encode("")
     assert tokens.ids == (START, *[END] * 31)
     assert (tokens.end, tokens.cut) == (1, "")
 
@@ -130,13 +129,13 @@ def test_length(folder: Path, declared: int, encoder: int, length: int) -> None:
 
 
 def test_the_end_is_the_first_end_token() -> None:
-    tokens = Tokenizer.from_folder(STORYBOOK).encode("a<|endoftext|>b")
+    tokens = Tokenizer.from_folder(VOCABULARY).encode("a<|endoftext|>b")
     assert tokens.ids[tokens.end] == END
     assert tokens.ids.index(END) == tokens.end == 2
 
 
 def test_a_prompt_that_just_fits_is_not_cut() -> None:
-    tokenizer = Tokenizer.from_folder(STORYBOOK)
+    tokenizer = Tokenizer.from_folder(VOCABULARY)
     assert tokenizer.encode("a " * 30).cut == ""
     assert tokenizer.encode("a " * 31).cut == "a"
 
@@ -153,11 +152,11 @@ def test_a_prompt_that_just_fits_is_not_cut() -> None:
     ],
 )
 def test_what_is_cut_is_told_in_the_words_of_the_prompt(prompt: str, cut: str) -> None:
-    assert Tokenizer.from_folder(STORYBOOK).encode(prompt).cut == cut
+    assert Tokenizer.from_folder(VOCABULARY).encode(prompt).cut == cut
 
 
 def test_one_endless_word_is_cut_inside() -> None:
-    cut = Tokenizer.from_folder(STORYBOOK).encode("zq" * 40).cut
+    cut = Tokenizer.from_folder(VOCABULARY).encode("zq" * 40).cut
     assert cut
     assert ("zq" * 40).endswith(cut)
     assert len(cut) < 80
@@ -166,7 +165,7 @@ def test_one_endless_word_is_cut_inside() -> None:
 def test_bytes_that_are_no_text() -> None:
     prompt = b"caf\xe9".decode("utf-8", "surrogateescape")  # as Python passes on such arguments
     with pytest.raises(UsageError, match=r"'caf\\udce9' is not valid Unicode"):
-        Tokenizer.from_folder(STORYBOOK).encode(prompt)
+        Tokenizer.from_folder(VOCABULARY).encode(prompt)
 
 
 @pytest.mark.parametrize(

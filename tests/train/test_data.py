@@ -14,7 +14,7 @@ from diffgen.text.tokenizer import Tokenizer
 from diffgen.train.data import open_data
 from diffgen.train.recipe import DataRecipe
 
-STORYBOOK = Path(__file__).parents[2] / "diffgen" / "assets" / "storybook" / "tokenizer"
+VOCABULARY = Path(__file__).parents[1] / "vocabulary"
 PICTURES = 13
 
 
@@ -185,7 +185,7 @@ def test_nothing_but_damaged_pictures(tmp_path):
 
 def test_the_report(folder):
     (folder / "02.txt").write_text("cat " * 100)
-    tokenizer = Tokenizer.from_folder(STORYBOOK)
+    tokenizer = Tokenizer.from_folder(VOCABULARY)
     report = open_data(recipe(folder, size=20), tokenizer=tokenizer).report
     assert (report.pictures, report.captions, report.long_captions) == (13, 25, 1)
     assert report.enlarged == 2  # the wide ones have only 16 rows

@@ -17,6 +17,7 @@ RECIPE: dict[str, Any] = {
     "license": "CC0-1.0",
     "data": {"size": 8, "validation": 4, "caption_dropout": 0.25},
     "model": {
+        "tokenizer": str(Path(__file__).parents[1] / "vocabulary"),
         "train_text_encoder": True,
         "unet": {
             "in_channels": 3,
