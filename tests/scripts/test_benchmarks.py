@@ -1,0 +1,40 @@
+"""Every benchmark runs, on the smallest size, so that none rots. Figures are not looked at."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+SMALLEST = {
+    "bench_step": ["--model", "tiny", "--size", "64", "--dtypes", "fp32,bf16"],
+    "bench_vae": ["--model", "tiny", "--size", "32", "--dtypes", "fp32"],
+    "bench_generate": ["--steps", "1", "--dtypes", "fp32"],
+    "bench_load": [],
+    "bench_kernels": ["--side", "4", "--dtypes", "fp32"],
+}
+
+
+def run(name: str, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, f"{name}.py", *words], cwd=SCRIPTS, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_it_runs(name, tmp_path):
+    file = tmp_path / "figures.json"
+    text = run(name, *SMALLEST[name], "--runs", "1", "--device", "cpu", "--json", str(file))
+    assert "| case | median, s |" in text
+    figures = json.loads(file.read_text())
+    assert all(len(timing["seconds"]) == 1 for timing in figures["timings"])
+
+
+def test_start_up(tmp_path):
+    file = tmp_path / "figures.json"
+    assert "| `import torch` |" in run("bench_startup", "--runs", "1", "--json", str(file))
+    assert len(json.loads(file.read_text())["diffgen generate"]) == 1
