@@ -13,10 +13,10 @@ import pickle
 import subprocess
 import sys
 from bisect import bisect_left
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import count, islice
+from itertools import count
 from typing import Protocol
 
 from diffgen.errors import ConfigError, DiffgenError
@@ -159,7 +159,7 @@ def run(
 
     Raises what loading raises, and DiffgenError when a worker is killed.
     """
-    numbers = islice(count(start), None if stop is None else max(stop - start, 0))
+    numbers = _numbers(start, stop)
     if not workers:
         yield from map(loader.load, numbers)
         return
@@ -169,9 +169,13 @@ def run(
             started.append(_start())
             stack.callback(_end, started[-1])
         for k, process in enumerate(started):
-            _send(process, (loader, start + k, workers))
+            _send(process, (loader, start + k, stop, workers))
         for number in numbers:
             yield _receive(started[(number - start) % workers])
+
+
+def _numbers(start: int, stop: int | None, step: int = 1) -> Iterable[int]:
+    return count(start, step) if stop is None else range(start, stop, step)
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -185,7 +189,7 @@ def _start() -> subprocess.Popen[bytes]:
     )
 
 
-def _send(process: subprocess.Popen[bytes], task: tuple[Loader, int, int]) -> None:
+def _send(process: subprocess.Popen[bytes], task: tuple[Loader, int, int | None, int]) -> None:
     assert process.stdin is not None
     try:
         with process.stdin as pipe:
@@ -223,9 +227,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def serve() -> None:
     """The life of a worker: read the task, then write batches until nobody reads them."""
-    loader, start, step = pickle.load(sys.stdin.buffer)
+    loader, start, stop, step = pickle.load(sys.stdin.buffer)
     try:
-        for number in count(start, step):
+        for number in _numbers(start, stop, step):
             pickle.dump(_attempt(loader, number), sys.stdout.buffer, protocol=5)
             sys.stdout.buffer.flush()
     except BrokenPipeError:

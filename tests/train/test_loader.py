@@ -17,8 +17,11 @@ class Numbered:
     """A loader whose batches say who made them."""
 
     die_at: int = -1
+    last: int = 1000
 
     def load(self, number):
+        if number > self.last:
+            raise IndexError(number)
         if number == self.die_at:
             os.kill(os.getpid(), signal.SIGKILL)
         return Shown((1, 1), (Draw(number),), (str(os.getpid()).encode(),), ())
@@ -51,6 +54,12 @@ def test_batches_come_in_order_from_all_workers():
     assert len(pids) == 3
     assert os.getpid() not in pids
     assert wait_for_end(pids)
+
+
+def test_workers_stop_where_they_are_told(capfd):
+    """A list of batches has an end, past which there is nothing to load."""
+    list(run(Numbered(last=5), stop=6, workers=2))
+    assert capfd.readouterr().err == ""
 
 
 def test_closing_ends_the_workers():
