@@ -9,15 +9,24 @@ if TYPE_CHECKING:
     from diffgen.engine.engine import Engine, GeneratedImage
     from diffgen.engine.request import GenerateRequest
     from diffgen.errors import DiffgenError
+    from diffgen.weights.lora import LoraRef
 
 __version__ = "0.1.0"
-__all__ = ["DiffgenError", "Engine", "GenerateRequest", "GeneratedImage", "__version__"]
+__all__ = [
+    "DiffgenError",
+    "Engine",
+    "GenerateRequest",
+    "GeneratedImage",
+    "LoraRef",
+    "__version__",
+]
 
 _HOMES = {
     "DiffgenError": "diffgen.errors",
     "Engine": "diffgen.engine.engine",
     "GenerateRequest": "diffgen.engine.request",
     "GeneratedImage": "diffgen.engine.engine",
+    "LoraRef": "diffgen.weights.lora",
 }
 
 

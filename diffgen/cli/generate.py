@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,17 +18,20 @@ from diffgen.cli.console import (
     progress_bar,
     reported_pipe,
 )
-from diffgen.diffusion.names import parse_sampler, parse_schedule
-from diffgen.engine.model import DEFAULT_MODEL, Model
-from diffgen.engine.output import PictureOutput
-from diffgen.engine.request import GeneratePlan, GenerateRequest
 from diffgen.errors import UsageError
+
+if TYPE_CHECKING:
+    from diffgen.engine.model import Model
+    from diffgen.engine.output import PictureOutput
+    from diffgen.engine.request import GeneratePlan
+    from diffgen.weights.lora import LoraRef
 
 
 def generate(
     prompts: opt.Prompts = None,
     prompt_file: opt.PromptFile = None,
-    model: opt.ModelOption = DEFAULT_MODEL,
+    model: opt.Model = None,
+    lora: opt.Loras = None,
     negative: opt.Negative = None,
     steps: opt.Steps = None,
     guidance: opt.Guidance = None,
@@ -88,6 +92,12 @@ def generate(
 
     The path of each picture is printed as soon as it is finished.
     """
+    # Not above: --help and the other commands do without.
+    from diffgen.diffusion.names import parse_sampler, parse_schedule
+    from diffgen.engine.model import DEFAULT_MODEL, Model
+    from diffgen.engine.output import PictureOutput
+    from diffgen.engine.request import GenerateRequest
+
     sampler_name, implied = parse_sampler(sampler) if sampler else (None, None)
     options = {"eta": eta, "s_churn": s_churn}
     request = GenerateRequest(
@@ -109,17 +119,19 @@ def generate(
         guidance_rescale=guidance_rescale,
         guidance_interval=opt.parse_interval("--guidance-interval", guidance_interval),
     )
-    opened = Model.open(model)
+    loras = [opt.parse_lora(text) for text in lora or []]
+    opened = Model.open(model or DEFAULT_MODEL)
     plan = opened.plan(request)
     if output == "-" and as_json:
         raise UsageError("--json and -o - both want stdout; choose one")
     sink = PictureOutput(output, pictures=plan.count, overwrite=overwrite)
     with logged_notes(verbose):
-        _run(opened, plan, sink, device, dtype, as_json=as_json, quiet=quiet)
+        _run(opened, loras, plan, sink, device, dtype, as_json=as_json, quiet=quiet)
 
 
 def _run(
     model: Model,
+    loras: Sequence[LoraRef],
     plan: GeneratePlan,
     sink: PictureOutput,
     device: Literal["auto", "cpu", "cuda", "mps"],
@@ -132,7 +144,7 @@ def _run(
     with progress_bar(batches, quiet=quiet) as reporter:
         from diffgen.engine.engine import Engine
 
-        engine = Engine.load(model, device=device, dtype=dtype)
+        engine = Engine.load(model, device=device, dtype=dtype, loras=loras)
         reporter.start(_count(plan.count, "picture"))
         for picture in engine.generate(plan, on_step=reporter.on_step):
             with reported_pipe():

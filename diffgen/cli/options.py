@@ -6,11 +6,14 @@ import codecs
 import math
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from diffgen.errors import UsageError
+
+if TYPE_CHECKING:
+    from diffgen.weights.lora import LoraRef
 
 Prompts = Annotated[
     list[str] | None, typer.Argument(metavar="PROMPT...", help="What to draw.", show_default=False)
@@ -21,9 +24,22 @@ PromptFile = Annotated[
         "--prompts", metavar="FILE", help="One prompt a line, # for comments; - reads stdin."
     ),
 ]
-ModelOption = Annotated[
-    str,
-    typer.Option("-m", "--model", metavar="NAME|PATH", help="A model's name or folder."),
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "-m",
+        "--model",
+        metavar="NAME|PATH",
+        help="A model's name or folder [default: storybook].",
+    ),
+]
+Loras = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="FILE[:WEIGHT]",
+        help="A LoRA to merge into the model, as much as WEIGHT says [default: 1]; repeatable.",
+    ),
 ]
 Negative = Annotated[
     str | None, typer.Option("-n", "--negative", metavar="TEXT", help="What not to draw.")
@@ -110,6 +126,25 @@ def _read_prompt_file(file: str) -> list[str]:
         raise UsageError(f"{name}:{line}: not UTF-8 text; save the file as UTF-8") from error
     stripped = (line.strip() for line in lines)
     return [line for line in stripped if line and not line.startswith("#")]
+
+
+def parse_lora(text: str) -> LoraRef:
+    """`FILE` or `FILE:WEIGHT`. Raises UsageError for no such file or no such number."""
+    from diffgen.weights.lora import LoraRef
+
+    name, colon, number = text.rpartition(":")
+    if not colon or Path(text).expanduser().is_file():
+        name, number = text, "1"
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UsageError(f"--lora: there is no file {path}")
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not math.isfinite(weight):
+        raise UsageError(f'--lora {text}: the weight "{number}" is not a number')
+    return LoraRef(path, weight)
 
 
 def parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:

@@ -9,7 +9,7 @@ from diffgen.cli import sweep_options as sweep
 def sample_steps(
     prompts: opt.Prompts = None,
     prompt_file: opt.PromptFile = None,
-    model: sweep.Model = None,
+    model: opt.Model = None,
     samplers: sweep.Samplers = None,
     schedules: sweep.Schedules = None,
     steps: sweep.Steps = None,

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from diffgen.cli.console import print_result
-from diffgen.diffusion.names import SCHEDULE_NAMES
-from diffgen.diffusion.samplers import SAMPLERS, SamplerSpec
+
+if TYPE_CHECKING:
+    from diffgen.diffusion.samplers import SamplerSpec
 
 HEADINGS = ("name", "order", "evals/step", "noise", "settings", "known as", "source")
 
 
 def samplers() -> None:
     """List the samplers and schedules."""
+    from diffgen.diffusion.names import SCHEDULE_NAMES
+    from diffgen.diffusion.samplers import SAMPLERS
+
     rows = [HEADINGS, *(_row(spec) for spec in SAMPLERS.values())]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
     for row in rows:

@@ -8,15 +8,6 @@ import typer
 
 from diffgen.bench.defaults import SAMPLERS, SCHEDULES, STEPS
 
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "-m",
-        "--model",
-        metavar="NAME|PATH",
-        help="A model's name or folder [default: storybook].",
-    ),
-]
 Samplers = Annotated[
     str | None,
     typer.Option(

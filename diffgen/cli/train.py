@@ -12,16 +12,34 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diffgen.cli.console import logged_notes, print_line, print_result
-from diffgen.train.recipe import Recipe
+from diffgen.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
     from diffgen.train.loop import Progress, Reporter
+    from diffgen.train.recipe import Recipe
+
+SUFFIX = ".safetensors"
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="What to train, and how.")],
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(metavar="RECIPE.toml", help="What to train, and how.", show_default=False),
+    ] = None,
+    lora: Annotated[
+        bool,
+        typer.Option("--lora", help="Without a recipe: adapt MODEL to the pictures of --data."),
+    ] = False,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="DIR", help="Pictures with captions beside them."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("-m", "--model", metavar="NAME|PATH", help="The model that --lora adapts."),
+    ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key: run.steps=100."),
@@ -29,7 +47,10 @@ def train(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="DIR", help="The run's folder [default: runs/NAME]."
+            "-o",
+            "--output",
+            metavar="DIR|FILE",
+            help="The run's folder [default: runs/NAME], or a LoRA's .safetensors file.",
         ),
     ] = None,
     resume: Annotated[
@@ -46,12 +67,16 @@ def train(
         bool, typer.Option("-v", "--verbose", help="Say more, and show where errors arise.")
     ] = False,
 ) -> None:
-    """Train a model by a recipe.
+    """Train a model by a recipe, or a LoRA on a folder of pictures.
 
-    The folder of the finished model is printed; `diffgen generate -m FOLDER` runs it.
+    The folder of the finished model is printed, or a LoRA's file; `diffgen generate -m FOLDER` and
+    `diffgen generate -m MODEL --lora FILE` draw with them.
     """
-    checked = Recipe.load(recipe, assignments or [])
-    folder = output or Path("runs") / recipe.stem
+    checked = _recipe(recipe, data, model, output, assignments or [], lora=lora)
+    folder, file = _places(checked, recipe, output, resume=resume)
+    first = os.environ.get("RANK", "0") == "0"
+    if file and first and not quiet:
+        print_line(f"the run's folder is {folder}")
     with logged_notes(verbose), _reporter(quiet=quiet) as reporter:
         from diffgen.train import run
 
@@ -61,10 +86,72 @@ def train(
             return
         outcome = run.train(checked, folder, resume=resume, reporter=reporter)
     if outcome.signal:
-        print_line(f"stopped; --resume -o {folder} goes on from the checkpoint just written")
+        print_line(
+            f"stopped; --resume -o {file or folder} goes on from the checkpoint just written"
+        )
         raise typer.Exit(128 + outcome.signal)
-    if os.environ.get("RANK", "0") == "0":
-        print_result(str(outcome.model))
+    if first and outcome.model:
+        print_result(str(_finished(checked, outcome.model, file)))
+
+
+def _recipe(
+    path: Path | None,
+    data: str | None,
+    model: str | None,
+    output: Path | None,
+    assignments: list[str],
+    *,
+    lora: bool,
+) -> Recipe:
+    """The recipe that was given, or the one made up for --lora. Raises UsageError, ConfigError."""
+    if path and lora:
+        raise UsageError(f"--lora makes up a recipe by itself; drop it, or {path}")
+    if path and (data or model):
+        raise UsageError(
+            "--data and --model go with --lora; for a recipe use --set data.path=... and "
+            "--set model.base=..."
+        )
+    if not path and not (lora and data and model):
+        raise UsageError("give a RECIPE.toml, or --lora with --data DIR and -m MODEL")
+    from diffgen.train.quick import lora_table
+    from diffgen.train.recipe import Recipe
+    from diffgen.train.tables import override
+
+    if path:
+        return Recipe.load(path, assignments)
+    assert data
+    assert model
+    name = (output or Path(f"{Path(data).name or 'my'}-lora")).stem
+    return Recipe.parse(override(lora_table(data, model, name), assignments), "--lora")
+
+
+def _places(
+    recipe: Recipe, file: Path | None, output: Path | None, *, resume: bool
+) -> tuple[Path, Path | None]:
+    """The run's folder, and the file that was asked for instead of one."""
+    if output is None or output.suffix != SUFFIX:
+        return output or Path("runs") / (file.stem if file else recipe.name), None
+    if recipe.target != "lora":
+        raise UsageError(
+            f"-o {output}: a {recipe.target} run makes a model folder, not a file; name a folder"
+        )
+    if output.exists() and not resume:
+        raise UsageError(f"{output} exists; choose another -o or delete it")
+    return output.with_suffix(".run"), output
+
+
+def _finished(recipe: Recipe, model: Path, file: Path | None) -> Path:
+    """What the run was for, put where it was asked for."""
+    if recipe.target != "lora":
+        return model
+    from diffgen.train.export import copy_file
+    from diffgen.train.lora import FILE
+
+    made = model / FILE
+    if file is None:
+        return made
+    copy_file(made, file)
+    return file
 
 
 class _Lines:

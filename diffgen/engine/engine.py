@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffgen.device import DeviceName, DtypeName, Precision, memory_errors, pick_device
 from diffgen.diffusion.denoiser import ModelDenoiser
@@ -25,11 +25,13 @@ from diffgen.engine.request import GeneratePlan, GenerateRequest, Picture
 from diffgen.errors import DiffgenError
 from diffgen.models.build import AnyConfig, AnyModule, build_empty
 from diffgen.models.clip import ClipTextModel
+from diffgen.models.lora import merge
 from diffgen.models.unet import UNet
 from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
 from diffgen.text.conditioner import Conditioner
 from diffgen.text.tokenizer import Tokenizer
 from diffgen.types import Component, Conditioning, StepCallback
+from diffgen.weights.lora import Deltas, LoraRef, read_lora
 
 logger = logging.getLogger("diffgen")
 TEXT_ENCODERS: tuple[Component, ...] = ("text_encoder", "text_encoder_2")
@@ -50,17 +52,26 @@ class GeneratedImage:
 class Engine:
     """One model in memory; no method computes gradients."""
 
-    def __init__(self, model: Model, device: torch.device, precision: Precision) -> None:
+    def __init__(
+        self,
+        model: Model,
+        device: torch.device,
+        precision: Precision,
+        loras: Sequence[LoraRef] = (),
+    ) -> None:
         """Load the weights of an opened model; `Engine.load` does all three steps."""
         start = time.perf_counter()
         self.model, self.config = model, model.checkpoint.config
-        self.device, self.precision = device, precision
+        self.device, self.precision, self.loras = device, precision, tuple(loras)
+        deltas = [(read_lora(lora.path, model.checkpoint), lora.weight) for lora in loras]
         self.schedule = NoiseSchedule.from_config(self.config.schedule)
         self.conditioner = self._load_conditioner()
         self.unet = self._load(UNet, self.config.unet, "unet", precision.unet)
         self.vae: AnyAutoencoder = IdentityAutoencoder()
         if self.config.vae:
             self.vae = self._load(Autoencoder, self.config.vae, "vae", precision.vae)
+        for adapted, weight in deltas:
+            self._merge(adapted, weight)
         logger.info(
             "%s from %s on %s in %s, loaded in %.2f s",
             model.name,
@@ -77,17 +88,18 @@ class Engine:
         *,
         device: DeviceName = "auto",
         dtype: DtypeName = "auto",
+        loras: Sequence[LoraRef] = (),
     ) -> Self:
-        """Open and load a model by name or path.
+        """Open and load a model by name or path, with LoRA files merged into its weights.
 
-        Raises UsageError for an unknown name, WeightsError or ConfigError for a damaged model,
-        DeviceError for a device that is not there.
+        Raises UsageError for an unknown name, WeightsError or ConfigError for a damaged model or a
+        LoRA that does not fit it, DeviceError for a device that is not there.
         """
         model = source if isinstance(source, Model) else Model.open(source)
         place = pick_device(device)
         vae = model.checkpoint.config.vae
         overflows = vae is not None and vae.force_upcast
-        return cls(model, place, Precision.pick(dtype, place, vae_overflows=overflows))
+        return cls(model, place, Precision.pick(dtype, place, vae_overflows=overflows), loras)
 
     def plan(self, request: GenerateRequest) -> GeneratePlan:
         """The request with this model's defaults. Raises UsageError where it does not fit."""
@@ -118,6 +130,7 @@ class Engine:
                     device=self.device.type,
                     cut=cut.get(picture.prompt, ""),
                     timings=timings,
+                    loras=self.loras,
                 )
                 yield GeneratedImage(image, record)
 
@@ -246,6 +259,12 @@ class Engine:
             for folder, config in zip(checkpoint.tokenizers, self.config.text, strict=True)
         ]
         return Conditioner(self.config, tokenizers, encoders)
+
+    def _merge(self, deltas: Deltas, weight: float) -> None:
+        encoders = zip(TEXT_ENCODERS, self.conditioner.encoders, strict=False)
+        networks: dict[Component, nn.Module] = {"unet": self.unet, **dict(encoders)}
+        for component, named in deltas.items():
+            merge(networks[component], named, weight)
 
     def _load(
         self,

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from diffgen import __version__
 from diffgen.diffusion.names import SCHEDULE_LABELS
 from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.engine.request import EVERYWHERE, GeneratePlan, Picture
+from diffgen.weights.lora import LoraRef
 
 Record = Mapping[str, Any]
 
@@ -28,6 +30,7 @@ def make_record(
     device: str,
     cut: str,
     timings: Mapping[str, float],
+    loras: Sequence[LoraRef] = (),
 ) -> dict[str, Any]:
     """All settings of one picture as plain values."""
     sampling = plan.sampling
@@ -39,6 +42,7 @@ def make_record(
         "width": plan.width,
         "height": plan.height,
         "model": model,
+        "loras": [{"file": str(lora.path), "weight": lora.weight} for lora in loras],
         "sampler": sampling.spec.name,
         "schedule": sampling.schedule,
         "steps": len(sampling.sigmas) - 1,
@@ -84,6 +88,7 @@ def _settings(record: Record) -> list[tuple[str, object]]:
         ("Seed", record["seed"]),
         ("Size", f"{record['width']}x{record['height']}"),
         ("Model", record["model"]),
+        ("Lora", " ".join(map(_lora, record["loras"])) or None),
         *((name.replace("_", " ").capitalize(), f"{v:g}") for name, v in record["options"].items()),
         ("Rho", record["rho"]),
         ("Sigmas", listed and " ".join(f"{sigma:.6g}" for sigma in listed)),
@@ -92,6 +97,10 @@ def _settings(record: Record) -> list[tuple[str, object]]:
         ("Precision", record["dtype"]),
         ("Version", f"diffgen {record['version']}"),
     ]
+
+
+def _lora(entry: Mapping[str, Any]) -> str:
+    return f"{Path(entry['file']).stem}:{entry['weight']:g}"
 
 
 def _quoted(value: object) -> str:

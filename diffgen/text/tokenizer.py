@@ -60,7 +60,7 @@ class Tokenizer:
         for token in special.values():
             if token.content not in vocabulary.ids:
                 raise ConfigError(f'{folder}: the vocabulary lacks "{token.content}".')
-        encoder = _byte_pair_encoder(vocabulary, unknown=special["unk_token"].content)
+        encoder = byte_pair_encoder(vocabulary, unknown=special["unk_token"].content)
         # Of two entries for one token the later counts, as in transformers.
         encoder.add_tokens([*special.values(), *_listed_tokens(options)])
         return cls(
@@ -93,7 +93,8 @@ def _text_from(prompt: str, encoding: tokenizers.Encoding, index: int) -> str:
     return prompt[encoding.offsets[first][0] :].strip()
 
 
-def _byte_pair_encoder(vocabulary: Vocabulary, *, unknown: str) -> tokenizers.Tokenizer:
+def byte_pair_encoder(vocabulary: Vocabulary, *, unknown: str) -> tokenizers.Tokenizer:
+    """CLIP's normalisation, division into words and byte-pair encoding, without special tokens."""
     encoder = tokenizers.Tokenizer(
         models.BPE(vocabulary.ids, vocabulary.merges, end_of_word_suffix="</w>", unk_token=unknown)
     )

@@ -1,7 +1,7 @@
 """The `autoencoder` target: pixels to latents and back (arXiv:2112.10752, section 3.1).
 
-The adversarial and perceptual terms of the paper are left out: absolute, squared and edge errors,
-and a small KL term.
+Absolute, squared and edge errors, a small KL term and, late, an adversarial one if asked for. The
+paper's perceptual term is left out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 from diffgen.engine.images import to_images
 from diffgen.models.vae import Autoencoder
+from diffgen.text.tokenizer import Tokenizer
 from diffgen.train import objectives
+from diffgen.train.adversarial import Adversary
+from diffgen.train.checks import check_factor
 from diffgen.train.data import Batch
 from diffgen.train.draws import Draws
 from diffgen.train.export import save_component, save_grid
@@ -40,9 +43,11 @@ class AutoencoderModule(nn.Module):
 
     moments: Tensor
 
-    def __init__(self, vae: Autoencoder, weights: AutoencoderRecipe) -> None:
+    def __init__(
+        self, vae: Autoencoder, weights: AutoencoderRecipe, adversary: Adversary | None
+    ) -> None:
         super().__init__()
-        self.vae, self.weights = vae, weights
+        self.vae, self.weights, self.adversary = vae, weights, adversary
         self.register_buffer("moments", torch.zeros(3))  # of 1, z and z^2
 
     def forward(self, inputs: AutoencoderInputs) -> dict[str, Tensor]:
@@ -62,6 +67,10 @@ class AutoencoderModule(nn.Module):
         loss = sum(
             (getattr(self.weights, k) * v for k, v in terms.items()), inputs.noise.new_zeros(())
         )
+        if self.training and self.adversary:
+            last = self.vae.decoder.conv_out.weight
+            terms["adversarial"] = self.adversary.term(loss, output, inputs.pixels, last)
+            loss = loss + terms["adversarial"]
         return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
 
     def _observe(self, z: Tensor) -> None:
@@ -101,13 +110,26 @@ class AutoencoderTarget:
         else:
             assert recipe.model.vae is not None
             vae = Autoencoder(recipe.model.vae)
+        check_factor(recipe, vae.config.factor, str(recipe.model.base or "recipe"))
         if recipe.run.gradient_checkpointing:
             checkpoint_gradients(vae)
         self.vae = vae.to(device)
-        self.module = AutoencoderModule(self.vae, recipe.autoencoder).to(device)
+        weights = recipe.autoencoder
+        self.opponent = Adversary(weights, device) if weights.adversarial else None
+        self.module = AutoencoderModule(self.vae, weights, self.opponent).to(device)
         if recipe.run.compile:
             self.vae.encoder.compile()
             self.vae.decoder.compile()
+
+    @property
+    def tokenizers(self) -> Sequence[Tokenizer]:
+        """None: captions do not matter."""
+        return ()
+
+    @property
+    def latent_encoder(self) -> None:
+        """None: there is nothing to cache."""
+        return None
 
     def inputs(self, batch: Batch, draws: Draws) -> AutoencoderInputs:
         """Pixels or pieces of them, and noise of the size of their latents."""
@@ -134,6 +156,8 @@ class AutoencoderTarget:
         shown = held_out[0].pixels
         assert shown is not None
         pixels = shown[:SHOWN].to(self.device)
-        mean, _ = self.vae.encode(pixels)
-        made = self.vae.decode(self.vae.to_latents(mean))
+        # The exported one, as the one that learns may be dealt out over processes.
+        vae = load_autoencoder(str(model.resolve())).to(self.device)
+        mean, _ = vae.encode(pixels)
+        made = vae.decode(vae.to_latents(mean))
         save_grid([*to_images(pixels), *to_images(made)], picture, columns=len(pixels))

@@ -36,7 +36,7 @@ def commit() -> str:
 
 def write_card(folder: Path, recipe: Recipe, facts: Mapping[str, str]) -> None:
     """README.md of a model folder: facts as a table, then the whole recipe."""
-    pipeline = "pipeline_tag: text-to-image\n" if recipe.target == "diffusion" else ""
+    pipeline = "pipeline_tag: text-to-image\n" if recipe.target != "autoencoder" else ""
     rows = "".join(f"| {key} | {value} |\n" for key, value in facts.items())
     text = (
         f"---\nlicense: {recipe.license}\nlibrary_name: diffusers\n{pipeline}---\n\n"

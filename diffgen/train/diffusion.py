@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from diffgen.engine.engine import Engine
 from diffgen.engine.request import GeneratePlan, GenerateRequest
 from diffgen.models.clip import ClipTextModel
 from diffgen.models.vae import IdentityAutoencoder
+from diffgen.text.tokenizer import Tokenizer
 from diffgen.train import objectives
 from diffgen.train.data import Batch
 from diffgen.train.draws import Draws
@@ -24,6 +25,7 @@ from diffgen.train.export import copy_configs, copy_vocabulary, save_component, 
 from diffgen.train.layout import write_model_configs
 from diffgen.train.networks import TEXT_ENCODERS, Networks, build_networks, checkpoint_gradients
 from diffgen.train.recipe import ObjectiveRecipe, Recipe
+from diffgen.train.target import LatentEncoder
 from diffgen.train.text import TokenBatch, encode, tokenize
 from diffgen.types import Conditioning
 
@@ -66,10 +68,12 @@ class DiffusionModule(nn.Module):
 class DiffusionTarget:
     """Trains a text-to-image model; exports a folder that `diffgen generate` runs."""
 
-    def __init__(self, recipe: Recipe, device: torch.device) -> None:
-        """Build or load the networks. Raises what `build_networks` raises."""
+    def __init__(
+        self, recipe: Recipe, device: torch.device, networks: Networks | None = None
+    ) -> None:
+        """Take the networks, or build or load them. Raises what `build_networks` raises."""
         self.recipe, self.device = recipe, device
-        self.networks = networks = build_networks(recipe)
+        self.networks = networks = networks or build_networks(recipe)
         # Refuse now what could not be written or drawn in the end.
         with TemporaryDirectory() as folder:
             self._write_configs(Path(folder))
@@ -78,17 +82,36 @@ class DiffusionTarget:
         if recipe.run.gradient_checkpointing:
             checkpoint_gradients(networks.unet)
         for module in (networks.unet, networks.vae, *networks.encoders):
-            module.to(device)
             module.requires_grad_(False)
-        self.module = DiffusionModule(networks, recipe.objective, with_text=self.learns_text)
+            # Sharding moves the U-Net block by block: whole, it may not fit.
+            if module is not networks.unet or recipe.run.parallel == "ddp":
+                module.to(device)
+        self.module: nn.Module = DiffusionModule(
+            networks, recipe.objective, with_text=self.learns_text
+        )
         self.module.requires_grad_(True)
         if recipe.run.compile:
             networks.unet.compile()
         tables = NoiseSchedule.from_config(networks.config.schedule)
         self.alphas_cumprod = torch.tensor(tables.alphas_cumprod, device=device)
 
+    @property
+    def tokenizers(self) -> Sequence[Tokenizer]:
+        """One per text encoder."""
+        return self.networks.tokenizers
+
+    @property
+    def latent_encoder(self) -> LatentEncoder:
+        """This target itself."""
+        return self
+
+    @property
+    def opponent(self) -> None:
+        """None: the loss is a plain regression."""
+        return None
+
     @torch.no_grad()
-    def inputs(self, batch: Batch, draws: Draws) -> DiffusionInputs:
+    def inputs(self, batch: Batch, draws: Draws) -> Any:
         """Draw timesteps and noise, and encode what is not learned."""
         objective, schedule = self.recipe.objective, self.networks.config.schedule
         t = self._timesteps(draws)
@@ -178,8 +201,12 @@ class DiffusionTarget:
         """The recipe's prompts as the exported model draws them."""
         if not self.recipe.samples.prompts:
             return
-        engine = Engine.load(model, device=self.recipe.run.device)
+        engine = self._engine(model)
         save_grid([made.image for made in engine.generate(self._request())], picture)
+
+    def _engine(self, model: Path) -> Engine:
+        """What the exported folder draws with."""
+        return Engine.load(model, device=self.recipe.run.device)
 
     def _request(self) -> GenerateRequest:
         samples, (width, height) = self.recipe.samples, self.recipe.data.shape

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from diffgen.device import DeviceName, pick_device
+from diffgen.train.sharding import shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +31,16 @@ class World:
         """Whether this process writes files and reports."""
         return self.rank == 0
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """The module with gradients averaged over all processes (DDP, arXiv:2006.15704)."""
+    def wrap(self, module: nn.Module, parallel: Literal["ddp", "fsdp"] = "ddp") -> nn.Module:
+        """The module with gradients averaged over all processes.
+
+        "ddp" keeps a copy of it on each (arXiv:2006.15704); "fsdp" deals its parameters out, in
+        place, so that averages and optimizers are to be made afterwards.
+        """
+        if self.size > 1 and parallel == "fsdp":
+            shard(module, device=self.device, size=self.size)
+            return module
+        module.to(self.device)
         if self.size == 1:
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
@@ -44,6 +54,12 @@ class World:
         numbers = torch.tensor(list(values.values()), dtype=kind, device=self.device)
         dist.all_reduce(numbers)
         return dict(zip(values, (numbers / self.size).tolist(), strict=True))
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by their averages over all processes."""
+        for tensor in tensors if self.size > 1 else ():
+            dist.all_reduce(tensor)
+            tensor /= self.size
 
     def agree(self, number: int) -> int:
         """The largest of all processes' numbers."""
@@ -65,6 +81,22 @@ class World:
         """Until all processes are here."""
         if self.size > 1:
             dist.barrier()
+
+
+@contextmanager
+def reduction(module: nn.Module, *, last: bool) -> Iterator[None]:
+    """Average gradients after the `last` backward pass of a step only, for a wrapped module.
+
+    Between passes each process keeps whole gradients of its own: memory for communication.
+    """
+    if isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(last)
+        yield
+    elif isinstance(module, DistributedDataParallel) and not last:
+        with module.no_sync():
+            yield
+    else:
+        yield
 
 
 @contextmanager

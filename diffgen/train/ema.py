@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from diffgen.train.sharding import share_of
+
 
 class Ema:
     """An average of a module's trainable parameters, in float32.
@@ -59,4 +61,4 @@ class Ema:
         self.updates = updates
         for name, tensor in self.average.items():
             saved: Tensor = average[name]
-            tensor.copy_(saved)
+            tensor.copy_(share_of(saved, tensor))

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from diffgen.errors import OutputError
 from diffgen.jsonfile import JsonObject
 from diffgen.train.layout import write_json
 from diffgen.types import Component
@@ -44,6 +45,20 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         os.rename(folder, old)
     os.rename(new, folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Copy a file, whole or not at all. Raises OutputError."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, new)
+        os.replace(new, path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot write {path}: {error.strerror}; the finished file is {source}"
+        ) from error
 
 
 def copy_configs(base: Path, folder: Path) -> None:

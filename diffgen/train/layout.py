@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffgen.errors import ConfigError, UnsupportedCheckpoint
+from diffgen.jsonfile import JsonObject
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
 from diffgen.types import ScheduleConfig
 from diffgen.weights.configs import read_model_config
@@ -47,6 +48,28 @@ def write_model_configs(folder: Path, config: ModelConfig, *, end: int, pad: int
     if config.vae:
         write_json(folder / "vae" / "config.json", vae_json(config.vae))
     _check_reads_back(folder, config)
+
+
+def write_lcm_configs(
+    folder: Path, config: ModelConfig, *, steps: int, timestep_scaling: float
+) -> None:
+    """Turn the configs of a teacher's folder into its student's, of `config`.
+
+    diffusers picks a run's timesteps from `steps` evenly spaced ones.
+    """
+    index, unet, scheduler = (
+        folder / name
+        for name in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json")
+    )
+    told = {"time_cond_proj_dim": config.unet.guidance_dim}
+    write_json(unet, {**JsonObject.read(unet).data, **told})
+    name = _scheduler_class(config.schedule)
+    write_json(index, {**JsonObject.read(index).data, "scheduler": ["diffusers", name]})
+    grid = {
+        "original_inference_steps": min(steps, config.schedule.num_train_timesteps),
+        "timestep_scaling": timestep_scaling,
+    }
+    write_json(scheduler, {"_class_name": name, **schedule_json(config.schedule), **grid})
 
 
 def _check_reads_back(folder: Path, config: ModelConfig) -> None:

@@ -5,26 +5,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from diffgen.device import DTYPES, memory_errors
 from diffgen.errors import DiffgenError
 from diffgen.train import state
 from diffgen.train.data import Batch
-from diffgen.train.dist import World
+from diffgen.train.dist import World, reduction
 from diffgen.train.draws import Draws
 from diffgen.train.ema import Ema
 from diffgen.train.export import replaced_folder
 from diffgen.train.lr import learning_rate
 from diffgen.train.metrics import Metrics
 from diffgen.train.recipe import OptimizerRecipe, Recipe
+from diffgen.train.sharding import full, gathered, share_of, whole_weights
 from diffgen.train.tables import to_toml
 from diffgen.train.target import Data, Target
 
@@ -56,13 +55,13 @@ class Trainer:
         self.recipe, self.target, self.data, self.world, self.run = recipe, target, data, world, run
         if recipe.run.channels_last:
             target.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
+        self.module = world.wrap(target.module, recipe.run.parallel)
         self.parameters = [p for p in target.module.parameters() if p.requires_grad]
         self.optimizer = _optimizer(self.parameters, recipe.optimizer, world.device)
         self.ema = Ema(target.module, recipe.run.ema)
         self.scaler = torch.amp.GradScaler(
             world.device.type, enabled=recipe.run.precision == "fp16"
         )
-        self.module = world.wrap(target.module)
         self.held_out = list(data.validation(recipe.run.batch_size))
         self.step = 0
         self.seconds = 0.0
@@ -132,9 +131,12 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.target.module.train()
+        opponent = self.target.opponent
+        if opponent:
+            opponent.begin(self.step, self.world)
         parts = [self._backward(next(batches), last=i == count - 1) for i in range(count)]
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip or math.inf)
+        norm = full(nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip or math.inf))
         means = {name: float(sum(part[name] for part in parts)) / count for name in parts[0]}
         losses = self.world.mean({**means, "grad_norm": float(norm)})
         self._check_finite(losses)
@@ -142,12 +144,13 @@ class Trainer:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update()
+        if opponent:
+            losses |= opponent.learn(rate)
         self.step += 1
         return {**losses, "lr": rate}
 
     def _backward(self, batch: Batch, *, last: bool) -> Mapping[str, Tensor]:
-        shared = isinstance(self.module, DistributedDataParallel) and not last
-        with self.module.no_sync() if shared else nullcontext():  # type: ignore[operator] # DDP has it
+        with reduction(self.module, last=last):
             losses = self._losses(self.module, batch, self.step)
             self.scaler.scale(losses["loss"] / self.recipe.run.accumulate).backward()  # type: ignore[no-untyped-call]
         return {name: value.detach() for name, value in losses.items()}
@@ -162,7 +165,13 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         dtype = DTYPES[self.recipe.run.precision]
         half = dtype != torch.float32
-        return torch.autocast(self.world.device.type, dtype if half else None, enabled=half)
+        # Its cache of weights in half precision would keep what sharding frees.
+        return torch.autocast(
+            self.world.device.type,
+            dtype if half else None,
+            enabled=half,
+            cache_enabled=self.recipe.run.parallel == "ddp",
+        )
 
     def _check_finite(self, losses: Mapping[str, float]) -> None:
         # Scaled fp16 gradients overflow as a matter of course; the scaler then skips the step.
@@ -204,11 +213,14 @@ class Trainer:
         self.target.module.eval()
         total, count = 0.0, 0
         with self.ema.applied(), torch.no_grad():
-            for batch in self.held_out[self.world.rank :: self.world.size]:
-                # Not the wrapped module: processes may have different numbers of batches.
+            for first in range(0, len(self.held_out), self.world.size):
+                # Sharded weights need all processes: those that have no batch left repeat one.
+                index = first + self.world.rank
+                batch = self.held_out[index % len(self.held_out)]
+                size = len(batch.indices) if index < len(self.held_out) else 0
                 loss = float(self._losses(self.target.module, batch, "held out")["loss"])
-                total += loss * len(batch.indices)
-                count += len(batch.indices)
+                total += loss * size
+                count += size
         sums = self.world.mean({"total": total, "count": count})
         loss = sums["total"] / sums["count"]
         if metrics:
@@ -217,21 +229,30 @@ class Trainer:
 
     def export(self, reporter: Reporter) -> None:
         """Write RUN/model from averaged weights, and what it draws to RUN/samples."""
-        if self.world.first:
-            self.target.module.eval()
+        module, first, model = self.target.module.eval(), self.world.first, self.run / "model"
+        with self.ema.applied():
+            with whole_weights(module, keep=first):
+                if first:
+                    with replaced_folder(model) as folder:
+                        self.target.export(folder, DTYPES[self.recipe.run.save_dtype])
             picture = self.run / "samples" / f"step-{self.step:08d}.png"
-            with self.ema.applied():
-                with replaced_folder(self.run / "model") as folder:
-                    self.target.export(folder, DTYPES[self.recipe.run.save_dtype])
-                self.target.preview(self.run / "model", picture, self.held_out)
-            if picture.exists():
-                reporter.say(f"step {self.step}: {picture}")
+            if first:
+                self.target.preview(model, picture, self.held_out)
+        if first and picture.exists():
+            reporter.say(f"step {self.step}: {picture}")
         self.world.wait()
 
     def checkpoint(self) -> None:
-        """Write everything a continuation needs."""
+        """Write everything a continuation needs, whole: the same file however weights lie."""
         run = self.recipe.run
         generators = self.world.gather(state.rng_state())
+        weights = {
+            "module": self.target.module.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        weights = gathered(weights, keep=self.world.first)
+        opponent = self.target.opponent
         if self.world.first:
             saved = {
                 "step": self.step,
@@ -239,9 +260,8 @@ class Trainer:
                 "window": self.window,
                 "recipe": to_toml(self.recipe),
                 "data": self.data.report.fingerprint,
-                "module": self.target.module.state_dict(),
-                "ema": self.ema.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                **weights,
+                "opponent": opponent.state_dict() if opponent else None,
                 "scaler": self.scaler.state_dict(),
                 "rng": generators,
             }
@@ -252,10 +272,18 @@ class Trainer:
     def restore(self, saved: dict[str, Any]) -> None:
         """Take over what `checkpoint` wrote."""
         self.step, self.seconds, self.window = saved["step"], saved["seconds"], saved["window"]
-        self.target.module.load_state_dict(saved["module"])
+        live, optimizer = self.target.module.state_dict(), saved["optimizer"]
+        module = {name: share_of(tensor, live[name]) for name, tensor in saved["module"].items()}
+        self.target.module.load_state_dict(module)
         self.ema.load_state_dict(saved["ema"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        moments = {
+            index: {name: share_of(t, self.parameters[index]) for name, t in entry.items()}
+            for index, entry in optimizer["state"].items()
+        }
+        self.optimizer.load_state_dict({**optimizer, "state": moments})
         self.scaler.load_state_dict(saved["scaler"])
+        if self.target.opponent:
+            self.target.opponent.load_state_dict(saved["opponent"])
         state.set_rng_state(saved["rng"][self.world.rank])
 
 

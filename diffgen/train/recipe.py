@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 from diffgen.errors import ConfigError
 from diffgen.models.config import ClipTextConfig, UNetConfig, VaeConfig
+from diffgen.train.checks import check_autoencoder, check_parallel, check_vocabulary
 from diffgen.train.tables import build, override, read_toml, required, within
 from diffgen.types import ScheduleConfig
 
@@ -51,7 +52,8 @@ class ModelRecipe:
 
     Without a base: `unet` and `text` describe new networks, `autoencoder` is a folder with a
     trained one (none means that the U-Net works on pixels) and `tokenizer` is a model's name or a
-    folder with a vocabulary. `vae` is the architecture of the autoencoder target.
+    folder with a vocabulary; "captions" learns one of `text.vocab_size` tokens from the data's.
+    `vae` is the architecture of the autoencoder target.
     """
 
     base: str | None = None
@@ -87,6 +89,7 @@ class AutoencoderRecipe:
 
     `patch` is the side in pixels of the square piece of each picture that a step learns from: an
     autoencoder without attention sees only a neighbourhood, so pieces teach it whole pictures.
+    `adversarial` is the weight of a discriminator's opinion, from step `adversarial_start` on.
     """
 
     patch: int | None = within(None, 8)
@@ -94,6 +97,44 @@ class AutoencoderRecipe:
     l2: float = within(1.0, 0.0)
     edge: float = within(1.0, 0.0)
     kl: float = within(1e-6, 0.0)
+    adversarial: float = within(0.0, 0.0)
+    adversarial_start: int = within(0, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillRecipe:
+    """How the student learns from `model.base` (latent consistency distillation).
+
+    `guidance` is the teacher's scale: one number, which the student takes in for good and is then
+    sampled without guidance, or [low, high], between which it is told a scale each time. The
+    teacher's trajectories have `ddim_steps`. `huber_c` is the root mean square error up to which
+    the pseudo-Huber loss is quadratic. `target_decay` is that of the average that the student
+    learns from; 0 is the student itself, without another network in memory. With `as_lora` the
+    student is what `[lora]` says, beside the frozen base, and the run makes its file.
+    """
+
+    guidance: float | tuple[float, ...] = within(4.0, 1.0)
+    ddim_steps: int = within(50, 1)
+    loss: Literal["huber", "mse"] = "huber"
+    huber_c: float = within(0.001, 1e-6)
+    target_decay: float = within(0.95, 0.0, 0.9999)
+    as_lora: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraRecipe:
+    """Low-rank adapters for `model.base`; without `alpha`, it is the rank.
+
+    `modules` are groups (attention, feed_forward, projection, convolution, all) or patterns of
+    names such as "mid_block.*.to_q"; with `text_encoder`, those of the text encoders as well.
+    `layout` is how the file names its tensors.
+    """
+
+    rank: int = within(16, 1)
+    alpha: float | None = within(None, 1e-3)
+    modules: tuple[str, ...] = ("attention",)
+    text_encoder: bool = False
+    layout: Literal["kohya", "peft"] = "kohya"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +161,9 @@ class RunRecipe:
     """The loop. A step learns from batch_size * accumulate * processes pictures.
 
     `keep_last` checkpoints are kept, and every one whose step divides by `keep_every` (0: none
-    besides). `save_dtype` is the number format of the finished model.
+    besides). `save_dtype` is the number format of the finished model. `parallel` is how several
+    processes work together: "ddp" gives each a copy of all, "fsdp" a share of the weights that
+    learn, of their gradients, averages and optimizer, for models that do not fit one device.
     """
 
     steps: int = required(1)
@@ -128,6 +171,7 @@ class RunRecipe:
     accumulate: int = within(1, 1)
     seed: int = within(0, 0, 2**31)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     ema: float = within(0.999, 0.0, 1.0)
     log_every: int = within(10, 1)
@@ -145,12 +189,14 @@ class RunRecipe:
 class SamplesRecipe:
     """Pictures drawn on the way, each `every` steps, from the averaged weights.
 
-    The autoencoder target shows reconstructions of held-out pictures instead of prompts.
+    Without `steps` they are as many as the model's sampler takes by itself: 20, or 4 with lcm. The
+    autoencoder target shows reconstructions of held-out pictures instead of prompts, and a student
+    distilled at one guidance scale is drawn from without `guidance`.
     """
 
     prompts: tuple[str, ...] = ()
     every: int = within(1000, 1)
-    steps: int = within(20, 1)
+    steps: int | None = within(None, 1)
     guidance: float = within(4.0, 0.0)
     seed: int = within(7, 0)
 
@@ -159,7 +205,7 @@ class SamplesRecipe:
 class Recipe:
     """Everything about one training run. `name` and `license` go into the model card."""
 
-    target: Literal["diffusion", "autoencoder"]
+    target: Literal["diffusion", "autoencoder", "contrastive", "distill", "lora"]
     name: str = "model"
     license: str = "unknown"
     data: DataRecipe
@@ -167,6 +213,8 @@ class Recipe:
     model: ModelRecipe = field(default_factory=ModelRecipe)
     objective: ObjectiveRecipe = field(default_factory=ObjectiveRecipe)
     autoencoder: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
+    distill: DistillRecipe = field(default_factory=DistillRecipe)
+    lora: LoraRecipe = field(default_factory=LoraRecipe)
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     samples: SamplesRecipe = field(default_factory=SamplesRecipe)
 
@@ -179,7 +227,14 @@ class Recipe:
     def parse(cls, table: dict[str, Any], where: str) -> Self:
         """Check a parsed table; `where` names it in errors."""
         recipe = build(cls, table, where)
+        if recipe.target == "distill":
+            _check_distill(recipe, where)
+        if recipe.target == "lora":
+            _check_lora(recipe, where)
         _check_model(recipe, where)
+        check_parallel(recipe, where)
+        check_autoencoder(recipe, where)
+        check_vocabulary(recipe, where)
         return recipe
 
 
@@ -200,4 +255,40 @@ def _check_model(recipe: Recipe, where: str) -> None:
     if model.base is None and not (model.unet and model.text):
         raise ConfigError(
             f"{where}: give model.base to fine-tune, or [model.unet] and [model.text] for new ones."
+        )
+
+
+def _check_distill(recipe: Recipe, where: str) -> None:
+    guidance = recipe.distill.guidance
+    if recipe.model.base is None:
+        raise ConfigError(f"{where}: the distill target needs model.base, the model to distil.")
+    if recipe.model.train_text_encoder:
+        raise ConfigError(
+            f"{where}: distillation trains the U-Net alone; drop model.train_text_encoder."
+        )
+    if recipe.objective != ObjectiveRecipe():
+        raise ConfigError(
+            f"{where}: [objective] is the loss of the diffusion target; that of distillation is in "
+            "[distill]."
+        )
+    if isinstance(guidance, tuple) and (len(guidance) != 2 or guidance[0] >= guidance[1]):
+        raise ConfigError(
+            f'{where}: "distill.guidance" should be a number or [low, high] with low < high, not '
+            f"{list(guidance)}."
+        )
+    if recipe.distill.as_lora and isinstance(guidance, tuple):
+        raise ConfigError(
+            f"{where}: adapters cannot be told a guidance scale; distill.as_lora needs one number "
+            "for distill.guidance."
+        )
+    if recipe.distill.as_lora and recipe.lora.text_encoder:
+        raise ConfigError(f"{where}: distillation trains the U-Net alone; drop lora.text_encoder.")
+
+
+def _check_lora(recipe: Recipe, where: str) -> None:
+    if recipe.model.base is None:
+        raise ConfigError(f"{where}: the lora target needs model.base, the model to adapt.")
+    if recipe.model.train_text_encoder:
+        raise ConfigError(
+            f"{where}: for the lora target it is lora.text_encoder, not model.train_text_encoder."
         )

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
@@ -18,22 +19,31 @@ from safetensors import SafetensorError
 from diffgen.errors import OutputError, UsageError
 from diffgen.train import state
 from diffgen.train.autoencoder import AutoencoderTarget
+from diffgen.train.bpe import settle_vocabulary
 from diffgen.train.cache import cache_latents
 from diffgen.train.card import commit, hardware, write_card
+from diffgen.train.contrastive import ContrastiveTarget
 from diffgen.train.data import TrainingData, open_data
 from diffgen.train.diffusion import DiffusionTarget
 from diffgen.train.dist import World, open_world
+from diffgen.train.distill_lora import distill_target
 from diffgen.train.loop import Reporter, Trainer
+from diffgen.train.lora import LoraTarget
 from diffgen.train.metrics import plot_curve, read_rows
 from diffgen.train.recipe import Recipe
 from diffgen.train.tables import to_toml
-from diffgen.train.target import Data, Target
+from diffgen.train.target import Data, LatentEncoder, Target
 
 TARGETS: dict[str, Callable[[Recipe, torch.device], Target]] = {
     "diffusion": DiffusionTarget,
     "autoencoder": AutoencoderTarget,
+    "contrastive": ContrastiveTarget,
+    "distill": distill_target,
+    "lora": LoraTarget,
 }
 TRIAL_STEPS = 2
+ENCODING_EVERY = 10.0  # seconds between two lines about the latent cache
+Say: TypeAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +62,8 @@ def train(recipe: Recipe, run: Path, *, resume: bool, reporter: Reporter) -> Out
     """
     _check_folder(run, resume=resume)
     with open_world(recipe.run.device) as world:
-        trainer = _prepare(recipe, run, world)
+        settled = settle_vocabulary(recipe, run / "tokenizer", world, learned=resume)
+        trainer = _prepare(recipe, run, world, settled, reporter.say)
         if resume:
             _restore(trainer)
         if world.first:
@@ -74,8 +85,9 @@ def dry_run(recipe: Recipe, run: Path) -> list[str]:
 
     Raises what `train` would raise before its first step.
     """
-    with open_world(recipe.run.device) as world:
-        trainer = _prepare(recipe, run, world)
+    with open_world(recipe.run.device) as world, TemporaryDirectory() as scratch:
+        settled = settle_vocabulary(recipe, Path(scratch) / "tokenizer", world, learned=False)
+        trainer = _prepare(recipe, run, world, settled, lambda _line: None)
         summary, batches = _summary(trainer), trainer.batches()
         trainer.learn(batches)  # the first is slower: kernels are chosen, memory is found
         start = time.perf_counter()
@@ -101,34 +113,48 @@ def _check_folder(run: Path, *, resume: bool) -> None:
         raise UsageError(f"{run} has no checkpoint to resume from; start without --resume.")
 
 
-def _prepare(recipe: Recipe, run: Path, world: World) -> Trainer:
-    target = TARGETS[recipe.target](recipe, world.device)
-    tokenizers = target.networks.tokenizers if isinstance(target, DiffusionTarget) else ()
-    data = open_data(
-        recipe.data,
-        tokenizer=tokenizers[0] if tokenizers else None,
-        captioned=recipe.target == "diffusion",
-    )
-    if recipe.data.cache and isinstance(target, DiffusionTarget):
-        return Trainer(recipe, target, _cached(recipe, data, target, world), world, run)
+def _prepare(recipe: Recipe, run: Path, world: World, settled: Recipe, say: Say) -> Trainer:
+    """What is about to run; `settled` is the recipe with its vocabulary learned."""
+    target = TARGETS[recipe.target](settled, world.device)
+    tokenizer = next(iter(target.tokenizers), None)
+    data = open_data(recipe.data, tokenizer=tokenizer, captioned=tokenizer is not None)
+    if recipe.data.cache and target.latent_encoder:
+        cached = _cached(recipe, data, target.latent_encoder, world, say)
+        return Trainer(recipe, target, cached, world, run)
     return Trainer(recipe, target, data, world, run)
 
 
-def _cached(recipe: Recipe, data: TrainingData, target: DiffusionTarget, world: World) -> Data:
+def _cached(
+    recipe: Recipe, data: TrainingData, encoder: LatentEncoder, world: World, say: Say
+) -> Data:
     """Latents of the data from its cache; the first process fills it, the others wait."""
     if not world.first:
         world.wait()
     cached = cache_latents(
         data,
-        target.encode,
+        encoder.encode,
         folder=Path(recipe.data.cache or "").expanduser(),
-        key=target.autoencoder_hash(),
+        key=encoder.autoencoder_hash(),
         batch_size=recipe.run.batch_size,
         workers=recipe.data.workers,
+        on_progress=_encoding(say) if world.first else lambda _done, _total: None,
     )
     if world.first:
         world.wait()
     return cached
+
+
+def _encoding(say: Say) -> Callable[[int, int], None]:
+    """Tell now and then how many pictures have been encoded."""
+    told = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= ENCODING_EVERY:
+            told = time.monotonic()
+            say(f"encoded {done} of {total} pictures")
+
+    return progress
 
 
 def _restore(trainer: Trainer) -> None:

@@ -17,11 +17,13 @@ from diffgen.train.tables import differences
 
 NAME = re.compile(r"step-(\d+)\.pt")
 
-# What may differ between a run and its continuation: nothing that changes the numbers.
+# What may differ between a run and its continuation: nothing that changes the numbers but its
+# length, which the learning rate follows from there on.
 FREE = (
     "data.workers",
     "run.device",
     "run.steps",
+    "run.parallel",
     "run.log_every",
     "run.checkpoint_every",
     "run.validate_every",

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from diffgen.text.tokenizer import Tokenizer
 from diffgen.train.data import Batch
+from diffgen.train.dist import World
 from diffgen.train.draws import Draws
 
 
@@ -35,16 +37,44 @@ class Data(Protocol):
     def validation(self, batch_size: int) -> Sequence[Batch]: ...
 
 
+class LatentEncoder(Protocol):
+    """Pixels (B, 3, H, W) to latents (B, C, h, w); the hash is that of the autoencoder."""
+
+    def encode(self, pixels: Tensor) -> Tensor: ...
+    def autoencoder_hash(self) -> str: ...
+
+
+class Opponent(Protocol):
+    """What learns against the module, with weights, an optimizer and a state of its own.
+
+    `begin` is told each step, counted from 0, before its batches; `learn`, after the module has
+    learned from them, gives scalars by the same names in every step, averaged over processes.
+    """
+
+    def begin(self, step: int, world: World) -> None: ...
+    def learn(self, rate: float) -> dict[str, float]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
 class Target(Protocol):
     """One kind of training.
 
-    `module` holds exactly the networks that learn; called with what `inputs` makes of a batch it
-    gives scalars by name, "loss" being the one to minimise. `export` writes what the run is for
-    into an empty folder, and `preview` a picture of how far it is; both see averaged weights.
+    `module` holds exactly what learns; called with what `inputs` makes of a batch it gives scalars
+    by name, "loss" being the one to minimise. `export` writes what the run is for into an empty
+    folder, and `preview` a picture of how far it is; both see averaged weights. `tokenizers` read
+    the captions: none where captions do not matter. `latent_encoder` fills the cache of latents:
+    none where pixels are what is learned from. `opponent` learns beside the module, if any does.
     """
 
     @property
     def module(self) -> nn.Module: ...
+    @property
+    def tokenizers(self) -> Sequence[Tokenizer]: ...
+    @property
+    def latent_encoder(self) -> LatentEncoder | None: ...
+    @property
+    def opponent(self) -> Opponent | None: ...
     def inputs(self, batch: Batch, draws: Draws) -> Any: ...
     def export(self, folder: Path, dtype: torch.dtype) -> None: ...
     def preview(self, model: Path, picture: Path, held_out: Sequence[Batch]) -> None: ...

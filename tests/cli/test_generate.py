@@ -353,3 +353,77 @@ def test_a_closed_pipe_stops_the_run(started: Callable[..., "subprocess.Popen[st
         "error: cannot write to stdout: its reader has gone away; stopped\n"
     )
     assert process.wait(timeout=60) == 1
+
+
+# LoRA
+
+
+@pytest.fixture
+def lora(tmp_path: Path) -> str:
+    """Random adapters for the attention of the model on board, in the run's folder."""
+    import torch
+
+    from diffgen.models.lora import LoraDelta
+    from diffgen.weights.checkpoint import Checkpoint
+    from diffgen.weights.lora import save_lora
+
+    checkpoint = Checkpoint.open(STORYBOOK)
+    torch.manual_seed(0)
+    queries = {
+        name.removesuffix(".weight"): info.shape
+        for name, info in checkpoint.tensors["unet"].infos.items()
+        if name.endswith("attn2.to_v.weight")
+    }
+    deltas = {
+        name: LoraDelta(torch.randn(2, width) / width**0.5, torch.randn(out, 2), 2.0)
+        for name, (out, width) in queries.items()
+    }
+    save_lora(
+        tmp_path / "style.safetensors",
+        {"unet": deltas},
+        checkpoint.config,
+        layout="kohya",
+        dtype=torch.float32,
+        metadata={},
+    )
+    return "style.safetensors"
+
+
+def test_a_lora_changes_the_picture_as_much_as_it_is_told(run: Run, lora: str) -> None:
+    pixels = {}
+    for name, arguments in {
+        "none": (),
+        "zero": ("--lora", f"{lora}:0"),
+        "once": ("--lora", lora),
+        "halves": ("--lora", f"{lora}:0.5", "--lora", f"{lora}:0.5"),
+    }.items():
+        result = run("a barn", *QUICK, *arguments, "--json", "-q", "-o", f"{name}.png")
+        assert result.code == 0, result.err
+        record = json.loads(result.out)
+        with Image.open(f"{name}.png") as image:
+            pixels[name] = image.convert("RGB").tobytes()
+            text = image.text["parameters"]
+    assert record["loras"] == [{"file": lora, "weight": 0.5}] * 2
+    assert 'Lora: "style:0.5 style:0.5"' in text
+    assert pixels["zero"] == pixels["none"] != pixels["once"]
+    apart = [abs(a - b) for a, b in zip(pixels["halves"], pixels["once"], strict=True)]
+    assert max(apart) <= 1  # rounding of sums in another order, and of levels
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "message"),
+    [
+        ("nothing.safetensors", 2, "--lora: there is no file nothing.safetensors"),
+        ("nothing.safetensors:0.5", 2, "there is no file nothing.safetensors"),
+        ("style.safetensors:much", 2, 'the weight "much" is not a number'),
+        ("style.safetensors:nan", 2, 'the weight "nan" is not a number'),
+        ("style.safetensors:", 2, 'the weight "" is not a number'),
+        (f"{STORYBOOK / UNET}", 1, "matches nothing in this model: "),
+        ("text.safetensors", 1, "text.safetensors is "),
+    ],
+)
+def test_a_lora_that_cannot_be_used_is_refused(
+    run: Run, lora: str, tmp_path: Path, given: str, code: int, message: str
+) -> None:
+    (tmp_path / "text.safetensors").write_text("not weights at all")
+    assert_refused(run("a barn", *QUICK, "--lora", given), code, message)

@@ -50,6 +50,7 @@ def test_dry_run(recipe, tmp_path, monkeypatch, capsys):
     [
         (["--set", "run.stepz=2"], 1, 'unknown key "run.stepz"'),
         (["--resume"], 2, "no checkpoint to resume from"),
+        (["--set", "target=distill"], 1, "the distill target needs model.base"),
         (["--set", "data.path=/nowhere"], 2, "/nowhere"),
         (["--set", "run.device=mps"], 1, "device mps is not available"),
     ],
@@ -60,3 +61,77 @@ def test_bad_input_is_one_line(recipe, tmp_path, monkeypatch, capsys, options, c
     assert out == ""
     assert message in err
     assert err.count("\n") == 1
+
+
+SHORT = ("--set", "run.steps=1", "--set", "samples.prompts=[]", "--set", "run.precision=fp32")
+
+
+@pytest.fixture
+def one_line(tmp_path):
+    """A LoRA without a recipe, of the model on board."""
+    data = draw_squares(tmp_path / "photos")
+    return ("--lora", "--data", data, "-m", "storybook", *SHORT)
+
+
+def test_a_lora_in_one_line(one_line, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "out" / "my-style.safetensors"
+    assert run(monkeypatch, *one_line, "-o", file) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{file}\n"
+    assert err.startswith(f"the run's folder is {file.with_suffix('.run')}\n")
+    assert sorted(path.name for path in file.parent.iterdir()) == [
+        "my-style.run",
+        "my-style.safetensors",
+    ]
+    recipe = (tmp_path / "out" / "my-style.run" / "recipe.toml").read_text()
+    for line in ('name = "my-style"', "data.size = 64", "lora.rank = 16", "optimizer.lr = 0.0001"):
+        assert line in recipe
+    assert run(monkeypatch, *one_line, "-o", file) == 2
+    assert f"{file} exists" in capsys.readouterr().err
+
+
+def test_a_lora_in_a_folder(one_line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *one_line, "-q") == 0
+    out, err = capsys.readouterr()
+    assert (out, err) == ("runs/photos-lora/model/lora.safetensors\n", "")
+    assert Path(out.strip()).is_file()
+
+
+def test_every_picture_needs_a_caption(one_line, tmp_path, monkeypatch, capsys):
+    (tmp_path / "photos" / "03.txt").unlink()
+    assert run(monkeypatch, *one_line, "-o", tmp_path / "x.safetensors") == 1
+    assert "no caption for 1 file (03.png)" in capsys.readouterr().err
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "give a RECIPE.toml, or --lora with --data DIR and -m MODEL"),
+        (["--lora", "--data", "photos"], 2, "give a RECIPE.toml, or --lora"),
+        (["--lora", "-m", "storybook"], 2, "give a RECIPE.toml, or --lora"),
+        (["--data", "photos", "-m", "storybook"], 2, "give a RECIPE.toml, or --lora"),
+        (["small.toml", "--lora"], 2, "drop it, or small.toml"),
+        (["small.toml", "--data", "photos"], 2, "for a recipe use --set data.path"),
+        (["--lora", "--data", "nowhere", "-m", "storybook"], 2, "nowhere does not exist"),
+        (["--lora", "--data", "photos", "-m", "nothing"], 2, "nothing"),
+        (
+            ["--lora", "--data", "photos", "-m", "storybook", "--set", "lora.rnk=2"],
+            1,
+            'unknown key "lora.rnk". Did you mean "rank"',
+        ),
+        (["small.toml", "-o", "x.safetensors"], 2, "makes a model folder, not a file"),
+    ],
+)
+def test_a_request_for_a_lora_that_is_refused(
+    recipe, tmp_path, monkeypatch, capsys, arguments, code, message
+):
+    monkeypatch.chdir(tmp_path)
+    draw_squares(tmp_path / "photos")
+    assert run(monkeypatch, *arguments) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()

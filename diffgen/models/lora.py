@@ -1,0 +1,132 @@
+"""Low-rank adapters (Hu et al., arXiv:2106.09685): W + alpha / rank * B A, of which A and B learn.
+
+Files and other programs call A "down" and B "up"; so do we.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+AnyLayer: TypeAlias = nn.Linear | nn.Conv2d
+
+
+@dataclass(frozen=True, slots=True)
+class LoraDelta:
+    """What an adapter adds to one layer.
+
+    `down` is A: (rank, in) for a linear layer, (rank, in, kh, kw) for a convolution; `up` is B:
+    (out, rank), or (out, rank, 1, 1).
+    """
+
+    down: Tensor
+    up: Tensor
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        """The width between the two."""
+        return self.down.shape[0]
+
+    def weight(self) -> Tensor:
+        """alpha / rank * B A in float32, of the layer's shape (section 4.1)."""
+        product = self.up.float().flatten(1) @ self.down.float().flatten(1)
+        return (self.alpha / self.rank * product).reshape(len(self.up), *self.down.shape[1:])
+
+    def with_alpha(self, alpha: float) -> LoraDelta:
+        """The same delta under another alpha: B takes up the difference."""
+        return LoraDelta(self.down, self.up * (self.alpha / alpha), alpha)
+
+
+class Adapter(nn.Module):
+    """The small layers beside a frozen one: alpha / rank * up(down(x)).
+
+    `down` begins random, as any layer of torch (uniform, Kaiming), and `up` zero, so that nothing
+    has changed yet (section 4.1). A convolution keeps its kernel, stride and padding in `down`.
+    """
+
+    def __init__(self, base: AnyLayer, *, rank: int, alpha: float) -> None:
+        super().__init__()
+        self.rank, self.alpha = rank, alpha
+        self.down, self.up = _layers(base, rank)
+        self.to(base.weight.device)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What is added to the layer's output at x."""
+        out: Tensor = self.alpha / self.rank * self.up(self.down(x))
+        return out
+
+    def delta(self) -> LoraDelta:
+        """The tensors as they are now."""
+        return LoraDelta(self.down.weight.detach(), self.up.weight.detach(), self.alpha)
+
+
+def _layers(base: AnyLayer, rank: int) -> tuple[AnyLayer, AnyLayer]:
+    if isinstance(base, nn.Linear):
+        down = nn.Linear(base.in_features, rank, bias=False)
+        return down, nn.Linear(rank, base.out_features, bias=False)
+    assert isinstance(base.padding, tuple)
+    narrow = nn.Conv2d(
+        base.in_channels,
+        rank,
+        (base.kernel_size[0], base.kernel_size[1]),
+        stride=(base.stride[0], base.stride[1]),
+        padding=(base.padding[0], base.padding[1]),
+        bias=False,
+    )
+    return narrow, nn.Conv2d(rank, base.out_channels, 1, bias=False)
+
+
+class AdaptedLayer(nn.Module):
+    """A frozen layer with its adapter."""
+
+    def __init__(self, base: AnyLayer, adapter: Adapter) -> None:
+        super().__init__()
+        self.base, self.adapter = base, adapter
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shapes as the layer's own."""
+        out: Tensor = self.base(x) + self.adapter(x)
+        return out
+
+
+def add_lora(
+    network: nn.Module, select: Callable[[str], bool], *, rank: int, alpha: float
+) -> dict[str, Adapter]:
+    """Give every linear layer and convolution whose name is selected an adapter, in place.
+
+    All weights of the network itself are frozen. Returns the adapters by the layers' names.
+    """
+    network.requires_grad_(False)
+    chosen = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d) and select(name)
+    }
+    adapters = {}
+    for name, base in chosen.items():
+        adapters[name] = Adapter(base, rank=rank, alpha=alpha)
+        parent, _, last = name.rpartition(".")
+        setattr(network.get_submodule(parent), last, AdaptedLayer(base, adapters[name]))
+    return adapters
+
+
+@torch.no_grad()
+def merge(network: nn.Module, deltas: Mapping[str, LoraDelta], weight: float = 1.0) -> None:
+    """Add `weight` times each delta to the weight of the layer of that name, summed in float32.
+
+    The network is a plain one, without adapters. Weights are replaced, not written to: they may
+    lie in a mapped file.
+    """
+    for name, delta in deltas.items():
+        layer = network.get_submodule(name)
+        old = layer.get_parameter("weight")
+        new = old.float() + weight * delta.weight().to(old.device)
+        layer.register_parameter(
+            "weight", nn.Parameter(new.to(old.dtype), requires_grad=old.requires_grad)
+        )

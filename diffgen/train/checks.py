@@ -1,0 +1,98 @@
+"""What of a recipe does not go together. Importing this module does not import torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from diffgen.errors import ConfigError
+from diffgen.train.buckets import Size, bucket_sizes
+
+if TYPE_CHECKING:
+    from diffgen.train.recipe import Recipe
+
+FROM_CAPTIONS = "captions"  # the model.tokenizer that asks for a vocabulary of one's own
+SMALLEST_VOCABULARY = 514  # 256 bytes, as many that end a word, start and end
+SMALLEST_JUDGED = 24  # pixels that a discriminator of patches needs along a side
+
+
+def check_parallel(recipe: Recipe, where: str) -> None:
+    """Raise ConfigError for options that sharded training cannot keep."""
+    if recipe.run.parallel == "ddp":
+        return
+    if recipe.target not in ("diffusion", "autoencoder"):
+        raise ConfigError(
+            f'{where}: run.parallel = "fsdp" is for the diffusion and autoencoder targets; '
+            f"the {recipe.target} target needs ddp."
+        )
+    for name, reason in (
+        ("compile", "compiled networks cannot be sharded block by block"),
+        ("channels_last", "shards are contiguous memory"),
+    ):
+        if getattr(recipe.run, name):
+            raise ConfigError(
+                f'{where}: run.{name} does not go with run.parallel = "fsdp": {reason}; drop one.'
+            )
+
+
+def check_autoencoder(recipe: Recipe, where: str) -> None:
+    """Raise ConfigError where pieces do not fit, or the adversarial term cannot work."""
+    if recipe.target != "autoencoder":
+        return
+    patch = recipe.autoencoder.patch
+    smallest = min(min(size) for size in _sizes(recipe))
+    if patch and patch > smallest:
+        raise ConfigError(
+            f"{where}: autoencoder.patch {patch} is larger than the pictures, "
+            f"whose shortest side is {smallest}; use at most that."
+        )
+    if recipe.model.vae:
+        check_factor(recipe, recipe.model.vae.factor, where)
+    if recipe.autoencoder.adversarial:
+        _check_adversarial(recipe, patch or smallest, where)
+
+
+def check_vocabulary(recipe: Recipe, where: str) -> None:
+    """Raise ConfigError where no vocabulary can be learned from captions, though it should."""
+    model = recipe.model
+    if model.tokenizer != FROM_CAPTIONS or recipe.target == "autoencoder":
+        return
+    if model.base:
+        raise ConfigError(f"{where}: model.base brings its own vocabulary; drop model.tokenizer.")
+    if model.text and model.text.vocab_size < SMALLEST_VOCABULARY:
+        raise ConfigError(
+            f"{where}: model.text.vocab_size {model.text.vocab_size} is too small for a vocabulary "
+            f"from captions: its bytes and marks alone are {SMALLEST_VOCABULARY}."
+        )
+
+
+def check_factor(recipe: Recipe, factor: int, where: str) -> None:
+    """Raise ConfigError unless what an autoencoder learns from divides by its `factor`."""
+    patch = recipe.autoencoder.patch
+    sides = {patch} if patch else {side for size in _sizes(recipe) for side in size}
+    key = "autoencoder.patch" if patch else "the side of pictures"
+    for side in sorted(side for side in sides if side % factor):
+        raise ConfigError(f"{where}: {key}, {side}, does not divide by the autoencoder's {factor}.")
+
+
+def _sizes(recipe: Recipe) -> tuple[Size, ...]:
+    data = recipe.data
+    return bucket_sizes(data.shape, data.bucket_step) if data.buckets else (data.shape,)
+
+
+def _check_adversarial(recipe: Recipe, side: int, where: str) -> None:
+    weights, run = recipe.autoencoder, recipe.run
+    problem = None
+    if side < SMALLEST_JUDGED:
+        problem = f"needs pictures or pieces of at least {SMALLEST_JUDGED} pixels, not {side}"
+    elif weights.adversarial_start >= run.steps:
+        problem = f"would start at step {weights.adversarial_start}, after the last, {run.steps}"
+    elif not weights.l1 + weights.l2 + weights.edge:
+        problem = "is weighed against l1, l2 and edge, which are all 0"
+    elif run.precision == "fp16":
+        problem = 'compares gradients that fp16 cannot hold; use run.precision = "bf16" or "fp32"'
+    elif run.compile:
+        problem = "goes back through the decoder twice, which run.compile does not allow"
+    elif run.parallel == "fsdp":
+        problem = 'reads the gradient of one whole layer; use run.parallel = "ddp"'
+    if problem:
+        raise ConfigError(f"{where}: autoencoder.adversarial {problem}.")

@@ -1,0 +1,39 @@
+"""The recipe that `diffgen train --lora` makes up. Importing this module does not import torch."""
+
+from __future__ import annotations
+
+from diffgen.engine.model import Model
+from diffgen.train.data import find_entries
+from diffgen.train.tables import Table
+
+STEPS_PER_PICTURE = 100
+STEPS = (500, 5000)  # at least and at most
+BUCKETED = 512  # pixels from which several aspect ratios are worth their while
+PREVIEWS = 4
+
+
+def lora_table(data: str, model: str, name: str) -> Table:
+    """A recipe as a table: the pictures in `data`, at the native size of `model`.
+
+    Raises UsageError and ConfigError for data or a model that cannot be used.
+    """
+    config = Model.open(model).checkpoint.config
+    entries = find_entries(data)
+    least, most = STEPS
+    steps = min(max(STEPS_PER_PICTURE * len(entries), least), most)
+    captions = dict.fromkeys(caption for entry in entries for caption in entry.captions if caption)
+    return {
+        "target": "lora",
+        "name": name,
+        "data": {
+            "path": data,
+            "size": config.native_size,
+            "buckets": config.native_size >= BUCKETED,
+        },
+        "model": {"base": model},
+        "lora": {"rank": 16},
+        "optimizer": {"lr": 1e-4, "warmup": steps // 20},
+        # SDXL fits a 24 GB card only if activations are recomputed.
+        "run": {"steps": steps, "gradient_checkpointing": config.family == "sdxl"},
+        "samples": {"prompts": list(captions)[:PREVIEWS], "every": steps // 4},
+    }

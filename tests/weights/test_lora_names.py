@@ -1,0 +1,200 @@
+"""diffgen.weights.lora and ldm: names in LoRA files, written, read back and refused.
+
+That diffusers reads the same from them is tested in tests/parity/test_lora_parity.py.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from diffgen.errors import UnsupportedCheckpoint, WeightsError
+from diffgen.models.config import UNetConfig
+from diffgen.models.lora import LoraDelta
+from diffgen.weights.checkpoint import Checkpoint
+from diffgen.weights.ldm import ldm_blocks, to_ldm
+from diffgen.weights.lora import Deltas, Layout, read_lora, save_lora
+
+if TYPE_CHECKING:
+    from tiny_models import TinyModel
+
+RANK = 2
+QUERY = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+KERNEL = "down_blocks.0.resnets.0.conv1"
+TEXT = "text_model.encoder.layers.0.self_attn.out_proj"
+SDXL = UNetConfig(channels=(320, 640, 1280), blocks=(2, 2, 2), depth=(0, 2, 10))
+
+
+@pytest.fixture
+def sd1_checkpoint(sd1: "TinyModel") -> Checkpoint:
+    return Checkpoint.open(sd1.folder)
+
+
+@pytest.fixture
+def sdxl_checkpoint(sdxl: "TinyModel") -> Checkpoint:
+    return Checkpoint.open(sdxl.folder)
+
+
+def delta(checkpoint: Checkpoint, component: str, layer: str, alpha: float = 3.0) -> LoraDelta:
+    out, *rest = checkpoint.tensors[component].infos[f"{layer}.weight"].shape
+    up = torch.randn(out, RANK, *[1] * len(rest[1:]))
+    return LoraDelta(torch.randn(RANK, *rest), up, alpha)
+
+
+def some_deltas(checkpoint: Checkpoint) -> Deltas:
+    components = [name for name in checkpoint.tensors if name.startswith("text")]
+    texts = {name: {TEXT: delta(checkpoint, name, TEXT)} for name in components}
+    unet = {layer: delta(checkpoint, "unet", layer) for layer in (QUERY, KERNEL)}
+    return {"unet": unet, **texts}
+
+
+def write(path: Path, checkpoint: Checkpoint, layout: Layout, **changes: torch.Tensor) -> Path:
+    """Some deltas as a file; `changes` replace tensors by name, or take them out."""
+    config = checkpoint.config
+    save_lora(
+        path, some_deltas(checkpoint), config, layout=layout, dtype=torch.float32, metadata={}
+    )
+    tensors = load_file(path) | changes
+    save_file({name: t for name, t in tensors.items() if t is not None}, path)
+    return path
+
+
+def test_kohya_names(sd1_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    names = set(load_file(write(tmp_path / "x.safetensors", sd1_checkpoint, "kohya")))
+    query = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+    text = "lora_te_text_model_encoder_layers_0_self_attn_out_proj"
+    kernel = "lora_unet_down_blocks_0_resnets_0_conv1"
+    suffixes = ("lora_down.weight", "lora_up.weight", "alpha")
+    assert names == {f"{stem}.{suffix}" for stem in (query, kernel, text) for suffix in suffixes}
+
+
+def test_sdxls_kohya_names(sdxl_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    names = load_file(write(tmp_path / "x.safetensors", sdxl_checkpoint, "kohya"))
+    assert {name.split(".")[0] for name in names} == {
+        "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q",
+        "lora_unet_input_blocks_1_0_in_layers_2",
+        "lora_te1_text_model_encoder_layers_0_self_attn_out_proj",
+        "lora_te2_text_model_encoder_layers_0_self_attn_out_proj",
+    }
+
+
+def test_peft_names(sdxl_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    names = set(load_file(write(tmp_path / "x.safetensors", sdxl_checkpoint, "peft")))
+    texts = (f"text_encoder.{TEXT}", f"text_encoder_2.{TEXT}")
+    stems = (f"unet.{QUERY}", f"unet.{KERNEL}", *texts)
+    assert names == {f"{stem}.lora_{part}.weight" for stem in stems for part in "AB"}
+
+
+@pytest.mark.parametrize(
+    ("canonical", "ldm"),
+    [
+        ("conv_in", "input_blocks.0.0"),
+        ("conv_out", "out.2"),
+        ("time_embedding.linear_2", "time_embed.2"),
+        ("add_embedding.linear_1", "label_emb.0.0"),
+        ("down_blocks.0.resnets.1.conv2", "input_blocks.2.0.out_layers.3"),
+        ("down_blocks.0.downsamplers.0.conv", "input_blocks.3.0.op"),
+        ("down_blocks.1.attentions.0.proj_in", "input_blocks.4.1.proj_in"),
+        ("down_blocks.1.resnets.0.conv_shortcut", "input_blocks.4.0.skip_connection"),
+        (
+            "down_blocks.2.attentions.1.transformer_blocks.9.attn2.to_out.0",
+            "input_blocks.8.1.transformer_blocks.9.attn2.to_out.0",
+        ),
+        ("mid_block.resnets.1.time_emb_proj", "middle_block.2.emb_layers.1"),
+        ("mid_block.attentions.0.norm", "middle_block.1.norm"),
+        ("up_blocks.0.attentions.0.proj_out", "output_blocks.0.1.proj_out"),
+        ("up_blocks.0.upsamplers.0.conv", "output_blocks.2.2.conv"),
+        ("up_blocks.1.upsamplers.0.conv", "output_blocks.5.2.conv"),
+        ("up_blocks.2.resnets.2.norm1", "output_blocks.8.0.in_layers.0"),
+    ],
+)
+def test_ldm_names_of_sdxl(canonical: str, ldm: str) -> None:
+    assert to_ldm(canonical, ldm_blocks(SDXL)) == ldm
+
+
+def test_an_upsampler_without_attention_before_it() -> None:
+    """SD 1's lowest level has none."""
+    assert (
+        to_ldm("up_blocks.0.upsamplers.0.conv", ldm_blocks(UNetConfig()))
+        == "output_blocks.2.1.conv"
+    )
+
+
+@pytest.mark.parametrize("layout", ["kohya", "peft"])
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_what_is_written_is_read_back(
+    family: str, layout: Layout, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    checkpoint: Checkpoint = request.getfixturevalue(f"{family}_checkpoint")
+    deltas, path = some_deltas(checkpoint), tmp_path / "x.safetensors"
+    save_lora(
+        path, deltas, checkpoint.config, layout=layout, dtype=torch.float32, metadata={"a": "b"}
+    )
+    back = read_lora(path, checkpoint)
+    assert {k: set(v) for k, v in back.items()} == {k: set(v) for k, v in deltas.items()}
+    for component, layers in deltas.items():
+        for layer, written in layers.items():
+            read, expected = back[component][layer].weight(), written.weight()
+            # kohya keeps every bit; PEFT's B takes up alpha / rank, 1.5, which rounds once more.
+            least = 0.0 if layout == "kohya" else 1e-6
+            assert (read - expected).norm() <= least * expected.norm()
+
+
+def test_a_missing_alpha_is_the_rank(sd1_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    gone = {f"lora_unet_{KERNEL.replace('.', '_')}.alpha": None}
+    path = write(tmp_path / "x.safetensors", sd1_checkpoint, "kohya", **gone)
+    unet = read_lora(path, sd1_checkpoint)["unet"]
+    assert (unet[KERNEL].alpha, unet[QUERY].alpha) == (RANK, 3.0)
+
+
+STEM = "lora_unet_down_blocks_0_resnets_0_conv1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora_unet_nowhere.alpha": torch.ones(())}, "has 1 tensors that .*: lora_unet_nowhere"),
+        ({f"{STEM}.dora_scale": torch.ones(2)}, "has 1 tensors that .*dora_scale"),
+        ({f"unet.{QUERY}.lora_A.weight": torch.ones(2, 2)}, "no place for: unet.mid_block"),
+        ({f"{STEM}.lora_up.weight": None}, f"half of the adapter of {KERNEL} is missing"),
+        ({f"{STEM}.lora_down.weight": torch.ones(2, 9, 3, 3)}, f"{KERNEL} is .* are .2, 9, 3, 3."),
+        ({f"{STEM}.lora_up.weight": torch.ones(32, 4, 1, 1)}, "does not fit this model"),
+        ({f"{STEM}.lora_down.weight": torch.ones(())}, "does not fit this model"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    changes: dict[str, torch.Tensor], message: str, sd1_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "x.safetensors", sd1_checkpoint, "kohya", **changes)
+    with pytest.raises(WeightsError, match=message) as caught:
+        read_lora(path, sd1_checkpoint)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_for_another_model_is_refused(
+    sd1_checkpoint: Checkpoint, sdxl_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "x.safetensors", sdxl_checkpoint, "kohya")
+    with pytest.raises(WeightsError, match="matches nothing in this model: lora_"):
+        read_lora(path, sd1_checkpoint)
+    save_file({}, path)
+    with pytest.raises(WeightsError, match="matches nothing in this model"):
+        read_lora(path, sd1_checkpoint)
+
+
+@pytest.mark.parametrize(("alpha", "read"), [(RANK, True), (7, False)])
+def test_alphas_in_pefts_metadata(
+    alpha: int, read: bool, sd1_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """diffusers writes them there; those that change nothing are no reason to refuse."""
+    path = write(tmp_path / "x.safetensors", sd1_checkpoint, "peft")
+    options = json.dumps({"unet.r": RANK, "unet.lora_alpha": alpha})
+    save_file(load_file(path), path, metadata={"lora_adapter_metadata": options})
+    if read:
+        assert read_lora(path, sd1_checkpoint)
+    else:
+        with pytest.raises(UnsupportedCheckpoint, match="keeps its alpha, 7, in lora_adapter"):
+            read_lora(path, sd1_checkpoint)
