@@ -13,8 +13,9 @@ from diffgen.bench.results import Cell, Recommendation, Reference
 
 # At 30 dB two pictures are taken for the same unless one looks for the differences.
 GOOD_PSNR = 30.0
-# Times closer than this are the same time; then the closer picture wins.
-SAME_TIME = 1.05
+# Times closer than this are the same time; then the closer picture wins. Samplers of equal cost
+# came out up to 8 % apart on a small model and a quiet machine.
+SAME_TIME = 1.1
 KNEE_CELLS = 3
 # A confidence interval in dB from here on says only that there were too few pictures.
 WIDEST = 10.0
