@@ -15,6 +15,7 @@ from benchmark import Case, arguments, gemm_ceiling, measure, report
 from torch import Tensor, nn
 
 from diffgen.kernels import ops
+from diffgen.kernels.packed import can_pack, pack_weights
 from diffgen.models.build import build_empty
 from diffgen.models.config import UNetConfig
 from diffgen.models.unet import UNet
@@ -53,6 +54,8 @@ def ours(config: UNetConfig, state: dict[str, Tensor], dtype: torch.dtype, devic
     """Our network, as the engine prepares it."""
     unet = build_empty(UNet, config)
     unet.load_state_dict({k: v.to(device, dtype) for k, v in state.items()}, assign=True)
+    if can_pack(torch.device(device), dtype):
+        pack_weights(unet)
     return unet.requires_grad_(False)
 
 

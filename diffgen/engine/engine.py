@@ -23,6 +23,8 @@ from diffgen.engine.metadata import make_record
 from diffgen.engine.model import DEFAULT_MODEL, Model
 from diffgen.engine.request import GeneratePlan, GenerateRequest, Picture
 from diffgen.errors import DiffgenError
+from diffgen.kernels.ops import check_backend
+from diffgen.kernels.packed import can_pack, pack_weights
 from diffgen.models.build import AnyConfig, AnyModule, build_empty
 from diffgen.models.clip import ClipTextModel
 from diffgen.models.lora import merge
@@ -61,6 +63,7 @@ class Engine:
     ) -> None:
         """Load the weights of an opened model; `Engine.load` does all three steps."""
         start = time.perf_counter()
+        check_backend(device)
         self.model, self.config = model, model.checkpoint.config
         self.device, self.precision, self.loras = device, precision, tuple(loras)
         deltas = [(read_lora(lora.path, model.checkpoint), lora.weight) for lora in loras]
@@ -72,6 +75,8 @@ class Engine:
             self.vae = self._load(Autoencoder, self.config.vae, "vae", precision.vae)
         for adapted, weight in deltas:
             self._merge(adapted, weight)
+        if can_pack(device, precision.unet):
+            pack_weights(self.unet)
         logger.info(
             "%s from %s on %s in %s, loaded in %.2f s",
             model.name,

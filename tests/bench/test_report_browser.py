@@ -13,7 +13,7 @@ from view_examples import MODEL, NO_LIMIT, PROMPT, REASON, RESULTS, SIZE, empty_
 from diffgen.bench.report import write_report
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-LOCAL = ("file:", "data:", "chrome:")
+LOCAL = ("file:", "data:", "chrome:", "chrome-untrusted:")
 
 pytestmark = [
     pytest.mark.browser,
@@ -43,7 +43,7 @@ def page(browser: Page, report: Path) -> Iterator[Page]:
     browser.requests()
     yield browser.open(report)
     assert browser.driver.get_log("browser") == []
-    # chrome: is what the browser's own start page is made of.
+    # chrome: and chrome-untrusted: are what the browser's own start page is made of.
     assert [url for url in browser.requests() if not url.startswith(LOCAL)] == []
 
 

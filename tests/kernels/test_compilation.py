@@ -3,8 +3,6 @@
 import subprocess
 import sys
 
-import pytest
-
 # In a process of its own: here other tests have made the kernels interpreted ones.
 PROGRAM = """
 import sys
@@ -38,11 +36,10 @@ for width in (64, 128, 256):
 """
 
 
-@pytest.mark.parametrize(("capability", "dtype"), [(80, "fp16"), (90, "bf16")])
-def test_every_kernel_becomes_machine_code(capability, dtype, tmp_path):
+def test_every_kernel_becomes_machine_code(tmp_path):
     environment = {"TRITON_CACHE_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROGRAM, str(capability), dtype],
+        [sys.executable, "-W", "ignore", "-c", PROGRAM, "90", "bf16"],
         capture_output=True,
         text=True,
         env=environment,

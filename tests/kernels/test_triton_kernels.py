@@ -1,4 +1,7 @@
-"""The Triton kernels against float64, in Triton's interpreter where there is no GPU."""
+"""The Triton kernels against float64, in Triton's interpreter.
+
+`TRITON_INTERPRET=0 pytest tests/kernels` runs them on a GPU.
+"""
 
 import os
 
@@ -7,18 +10,13 @@ import torch
 from torch import Tensor
 
 from diffgen.kernels import reference
-
-# Read when the kernels are compiled, so before they are imported.
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
-
 from diffgen.kernels.triton import attention as attention_kernel
 from diffgen.kernels.triton import gate, norm
 
 # The interpreter computes with numpy, which warns where a GPU silently rounds to infinity.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = "cpu" if os.environ["TRITON_INTERPRET"] == "1" else "cuda"
 # Relative error by the Frobenius norm. Rounding the result alone costs about 2^-12 in float16 and
 # 2^-9 in bfloat16.
 LIMITS = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
