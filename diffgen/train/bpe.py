@@ -41,7 +41,7 @@ def settle_vocabulary(recipe: Recipe, folder: Path, world: World, *, learned: bo
     if world.first and not learned:
         assert recipe.model.text is not None
         vocabulary = learn_vocabulary(training_captions(recipe), recipe.model.text.vocab_size)
-        _write(vocabulary, folder)
+        write_vocabulary(vocabulary, folder)
     place: Path = world.gather(folder)[0]  # also makes the others wait
     if not (place / "vocab.json").is_file():
         raise UsageError(f"{place}, the vocabulary this run learned, is missing; start a new run.")
@@ -86,7 +86,8 @@ def learn_vocabulary(captions: Iterable[str], size: int) -> Vocabulary:
     return Vocabulary({token: i for i, token in enumerate([*tokens, START, END])}, merges)
 
 
-def _write(vocabulary: Vocabulary, folder: Path) -> None:
+def write_vocabulary(vocabulary: Vocabulary, folder: Path) -> None:
+    """vocab.json and merges.txt in a folder. Raises OutputError."""
     merges = "".join(f"{first} {second}\n" for first, second in vocabulary.merges)
     try:
         folder.mkdir(parents=True, exist_ok=True)
