@@ -32,6 +32,11 @@ def check_parallel(recipe: Recipe, where: str) -> None:
             raise ConfigError(
                 f'{where}: run.{name} does not go with run.parallel = "fsdp": {reason}; drop one.'
             )
+    if recipe.optimizer.kind == "muon":
+        raise ConfigError(
+            f'{where}: run.parallel = "fsdp" deals matrices out in shares, and Muon needs them '
+            'whole; use optimizer.kind = "adamw".'
+        )
 
 
 def check_autoencoder(recipe: Recipe, where: str) -> None:
@@ -44,6 +49,10 @@ def check_autoencoder(recipe: Recipe, where: str) -> None:
         raise ConfigError(
             f"{where}: autoencoder.patch {patch} is larger than the pictures, "
             f"whose shortest side is {smallest}; use at most that."
+        )
+    if recipe.autoencoder.decoder_only and not recipe.model.base:
+        raise ConfigError(
+            f"{where}: autoencoder.decoder_only needs model.base, whose latents it keeps."
         )
     if recipe.model.vae:
         check_factor(recipe, recipe.model.vae.factor, where)

@@ -22,6 +22,7 @@ from diffgen.train.ema import Ema
 from diffgen.train.export import replaced_folder
 from diffgen.train.lr import learning_rate
 from diffgen.train.metrics import Metrics
+from diffgen.train.muon import Muon, hidden_weights
 from diffgen.train.recipe import OptimizerRecipe, Recipe
 from diffgen.train.sharding import full, gathered, share_of, whole_weights
 from diffgen.train.tables import to_toml
@@ -57,7 +58,7 @@ class Trainer:
             target.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
         self.module = world.wrap(target.module, recipe.run.parallel)
         self.parameters = [p for p in target.module.parameters() if p.requires_grad]
-        self.optimizer = _optimizer(self.parameters, recipe.optimizer, world.device)
+        self.optimizer = _optimizer(target.module, recipe.optimizer, world.device)
         self.ema = Ema(target.module, recipe.run.ema)
         self.scaler = torch.amp.GradScaler(
             world.device.type, enabled=recipe.run.precision == "fp16"
@@ -288,13 +289,16 @@ class Trainer:
 
 
 def _optimizer(
-    parameters: list[nn.Parameter], recipe: OptimizerRecipe, device: torch.device
+    module: nn.Module, recipe: OptimizerRecipe, device: torch.device
 ) -> torch.optim.AdamW:
-    return torch.optim.AdamW(
-        parameters,
-        lr=recipe.lr,
-        betas=(recipe.beta1, recipe.beta2),
-        eps=recipe.eps,
-        weight_decay=recipe.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
-    )
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    options: dict[str, Any] = {
+        "lr": recipe.lr,
+        "betas": (recipe.beta1, recipe.beta2),
+        "eps": recipe.eps,
+        "weight_decay": recipe.weight_decay,
+        "fused": device.type in ("cpu", "cuda"),
+    }
+    if recipe.kind == "muon":
+        return Muon(parameters, hidden_weights(module), **options)
+    return torch.optim.AdamW(parameters, **options)

@@ -90,9 +90,12 @@ class AutoencoderRecipe:
     `patch` is the side in pixels of the square piece of each picture that a step learns from: an
     autoencoder without attention sees only a neighbourhood, so pieces teach it whole pictures.
     `adversarial` is the weight of a discriminator's opinion, from step `adversarial_start` on.
+    `decoder_only` leaves the latents of `model.base` as they are, so that a U-Net trained on them
+    can take the new decoder.
     """
 
     patch: int | None = within(None, 8)
+    decoder_only: bool = False
     l1: float = within(1.0, 0.0)
     l2: float = within(1.0, 0.0)
     edge: float = within(1.0, 0.0)
@@ -139,12 +142,13 @@ class LoraRecipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerRecipe:
-    """AdamW (arXiv:1711.05101) and its learning rate over time.
+    """AdamW (arXiv:1711.05101) or Muon (`train/muon.py`), and the learning rate over time.
 
     The rate rises linearly for `warmup` steps to `lr`, then falls to `final` times that. `clip` is
     the largest norm of all gradients together; 0 means no clipping.
     """
 
+    kind: Literal["adamw", "muon"] = "adamw"
     lr: float = within(1e-4, 0.0)
     beta1: float = within(0.9, 0.0, 1.0)
     beta2: float = within(0.999, 0.0, 1.0)

@@ -1,0 +1,79 @@
+"""Muon (Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024).
+
+The momentum of a weight matrix is replaced by the nearest semi-orthogonal matrix, so that all its
+directions learn at one pace; what is no matrix between hidden layers learns by AdamW. Updates are
+scaled to the size of AdamW's (Liu et al., arXiv:2502.16982, eq. 4), so one learning rate serves
+both. Our own, because torch.optim.Muon takes no convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MOMENTUM = 0.95
+ADAM_SIZE = 0.2  # root mean square of AdamW's updates; arXiv:2502.16982, section 2.2
+NARROW = 16  # channels; layers with fewer on either side touch data, not hidden layers
+# One step of the Newton-Schulz iteration is a X + (b A + c A A) X with A = X X^T. These bring every
+# singular value in (0, 1] to within about 0.3 of 1 in five steps (Jordan et al., "Tuning").
+A, B, C = 3.4445, -4.7750, 2.0315
+ITERATIONS = 5
+
+
+def hidden_weights(module: nn.Module) -> list[nn.Parameter]:
+    """The weights of linear maps and convolutions that lie between hidden layers."""
+    return [
+        part.weight
+        for part in module.modules()
+        if (isinstance(part, nn.Linear) and min(part.in_features, part.out_features) >= NARROW)
+        or (isinstance(part, nn.Conv2d) and min(part.in_channels, part.out_channels) >= NARROW)
+    ]
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """About the nearest semi-orthogonal matrix, U V^T of the singular value decomposition.
+
+    matrix: (m, n); the result is bfloat16, which five iterations are stable in.
+    """
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.T if tall else matrix).bfloat16()
+    x = x / (x.norm() + 1e-7)  # all singular values at most 1
+    for _ in range(ITERATIONS):
+        a = x @ x.T
+        x = torch.addmm(x, torch.addmm(a, a, a, beta=B, alpha=C), x, beta=A)
+    return x.T if tall else x
+
+
+class Muon(torch.optim.AdamW):
+    """AdamW, but for `matrices`, whose updates are orthogonal."""
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], matrices: Iterable[nn.Parameter], **options: Any
+    ) -> None:
+        super().__init__(parameters, **options)
+        self._matrices = set(matrices)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Update every parameter that has a gradient; those of the matrices are used up."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter in self._matrices and parameter.grad is not None:
+                    self._turn(parameter, group["lr"], group["weight_decay"])
+                    parameter.grad = None  # AdamW passes by what has none
+        return super().step(closure)
+
+    def _turn(self, parameter: nn.Parameter, lr: float, weight_decay: float) -> None:
+        gradient, state = parameter.grad, self.state[parameter]
+        assert gradient is not None
+        if not state:
+            state["momentum"] = torch.zeros_like(gradient)
+            state["step"] = torch.zeros(())  # AdamW expects one where it loads a state
+        momentum: Tensor = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
+        ahead = gradient.lerp(momentum, MOMENTUM)  # Nesterov's
+        update = orthogonal(ahead.flatten(1)).view_as(parameter)
+        size = ADAM_SIZE * max(update.flatten(1).shape) ** 0.5
+        parameter.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * size)
