@@ -117,6 +117,9 @@ class AutoencoderTarget:
         weights = recipe.autoencoder
         self.opponent = Adversary(weights, device) if weights.adversarial else None
         self.module = AutoencoderModule(self.vae, weights, self.opponent).to(device)
+        if weights.decoder_only:
+            self.vae.encoder.requires_grad_(False)
+            self.vae.quant_conv.requires_grad_(False)
         if recipe.run.compile:
             self.vae.encoder.compile()
             self.vae.decoder.compile()

@@ -6,6 +6,7 @@ from diffgen.errors import ConfigError
 from diffgen.train import run
 from diffgen.train.autoencoder import pieces
 from diffgen.train.draws import Draws
+from diffgen.train.networks import load_autoencoder
 
 CPU = torch.device("cpu")
 BASE = {"target": "autoencoder", "model": {"vae": VAE}, "data.size": 16, "run.steps": 2}
@@ -56,9 +57,27 @@ def test_training_on_pieces_goes_on_bit_for_bit(squares, tmp_path):
     assert (tmp_path / "whole" / "model" / "vae" / "config.json").exists()
 
 
+def test_a_decoder_that_learns_alone_keeps_the_latents(squares, tmp_path):
+    run.train(make_recipe(squares, BASE), tmp_path / "base", resume=False, reporter=Listener())
+    base = str(tmp_path / "base" / "model")
+    recipe = make_recipe(
+        squares, {**BASE, "model": {"base": base}, "autoencoder.decoder_only": True}
+    )
+    run.train(recipe, tmp_path / "more", resume=False, reporter=Listener())
+    before, after = load_autoencoder(base), load_autoencoder(str(tmp_path / "more" / "model"))
+    assert after.config == before.config
+    changed = {
+        name.split(".")[0]
+        for name, tensor in before.state_dict().items()
+        if not torch.equal(tensor, after.state_dict()[name])
+    }
+    assert changed == {"decoder", "post_quant_conv"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"autoencoder.decoder_only": True}, r"decoder_only needs model\.base"),
         ({"autoencoder.patch": 18}, "patch 18 is larger than the pictures, .* side is 16"),
         ({"data.width": 32, "autoencoder.patch": 20}, "larger than the pictures"),
         # Buckets of 16 x 16 pixels go down to sides of 8.
