@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+SMALL_LOGITS = 256 * 256  # of one head: where two matrix products beat flash attention on CPUs
+
 
 def group_norm_silu(
     x: Tensor, weight: Tensor, bias: Tensor, *, groups: int, eps: float, shift: Tensor | None
@@ -35,4 +37,17 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
     q: (B, heads, T, D); k, v: (B, heads, S, D); result: (B, heads, T, D). `causal` hides from
     token t the ones after it.
     """
+    if q.device.type == "cpu" and not causal and q.shape[-2] * k.shape[-2] <= SMALL_LOGITS:
+        return _small_attention(q, k, v)
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+
+def _small_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same as two matrix products, softmax in float32.
+
+    torch's flash attention for CPUs works in blocks that few tokens do not fill: measured on two
+    cores, there and back, 64 tokens take 24 ms in bfloat16 where this takes 10, and 256 tokens
+    without gradients 2.8 ms where this takes 1.6; from 1024 tokens on it wins.
+    """
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    return logits.float().softmax(dim=-1).to(v.dtype) @ v
