@@ -159,12 +159,18 @@ class DiffusionTarget:
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) to latents (B, C, h, w) by the mean of z, for the cache."""
         vae = self.networks.vae
-        mean, _ = vae.encode(pixels.to(self.device))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._encodes_in_bf16):
+            mean, _ = vae.encode(pixels.to(self.device))
         return vae.to_latents(mean.float())
 
+    @property
+    def _encodes_in_bf16(self) -> bool:
+        # Never in fp16, where some autoencoders overflow.
+        return self.recipe.run.precision == "bf16"
+
     def autoencoder_hash(self) -> str:
-        """A hash of the autoencoder's weights."""
-        digest = blake2b(digest_size=16)
+        """A hash of the autoencoder's weights and of the number format it computes in."""
+        digest = blake2b(b"bf16" if self._encodes_in_bf16 else b"fp32", digest_size=16)
         for tensor in self.networks.vae.state_dict().values():
             digest.update(tensor.cpu().numpy().tobytes())
         return digest.hexdigest()

@@ -34,6 +34,8 @@ from diffgen.train.recipe import Recipe
 from diffgen.train.tables import to_toml
 from diffgen.train.target import Data, LatentEncoder, Target
 
+ENCODED_TOGETHER = 16  # pictures; more leave a processor's cache without gaining anything
+
 TARGETS: dict[str, Callable[[Recipe, torch.device], Target]] = {
     "diffusion": DiffusionTarget,
     "autoencoder": AutoencoderTarget,
@@ -135,7 +137,7 @@ def _cached(
         encoder.encode,
         folder=Path(recipe.data.cache or "").expanduser(),
         key=encoder.autoencoder_hash(),
-        batch_size=recipe.run.batch_size,
+        batch_size=min(recipe.run.batch_size, ENCODED_TOGETHER),
         workers=recipe.data.workers,
         on_progress=_encoding(say) if world.first else lambda _done, _total: None,
     )
