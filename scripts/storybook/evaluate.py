@@ -24,8 +24,17 @@ from scripts.storybook.captions import captions
 from scripts.storybook.objects import WORLD_ORDER
 from scripts.storybook.prompts import HELD_OUT, Question, questions, read_scenes
 from scripts.storybook.scene import world
+from scripts.storybook.shelf import Shelf
 from scripts.storybook.stream import SceneStream
-from scripts.storybook.verifier import Verifier, Vocabulary, accuracy, grade, train
+from scripts.storybook.verifier import (
+    Verifier,
+    Vocabulary,
+    accuracy,
+    grade,
+    painted,
+    shelved,
+    train,
+)
 
 Marks = dict[str, list[bool]]
 FRESH = 1_000_003  # added to the seed for the renders the verifier is tested on
@@ -126,11 +135,14 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", help="name or path of the model; without, only the verifier")
     parser.add_argument("--out", type=Path, required=True, help="folder for report and verifier")
     parser.add_argument("--world", choices=WORLD_ORDER, default="wide")
-    parser.add_argument("--size", type=int, default=64, help="side of the pictures it reads")
+    parser.add_argument("--size", type=int, default=128, help="side of the pictures it reads")
+    parser.add_argument("--data", type=Path, help="train the verifier on these shards")
     parser.add_argument("--seconds", type=float, default=600, help="time to train the verifier")
     parser.add_argument("--verifier", type=Path, help="use a trained verifier")
     parser.add_argument("--prompts", type=Path, default=HELD_OUT, help="CSV like held_out.csv")
-    parser.add_argument("--workers", type=int, default=0, help="processes that draw")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that paint, without --data"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--own-art", action="store_true", help="only objects drawn in this project")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="fetched artwork")
@@ -147,7 +159,12 @@ def _verifier(
             raise ValueError(f"{arguments.verifier} was trained on another world; train it again")
         return model, {"verifier": str(arguments.verifier)}
     start = time.monotonic()
-    model, seen = train(stream, seconds=arguments.seconds, workers=arguments.workers)
+    vocabulary = Vocabulary.of(stream.world)
+    if arguments.data is None:
+        batches = painted(stream, workers=arguments.workers)
+    else:
+        batches = shelved(Shelf.read(arguments.data, arguments.size), vocabulary, arguments.seed)
+    model, seen = train(batches, vocabulary, seconds=arguments.seconds, seed=arguments.seed)
     _save(model, arguments.out / "verifier.pt")
     return model, {"pictures": seen, "seconds": round(time.monotonic() - start, 1)}
 

@@ -16,7 +16,10 @@ NO_COLOUR: Final = "-"
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What scenes may hold; a curriculum goes from `narrow` to `wide`."""
+    """What scenes may hold; a curriculum goes from `narrow` to `wide`.
+
+    `medium` arranges the objects of `narrow` in all ways, `wide` has all objects.
+    """
 
     kinds: tuple[Kind, ...]
     places: tuple[str, ...] = tuple(PLACES)
@@ -35,7 +38,7 @@ def world(name: WorldName, *, own_only: bool = False) -> World:
     if name == "narrow":
         return World(kinds)
     if name == "medium":
-        return World(kinds, many=0.2, aside=0.25, sized=0.2, astray=0.03)
+        return World(kinds, many=0.25, pairs=0.25, aside=0.3, sized=0.15, astray=0.03)
     return World(kinds, many=0.2, pairs=0.25, aside=0.25, sized=0.25, styled=0.06, astray=0.06)
 
 

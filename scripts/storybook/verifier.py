@@ -13,11 +13,14 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from scripts.storybook.scene import Scene, World
+from scripts.storybook.shelf import Shelf
 from scripts.storybook.stream import SceneStream
 from scripts.storybook.words import COLOURS, POSITIONS
 
 UNASKED = -1  # a label the scene does not fix, ignored in loss and score
+BATCH = 64
 Labels = dict[str, Tensor]
+Batches = Iterator[tuple[Tensor, Labels]]  # pictures (B, 3, H, W) in -1 to 1, and their labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ class Verifier(nn.Module):
         super().__init__()
         self.vocabulary = vocabulary
         self.trunk = nn.Sequential(
+            nn.AvgPool2d(2),  # all that is asked can be seen at half the size
             _block(3, width, 2),
             _block(width, 2 * width, 2),
             _block(2 * width, 2 * width, 1),
@@ -133,16 +137,16 @@ def grade(logits: Labels, labels: Labels) -> dict[str, list[bool]]:
     return right
 
 
-class _Batches(IterableDataset[tuple[Tensor, Labels]]):
-    """Painted scenes with labels; each loader process draws its share of the batches."""
+class _Painted(IterableDataset[tuple[Tensor, Labels]]):
+    """Scenes as they are painted; each loader process paints its share of the batches."""
 
-    def __init__(self, stream: SceneStream, vocabulary: Vocabulary, batch: int) -> None:
-        self.stream, self.vocabulary, self.batch = stream, vocabulary, batch
+    def __init__(self, stream: SceneStream, vocabulary: Vocabulary) -> None:
+        self.stream, self.vocabulary = stream, vocabulary
 
     def __iter__(self) -> Iterator[tuple[Tensor, Labels]]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        for pixels, examples in self.stream.batches(self.batch, worker=worker, workers=workers):
+        for pixels, examples in self.stream.batches(BATCH, worker=worker, workers=workers):
             scenes = [example.scene for example in examples]
             yield torch.from_numpy(_roughen(pixels)), self.vocabulary.labels(scenes)
 
@@ -156,17 +160,42 @@ def _roughen(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     return rough
 
 
+def painted(stream: SceneStream, *, workers: int = 0) -> Batches:
+    """Endless labelled batches, painted by `workers` processes."""
+    dataset = _Painted(stream, Vocabulary.of(stream.world))
+    return iter(DataLoader(dataset, batch_size=None, num_workers=workers))
+
+
+def shelved(shelf: Shelf, vocabulary: Vocabulary, seed: int) -> Batches:
+    """Endless labelled batches of scenes drawn earlier, in a new order each turn."""
+    rng = np.random.default_rng(seed)
+    while True:
+        order = rng.permutation(len(shelf.scenes))
+        for first in range(0, len(order) - BATCH + 1, BATCH):
+            chosen = order[first : first + BATCH]
+            pixels = shelf.pixels[chosen].transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+            labels = vocabulary.labels([shelf.scenes[i] for i in chosen])
+            yield torch.from_numpy(_roughen(_shift(pixels, rng))), labels
+
+
+def _shift(pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """The whole batch moved by up to a sixteenth of its side, edges repeated."""
+    reach = pixels.shape[-1] // 16
+    padding = ((0, 0), (0, 0), (reach, reach), (reach, reach))
+    wide = np.pad(pixels, padding, mode="edge")
+    top, left = rng.integers(0, 2 * reach + 1, size=2)
+    return wide[:, :, top : top + pixels.shape[2], left : left + pixels.shape[3]]
+
+
 def train(
-    stream: SceneStream, *, seconds: float, batch: int = 64, workers: int = 0, rate: float = 2e-3
+    batches: Batches, vocabulary: Vocabulary, *, seconds: float, seed: int = 0, rate: float = 2e-3
 ) -> tuple[Verifier, int]:
     """A verifier trained for so long, and how many pictures it saw; cosine decay over the time."""
-    torch.manual_seed(stream.seed)
-    vocabulary = Vocabulary.of(stream.world)
+    torch.manual_seed(seed)
     model = Verifier(vocabulary)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-3)
-    loader = DataLoader(_Batches(stream, vocabulary, batch), batch_size=None, num_workers=workers)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-2)
     start, seen = time.monotonic(), 0
-    for pictures, labels in loader:
+    for pictures, labels in batches:
         done = (time.monotonic() - start) / seconds
         if done >= 1:
             break
