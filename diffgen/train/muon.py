@@ -33,18 +33,18 @@ def hidden_weights(module: nn.Module) -> list[nn.Parameter]:
     ]
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """About the nearest semi-orthogonal matrix, U V^T of the singular value decomposition.
+def orthogonal(matrices: Tensor) -> Tensor:
+    """About the nearest semi-orthogonal matrices, U V^T of their singular value decompositions.
 
-    matrix: (m, n); the result is bfloat16, which five iterations are stable in.
+    matrices: (B, m, n); the result is bfloat16, which five iterations are stable in.
     """
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if tall else matrix).bfloat16()
-    x = x / (x.norm() + 1e-7)  # all singular values at most 1
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if tall else matrices).bfloat16().contiguous()
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)  # all singular values at most 1
     for _ in range(ITERATIONS):
-        a = x @ x.T
-        x = torch.addmm(x, torch.addmm(a, a, a, beta=B, alpha=C), x, beta=A)
-    return x.T if tall else x
+        a = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(a, a, a, beta=B, alpha=C), x, beta=A)
+    return x.mT if tall else x
 
 
 class Muon(torch.optim.AdamW):
@@ -60,20 +60,29 @@ class Muon(torch.optim.AdamW):
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Update every parameter that has a gradient; those of the matrices are used up."""
         for group in self.param_groups:
+            alike: dict[torch.Size, list[nn.Parameter]] = {}
             for parameter in group["params"]:
                 if parameter in self._matrices and parameter.grad is not None:
-                    self._turn(parameter, group["lr"], group["weight_decay"])
-                    parameter.grad = None  # AdamW passes by what has none
+                    alike.setdefault(parameter.flatten(1).shape, []).append(parameter)
+            for parameters in alike.values():
+                self._turn(parameters, group["lr"], group["weight_decay"])
         return super().step(closure)
 
-    def _turn(self, parameter: nn.Parameter, lr: float, weight_decay: float) -> None:
+    def _turn(self, parameters: list[nn.Parameter], lr: float, weight_decay: float) -> None:
+        """Matrices of one shape at a time: their products fill the processor better."""
+        updates = orthogonal(torch.stack([self._direction(p).flatten(1) for p in parameters]))
+        size = ADAM_SIZE * max(updates.shape[1:]) ** 0.5
+        for parameter, update in zip(parameters, updates, strict=True):
+            parameter.mul_(1 - lr * weight_decay)
+            parameter.add_(update.reshape(parameter.shape), alpha=-lr * size)
+            parameter.grad = None  # AdamW passes by what has none
+
+    def _direction(self, parameter: nn.Parameter) -> Tensor:
+        """The gradient with Nesterov's momentum."""
         gradient, state = parameter.grad, self.state[parameter]
         assert gradient is not None
         if not state:
             state["momentum"] = torch.zeros_like(gradient)
             state["step"] = torch.zeros(())  # AdamW expects one where it loads a state
         momentum: Tensor = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-        ahead = gradient.lerp(momentum, MOMENTUM)  # Nesterov's
-        update = orthogonal(ahead.flatten(1)).view_as(parameter)
-        size = ADAM_SIZE * max(update.flatten(1).shape) ** 0.5
-        parameter.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * size)
+        return gradient.lerp(momentum, MOMENTUM)

@@ -11,13 +11,21 @@ from diffgen.train.muon import ADAM_SIZE, MOMENTUM, Muon, hidden_weights, orthog
 def test_orthogonal_keeps_directions_and_evens_sizes(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-    result = u.T @ orthogonal(matrix).float() @ vh.T  # diagonal, were the directions the same
+    result = (
+        u.T @ orthogonal(matrix[None])[0].float() @ vh.T
+    )  # diagonal, were the directions the same
     sizes = result.diagonal()
     # The smallest of a square random matrix are too small for five iterations.
     large = s > 0.05 * s.max()
     assert sizes[large].min() > 0.6
     assert sizes.max() < 1.3
     assert (result - result.diagonal().diag()).norm() < 0.05 * result.norm()
+
+
+def test_each_matrix_is_turned_by_itself():
+    both = torch.randn(2, 24, 48, generator=torch.Generator().manual_seed(0))
+    alone = torch.cat([orthogonal(matrix[None]) for matrix in both])
+    assert torch.allclose(orthogonal(both).float(), alone.float(), atol=0.01)
 
 
 def test_only_what_lies_between_hidden_layers_is_turned():
@@ -60,7 +68,7 @@ def test_a_first_update_by_hand():
     weight.grad = gradient.clone()
     Muon([weight], [weight], lr=0.5, weight_decay=0.0).step()
     # Nesterov: (1 - m) g + m ((1 - m) g), of which only the direction counts.
-    turned = orthogonal((1 - MOMENTUM) * (1 + MOMENTUM) * gradient)
+    turned = orthogonal((1 - MOMENTUM) * (1 + MOMENTUM) * gradient[None])[0]
     assert torch.allclose(weight.detach(), -0.5 * ADAM_SIZE * 32**0.5 * turned.float(), atol=2e-2)
     # The size of AdamW's updates, whatever the shape: about 0.2 on the root mean square.
     assert float(weight.detach().square().mean().sqrt()) == pytest.approx(0.5 * ADAM_SIZE, rel=0.25)
