@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from diffgen.cli import options as opt
 from diffgen.cli import sweep_options as sweep
+from diffgen.cli.heap import keep_freed_memory
 
 
 def sample_steps(
@@ -41,6 +42,7 @@ def sample_steps(
     Every picture is compared with the converged picture of its seed. The folder gets report.html,
     plots, results.json and results.csv.
     """
+    keep_freed_memory()
     from diffgen.cli.sweep import run_sweep
 
     given = {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diffgen.cli.console import logged_notes, print_line, print_result
+from diffgen.cli.heap import keep_freed_memory
 from diffgen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def train(
     if file and first and not quiet:
         print_line(f"the run's folder is {folder}")
     with logged_notes(verbose), _reporter(quiet=quiet) as reporter:
+        keep_freed_memory()
         from diffgen.train import run
 
         if dry_run:
