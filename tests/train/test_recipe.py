@@ -10,7 +10,8 @@ from diffgen.errors import ConfigError
 from diffgen.train.recipe import Recipe
 from diffgen.train.tables import differences, to_toml
 
-EXAMPLE = Path(__file__).parents[2] / "diffgen" / "assets" / "recipes" / "example.toml"
+RECIPES = Path(__file__).parents[2] / "diffgen" / "assets" / "recipes"
+EXAMPLE = RECIPES / "example.toml"
 
 
 def test_the_shipped_example_is_valid():
@@ -18,6 +19,11 @@ def test_the_shipped_example_is_valid():
     assert recipe.target == "diffusion"
     assert recipe.model.unet is not None
     assert recipe.model.unet.channels == (64, 128, 256)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_valid(path):
+    assert Recipe.load(path).run.steps > 0
 
 
 def test_a_saved_recipe_reads_back_the_same():
