@@ -37,6 +37,7 @@ from scripts.storybook.verifier import (
 )
 
 Marks = dict[str, list[bool]]
+SHOWN = 24  # prompts named under the sheet
 FRESH = 1_000_003  # added to the seed for the renders the verifier is tested on
 
 
@@ -105,15 +106,6 @@ def judge(model: Verifier, asked: Sequence[Question], pictures: Sequence[Image.I
     return marks
 
 
-def generate(source: str, prompts: list[str], size: int, seed: int) -> list[Image.Image]:
-    """One picture of the model for each prompt, scaled to the size the verifier reads."""
-    from diffgen import Engine, GenerateRequest
-
-    request = GenerateRequest(prompts=prompts, seed=seed, batch_size=8)
-    images = (made.image for made in Engine.load(source).generate(request))
-    return [image.resize((size, size), Image.Resampling.LANCZOS) for image in images]
-
-
 def _save(model: Verifier, path: Path) -> None:
     """Weights and vocabulary in one file."""
     torch.save({"vocabulary": asdict(model.vocabulary), "state": model.state_dict()}, path)
@@ -169,6 +161,31 @@ def _verifier(
     return model, {"pictures": seen, "seconds": round(time.monotonic() - start, 1)}
 
 
+def _judge_model(
+    arguments: argparse.Namespace, model: Verifier, fresh: SceneStream
+) -> tuple[str, dict[str, Any]]:
+    """Scores, autoencoder and a sheet of held-out prompts: Markdown, and the same as data."""
+    from scripts.storybook.subject import generate, reconstruction_psnr, save_sheet
+
+    asked = list(questions(read_scenes(arguments.prompts, fresh.world), fresh.world))
+    asked *= arguments.repeats
+    prompts = [captions(question.scene)[0] for question in asked]
+    pictures = generate(arguments.model, prompts, arguments.seed)
+    side = (arguments.size, arguments.size)
+    scaled = [picture.resize(side, Image.Resampling.LANCZOS) for picture in pictures]
+    scores = table(judge(model, asked, scaled))
+    psnr = reconstruction_psnr(arguments.model, fresh)
+    plain = [k for k, question in enumerate(asked) if question.category == "plain"]
+    save_sheet([pictures[k] for k in plain[:SHOWN]], arguments.out / "held-out.png")
+    shown = "; ".join(prompts[k] for k in plain[:SHOWN])
+    text = markdown(f"{arguments.model} on {len(prompts)} pictures of held-out prompts", scores)
+    text += f"\nIts autoencoder gives scenes back with a PSNR of {psnr:.1f} dB in the mean.\n"
+    text += f"\n![held-out prompts](held-out.png)\n\nIn rows: {shown}.\n"
+    print(text)
+    found = {"model": arguments.model, "prompts": prompts, "scores": scores, "psnr": psnr}
+    return text, found
+
+
 def main(argv: list[str] | None = None) -> int:
     """Train or load the verifier, test it, judge the model, write report.json and report.md."""
     arguments = _arguments(argv)
@@ -184,13 +201,8 @@ def main(argv: list[str] | None = None) -> int:
     text = markdown("The verifier on fresh renders", own)
     print(text, flush=True)
     if arguments.model is not None:
-        asked = list(questions(read_scenes(arguments.prompts, where), where))
-        prompts = [captions(question.scene)[0] for question in asked]
-        pictures = generate(arguments.model, prompts, arguments.size, arguments.seed)
-        scores = table(judge(model, asked, pictures))
-        report |= {"model": arguments.model, "prompts": prompts, "scores": scores}
-        judged = markdown(f"{arguments.model} on {len(prompts)} prompts", scores)
-        print(judged)
+        judged, found = _judge_model(arguments, model, fresh)
+        report |= found
         text += "\n" + judged
     (arguments.out / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
     (arguments.out / "report.md").write_text(text, encoding="utf-8")

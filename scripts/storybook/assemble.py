@@ -1,0 +1,93 @@
+"""Put a finished storybook together: `python -m scripts.storybook.assemble --help`.
+
+Takes the folder that the last training run exported, with another decoder if one was trained on its
+latents, and writes one model card from what every run recorded and what the judge found.
+"""
+
+import argparse
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.storybook.objects import kinds_of
+from scripts.storybook.words import COLOURS, PLACES, POSITIONS, TIMES
+
+CREDITS = """## Pictures and licences
+
+All training pictures were drawn by `scripts/storybook/` of the diffgen repository: backgrounds
+painted in code, objects from drawings of the project (Apache-2.0), from Noto Emoji (Apache-2.0,
+Google, npm package @iconify-json/noto 1.2.9) and from Fluent Emoji Flat (MIT, Microsoft, npm package
+@iconify-json/fluent-emoji-flat 1.2.6). The weights are Apache-2.0.
+"""
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.storybook.assemble", description=__doc__
+    )
+    parser.add_argument("--model", type=Path, required=True, help="exported by the last run")
+    parser.add_argument("--decoder", type=Path, help="exported by a run of decoder_only")
+    parser.add_argument("--stages", type=Path, nargs="+", required=True, help="all runs' models")
+    parser.add_argument("--about", type=Path, required=True, help="Markdown to begin the card with")
+    parser.add_argument("--report", type=Path, help="folder that evaluate.py wrote")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")
+    return parser.parse_args(argv)
+
+
+def known_words(world: str) -> str:
+    """What a model of a world has words for, as Markdown."""
+    things = ", ".join(
+        f"{kind.name}{'' if kind.body else ' (one colour)'}" for kind in kinds_of(world)
+    )
+    lists = {
+        "things": things,
+        "colours": ", ".join(COLOURS),
+        "places": ", ".join(PLACES),
+        "times and weather": ", ".join(TIMES),
+        "where": ", ".join(POSITIONS),
+        "how many": "one, two, three",
+    }
+    rows = "".join(f"| {name} | {words} |\n" for name, words in lists.items())
+    return f"## What it knows\n\n| | |\n|---|---|\n{rows}"
+
+
+def stage(card: str, curve: str) -> str:
+    """One run's card as a section, its curve under another name."""
+    _, _, body = card.split("---\n", 2)
+    return body.strip().replace("# ", "## ", 1).replace("(loss.png)", f"({curve})") + "\n"
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Copy the parts and write the card."""
+    arguments = _arguments(argv)
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    for part in ("unet", "text_encoder", "tokenizer", "scheduler", "vae"):
+        source = arguments.decoder if part == "vae" and arguments.decoder else arguments.model
+        _copy(source / part, out / part)
+    shutil.copy(arguments.model / "model_index.json", out)
+    sections = [arguments.about.read_text(encoding="utf-8"), known_words("medium")]
+    if arguments.report:
+        report = (arguments.report / "report.md").read_text(encoding="utf-8")
+        sections.append(re.sub(r"^## ", "### ", f"## How well it does\n\n{report}", flags=re.M))
+        sections[-1] = sections[-1].replace("### How well", "## How well", 1)
+        shutil.copy(arguments.report / "held-out.png", out)
+    sections.append(CREDITS)
+    for number, folder in enumerate(arguments.stages, 1):
+        curve = f"loss-{number}.png"
+        shutil.copy(folder / "loss.png", out / curve)
+        sections.append(stage((folder / "README.md").read_text(encoding="utf-8"), curve))
+    head = "---\nlicense: Apache-2.0\nlibrary_name: diffusers\npipeline_tag: text-to-image\n---\n\n"
+    (out / "README.md").write_text(head + "\n".join(sections), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
