@@ -12,7 +12,7 @@ CHECKS = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
     ("mypy",),
-    ("pytest", *sys.argv[1:]),
+    ("pytest", "--numprocesses", "auto", "--dist", "loadfile", *sys.argv[1:]),
 )
 
 for check in CHECKS:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+# Tests run in as many processes as there are cores; threads of them all would only wait in turns.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Triton reads it when it is first imported, which peft and diffusers do.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
