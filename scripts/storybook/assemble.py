@@ -12,8 +12,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.storybook.objects import kinds_of
+from scripts.storybook.subject import generate, save_sheet
 from scripts.storybook.words import COLOURS, PLACES, POSITIONS, TIMES
 
+SAMPLES = (  # of seed 7, four in a row
+    "red barn at sunset",
+    "a blue car on a road at night",
+    "a cat on the beach on a sunny day",
+    "a yellow sailboat on the sea at dawn",
+    "a castle in the mountains in the fog",
+    "a snowman in the snow while it is snowing",
+    "two owls in the forest at night",
+    "a green house under a rainbow",
+    "a rocket over the city at night",
+    "an elephant on an island in the sea",
+    "a teddy bear left of a red umbrella",
+    "a purple butterfly over a lake in the rain",
+)
 CREDITS = """## Pictures and licences
 
 All training pictures were drawn by `scripts/storybook/` of the diffgen repository: backgrounds
@@ -84,6 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         curve = f"loss-{number}.png"
         shutil.copy(folder / "loss.png", out / curve)
         sections.append(stage((folder / "README.md").read_text(encoding="utf-8"), curve))
+    pictures = generate(str(out), SAMPLES, seed=7)
+    save_sheet(pictures, out / "samples.png", columns=4)
+    samples = f"![samples](samples.png)\n\nIn rows, seed 7: {'; '.join(SAMPLES)}.\n"
+    sections.insert(1, samples)
     head = "---\nlicense: Apache-2.0\nlibrary_name: diffusers\npipeline_tag: text-to-image\n---\n\n"
     (out / "README.md").write_text(head + "\n".join(sections), encoding="utf-8")
     return 0

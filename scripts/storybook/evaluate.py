@@ -167,18 +167,19 @@ def _judge_model(
     """Scores, autoencoder and a sheet of held-out prompts: Markdown, and the same as data."""
     from scripts.storybook.subject import generate, reconstruction_psnr, save_sheet
 
-    asked = list(questions(read_scenes(arguments.prompts, fresh.world), fresh.world))
-    asked *= arguments.repeats
-    prompts = [captions(question.scene)[0] for question in asked]
-    pictures = generate(arguments.model, prompts, arguments.seed)
+    once = list(questions(read_scenes(arguments.prompts, fresh.world), fresh.world))
+    prompts = [captions(question.scene)[0] for question in once]
+    pictures = generate(arguments.model, prompts, arguments.seed, count=arguments.repeats)
+    asked = [question for question in once for _ in range(arguments.repeats)]
     side = (arguments.size, arguments.size)
     scaled = [picture.resize(side, Image.Resampling.LANCZOS) for picture in pictures]
     scores = table(judge(model, asked, scaled))
     psnr = reconstruction_psnr(arguments.model, fresh)
-    plain = [k for k, question in enumerate(asked) if question.category == "plain"]
-    save_sheet([pictures[k] for k in plain[:SHOWN]], arguments.out / "held-out.png")
-    shown = "; ".join(prompts[k] for k in plain[:SHOWN])
-    text = markdown(f"{arguments.model} on {len(prompts)} pictures of held-out prompts", scores)
+    plain = [k for k, question in enumerate(once) if question.category == "plain"][:SHOWN]
+    shown_pictures = [pictures[k * arguments.repeats] for k in plain]
+    save_sheet(shown_pictures, arguments.out / "held-out.png")
+    shown = "; ".join(prompts[k] for k in plain)
+    text = markdown(f"{len(pictures)} pictures of {len(prompts)} held-out prompts", scores)
     text += f"\nIts autoencoder gives scenes back with a PSNR of {psnr:.1f} dB in the mean.\n"
     text += f"\n![held-out prompts](held-out.png)\n\nIn rows: {shown}.\n"
     print(text)

@@ -12,12 +12,12 @@ from diffgen import Engine, GenerateRequest
 from diffgen.train.export import save_grid
 from scripts.storybook.stream import SceneStream
 
-COLUMNS = 6  # of the sheet
 
-
-def generate(source: str, prompts: Sequence[str], seed: int) -> list[Image.Image]:
-    """One picture of the model for each prompt, by its own sampler and steps."""
-    request = GenerateRequest(prompts=list(prompts), seed=seed, batch_size=8)
+def generate(
+    source: str, prompts: Sequence[str], seed: int, *, count: int = 1
+) -> list[Image.Image]:
+    """`count` pictures of each prompt in turn, by the model's own sampler and steps."""
+    request = GenerateRequest(prompts=list(prompts), seed=seed, count=count, batch_size=8)
     return [made.image for made in Engine.load(source).generate(request)]
 
 
@@ -35,6 +35,6 @@ def reconstruction_psnr(source: str, stream: SceneStream, *, batches: int = 4) -
     return float(np.mean(found))
 
 
-def save_sheet(pictures: Sequence[Image.Image], path: Path) -> None:
-    """The pictures, six in a row."""
-    save_grid(list(pictures), path, columns=COLUMNS)
+def save_sheet(pictures: Sequence[Image.Image], path: Path, *, columns: int = 6) -> None:
+    """The pictures side by side."""
+    save_grid(list(pictures), path, columns=columns)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from diffgen.train.muon import Muon, hidden_weights
 from scripts.storybook.scene import Scene, World
 from scripts.storybook.shelf import Shelf
 from scripts.storybook.stream import SceneStream
@@ -154,10 +155,9 @@ class _Painted(IterableDataset[tuple[Tensor, Labels]]):
 def _roughen(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Mild noise and contrast, so that the judge also reads pictures a model made."""
     rng = np.random.default_rng(abs(int(pixels[:, :, 0].sum() * 1000)))
-    gain = rng.uniform(0.9, 1.1, (len(pixels), 1, 1, 1))
-    noise = rng.normal(0, 0.04, pixels.shape)
-    rough: NDArray[np.float32] = (pixels * gain + noise).astype(np.float32)
-    return rough
+    gain = rng.uniform(0.9, 1.1, (len(pixels), 1, 1, 1)).astype(np.float32)
+    noise = rng.standard_normal(pixels.shape, dtype=np.float32)
+    return pixels * gain + np.float32(0.04) * noise
 
 
 def painted(stream: SceneStream, *, workers: int = 0) -> Batches:
@@ -193,7 +193,7 @@ def train(
     """A verifier trained for so long, and how many pictures it saw; cosine decay over the time."""
     torch.manual_seed(seed)
     model = Verifier(vocabulary)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-2)
+    optimizer = Muon(model.parameters(), hidden_weights(model), lr=rate, weight_decay=1e-2)
     start, seen = time.monotonic(), 0
     for pictures, labels in batches:
         done = (time.monotonic() - start) / seconds
