@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torch import nn
 
 from diffgen.errors import OutputError
 from diffgen.jsonfile import JsonObject
 from diffgen.train.layout import write_json
 from diffgen.types import Component
+from diffgen.weights.files import save_tensors
 from diffgen.weights.folder import STEMS
 
 VOCABULARY = (
@@ -90,7 +90,7 @@ def save_component(
     state = {name: t.detach().to("cpu", dtype) for name, t in module.state_dict().items()}
     # Shared and channels-last memory cannot be written as it is.
     state = {name: t.clone(memory_format=torch.contiguous_format) for name, t in state.items()}
-    save_file(state, place / f"{STEMS[component]}.safetensors", metadata={"format": "pt"})
+    save_tensors(state, place / f"{STEMS[component]}.safetensors", {})
 
 
 def save_grid(images: Sequence[Image.Image], path: Path, columns: int | None = None) -> None:

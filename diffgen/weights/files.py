@@ -9,6 +9,7 @@ module does not import torch.
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -182,3 +183,17 @@ def _parse_header(path: Path, text: bytes) -> tuple[dict[str, TensorInfo], int]:
             f"{path} is not a safetensors file, or its header is damaged; download it again."
         ) from error
     return infos, end
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write one file that whoever may read the user's other files may read.
+
+    safetensors makes it for the owner alone, which is no way to share a model. Raises OSError and
+    SafetensorError.
+    """
+    from safetensors.torch import save_file
+
+    save_file(tensors, path, metadata={"format": "pt", **metadata})
+    mask = os.umask(0)  # there is no way to read it without setting it
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)

@@ -19,7 +19,7 @@ from diffgen.errors import UnsupportedCheckpoint, WeightsError
 from diffgen.models.config import ModelConfig
 from diffgen.types import Component
 from diffgen.weights.checkpoint import Checkpoint
-from diffgen.weights.files import LazyTensors, Shape, open_tensors
+from diffgen.weights.files import LazyTensors, Shape, open_tensors, save_tensors
 from diffgen.weights.ldm import ldm_blocks, to_ldm
 
 if TYPE_CHECKING:
@@ -63,7 +63,6 @@ def save_lora(
     PEFT files have no place for alpha that every program reads, so B holds the scale there.
     """
     import torch
-    from safetensors.torch import save_file
 
     flat = {(part, name): delta for part, named in deltas.items() for name, delta in named.items()}
     stems = _stems(flat, config, layout)
@@ -78,7 +77,7 @@ def save_lora(
         for part, suffix in SUFFIXES[layout].items():
             # Channels-last memory cannot be written as it is.
             tensors[f"{stems[layer]}.{suffix}"] = parts[part].contiguous()
-    save_file(tensors, path, metadata={"format": "pt", **metadata})
+    save_tensors(tensors, path, metadata)
 
 
 def read_lora(path: Path, checkpoint: Checkpoint) -> Deltas:

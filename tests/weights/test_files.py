@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from diffgen.errors import WeightsError
-from diffgen.weights.files import open_tensors, read_header
+from diffgen.weights.files import open_tensors, read_header, save_tensors
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 3438167534\n"
 
@@ -114,3 +114,11 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="cannot be read"):
         open_tensors([tmp_path])
+
+
+def test_saved_weights_can_be_shared(tmp_path: Path) -> None:
+    save_tensors({"a": torch.ones(2)}, tmp_path / "a.safetensors", {"note": "x"})
+    (tmp_path / "plain").write_text("")
+    modes = [(tmp_path / name).stat().st_mode for name in ("a.safetensors", "plain")]
+    assert modes[0] == modes[1]
+    assert torch.equal(open_tensors([tmp_path / "a.safetensors"])["a"], torch.ones(2))
