@@ -50,4 +50,5 @@ def _small_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     without gradients 2.8 ms where this takes 1.6; from 1024 tokens on it wins.
     """
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    return logits.float().softmax(dim=-1).to(v.dtype) @ v
+    out: Tensor = logits.float().softmax(dim=-1).to(v.dtype) @ v
+    return out

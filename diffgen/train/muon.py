@@ -23,7 +23,7 @@ A, B, C = 3.4445, -4.7750, 2.0315
 ITERATIONS = 5
 
 
-def hidden_weights(module: nn.Module) -> list[nn.Parameter]:
+def hidden_weights(module: nn.Module) -> list[Tensor]:
     """The weights of linear maps and convolutions that lie between hidden layers."""
     return [
         part.weight
@@ -51,7 +51,7 @@ class Muon(torch.optim.AdamW):
     """AdamW, but for `matrices`, whose updates are orthogonal."""
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], matrices: Iterable[nn.Parameter], **options: Any
+        self, parameters: Iterable[Tensor], matrices: Iterable[Tensor], **options: Any
     ) -> None:
         super().__init__(parameters, **options)
         self._matrices = set(matrices)
@@ -60,7 +60,7 @@ class Muon(torch.optim.AdamW):
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Update every parameter that has a gradient; those of the matrices are used up."""
         for group in self.param_groups:
-            alike: dict[torch.Size, list[nn.Parameter]] = {}
+            alike: dict[torch.Size, list[Tensor]] = {}
             for parameter in group["params"]:
                 if parameter in self._matrices and parameter.grad is not None:
                     alike.setdefault(parameter.flatten(1).shape, []).append(parameter)
@@ -68,7 +68,7 @@ class Muon(torch.optim.AdamW):
                 self._turn(parameters, group["lr"], group["weight_decay"])
         return super().step(closure)
 
-    def _turn(self, parameters: list[nn.Parameter], lr: float, weight_decay: float) -> None:
+    def _turn(self, parameters: list[Tensor], lr: float, weight_decay: float) -> None:
         """Matrices of one shape at a time: their products fill the processor better."""
         updates = orthogonal(torch.stack([self._direction(p).flatten(1) for p in parameters]))
         size = ADAM_SIZE * max(updates.shape[1:]) ** 0.5
@@ -77,7 +77,7 @@ class Muon(torch.optim.AdamW):
             parameter.add_(update.reshape(parameter.shape), alpha=-lr * size)
             parameter.grad = None  # AdamW passes by what has none
 
-    def _direction(self, parameter: nn.Parameter) -> Tensor:
+    def _direction(self, parameter: Tensor) -> Tensor:
         """The gradient with Nesterov's momentum."""
         gradient, state = parameter.grad, self.state[parameter]
         assert gradient is not None
