@@ -131,6 +131,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="train the verifier on these shards")
     parser.add_argument("--seconds", type=float, default=600, help="time to train the verifier")
     parser.add_argument("--verifier", type=Path, help="use a trained verifier")
+    parser.add_argument("--repeats", type=int, default=1, help="pictures of each prompt")
     parser.add_argument("--prompts", type=Path, default=HELD_OUT, help="CSV like held_out.csv")
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that paint, without --data"

@@ -68,7 +68,7 @@ def test_a_picture(run: Run) -> None:
     assert result.err.startswith('"Red barn, at sunset" seed 7, 1 step of dpmpp_2m, ')
     assert result.err.count("\n") == 1
     with Image.open("red-barn-at-sunset-7.png") as image:
-        assert image.size == (64, 64)
+        assert image.size == (128, 128)
         assert image.text["parameters"].startswith(
             "Red barn, at sunset\nSteps: 1, Sampler: DPM++ 2M"
         )
@@ -82,7 +82,7 @@ def test_verbose_says_more_on_stderr(run: Run) -> None:
     result = run("x", *QUICK, "-v")
     assert result.out == "x-7.png\n"
     assert "storybook from" in result.err
-    assert "1 of 64 x 64, dpmpp_2m on beta, 1 steps" in result.err
+    assert "1 of 128 x 128, dpmpp_2m on beta, 1 steps" in result.err
 
 
 def test_json_is_one_object_a_picture(run: Run) -> None:
@@ -151,7 +151,7 @@ def test_the_picture_itself_on_stdout(
     assert err.count(b"\n") == 1
     with Image.open(io.BytesIO(out)) as image:
         image.load()
-        assert image.size == (64, 64)
+        assert image.size == (128, 128)
     assert not list(tmp_path.iterdir())
 
 
@@ -164,8 +164,8 @@ def test_the_picture_itself_on_stdout(
         ((), "no prompt given"),
         (("x", "--steps", "0"), "steps must be at least 1, got 0"),
         (("x", "--steps", "-2"), "steps must be at least 1, got -2"),
-        (("x", "-W", "65"), "width 65 does not divide by 4"),
-        (("x", "-H", "1"), "height 1 does not divide by 4"),
+        (("x", "-W", "65"), "width 65 does not divide by 8"),
+        (("x", "-H", "1"), "height 1 does not divide by 8"),
         (("x", "-c", "0"), "count must be at least 1"),
         (("x", "--batch-size", "0"), "batch size must be at least 1"),
         (("x", "--seed", "-1"), "seeds run from 0"),

@@ -84,7 +84,7 @@ def test_a_lora_in_one_line(one_line, tmp_path, monkeypatch, capsys):
         "my-style.safetensors",
     ]
     recipe = (tmp_path / "out" / "my-style.run" / "recipe.toml").read_text()
-    for line in ('name = "my-style"', "data.size = 64", "lora.rank = 16", "optimizer.lr = 0.0001"):
+    for line in ('name = "my-style"', "data.size = 128", "lora.rank = 16", "optimizer.lr = 0.0001"):
         assert line in recipe
     assert run(monkeypatch, *one_line, "-o", file) == 2
     assert f"{file} exists" in capsys.readouterr().err

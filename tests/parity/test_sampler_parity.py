@@ -19,9 +19,8 @@ LEAST_DB = 67.0
 # diffusers takes zero terminal SNR as sigma infinite in some schedulers, where the rest (and the
 # engine) has 4096: 65.6 dB apart at most.
 LEAST_DB_OWN_TABLE = 62.0
-# From sigma = 4096, diffusers' table for DPM2 a loses sigma_down to cancellation in float32: at 2
-# steps it is 47 dB from the same run in double precision, which the engine's picture equals.
-LEAST_DB_ZERO_SNR = {"dpm2_a": 45.0}
+# A trained model takes guidance 7 farther from its data than a random one: one value in 38.
+LEAST_DB_STORYBOOK = 64.0
 
 
 def oracle_psnr(pair: Pair, sampler: str, steps: int, *, inject: tuple[bool, ...]) -> list[float]:
@@ -56,5 +55,5 @@ def test_storybook(sampler: str, storybook_pair: Pair) -> None:
         knows = SCHEDULERS[sampler].zero_snr and steps < 20
         tables = (True, False) if knows else (True,)
         same, *own = oracle_psnr(storybook_pair, sampler, steps, inject=tables)
-        assert same >= LEAST_DB_ZERO_SNR.get(sampler, LEAST_DB), steps
+        assert same >= LEAST_DB_STORYBOOK, steps
         assert all(found >= LEAST_DB_OWN_TABLE for found in own), steps
