@@ -210,10 +210,22 @@ def train(
 
 @torch.inference_mode()
 def accuracy(model: Verifier, stream: SceneStream, *, batches: int = 16) -> dict[str, list[bool]]:
-    """Marks on fresh renders: give a stream of another seed than the one trained on."""
+    """Marks on fresh renders: give a stream of another seed than the one trained on.
+
+    Scenes of a pair count for `two objects` alone.
+    """
     marks: dict[str, list[bool]] = {}
     for pixels, examples in islice(stream.batches(64), batches):
-        labels = model.vocabulary.labels([example.scene for example in examples])
-        for name, right in grade(model(torch.from_numpy(pixels)), labels).items():
-            marks.setdefault(name, []).extend(right)
+        logits = model(torch.from_numpy(pixels))
+        for pair in (False, True):
+            chosen = [k for k, e in enumerate(examples) if bool(e.scene.relation) == pair]
+            if not chosen:
+                continue
+            labels = model.vocabulary.labels([examples[k].scene for k in chosen])
+            graded = grade({name: rows[chosen] for name, rows in logits.items()}, labels)
+            for name, right in graded.items():
+                if not pair:
+                    marks.setdefault(name, []).extend(right)
+                elif name == "object":
+                    marks.setdefault("two objects", []).extend(right)
     return marks
