@@ -18,6 +18,7 @@ from diffgen.cli.console import (
     progress_bar,
     reported_pipe,
 )
+from diffgen.cli.heap import keep_freed_memory
 from diffgen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,6 +45,12 @@ def generate(
     rho: opt.Rho = None,
     eta: opt.Eta = None,
     s_churn: opt.Churn = None,
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast", help="Sooner, not exact: on storybook 1.6 times as fast, 31 dB away."
+        ),
+    ] = False,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Seed of the first picture [default: random].")
     ] = None,
@@ -118,6 +125,7 @@ def generate(
         guidance_scale=guidance,
         guidance_rescale=guidance_rescale,
         guidance_interval=opt.parse_interval("--guidance-interval", guidance_interval),
+        fast=fast,
     )
     loras = [opt.parse_lora(text) for text in lora or []]
     opened = Model.open(model or DEFAULT_MODEL)
@@ -142,6 +150,7 @@ def _run(
 ) -> None:
     batches = -(-plan.count // plan.batch_size)
     with progress_bar(batches, quiet=quiet) as reporter:
+        keep_freed_memory()
         from diffgen.engine.engine import Engine
 
         engine = Engine.load(model, device=device, dtype=dtype, loras=loras)

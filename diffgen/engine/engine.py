@@ -21,12 +21,13 @@ from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.images import to_images
 from diffgen.engine.metadata import make_record
 from diffgen.engine.model import DEFAULT_MODEL, Model
-from diffgen.engine.request import GeneratePlan, GenerateRequest, Picture
+from diffgen.engine.request import FAST_EVERY, GeneratePlan, GenerateRequest, Picture
 from diffgen.errors import DiffgenError
 from diffgen.kernels.ops import check_backend
 from diffgen.kernels.packed import can_pack, pack_weights
 from diffgen.models.build import AnyConfig, AnyModule, build_empty
 from diffgen.models.clip import ClipTextModel
+from diffgen.models.deep_cache import DeepCache
 from diffgen.models.lora import merge
 from diffgen.models.unet import UNet
 from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
@@ -210,8 +211,9 @@ class Engine:
     ) -> GuidedDenoiser:
         """The guided model as the sampler sees it."""
         schedule = self.config.schedule
+        network = DeepCache(self.unet, every=FAST_EVERY) if plan.fast else self.unet
         model = ModelDenoiser(
-            self.unet, self.schedule, schedule.prediction, self.precision.unet, schedule.clip
+            network, self.schedule, schedule.prediction, self.precision.unet, schedule.clip
         )
         if self.config.unet.guidance_dim is not None:
             # Guidance was distilled into this U-Net: it is an input, not a second evaluation.

@@ -15,7 +15,13 @@ from typing import Any
 from diffgen import __version__
 from diffgen.diffusion.names import SCHEDULE_LABELS
 from diffgen.diffusion.samplers import SAMPLERS
-from diffgen.engine.request import EVERYWHERE, GeneratePlan, Picture
+from diffgen.engine.request import (
+    EVERYWHERE,
+    FAST_EVERY,
+    FAST_PSNR,
+    GeneratePlan,
+    Picture,
+)
 from diffgen.weights.lora import LoraRef
 
 Record = Mapping[str, Any]
@@ -52,6 +58,7 @@ def make_record(
         "guidance_scale": plan.guidance_scale,
         "guidance_rescale": plan.guidance_rescale,
         "guidance_interval": _interval(plan.guidance_interval),
+        "fast": {"every": FAST_EVERY, "psnr_on_storybook": FAST_PSNR} if plan.fast else None,
         "dtype": dtype,
         "device": device,
         "version": __version__,
@@ -94,9 +101,14 @@ def _settings(record: Record) -> list[tuple[str, object]]:
         ("Sigmas", listed and " ".join(f"{sigma:.6g}" for sigma in listed)),
         ("CFG Rescale phi", record["guidance_rescale"] or None),
         ("Guidance interval", None if low is None else f"{low:g} to {high or math.inf:g}"),
+        ("Fast", _fast(record["fast"])),
         ("Precision", record["dtype"]),
         ("Version", f"diffgen {record['version']}"),
     ]
+
+
+def _fast(entry: Mapping[str, Any] | None) -> str | None:
+    return f"DeepCache {entry['every']}" if entry else None
 
 
 def _lora(entry: Mapping[str, Any]) -> str:

@@ -6,7 +6,8 @@ are the keys of diffusers-format `UNet2DConditionModel` checkpoints.
 
 from __future__ import annotations
 
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import islice, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -201,6 +202,20 @@ class MidBlock(nn.Module):
         return x
 
 
+@dataclass(frozen=True, slots=True)
+class Top:
+    """What the highest level makes on the way down.
+
+    emb: (B, time_dim), through SiLU; context: (B, S, context_dim); skips: maps for the way up,
+    oldest first; below: the map for the next level.
+    """
+
+    emb: Tensor
+    context: Tensor
+    skips: list[Tensor]
+    below: Tensor
+
+
 class UNet(nn.Module):
     """Predicts eps, v or x0 of noisy latents at time t, told what to draw by a `Conditioning`."""
 
@@ -244,22 +259,36 @@ class UNet(nn.Module):
         x, `cond.context` and `cond.concat` have the weights' dtype. Raises UsageError when `cond`
         lacks what this U-Net was trained with.
         """
+        top = self.top(x, t, cond)
+        return self.finish(self.bottom(top), top)
+
+    def top(self, x: Tensor, t: Tensor, cond: Conditioning) -> Top:
+        """The way in, through the level of highest resolution; arguments as for `forward`."""
         x = self._with_concat(x, cond)
         emb = self._embed(x, t, cond)
-
         x = self.conv_in(x)
-        skips = [x]
-        for block in self.down_blocks:
-            x, made = block(x, emb, cond.context)
+        below, made = self.down_blocks[0](x, emb, cond.context)
+        return Top(emb, cond.context, [x, *made], below)
+
+    def bottom(self, top: Top) -> Tensor:
+        """All lower levels, down and up again: (B, C, h, w) for the level of highest resolution."""
+        x, skips = top.below, list(top.skips)
+        for block in islice(self.down_blocks, 1, None):
+            x, made = block(x, top.emb, top.context)
             skips += made
 
         if self.mid_block is not None:
-            x = self.mid_block(x, emb, cond.context)
+            x = self.mid_block(x, top.emb, top.context)
 
-        for block, blocks in zip(self.up_blocks, reversed(self.config.blocks), strict=True):
-            x = block(x, emb, cond.context, skips)
+        for block, blocks in zip(self.up_blocks, reversed(self.config.blocks[1:]), strict=False):
+            x = block(x, top.emb, top.context, skips)
             skips = skips[: -(blocks + 1)]
+        return x
 
+    def finish(self, x: Tensor, top: Top) -> Tensor:
+        """The highest level's way up and the way out, from what `bottom` gave."""
+        skips = top.skips[: self.config.blocks[0] + 1]
+        x = self.up_blocks[-1](x, top.emb, top.context, skips)
         out: Tensor = self.conv_out(group_norm_silu(self.conv_norm_out, x))
         return out
 

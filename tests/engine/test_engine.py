@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffgen import DiffgenError, Engine, GenerateRequest
+from diffgen.engine.request import FAST_EVERY, FAST_PSNR
 from diffgen.types import StepInfo
 
 if TYPE_CHECKING:
@@ -190,3 +191,17 @@ def test_encoding_and_decoding_an_image(engine: Engine) -> None:
     assert latents.shape == (2, 4, 8, 12)
     assert latents.dtype == torch.float32
     assert [image.size for image in engine.decode(latents)] == [(48, 32)] * 2
+
+
+def test_fast_pictures_are_near_the_exact_ones_and_say_so() -> None:
+    engine = Engine.load("storybook", device="cpu")
+    settings = {"prompts": ["red barn at sunset"], "seed": 7}
+    ((exact,), (fast,)) = (
+        list(engine.generate(GenerateRequest(**settings, fast=fast))) for fast in (False, True)
+    )
+    assert exact.record["fast"] is None
+    assert fast.record["fast"] == {"every": FAST_EVERY, "psnr_on_storybook": FAST_PSNR}
+    a, b = (np.asarray(made.image, dtype=float) for made in (exact, fast))
+    error = np.square(a - b).mean()
+    assert error > 0
+    assert 10 * np.log10(255**2 / error) > FAST_PSNR - 6

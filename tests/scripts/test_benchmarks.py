@@ -38,3 +38,10 @@ def test_start_up(tmp_path):
     file = tmp_path / "figures.json"
     assert "| `import torch` |" in run("bench_startup", "--runs", "1", "--json", str(file))
     assert len(json.loads(file.read_text())["diffgen generate"]) == 1
+
+
+def test_fast():
+    words = ["--runs", "1", "--steps", "3", "--every", "1,2", "--low", "0,1", "--device", "cpu"]
+    text = run("bench_fast", *words)
+    assert "| every | guidance ends |" in text
+    assert text.count("\n| ") == 5
