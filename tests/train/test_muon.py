@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from training import Listener, make_recipe
 
+from diffgen.errors import ConfigError
 from diffgen.train import run
 from diffgen.train.muon import ADAM_SIZE, MOMENTUM, Muon, hidden_weights, orthogonal
 
@@ -91,3 +92,8 @@ def test_a_run_with_muon_goes_on_bit_for_bit(squares, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(*momenta, strict=True))
     first, second = (s["module"] for s in saved)
     assert all(torch.equal(first[name], second[name]) for name in second)
+
+
+def test_shares_of_matrices_are_refused(squares):
+    with pytest.raises(ConfigError, match="Muon needs them whole"):
+        make_recipe(squares, {"optimizer.kind": "muon", "run.parallel": "fsdp"})
