@@ -39,7 +39,7 @@ def world(name: WorldName, *, own_only: bool = False) -> World:
         return World(kinds)
     if name == "medium":
         return World(kinds, many=0.25, pairs=0.25, aside=0.3, sized=0.15, astray=0.03)
-    return World(kinds, many=0.2, pairs=0.25, aside=0.25, sized=0.25, styled=0.06, astray=0.06)
+    return World(kinds, many=0.3, pairs=0.3, aside=0.25, sized=0.2, styled=0.06, astray=0.06)
 
 
 @dataclass(frozen=True, slots=True)
