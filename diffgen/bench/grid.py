@@ -20,7 +20,8 @@ from diffgen.diffusion.names import (
     parse_sampler,
     parse_schedule,
 )
-from diffgen.diffusion.samplers import SAMPLERS, SamplerSpec
+from diffgen.diffusion.samplers import SAMPLERS
+from diffgen.diffusion.samplers.spec import SamplerSpec
 from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
 from diffgen.errors import UsageError, did_you_mean
 from diffgen.types import SamplerName, ScheduleName

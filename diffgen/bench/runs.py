@@ -12,7 +12,7 @@ from statistics import median
 from diffgen.bench.grid import PlannedCell
 from diffgen.bench.results import Cell, CellStatus, Statistic, Timing
 from diffgen.bench.uncertainty import statistic
-from diffgen.diffusion.samplers import SamplerSpec
+from diffgen.diffusion.samplers.spec import SamplerSpec
 
 NO_LIMIT = (
     "its noise depends on where its steps fall: more steps give another picture, not a closer one"

@@ -28,7 +28,7 @@ from diffgen.bench.storage import CELLS, REFERENCES, Journal, writing_into
 from diffgen.bench.subject import Subject, synchronize
 from diffgen.device import memory_errors
 from diffgen.diffusion.noise import BrownianNoise
-from diffgen.diffusion.samplers import SamplerSpec
+from diffgen.diffusion.samplers.spec import SamplerSpec
 from diffgen.errors import DiffgenError, OutputError
 from diffgen.types import Denoiser, SamplerName
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from diffgen.cli.console import print_result
 
 if TYPE_CHECKING:
-    from diffgen.diffusion.samplers import SamplerSpec
+    from diffgen.diffusion.samplers.spec import SamplerSpec
 
 HEADINGS = ("name", "order", "evals/step", "noise", "settings", "known as", "source")
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from diffgen.diffusion.samplers import SAMPLERS, SamplerSpec
+from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.samplers.common import ignore
+from diffgen.diffusion.samplers.spec import SamplerSpec
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import SpacingOptions, make_sigmas, sigmas_from_timesteps
 from diffgen.errors import UsageError

@@ -18,7 +18,8 @@ from diffgen.models.build import AnyConfig, AnyModule, build_empty
 from diffgen.models.clip import ClipTextModel
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
 from diffgen.models.layers import ResnetBlock
-from diffgen.models.unet import SpatialTransformer, UNet
+from diffgen.models.unet import UNet
+from diffgen.models.unet_blocks import SpatialTransformer
 from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
 from diffgen.text.tokenizer import Tokenizer
 from diffgen.train.recipe import Recipe

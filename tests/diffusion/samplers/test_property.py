@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffgen.diffusion.samplers import SAMPLERS, SamplerSpec
+from diffgen.diffusion.samplers import SAMPLERS
+from diffgen.diffusion.samplers.spec import SamplerSpec
 from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import SPACINGS

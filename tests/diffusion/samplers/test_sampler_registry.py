@@ -9,8 +9,9 @@ import torch
 from analytic import gaussian
 from torch import Tensor
 
-from diffgen.diffusion.samplers import SAMPLERS, SamplerSpec
+from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.samplers.second_order import restart_segment
+from diffgen.diffusion.samplers.spec import SamplerSpec
 from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.errors import UsageError

@@ -1,0 +1,117 @@
+"""What the registry knows of one sampler, and how settings beyond the user's are found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from diffgen.diffusion.samplers.second_order import restart_segment
+from diffgen.diffusion.schedule import NoiseSchedule
+from diffgen.diffusion.spacing import Grid
+from diffgen.types import SamplerName, ScheduleConfig, ScheduleName
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SamplerFn: TypeAlias = "Callable[..., Tensor]"
+Prepare: TypeAlias = Callable[
+    [ScheduleConfig, NoiseSchedule, Sequence[float], Mapping[str, float]], dict[str, Any]
+]
+
+
+def _settings(
+    config: ScheduleConfig,
+    schedule: NoiseSchedule,
+    sigmas: Sequence[float],
+    options: Mapping[str, float],
+) -> dict[str, Any]:
+    return dict(options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplerSpec:
+    """One sampler.
+
+    `nfe(sigmas)` is the exact number of network evaluations of a run, None where the sampler
+    decides while it runs. `options` are the settings a user may change, with their defaults.
+    `noise` says where randomness comes from: nowhere, independent draws, or one Brownian path.
+
+    Three conventions of diffusers decide whether the same seed gives the same picture: `grid`
+    (see SpacingOptions), `start` (the state begins as noise times sigma, or times
+    sqrt(1 + sigma^2) as in VP samplers) and `final` (a run over timesteps ends at 0 or at the
+    first table entry, unless the checkpoint's `set_alpha_to_one` decides).
+    """
+
+    name: SamplerName
+    label: str  # the name in A1111's list, which goes into the PNG
+    fn: SamplerFn
+    paper: str
+    order: int
+    evals_per_step: int = 1
+    nfe: Callable[[Sequence[float]], int] | None = lambda sigmas: len(sigmas) - 1
+    noise: Literal["none", "stream", "brownian"] = "none"
+    options: Mapping[str, float] = field(default_factory=dict)
+    grid: Grid = "exact"
+    start: Literal["sigma", "vp"] = "sigma"
+    final: Literal["zero", "table"] = "zero"
+    final_by_checkpoint: bool = False
+    schedule: ScheduleName | None = None  # for samplers that need one of their own
+    distilled: bool = False  # meant for models distilled to few steps without guidance
+    prepare: Prepare = field(default=_settings)  # keyword arguments of fn
+
+    @property
+    def stochastic(self) -> bool:
+        return self.noise != "none"
+
+
+def two_per_step(sigmas: Sequence[float]) -> int:
+    """Two evaluations a step, but one for the step that ends at 0."""
+    return 2 * (len(sigmas) - 1) - (1 if sigmas[-1] == 0.0 else 0)
+
+
+def plms_nfe(sigmas: Sequence[float]) -> int:
+    return len(sigmas) if len(sigmas) > 2 else 1
+
+
+def restart_nfe(sigmas: Sequence[float]) -> int:
+    segment = restart_segment(sigmas)
+    extra = 2 * (len(segment[1]) - 1) * segment[2] if segment else 0
+    return two_per_step(sigmas) + extra
+
+
+def plms_output(
+    config: ScheduleConfig,
+    schedule: NoiseSchedule,
+    sigmas: Sequence[float],
+    options: Mapping[str, float],
+) -> dict[str, Any]:
+    return {"combine_v": config.prediction == "v"}
+
+
+def tcd_landings(
+    config: ScheduleConfig,
+    schedule: NoiseSchedule,
+    sigmas: Sequence[float],
+    options: Mapping[str, float],
+) -> dict[str, Any]:
+    """Noise levels at s = floor((1 - eta) t_next), where each step's ODE part ends."""
+    if options["eta"] == 0.0:
+        return {"landings": sigmas[1:]}
+    timesteps = [schedule.sigma_to_t(sigma) for sigma in sigmas[1:]]
+    # Adding a hair before rounding down: t comes back from a logarithm.
+    shortened = [int((1.0 - options["eta"]) * t + 1e-6) for t in timesteps]
+    landings = [schedule.t_to_sigma(s) for s in shortened]
+    return {"landings": [min(a, b) for a, b in zip(landings, sigmas[1:], strict=True)]}
+
+
+def sa_interval(
+    config: ScheduleConfig,
+    schedule: NoiseSchedule,
+    sigmas: Sequence[float],
+    options: Mapping[str, float],
+) -> dict[str, Any]:
+    """Stochastic between timesteps 200 and 800 of 1000, as the paper does on latent models."""
+    last = schedule.num_train_timesteps
+    low, high = schedule.t_to_sigma(0.2 * last), schedule.t_to_sigma(0.8 * last)
+    return {"stochastic_between": (low, high)}
