@@ -32,6 +32,13 @@ def pick_device(name: DeviceName = "auto") -> torch.device:
     return torch.device(name)
 
 
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether this is a CPU with instructions for products of bfloat16, in a torch that uses them."""
+    if device.type != "cpu" or not torch.backends.mkldnn.enabled:
+        return False
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 @contextmanager
 def memory_errors() -> Iterator[None]:
     """Turn torch's ways of running out of memory into DeviceError with advice."""
@@ -60,12 +67,13 @@ class Precision:
     def pick(
         cls, name: DtypeName, device: torch.device, *, vae_overflows: bool = False
     ) -> Precision:
-        """`auto` is half precision on GPUs and float32 on the CPU.
+        """`auto` is fp16 on GPUs, bf16 on CPUs that multiply it and fp32 on others.
 
         `vae_overflows` marks autoencoders that cannot decode in fp16 (SDXL's original one).
         """
         if name == "auto":
-            name = "fp32" if device.type == "cpu" else "fp16"
+            on_cpu: DtypeName = "bf16" if multiplies_bf16(device) else "fp32"
+            name = on_cpu if device.type == "cpu" else "fp16"
         dtype = DTYPES[name]
         vae = torch.float32 if vae_overflows and dtype == torch.float16 else dtype
         return cls(unet=dtype, text=dtype, vae=vae)

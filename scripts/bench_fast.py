@@ -13,9 +13,10 @@ from dataclasses import replace
 
 import torch
 from benchmark import arguments, machine
-from torch import Tensor
+from PIL.Image import Image
 
 from diffgen import Engine, GenerateRequest
+from diffgen.bench.metrics import psnr
 from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.guidance import GuidedDenoiser
 from diffgen.engine.model import DEFAULT_MODEL
@@ -26,8 +27,8 @@ PROMPTS = ("red barn at sunset", "a blue car on a road at night", "a cat on the 
 REFERENCE_STEPS = 50
 
 
-def sample(engine: Engine, plan: GeneratePlan, every: int, low: float, seed: int) -> Tensor:
-    """Pixels (1, 3, H, W) in [0, 255] of a plan with other economies; every 1 reuses nothing."""
+def sample(engine: Engine, plan: GeneratePlan, every: int, low: float, seed: int) -> Image:
+    """The picture of a plan with other economies; every 1 reuses nothing."""
     with torch.inference_mode():
         size = {"width": plan.width, "height": plan.height}
         cond, uncond = engine.encode_prompts(plan.prompts, plan.negative, **size)
@@ -40,12 +41,8 @@ def sample(engine: Engine, plan: GeneratePlan, every: int, low: float, seed: int
         factor = engine.config.factor
         shape = (engine.config.unet.in_channels, plan.height // factor, plan.width // factor)
         latents = plan.sampling.run(denoise, [seed], shape, engine.device)
-        return engine.vae.decode(latents.to(engine.precision.vae)).float().clamp(-1, 1) * 127.5
-
-
-def psnr(a: Tensor, b: Tensor) -> float:
-    """Decibels, of pixels that span 255."""
-    return 10 * math.log10(255**2 / max(float((a - b).square().mean()), 1e-6))
+        (image,) = engine.decode(latents)
+        return image
 
 
 def main() -> None:
@@ -68,7 +65,7 @@ def main() -> None:
     print(f"{options.model}: {', '.join(f'{k} {v}' for k, v in machine(options.device).items())}")
     print("\n| every | guidance ends | s | times as fast | PSNR to exact | to converged |")
     print("|---|---|---|---|---|---|")
-    exact: list[Tensor] = []
+    exact: list[Image] = []
     first = 0.0
     for every in map(int, options.every.split(",")):
         for low in map(float, options.low.split(",")):

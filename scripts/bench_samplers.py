@@ -166,7 +166,7 @@ def measure(arguments: argparse.Namespace, goal: Goal) -> list[Row]:
         return Session(request)
 
     choosing, judging = session(arguments.choose_seeds), session(arguments.seeds)
-    engine = Engine.load(choosing.opened)
+    engine = Engine.load(choosing.opened, dtype="fp32")
     candidates = Judge(engine, choosing, arguments.reference)
     best = max(choosing.task.cells, key=lambda cell: fmean(candidates.ours(cell).psnr))
     judge = Judge(engine, judging, arguments.reference)

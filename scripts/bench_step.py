@@ -15,9 +15,10 @@ from benchmark import Case, arguments, gemm_ceiling, measure, report
 from torch import Tensor, nn
 
 from diffgen.kernels import ops
-from diffgen.kernels.packed import can_pack, pack_weights
+from diffgen.kernels.packed import can_pack
 from diffgen.models.build import build_empty
 from diffgen.models.config import UNetConfig
+from diffgen.models.pack import pack_weights
 from diffgen.models.unet import UNet
 from diffgen.train.layout import unet_json
 from diffgen.types import Conditioning

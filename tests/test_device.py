@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffgen.device import Precision, memory_errors, pick_device
+from diffgen.device import Precision, memory_errors, multiplies_bf16, pick_device
 from diffgen.errors import DeviceError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -26,9 +26,23 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         pick_device("cuda")
 
 
-def test_auto_precision() -> None:
-    assert Precision.pick("auto", CPU).name == "fp32"
+@pytest.mark.parametrize(("there", "name"), [(True, "bf16"), (False, "fp32")])
+def test_auto_precision(monkeypatch: pytest.MonkeyPatch, there: bool, name: str) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: there)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert Precision.pick("auto", CPU).name == name
     assert Precision.pick("auto", CUDA).name == "fp16"
+
+
+def test_bf16_products_need_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert multiplies_bf16(CPU)
+    assert not multiplies_bf16(CUDA)
+    try:
+        torch.backends.mkldnn.enabled = False
+        assert not multiplies_bf16(CPU)
+    finally:
+        torch.backends.mkldnn.enabled = True
 
 
 @pytest.mark.parametrize(

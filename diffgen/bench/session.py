@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from diffgen.bench.assemble import Task, assemble
 from diffgen.bench.grid import plan_cells
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from diffgen.bench.subject import Subject
     from diffgen.bench.sweep import Listener
+    from diffgen.device import DtypeName
 
 SAVE_EVERY = 5.0  # seconds
 
@@ -132,7 +133,8 @@ class Session:
         from diffgen.engine.engine import Engine
 
         if self._subject is None:
-            engine = Engine.load(self.opened, device=self.request.device, dtype=self.request.dtype)
+            dtype = cast("DtypeName", self.task.machine.dtype)
+            engine = Engine.load(self.opened, device=self.request.device, dtype=dtype)
             self._subject, seconds = engine_subject(engine, self.task.plan, self.request.pictures())
             if self._journal:
                 self._journal.add_text_seconds(seconds)
@@ -142,6 +144,7 @@ class Session:
 def _fingerprint(model: Model) -> str:
     """Tells when the weights of a model have been written anew."""
     files = {file for tensors in model.checkpoint.tensors.values() for file in tensors.files}
+    files |= {lora.path for lora in model.loras}
     stats = [(file.name, file.stat()) for file in sorted(files)]
     text = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
     return blake2b(text.encode(), digest_size=6).hexdigest()

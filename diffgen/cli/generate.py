@@ -83,7 +83,7 @@ def generate(
     ] = "auto",
     dtype: Annotated[
         Literal["auto", "fp32", "fp16", "bf16"],
-        typer.Option("--dtype", help="Number format of the networks."),
+        typer.Option("--dtype", help="Number format of the networks; auto: half where it is fast."),
     ] = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object per picture.")

@@ -99,7 +99,7 @@ Device = Annotated[
 ]
 Dtype = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"] | None,
-    typer.Option("--dtype", help="Number format of the networks [default: auto]."),
+    typer.Option("--dtype", help="Number format of the networks [default: fp32 on CPUs]."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON, not as a table.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but results and errors.")]

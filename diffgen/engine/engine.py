@@ -24,11 +24,12 @@ from diffgen.engine.model import DEFAULT_MODEL, Model
 from diffgen.engine.request import FAST_EVERY, GeneratePlan, GenerateRequest, Picture
 from diffgen.errors import DiffgenError
 from diffgen.kernels.ops import check_backend
-from diffgen.kernels.packed import can_pack, pack_weights
+from diffgen.kernels.packed import can_pack
 from diffgen.models.build import AnyConfig, AnyModule, build_empty
 from diffgen.models.clip import ClipTextModel
 from diffgen.models.deep_cache import DeepCache
 from diffgen.models.lora import merge
+from diffgen.models.pack import pack_weights
 from diffgen.models.unet import UNet
 from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
 from diffgen.text.conditioner import Conditioner
@@ -67,13 +68,12 @@ class Engine:
         check_backend(device)
         self.model, self.config = model, model.checkpoint.config
         self.device, self.precision, self.loras = device, precision, tuple(loras)
-        deltas = [(read_lora(lora.path, model.checkpoint), lora.weight) for lora in loras]
+        merged = [*model.loras, *loras]
+        deltas = [(read_lora(lora.path, model.checkpoint), lora.weight) for lora in merged]
         self.schedule = NoiseSchedule.from_config(self.config.schedule)
         self.conditioner = self._load_conditioner()
         self.unet = self._load(UNet, self.config.unet, "unet", precision.unet)
-        self.vae: AnyAutoencoder = IdentityAutoencoder()
-        if self.config.vae:
-            self.vae = self._load(Autoencoder, self.config.vae, "vae", precision.vae)
+        self.vae = self._load_vae()
         for adapted, weight in deltas:
             self._merge(adapted, weight)
         if can_pack(device, precision.unet):
@@ -239,7 +239,7 @@ class Engine:
         if not bool(torch.isfinite(pixels).all()) and self.precision.vae != torch.float32:
             logger.warning("the decoder overflowed in half precision; decoded again in fp32")
             self.precision = replace(self.precision, vae=torch.float32)
-            self.vae.float()
+            self.vae = self._load_vae()
             pixels = self.vae.decode(latents)
         if not bool(torch.isfinite(pixels).all()):
             raise DiffgenError(
@@ -266,6 +266,15 @@ class Engine:
             for folder, config in zip(checkpoint.tokenizers, self.config.text, strict=True)
         ]
         return Conditioner(self.config, tokenizers, encoders)
+
+    def _load_vae(self) -> AnyAutoencoder:
+        config, dtype = self.config.vae, self.precision.vae
+        if config is None:
+            return IdentityAutoencoder()
+        vae = self._load(Autoencoder, config, "vae", dtype)
+        if can_pack(self.device, dtype):
+            pack_weights(vae)
+        return vae
 
     def _merge(self, deltas: Deltas, weight: float) -> None:
         encoders = zip(TEXT_ENCODERS, self.conditioner.encoders, strict=False)

@@ -8,6 +8,7 @@ from typing import Self
 
 from diffgen.engine.request import GeneratePlan, GenerateRequest
 from diffgen.weights.checkpoint import Checkpoint
+from diffgen.weights.lora import LoraRef
 from diffgen.weights.registry import ModelEntry, resolve
 
 DEFAULT_MODEL = "storybook"
@@ -15,11 +16,12 @@ DEFAULT_MODEL = "storybook"
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A named checkpoint, and what its makers recommend if it is a registered one."""
+    """A named checkpoint, what its makers recommend and the LoRAs that are part of it, if any."""
 
     name: str
     checkpoint: Checkpoint
     entry: ModelEntry | None = None
+    loras: tuple[LoraRef, ...] = ()
 
     @classmethod
     def open(cls, source: str | Path = DEFAULT_MODEL) -> Self:
@@ -28,7 +30,8 @@ class Model:
         Raises UsageError for an unknown name, WeightsError or ConfigError for a damaged model.
         """
         ref = resolve(str(source))
-        return cls(ref.name, Checkpoint.open(ref.path), ref.entry)
+        loras = (LoraRef(ref.lora),) if ref.lora else ()
+        return cls(ref.name, Checkpoint.open(ref.path), ref.entry, loras)
 
     def plan(self, request: GenerateRequest) -> GeneratePlan:
         """The request with this model's defaults. Raises UsageError where it does not fit."""

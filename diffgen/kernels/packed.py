@@ -13,6 +13,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from diffgen.device import multiplies_bf16
+
 NO_FUSION: Final[tuple[Any, ...]] = ("none", [], "")  # what follows the product: nothing
 
 
@@ -64,19 +66,4 @@ class PackedConv2d(nn.Module):
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether packing helps: bfloat16 on a processor that multiplies it."""
-    if device.type != "cpu" or dtype != torch.bfloat16 or not torch.backends.mkldnn.enabled:
-        return False
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
-def pack_weights(network: nn.Module) -> None:
-    """Replace every linear layer and convolution of a network by one that packs its weights.
-
-    Only for inference, and for good: the plain weights are given up layer by layer.
-    """
-    for parent in list(network.modules()):
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, nn.Linear):
-                setattr(parent, name, PackedLinear(layer))
-            elif isinstance(layer, nn.Conv2d):
-                setattr(parent, name, PackedConv2d(layer))
+    return dtype == torch.bfloat16 and multiplies_bf16(device)

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 KEYS: Mapping[str, type] = {
     "bundled": str,
+    "lora": str,
     "description": str,
     "license": str,
     "steps": int,
@@ -33,12 +34,14 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 class ModelEntry:
     """One table of weights.toml: where a model is, and what its makers recommend.
 
-    `bundled` is relative to the package; None means no recommendation.
+    `bundled` and `lora`, a file that belongs to the model, are relative to the package. None means
+    no such file, or no recommendation.
     """
 
     bundled: str
     description: str
     license: str
+    lora: str | None = None
     steps: int | None = None
     guidance_scale: float | None = None
     sampler: SamplerName | None = None
@@ -52,6 +55,11 @@ class ModelRef:
     name: str
     path: Path
     entry: ModelEntry | None = None
+
+    @property
+    def lora(self) -> Path | None:
+        """The LoRA that makes this model of the one at `path`."""
+        return PACKAGE / self.entry.lora if self.entry and self.entry.lora else None
 
 
 def resolve(source: str, registry: Mapping[str, ModelEntry] | None = None) -> ModelRef:

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffgen.train.export import save_grid
 from scripts.storybook.objects import kinds_of
-from scripts.storybook.subject import generate, save_sheet
+from scripts.storybook.subject import generate
 from scripts.storybook.words import COLOURS, PLACES, POSITIONS, TIMES
 
 SAMPLES = (  # of seed 7, four in a row
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         source = arguments.decoder if part == "vae" and arguments.decoder else arguments.model
         _copy(source / part, out / part)
     shutil.copy(arguments.model / "model_index.json", out)
-    sections = [arguments.about.read_text(encoding="utf-8"), known_words("medium")]
+    sections = [arguments.about.read_text(encoding="utf-8"), known_words("wide")]
     if arguments.report:
         report = (arguments.report / "report.md").read_text(encoding="utf-8")
         sections.append(re.sub(r"^## ", "### ", f"## How well it does\n\n{report}", flags=re.M))
@@ -100,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         shutil.copy(folder / "loss.png", out / curve)
         sections.append(stage((folder / "README.md").read_text(encoding="utf-8"), curve))
     pictures = generate(str(out), SAMPLES, seed=7)
-    save_sheet(pictures, out / "samples.png", columns=4)
+    save_grid(pictures, out / "samples.png", columns=4)
     samples = f"![samples](samples.png)\n\nIn rows, seed 7: {'; '.join(SAMPLES)}.\n"
     sections.insert(1, samples)
     head = "---\nlicense: Apache-2.0\nlibrary_name: diffusers\npipeline_tag: text-to-image\n---\n\n"

@@ -166,7 +166,8 @@ def _judge_model(
     arguments: argparse.Namespace, model: Verifier, fresh: SceneStream
 ) -> tuple[str, dict[str, Any]]:
     """Scores, autoencoder and a sheet of held-out prompts: Markdown, and the same as data."""
-    from scripts.storybook.subject import generate, reconstruction_psnr, save_sheet
+    from diffgen.train.export import save_grid
+    from scripts.storybook.subject import generate, reconstruction_psnr
 
     once = list(questions(read_scenes(arguments.prompts, fresh.world), fresh.world))
     prompts = [captions(question.scene)[0] for question in once]
@@ -178,7 +179,7 @@ def _judge_model(
     psnr = reconstruction_psnr(arguments.model, fresh)
     plain = [k for k, question in enumerate(once) if question.category == "plain"][:SHOWN]
     shown_pictures = [pictures[k * arguments.repeats] for k in plain]
-    save_sheet(shown_pictures, arguments.out / "held-out.png")
+    save_grid(shown_pictures, arguments.out / "held-out.png", columns=6)
     shown = "; ".join(prompts[k] for k in plain)
     text = markdown(f"{len(pictures)} pictures of {len(prompts)} held-out prompts", scores)
     text += f"\nIts autoencoder gives scenes back with a PSNR of {psnr:.1f} dB in the mean.\n"

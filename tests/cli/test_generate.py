@@ -397,7 +397,8 @@ def test_a_lora_changes_the_picture_as_much_as_it_is_told(run: Run, lora: str) -
         "once": ("--lora", lora),
         "halves": ("--lora", f"{lora}:0.5", "--lora", f"{lora}:0.5"),
     }.items():
-        result = run("a barn", *QUICK, *arguments, "--json", "-q", "-o", f"{name}.png")
+        quiet = ("--dtype", "fp32", "--json", "-q", "-o", f"{name}.png")
+        result = run("a barn", *QUICK, *arguments, *quiet)
         assert result.code == 0, result.err
         record = json.loads(result.out)
         with Image.open(f"{name}.png") as image:

@@ -23,4 +23,4 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def engine(sd1: "TinyModel") -> Engine:
-    return Engine.load(sd1.folder, device="cpu")
+    return Engine.load(sd1.folder, device="cpu", dtype="fp32")

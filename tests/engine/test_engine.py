@@ -175,7 +175,7 @@ def test_a_decoder_known_to_overflow_is_not_run_in_fp16(sdxl: "TinyModel") -> No
 
 
 def test_damaged_networks_give_one_clear_error(sd1: "TinyModel") -> None:
-    engine = Engine.load(sd1.folder, device="cpu")
+    engine = Engine.load(sd1.folder, device="cpu", dtype="fp32")
     nan = torch.nn.Parameter(torch.full((4,), torch.nan), requires_grad=False)
     unet_bias, engine.unet.conv_out.bias = engine.unet.conv_out.bias, nan
     with pytest.raises(DiffgenError, match="sampling in fp32 gave numbers that are not finite"):
@@ -194,7 +194,7 @@ def test_encoding_and_decoding_an_image(engine: Engine) -> None:
 
 
 def test_fast_pictures_are_near_the_exact_ones_and_say_so() -> None:
-    engine = Engine.load("storybook", device="cpu")
+    engine = Engine.load("storybook", device="cpu", dtype="fp32")
     settings = {"prompts": ["red barn at sunset"], "seed": 7}
     ((exact,), (fast,)) = (
         list(engine.generate(GenerateRequest(**settings, fast=fast))) for fast in (False, True)

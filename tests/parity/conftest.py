@@ -32,20 +32,20 @@ def _quiet_diffusers() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def sd1_pair(sd1: TinyModel) -> Pair:
-    return Pair(sd1.pipeline, Engine.load(sd1.folder, device="cpu"))
+    return Pair(sd1.pipeline, Engine.load(sd1.folder, device="cpu", dtype="fp32"))
 
 
 @pytest.fixture(scope="session")
 def sd2_pair(sd2: TinyModel) -> Pair:
-    return Pair(sd2.pipeline, Engine.load(sd2.folder, device="cpu"))
+    return Pair(sd2.pipeline, Engine.load(sd2.folder, device="cpu", dtype="fp32"))
 
 
 @pytest.fixture(scope="session")
 def sdxl_pair(sdxl: TinyModel) -> Pair:
-    return Pair(sdxl.pipeline, Engine.load(sdxl.folder, device="cpu"))
+    return Pair(sdxl.pipeline, Engine.load(sdxl.folder, device="cpu", dtype="fp32"))
 
 
 @pytest.fixture(scope="session")
 def storybook_pair() -> Pair:
     pipeline = load_storybook(torch.float32)
-    return Pair(pipeline, Engine.load("storybook", device="cpu"))
+    return Pair(pipeline, Engine.load("storybook", device="cpu", dtype="fp32"))

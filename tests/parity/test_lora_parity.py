@@ -27,7 +27,7 @@ def pair(family: str, request: pytest.FixtureRequest) -> Pair:
 def write_random(path: Path, engine: Engine, layout: Layout, group: str) -> Path:
     """Random adapters for a group of layers of the U-Net and of every text encoder."""
     torch.manual_seed(5)
-    fresh = Engine.load(engine.model, device="cpu")  # adapters change their network
+    fresh = Engine.load(engine.model, device="cpu", dtype="fp32")  # adapters change their network
     networks = {"unet": fresh.unet}
     networks |= zip(("text_encoder", "text_encoder_2"), fresh.conditioner.encoders, strict=False)
     deltas = {}
@@ -47,7 +47,7 @@ def write_random(path: Path, engine: Engine, layout: Layout, group: str) -> Path
 @pytest.mark.parametrize("group", ["attention", "all"])
 def test_diffusers_draws_the_same(pair: Pair, layout: Layout, group: str, tmp_path: Path) -> None:
     file = write_random(tmp_path / "lora.safetensors", pair.engine, layout, group)
-    engine = Engine.load(pair.engine.model, device="cpu", loras=[LoraRef(file)])
+    engine = Engine.load(pair.engine.model, device="cpu", dtype="fp32", loras=[LoraRef(file)])
     (actual,) = our_pictures(engine, steps=STEPS)
     pair.pipeline.load_lora_weights(str(file))
     try:
@@ -61,7 +61,9 @@ def test_diffusers_draws_the_same(pair: Pair, layout: Layout, group: str, tmp_pa
 
 def test_the_weight_is_diffusers_scale(sd1_pair: Pair, tmp_path: Path) -> None:
     file = write_random(tmp_path / "lora.safetensors", sd1_pair.engine, "kohya", "attention")
-    engine = Engine.load(sd1_pair.engine.model, device="cpu", loras=[LoraRef(file, 0.6)])
+    engine = Engine.load(
+        sd1_pair.engine.model, device="cpu", dtype="fp32", loras=[LoraRef(file, 0.6)]
+    )
     (actual,) = our_pictures(engine, steps=STEPS)
     sd1_pair.pipeline.load_lora_weights(str(file), adapter_name="one")
     try:

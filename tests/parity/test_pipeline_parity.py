@@ -127,7 +127,7 @@ def lcm_pair(sd1: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     pipeline.set_progress_bar_config(disable=True)
     folder = tmp_path_factory.mktemp("models") / "lcm"
     pipeline.save_pretrained(folder)
-    return Pair(pipeline, Engine.load(Path(folder), device="cpu"))
+    return Pair(pipeline, Engine.load(Path(folder), device="cpu", dtype="fp32"))
 
 
 @pytest.mark.parametrize("guidance", [1.5, 8.0])

@@ -80,12 +80,12 @@ def test_the_file_draws_what_was_trained(squares: Path, base: Path, tmp_path: Pa
             for adapter in named.values():
                 torch.nn.init.normal_(adapter.up.weight, std=0.3)
         target.export(tmp_path, torch.float32)
-        engine = Engine.load(base, device="cpu", loras=[LoraRef(tmp_path / FILE)])
+        engine = Engine.load(base, device="cpu", dtype="fp32", loras=[LoraRef(tmp_path / FILE)])
         x, t = torch.randn(2, 3, 8, 8), torch.tensor([900.0, 20.0])
         cond = Conditioning(torch.randn(2, 16, 16))
         with torch.no_grad():
             expected, actual = target.networks.unet(x, t, cond), engine.unet(x, t, cond)
-            plain = Engine.load(base, device="cpu").unet(x, t, cond)
+            plain = Engine.load(base, device="cpu", dtype="fp32").unet(x, t, cond)
         assert (actual - expected).norm() < 1e-5 * expected.norm()
         assert (plain - expected).norm() > 0.1 * expected.norm()
 
