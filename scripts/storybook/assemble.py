@@ -47,7 +47,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--decoder", type=Path, help="exported by a run of decoder_only")
     parser.add_argument("--stages", type=Path, nargs="+", required=True, help="all runs' models")
     parser.add_argument("--about", type=Path, required=True, help="Markdown to begin the card with")
-    parser.add_argument("--report", type=Path, help="folder that evaluate.py wrote")
+    parser.add_argument(
+        "--reports", type=Path, nargs="*", default=[], help="folders that evaluate.py wrote"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")
     return parser.parse_args(argv)
 
@@ -75,6 +77,13 @@ def stage(card: str, curve: str) -> str:
     return body.strip().replace("# ", "## ", 1).replace("(loss.png)", f"({curve})") + "\n"
 
 
+def findings(reports: Sequence[str]) -> str:
+    """The first report as it is, and of those that follow the model's scores only."""
+    first, *more = (re.sub(r"^## ", "### ", report, flags=re.M) for report in reports)
+    scores = ["### " + report.split("### ")[-1].split("\n\nIts autoencoder")[0] for report in more]
+    return "\n\n".join(["## How well it does", first.strip(), *scores]) + "\n"
+
+
 def _copy(source: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target)
@@ -90,11 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _copy(source / part, out / part)
     shutil.copy(arguments.model / "model_index.json", out)
     sections = [arguments.about.read_text(encoding="utf-8"), known_words("wide")]
-    if arguments.report:
-        report = (arguments.report / "report.md").read_text(encoding="utf-8")
-        sections.append(re.sub(r"^## ", "### ", f"## How well it does\n\n{report}", flags=re.M))
-        sections[-1] = sections[-1].replace("### How well", "## How well", 1)
-        shutil.copy(arguments.report / "held-out.png", out)
+    if arguments.reports:
+        texts = [(folder / "report.md").read_text(encoding="utf-8") for folder in arguments.reports]
+        sections.append(findings(texts))
+        shutil.copy(arguments.reports[0] / "held-out.png", out)
     sections.append(CREDITS)
     for number, folder in enumerate(arguments.stages, 1):
         curve = f"loss-{number}.png"

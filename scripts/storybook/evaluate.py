@@ -22,7 +22,7 @@ from PIL import Image
 from scripts.storybook.artwork import default_cache, fetch
 from scripts.storybook.captions import captions
 from scripts.storybook.objects import WORLD_ORDER
-from scripts.storybook.prompts import HELD_OUT, Question, questions, read_scenes
+from scripts.storybook.prompts import HELD_OUT, Question, each_kind, questions, read_scenes
 from scripts.storybook.scene import world
 from scripts.storybook.shelf import Shelf
 from scripts.storybook.stream import SceneStream
@@ -133,6 +133,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--verifier", type=Path, help="use a trained verifier")
     parser.add_argument("--repeats", type=int, default=1, help="pictures of each prompt")
     parser.add_argument("--prompts", type=Path, default=HELD_OUT, help="CSV like held_out.csv")
+    parser.add_argument("--each", action="store_true", help="ask for every thing once instead")
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that paint, without --data"
     )
@@ -169,7 +170,10 @@ def _judge_model(
     from diffgen.train.export import save_grid
     from scripts.storybook.subject import generate, reconstruction_psnr
 
-    once = list(questions(read_scenes(arguments.prompts, fresh.world), fresh.world))
+    if arguments.each:
+        once = [Question(scene, "plain") for scene in each_kind(fresh.world)]
+    else:
+        once = list(questions(read_scenes(arguments.prompts, fresh.world), fresh.world))
     prompts = [captions(question.scene)[0] for question in once]
     pictures = generate(arguments.model, prompts, arguments.seed, count=arguments.repeats)
     asked = [question for question in once for _ in range(arguments.repeats)]
@@ -177,11 +181,13 @@ def _judge_model(
     scaled = [picture.resize(side, Image.Resampling.LANCZOS) for picture in pictures]
     scores = table(judge(model, asked, scaled))
     psnr = reconstruction_psnr(arguments.model, fresh)
-    plain = [k for k, question in enumerate(once) if question.category == "plain"][:SHOWN]
+    plain = [k for k, question in enumerate(once) if question.category == "plain"]
+    plain = plain[:: max(1, len(plain) // SHOWN)][:SHOWN]
     shown_pictures = [pictures[k * arguments.repeats] for k in plain]
     save_grid(shown_pictures, arguments.out / "held-out.png", columns=6)
     shown = "; ".join(prompts[k] for k in plain)
-    text = markdown(f"{len(pictures)} pictures of {len(prompts)} held-out prompts", scores)
+    kind = "prompts, one of every thing" if arguments.each else "held-out prompts"
+    text = markdown(f"{len(pictures)} pictures of {len(prompts)} {kind}", scores)
     text += f"\nIts autoencoder gives scenes back with a PSNR of {psnr:.1f} dB in the mean.\n"
     text += f"\n![held-out prompts](held-out.png)\n\nIn rows: {shown}.\n"
     print(text)

@@ -8,7 +8,7 @@ from typing import Final
 
 from scripts.storybook.objects import HERE
 from scripts.storybook.scene import ANY, NO_COLOUR, Group, Scene, World, kind_of
-from scripts.storybook.words import PLACES
+from scripts.storybook.words import COLOURS, PLACES
 
 HELD_OUT: Final = HERE / "held_out.csv"
 
@@ -37,6 +37,18 @@ def read_scenes(path: Path, where: World) -> list[Scene]:
             place = _home(group, where) if row["place"] == ANY else row["place"]
             if place in where.places:
                 scenes.append(Scene((group,), place, row["time"]))
+    return scenes
+
+
+def each_kind(where: World) -> list[Scene]:
+    """One scene of every kind of a world, where it belongs, colours and times in turn."""
+    scenes = []
+    for number, kind in enumerate(where.kinds):
+        group = Group(kind.name, tuple(COLOURS)[number % len(COLOURS)] if kind.body else None)
+        wet = kind.home in ("water", "swim")
+        places = [place for place in where.places if not wet or PLACES[place].water]
+        place, time = places[number % len(places)], where.times[number % len(where.times)]
+        scenes.append(Scene((group,), place, time))
     return scenes
 
 

@@ -355,6 +355,29 @@ def test_a_closed_pipe_stops_the_run(started: Callable[..., "subprocess.Popen[st
     assert process.wait(timeout=60) == 1
 
 
+def test_a_fast_picture_says_so(run: Run) -> None:
+    settings = (
+        "a barn",
+        "--steps",
+        "4",
+        "--seed",
+        "7",
+        "--json",
+        "-q",
+        "--overwrite",
+        "-o",
+        "a.png",
+    )
+    pictures = {}
+    for name, arguments in {"exact": (), "fast": ("--fast",)}.items():
+        record = json.loads(run(*settings, *arguments).out)
+        with Image.open("a.png") as image:
+            pictures[name] = image.convert("RGB").tobytes()
+            said = image.text["parameters"]
+        assert bool(record["fast"]) == ("Fast: DeepCache 2" in said) == (name == "fast")
+    assert pictures["fast"] != pictures["exact"]
+
+
 # LoRA
 
 

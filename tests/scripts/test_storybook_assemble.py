@@ -7,6 +7,7 @@ from PIL import Image
 
 pytest.importorskip("resvg_py", reason="drawing needs the extra 'storybook'")
 
+from diffgen.bench.metrics import psnr
 from diffgen.weights.checkpoint import Checkpoint
 from scripts.storybook.assemble import SAMPLES, main
 from scripts.storybook.scene import world
@@ -26,13 +27,16 @@ def run_of(folder: Path, name: str) -> Path:
 
 def test_a_storybook_is_put_together(tmp_path: Path) -> None:
     first, second = (run_of(tmp_path / name, name) for name in ("one", "two"))
-    about, report, out = tmp_path / "about.md", tmp_path / "report", tmp_path / "out"
+    about, out = tmp_path / "about.md", tmp_path / "out"
+    report, other = tmp_path / "report", tmp_path / "other"
     about.write_text("# storybook\n")
-    report.mkdir()
-    (report / "report.md").write_text("## The verifier\n\n| place |\n")
+    for folder, count in ((report, 4), (other, 8)):
+        folder.mkdir()
+        text = f"## The verifier\n\n| place |\n\n## {count} pictures\n\n| 9{count} % |\n"
+        (folder / "report.md").write_text(text + "\nIts autoencoder is fine.\n")
     Image.new("RGB", (4, 4)).save(report / "held-out.png")
     arguments = ["--model", str(STORYBOOK), "--stages", str(first), str(second)]
-    arguments += ["--about", str(about), "--report", str(report), "--out", str(out)]
+    arguments += ["--about", str(about), "--reports", str(report), str(other), "--out", str(out)]
     assert main(arguments) == 0
     assert Checkpoint.open(out).tensors.keys() == Checkpoint.open(STORYBOOK).tensors.keys()
     card = (out / "README.md").read_text()
@@ -43,11 +47,14 @@ def test_a_storybook_is_put_together(tmp_path: Path) -> None:
         "## What it knows",
         "## How well it does",
         "### The verifier",
+        "### 4 pictures",
+        "### 8 pictures",
         "## Pictures and licences",
         "## one",
         "## two",
     ]
     assert "license: MIT" not in card
+    assert card.count("Its autoencoder is fine.") == card.count("| place |") == 1
     assert "(loss-2.png)" in card
     names = {path.name for path in out.iterdir()}
     assert {"loss-1.png", "loss-2.png", "held-out.png", "samples.png"} <= names
@@ -58,8 +65,8 @@ def test_a_storybook_is_put_together(tmp_path: Path) -> None:
 def test_each_prompt_has_its_pictures_in_turn() -> None:
     pictures = generate("storybook", ["a cat", "a red car"], seed=3, count=2)
     (again,) = generate("storybook", ["a red car"], seed=3)
-    # Another batch size is another order of summation.
-    assert max(abs(a - b) for a, b in zip(pictures[2].tobytes(), again.tobytes(), strict=True)) <= 1
+    # Another batch size is another order of summation, in bf16 on processors that have it.
+    assert psnr(pictures[2], again) > 38 > 20 > psnr(pictures[3], again)
 
 
 def test_the_autoencoder_keeps_most_of_a_scene(tmp_path: Path) -> None:

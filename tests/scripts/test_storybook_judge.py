@@ -9,9 +9,10 @@ from PIL import Image
 pytest.importorskip("resvg_py", reason="drawing needs the extra 'storybook'")
 
 from scripts.storybook.evaluate import judge, load_verifier, main, table, wilson
-from scripts.storybook.prompts import HELD_OUT, Question, questions, read_scenes
+from scripts.storybook.prompts import HELD_OUT, Question, each_kind, questions, read_scenes
 from scripts.storybook.scene import Group, Scene, is_held_out, world
 from scripts.storybook.verifier import Verifier, Vocabulary, grade
+from scripts.storybook.words import PLACES
 
 NARROW = world("narrow", own_only=True)
 
@@ -67,6 +68,16 @@ def test_every_question_is_held_out() -> None:
     assert len(scenes) == 96
     assert {q.category for q in asked} == {"plain", "position", "count", "two objects"}
     assert all(is_held_out(q.scene) for q in asked)
+
+
+def test_every_thing_can_be_asked_for_once() -> None:
+    for name in ("narrow", "wide"):
+        where = world(name)
+        scenes = each_kind(where)
+        assert [scene.groups[0].kind for scene in scenes] == [kind.name for kind in where.kinds]
+        for scene, kind in zip(scenes, where.kinds, strict=True):
+            assert (scene.groups[0].colour is None) == (not kind.body)
+            assert PLACES[scene.place].water or kind.home not in ("water", "swim")
 
 
 def test_training_writes_a_report_and_a_verifier(tmp_path: Path) -> None:
