@@ -17,6 +17,10 @@ def group_norm_silu(
     """
     if shift is not None:
         x = x + shift[:, :, None, None]
+    if x.device.type == "cpu" and x.shape[1] // groups <= 4 and x[0, 0].numel() < 1024:
+        # Where channels lie last, torch goes through each small group number by number: 64 channels
+        # of 16 x 16 take 270 us on two cores, and 59 when they are brought into order first.
+        x = x.contiguous()
     return F.silu(F.group_norm(x, groups, weight, bias, eps))
 
 
