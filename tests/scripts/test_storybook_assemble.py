@@ -34,7 +34,7 @@ def test_a_storybook_is_put_together(tmp_path: Path) -> None:
         folder.mkdir()
         text = f"## The verifier\n\n| place |\n\n## {count} pictures\n\n| 9{count} % |\n"
         (folder / "report.md").write_text(text + "\nIts autoencoder is fine.\n")
-    Image.new("RGB", (4, 4)).save(report / "held-out.png")
+        Image.new("RGB", (4, 4)).save(folder / "held-out.png")
     arguments = ["--model", str(STORYBOOK), "--stages", str(first), str(second)]
     arguments += ["--about", str(about), "--reports", str(report), str(other), "--out", str(out)]
     assert main(arguments) == 0
@@ -57,7 +57,7 @@ def test_a_storybook_is_put_together(tmp_path: Path) -> None:
     assert card.count("Its autoencoder is fine.") == card.count("| place |") == 1
     assert "(loss-2.png)" in card
     names = {path.name for path in out.iterdir()}
-    assert {"loss-1.png", "loss-2.png", "held-out.png", "samples.png"} <= names
+    assert {"loss-1.png", "loss-2.png", "held-out.png", "held-out1.png", "samples.png"} <= names
     with Image.open(out / "samples.png") as sheet:
         assert sheet.size == (4 * 128, 128 * len(SAMPLES) // 4)
 

@@ -6,6 +6,7 @@ import pytest
 
 from diffgen.errors import ConfigError, UsageError
 from diffgen.weights.checkpoint import Checkpoint
+from diffgen.weights.lora import read_lora
 from diffgen.weights.registry import (
     ModelEntry,
     ModelRef,
@@ -22,7 +23,11 @@ def test_every_model_that_ships_can_be_opened() -> None:
     entries = read_registry(registry_path())
     assert "storybook" in entries
     for name in entries:
-        assert Checkpoint.open(resolve(name).path).tensors
+        found = resolve(name)
+        checkpoint = Checkpoint.open(found.path)
+        assert checkpoint.tensors
+        if found.lora:
+            assert read_lora(found.lora, checkpoint)
 
 
 def test_recommendations_of_the_storybook() -> None:
@@ -30,6 +35,15 @@ def test_recommendations_of_the_storybook() -> None:
     assert entry is not None
     assert (entry.sampler, entry.schedule) == ("dpmpp_2m", "beta")
     assert (entry.steps, entry.guidance_scale) == (10, 4.0)
+
+
+def test_turbo_is_storybook_with_a_lora() -> None:
+    turbo, storybook = resolve("storybook-turbo"), resolve("storybook")
+    assert turbo.path == storybook.path
+    assert turbo.lora is not None
+    assert storybook.lora is None
+    assert turbo.entry is not None
+    assert (turbo.entry.sampler, turbo.entry.steps) == ("lcm", 4)
 
 
 def test_what_is_not_said_is_none(tmp_path: Path) -> None:
