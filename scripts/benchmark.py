@@ -121,7 +121,7 @@ def table(timings: Sequence[Timing], *, ceilings: Mapping[str, float] | None = N
     lines.append("|---|---|---|---|---|")
     for timing in timings:
         ceiling = (ceilings or {}).get(timing.name)
-        flops = timing.flops or timings[0].flops  # packed layers are not counted
+        flops = timings[0].flops  # of the same work; packed layers are not counted
         share = f"{flops / timing.median / ceiling:.0%}" if ceiling else "-"
         lines.append(
             f"| {timing.name} | {timing.median:.4g} "
