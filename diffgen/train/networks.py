@@ -57,7 +57,10 @@ def build_networks(recipe: Recipe) -> Networks:
 
 
 def _from_base(source: str) -> Networks:
-    checkpoint = Model.open(source).checkpoint
+    model = Model.open(source)
+    if model.loras:
+        raise ConfigError(f"model.base {source} is a LoRA on another model; name that one.")
+    checkpoint = model.checkpoint
     config = checkpoint.config
     encoders = tuple(
         _loaded(ClipTextModel, text, checkpoint, name)

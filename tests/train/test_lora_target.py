@@ -164,6 +164,14 @@ def test_previews_are_drawn_with_the_adapter(squares: Path, base: Path, tmp_path
         assert [shown.tobytes() == picture for picture in drawn] == [True, False]
 
 
+def test_a_base_that_is_a_lora_itself_is_refused(squares: Path) -> None:
+    recipe = lora_recipe(squares, Path("storybook-turbo"))
+    with pytest.raises(
+        ConfigError, match=r"model\.base storybook-turbo is a LoRA on another model"
+    ):
+        LoraTarget(recipe, CPU)
+
+
 @pytest.mark.parametrize(
     ("modules", "message"),
     [
