@@ -2,7 +2,8 @@
 
 import csv
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final, Literal
 
@@ -30,6 +31,7 @@ class World:
     sized: float = 0.0  # chance of being small or big
     styled: float = 0.0  # chance of a style other than flat
     astray: float = 0.0  # chance of a place where the thing does not belong
+    colourful: float = 1.0  # how many times likelier a kind of many colours is than one of one
 
 
 def world(name: WorldName, *, own_only: bool = False) -> World:
@@ -39,7 +41,9 @@ def world(name: WorldName, *, own_only: bool = False) -> World:
         return World(kinds)
     if name == "medium":
         return World(kinds, many=0.25, pairs=0.25, aside=0.3, sized=0.15, astray=0.03)
-    return World(kinds, many=0.3, pairs=0.3, aside=0.25, sized=0.2, styled=0.06, astray=0.06)
+    # A kind of 11 colours needs more pictures than a kind of one to be known in each of them.
+    arranged = World(kinds, many=0.3, pairs=0.3, aside=0.25, sized=0.2)
+    return replace(arranged, styled=0.06, astray=0.06, colourful=3.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ def sample(where: World, seed: int, index: int) -> Scene:
 
 
 def _draw(where: World, rng: random.Random) -> Scene:
-    first = rng.choice(where.kinds)
+    first = _kind(where.kinds, where, rng)
     time = rng.choice(where.times)
     place = _place_for(first, where, rng)
     style = rng.choice(("sticker", "ink")) if rng.random() < where.styled else "flat"
@@ -111,6 +115,12 @@ def _draw(where: World, rng: random.Random) -> Scene:
     aside = count == 1 and group.size != "big" and rng.random() < where.aside
     position = rng.choice(("left", "right")) if aside else "middle"
     return Scene((group,), place, time, position, "", style, variation)
+
+
+def _kind(among: Sequence[Kind], where: World, rng: random.Random) -> Kind:
+    if where.colourful == 1.0:
+        return rng.choice(among)
+    return rng.choices(among, [where.colourful if kind.body else 1.0 for kind in among])[0]
 
 
 def _colour(kind: Kind, rng: random.Random) -> str | None:
@@ -134,7 +144,7 @@ def _pair(first: Kind, where: World, rng: random.Random) -> tuple[tuple[Group, .
         fitting = [k for k in where.kinds if (k.home == "sky") != flies]
     else:
         fitting = [k for k in where.kinds if k.home == first.home and k != first]
-    second = rng.choice(fitting or [k for k in where.kinds if k != first])
+    second = _kind(fitting or [k for k in where.kinds if k != first], where, rng)
     groups = (Group(first.name, _colour(first, rng)), Group(second.name, _colour(second, rng)))
     return groups, relation
 
