@@ -1,7 +1,7 @@
 """How long a fresh process takes to its first picture, beside `import torch` and diffusers.
 
 Every command runs `--runs` times, in turns so that drift favours none, after one run that warms
-the page cache. Prints a Markdown table of wall and CPU seconds (median, lowest to highest), and
+the page cache; `--cold` empties that before each (Linux, as root). Prints a Markdown table of wall and CPU seconds (median, lowest to highest), and
 with `--json FILE` writes the raw numbers.
 """
 
@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 MODEL = Path(__file__).resolve().parent.parent / "diffgen" / "assets" / "storybook"
+DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 DIFFUSERS = f"""
 import torch
 from diffusers import StableDiffusionPipeline
@@ -32,14 +33,16 @@ picture.save("barn.png")
 def commands(folder: str) -> dict[str, list[str]]:
     """What is measured, by name."""
     python, diffgen = [sys.executable, "-c"], [sys.executable, "-m", "diffgen"]
-    generate = [*diffgen, "generate", "red barn at sunset", "--steps", "20", "--seed", "7", "-q"]
+    generate = [*diffgen, "generate", "red barn at sunset", "--seed", "7", "-q"]
+    generate += ["-o", f"{folder}/", "--overwrite"]
     return {
         "python -c pass": [*python, "pass"],
         "diffgen --help": [*diffgen, "--help"],
         "diffgen samplers": [*diffgen, "samplers"],
         "import torch": [*python, "import torch"],
-        "diffgen generate": [*generate, "-o", f"{folder}/", "--overwrite"],
-        "diffusers script": [*python, DIFFUSERS],
+        "diffgen generate": generate,
+        "diffgen generate --steps 20": [*generate, "--steps", "20"],
+        "diffusers script, 20 steps": [*python, DIFFUSERS],
     }
 
 
@@ -57,12 +60,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--cold", action="store_true", help="empty the page cache before each run")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         measured = commands(folder)
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in measured}
         for run in range(arguments.runs + 1):
             for name, command in measured.items():
+                if arguments.cold:
+                    DROP_CACHES.write_text("3")
                 seconds = measure(command, folder)
                 if run:  # the first one warms the page cache
                     times[name].append(seconds)

@@ -18,7 +18,7 @@ from diffgen.cli.console import (
     progress_bar,
     reported_pipe,
 )
-from diffgen.cli.heap import keep_freed_memory
+from diffgen.cli.memory import keep_freed_memory, loading_to_stay
 from diffgen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -151,9 +151,10 @@ def _run(
     batches = -(-plan.count // plan.batch_size)
     with progress_bar(batches, quiet=quiet) as reporter:
         keep_freed_memory()
-        from diffgen.engine.engine import Engine
+        with loading_to_stay():
+            from diffgen.engine.engine import Engine
 
-        engine = Engine.load(model, device=device, dtype=dtype, loras=loras)
+            engine = Engine.load(model, device=device, dtype=dtype, loras=loras)
         reporter.start(_count(plan.count, "picture"))
         for picture in engine.generate(plan, on_step=reporter.on_step):
             with reported_pipe():

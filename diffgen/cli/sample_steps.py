@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diffgen.cli import options as opt
 from diffgen.cli import sweep_options as sweep
-from diffgen.cli.heap import keep_freed_memory
+from diffgen.cli.memory import keep_freed_memory
 
 
 def sample_steps(

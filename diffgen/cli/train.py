@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diffgen.cli.console import logged_notes, print_line, print_result
-from diffgen.cli.heap import keep_freed_memory
+from diffgen.cli.memory import keep_freed_memory
 from diffgen.errors import UsageError
 
 if TYPE_CHECKING:

@@ -1,0 +1,79 @@
+"""diffgen.cli.memory: freed memory is kept, and what is loaded is never looked at again."""
+
+import gc
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffgen.cli.memory import loading_to_stay
+
+PREPARE = """
+from diffgen.cli.memory import keep_freed_memory
+keep_freed_memory()
+"""
+COMMAND = """
+import gc, sys
+from diffgen import cli
+sys.argv = ["diffgen", "generate", "a barn", "--steps", "1", "-q", "-o", "{path}"]
+try:
+    cli.main()
+except SystemExit as exit:
+    assert not exit.code
+assert gc.isenabled() and gc.get_freeze_count() > 100_000  # torch alone makes more
+"""
+COUNT = """
+import resource
+import torch
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def blocks():
+    for _ in range(20):
+        torch.ones(4 << 20)  # 16 MiB
+blocks()  # until the heap has settled where such a block lies
+before = faults()
+blocks()
+print(faults() - before)
+"""
+PAGES = 20 * (16 << 20) // os.sysconf("SC_PAGE_SIZE")
+
+
+def page_faults(before: str, **environment: str) -> int:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    done = subprocess.run(
+        [sys.executable, "-c", before + COUNT],
+        env=clean | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc's heap is told anything")
+def test_memory_that_was_freed_is_used_again() -> None:
+    assert page_faults(PREPARE) < PAGES / 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc's heap is told anything")
+def test_what_a_user_settled_stays() -> None:
+    settled = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "1000000"}
+    assert page_faults(PREPARE, **settled) > PAGES / 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc's heap is told anything")
+def test_generate_keeps_both(tmp_path: Path) -> None:
+    assert page_faults(COMMAND.format(path=tmp_path / "barn.png")) < PAGES / 4
+
+
+def test_what_is_loaded_is_out_of_the_collectors_sight() -> None:
+    before = gc.get_freeze_count()
+    try:
+        with loading_to_stay():
+            kept = [[] for _ in range(1000)]
+            assert not gc.isenabled()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() >= before + len(kept)
+    finally:
+        gc.unfreeze()
