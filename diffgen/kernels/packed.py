@@ -1,20 +1,23 @@
-"""Weights laid out once for oneDNN, for bfloat16 networks on the CPU.
+"""Weights laid out once for oneDNN, for networks on the CPU.
 
 oneDNN multiplies blocks of weights that lie together, and otherwise brings them into that order in
-every call: 1.7 GB of them in each step of a Stable Diffusion U-Net. The best blocks depend on the
-size of the input, so each layer packs its weights for the first input it sees; other sizes give
-the same numbers, perhaps slower.
+every call: 1.7 GB of them in each step of a Stable Diffusion U-Net in bfloat16. The best blocks
+depend on the size of the input, so each layer packs its weights for the first input it sees; other
+sizes give the same numbers, perhaps slower.
 """
 
 from __future__ import annotations
 
+import platform
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.backends import mkldnn
 
 from diffgen.device import multiplies_bf16
 
+X86: Final = ("x86_64", "AMD64")
 NO_FUSION: Final[tuple[Any, ...]] = ("none", [], "")  # what follows the product: nothing
 
 
@@ -65,5 +68,13 @@ class PackedConv2d(nn.Module):
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether packing helps: bfloat16 on a processor that multiplies it."""
+    """Whether packing helps: on x86, in float32, and in bfloat16 where that is multiplied.
+
+    On other processors oneDNN calls other libraries; nothing was measured there.
+    """
+    there = mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's own
+    if device.type != "cpu" or platform.machine() not in X86 or not there:
+        return False
+    if dtype == torch.float32:
+        return bool(mkldnn.enabled)
     return dtype == torch.bfloat16 and multiplies_bf16(device)

@@ -14,9 +14,23 @@ from diffgen.models.vae import Autoencoder
 from diffgen.types import Conditioning
 
 CPU = torch.device("cpu")
-needs_bf16 = pytest.mark.skipif(
-    not can_pack(CPU, torch.bfloat16), reason="this processor does not multiply bfloat16"
+
+
+def packable(dtype: torch.dtype) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not can_pack(CPU, dtype), reason=f"{dtype} is not packed here")
+
+
+needs_bf16 = packable(torch.bfloat16)
+each_dtype = pytest.mark.parametrize(
+    "dtype",
+    [pytest.param(dtype, marks=packable(dtype)) for dtype in (torch.float32, torch.bfloat16)],
 )
+# Sums in another order round differently: by a share of the plain error, and by float32's own.
+MORE, SINGLE = 1.2, 2e-6
+
+
+def distance(ours: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((ours.double() - exact).norm() / exact.norm())
 
 
 def tiny_unet() -> UNet:
@@ -33,24 +47,20 @@ def tiny_unet() -> UNet:
     return UNet(config).requires_grad_(False)
 
 
-@needs_bf16
+@each_dtype
 @pytest.mark.parametrize(("batch", "height", "width"), [(2, 8, 8), (1, 5, 7), (3, 16, 4)])
 @torch.inference_mode()
-def test_no_farther_from_float32_than_plain_weights(batch, height, width):
-    unet = tiny_unet()
-    x, t = torch.randn(batch, 4, height, width), torch.full((batch,), 300)
-    cond = Conditioning(torch.randn(batch, 5, 12))
+def test_no_farther_from_exact_than_plain_weights(dtype, batch, height, width):
+    unet = tiny_unet().double()
+    x, t = torch.randn(batch, 4, height, width).double(), torch.full((batch,), 300)
+    cond = Conditioning(torch.randn(batch, 5, 12).double())
     exact = unet(x, t, cond)
-    unet.bfloat16()
-    half, text = x.bfloat16(), cond.map(torch.Tensor.bfloat16)
-
-    def error() -> float:
-        return float((unet(half, t, text).float() - exact).norm() / exact.norm())
-
-    plain = error()
+    unet.to(dtype)
+    given, text = x.to(dtype), cond.map(lambda tensor: tensor.to(dtype))
+    plain = distance(unet(given, t, text), exact)
     pack_weights(unet)
-    assert error() < 1.2 * plain  # sums in another order round differently
-    assert torch.equal(unet(half, t, text), unet(half, t, text))
+    assert distance(unet(given, t, text), exact) < MORE * plain + SINGLE
+    assert torch.equal(unet(given, t, text), unet(given, t, text))
 
 
 @needs_bf16
@@ -98,34 +108,30 @@ def test_the_folded_convolution_is_doubling_and_convolving():
             assert torch.allclose(part, expected[:, :, row::2, column::2], atol=1e-6)
 
 
-@needs_bf16
+@each_dtype
 @pytest.mark.parametrize("size", [None, (10, 14), (9, 13), (9, 14)])
 @torch.inference_mode()
-def test_upsampling_no_farther_from_float32_than_plain(size):
+def test_upsampling_no_farther_from_exact_than_plain(dtype, size):
     torch.manual_seed(0)
-    plain = Upsample(32)
-    x = torch.randn(2, 32, 5, 7)
+    plain = Upsample(32).double()
+    x = torch.randn(2, 32, 5, 7).double()
     target = None if size is None else torch.Size(size)
     exact = plain(x, target)
-    plain.bfloat16()
-    error = (plain(x.bfloat16(), target).float() - exact).norm()
-    ours = PackedUpsample(plain)(x.bfloat16(), target)
+    plain.to(dtype)
+    error = distance(plain(x.to(dtype), target), exact)
+    ours = PackedUpsample(plain)(x.to(dtype), target)
     assert ours.shape == exact.shape
-    assert (ours.float() - exact).norm() < 1.2 * error
+    assert distance(ours, exact) < MORE * error + SINGLE
 
 
-@needs_bf16
+@each_dtype
 @torch.inference_mode()
-def test_a_packed_decoder_is_no_farther_from_float32():
+def test_a_packed_decoder_is_no_farther_from_exact(dtype):
     torch.manual_seed(0)
-    vae = Autoencoder(VaeConfig(channels=(16, 32), blocks=1, norm_groups=8))
-    latents = torch.randn(1, 4, 8, 6)
+    vae = Autoencoder(VaeConfig(channels=(16, 32), blocks=1, norm_groups=8)).double()
+    latents = torch.randn(1, 4, 8, 6).double()
     exact = vae.decode(latents)
-    vae.bfloat16()
-
-    def error() -> float:
-        return float((vae.decode(latents.bfloat16()).float() - exact).norm() / exact.norm())
-
-    plain = error()
+    vae.to(dtype)
+    plain = distance(vae.decode(latents.to(dtype)), exact)
     pack_weights(vae)
-    assert error() < 1.2 * plain
+    assert distance(vae.decode(latents.to(dtype)), exact) < MORE * plain + SINGLE

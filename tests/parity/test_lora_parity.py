@@ -7,7 +7,9 @@ import torch
 from pipeline_oracle import Pair, diffusers_pictures, numpy_2_warns, our_pictures, psnr
 
 from diffgen import Engine
+from diffgen.models.build import build_empty
 from diffgen.models.lora import add_lora
+from diffgen.models.unet import UNet
 from diffgen.train.lora import GROUPS, matches
 from diffgen.weights.lora import Layout, LoraRef, save_lora
 
@@ -27,8 +29,11 @@ def pair(family: str, request: pytest.FixtureRequest) -> Pair:
 def write_random(path: Path, engine: Engine, layout: Layout, group: str) -> Path:
     """Random adapters for a group of layers of the U-Net and of every text encoder."""
     torch.manual_seed(5)
-    fresh = Engine.load(engine.model, device="cpu", dtype="fp32")  # adapters change their network
-    networks = {"unet": fresh.unet}
+    # Fresh and not packed: adapters change their network, layer by layer.
+    fresh = Engine.load(engine.model, device="cpu", dtype="fp32")
+    unet = build_empty(UNet, engine.config.unet)
+    engine.model.checkpoint.load_into("unet", unet, dtype=torch.float32)
+    networks = {"unet": unet}
     networks |= zip(("text_encoder", "text_encoder_2"), fresh.conditioner.encoders, strict=False)
     deltas = {}
     for component, network in networks.items():
