@@ -30,6 +30,7 @@ class Metrics:
             for name, value in row.items():
                 if name != "step":
                     self._board.add_scalar(name, value, int(row["step"]))
+            self._board.flush()  # its own thread would keep rows back that a killed run has written
 
 
 def _tensorboard(run: Path, step: int) -> Any:

@@ -1,0 +1,57 @@
+"""diffgen.train.metrics: rows in metrics.jsonl and, as they are written, in TensorBoard."""
+
+import json
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from diffgen.train.metrics import Metrics, plot_curve, read_rows
+
+ROWS = [{"step": step, "loss": 1.0 / step, "lr": 0.001} for step in (1, 2, 3)]
+
+
+def board(run):
+    """The scalars that TensorBoard shows of a run: (step, value) by name."""
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    names = events.Tags()["scalars"]
+    return {name: [(e.step, e.value) for e in events.Scalars(name)] for name in names}
+
+
+def test_tensorboard_shows_each_row_as_it_is_written(tmp_path):
+    metrics = Metrics(tmp_path, step=0)
+    for count, row in enumerate(ROWS, 1):
+        metrics.write(row)
+        assert read_rows(metrics.path) == ROWS[:count]
+        for name in ("loss", "lr"):
+            steps, values = zip(*board(tmp_path)[name], strict=True)
+            assert steps == tuple(r["step"] for r in ROWS[:count])
+            assert values == pytest.approx([r[name] for r in ROWS[:count]])
+    assert "step" not in board(tmp_path)
+
+
+def test_rows_of_a_killed_run_are_dropped_when_it_goes_on(tmp_path):
+    before = Metrics(tmp_path, step=0)
+    for row in ROWS:
+        before.write(row)
+    after = Metrics(tmp_path, step=2)
+    after.write({"step": 3, "loss": 9.0, "lr": 0.001})
+    assert [row["loss"] for row in read_rows(after.path)] == [1.0, 0.5, 9.0]
+    assert board(tmp_path)["loss"] == [(1, 1.0), (2, 0.5), (3, 9.0)]
+
+
+def test_without_tensorboard_there_is_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    Metrics(tmp_path, step=0).write(ROWS[0])
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps(ROWS[0]) + "\n" + json.dumps(ROWS[1])[:-4], encoding="utf-8")
+    assert read_rows(path) == ROWS[:1]
+    assert read_rows(tmp_path / "none.jsonl") == []
+
+
+def test_the_curve_is_a_picture(tmp_path):
+    plot_curve([*ROWS, {"step": 3, "held_out_loss": 0.4}], tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
