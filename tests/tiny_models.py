@@ -49,10 +49,10 @@ def tiny_sd1(path: Path) -> StableDiffusionPipeline:
     """Stable Diffusion 1 in small: convolution projections, quick GELU, PNDM; factor 4."""
     torch.manual_seed(1)
     pipeline = StableDiffusionPipeline(
-        vae=_vae(scaling_factor=0.18215),
-        text_encoder=_randomized(CLIPTextModel(_text_config())),
+        vae=random_vae(scaling_factor=0.18215),
+        text_encoder=randomized(CLIPTextModel(text_config())),
         tokenizer=_tokenizer(path / "tokenizer"),
-        unet=_unet(cross_attention_dim=32, attention_head_dim=4),
+        unet=random_unet(cross_attention_dim=32, attention_head_dim=4),
         scheduler=PNDMScheduler(
             **SD_NOISE, set_alpha_to_one=False, skip_prk_steps=True, steps_offset=1
         ),
@@ -60,17 +60,17 @@ def tiny_sd1(path: Path) -> StableDiffusionPipeline:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    return _saved(pipeline, path)
+    return saved(pipeline, path)
 
 
 def tiny_sd2(path: Path) -> StableDiffusionPipeline:
     """Stable Diffusion 2 in small: v-prediction, linear projections, GELU, "!" as padding."""
     torch.manual_seed(2)
     pipeline = StableDiffusionPipeline(
-        vae=_vae(scaling_factor=0.18215),
-        text_encoder=_randomized(CLIPTextModel(_text_config(hidden_act="gelu"))),
+        vae=random_vae(scaling_factor=0.18215),
+        text_encoder=randomized(CLIPTextModel(text_config(hidden_act="gelu"))),
         tokenizer=_tokenizer(path / "tokenizer", pad="!"),
-        unet=_unet(
+        unet=random_unet(
             cross_attention_dim=32,
             attention_head_dim=[2, 4],
             use_linear_projection=True,
@@ -87,20 +87,20 @@ def tiny_sd2(path: Path) -> StableDiffusionPipeline:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    return _saved(pipeline, path)
+    return saved(pipeline, path)
 
 
 def tiny_sdxl(path: Path) -> StableDiffusionXLPipeline:
     """Stable Diffusion XL in small: two encoders, sizes as conditioning, uneven depth."""
     torch.manual_seed(3)
-    second = _text_config(hidden_act="gelu", hidden_size=48, projection_dim=16)
+    second = text_config(hidden_act="gelu", hidden_size=48, projection_dim=16)
     pipeline = StableDiffusionXLPipeline(
-        vae=_vae(scaling_factor=0.13025),
-        text_encoder=_randomized(CLIPTextModel(_text_config())),
-        text_encoder_2=_randomized(CLIPTextModelWithProjection(second)),
+        vae=random_vae(scaling_factor=0.13025),
+        text_encoder=randomized(CLIPTextModel(text_config())),
+        text_encoder_2=randomized(CLIPTextModelWithProjection(second)),
         tokenizer=_tokenizer(path / "tokenizer"),
         tokenizer_2=_tokenizer(path / "tokenizer_2", pad="!"),
-        unet=_unet(
+        unet=random_unet(
             cross_attention_dim=32 + 48,
             attention_head_dim=[2, 4],
             use_linear_projection=True,
@@ -114,10 +114,10 @@ def tiny_sdxl(path: Path) -> StableDiffusionXLPipeline:
         scheduler=EulerDiscreteScheduler(**SD_NOISE, timestep_spacing="leading", steps_offset=1),
         add_watermarker=False,
     )
-    return _saved(pipeline, path)
+    return saved(pipeline, path)
 
 
-def _text_config(**changes: object) -> CLIPTextConfig:
+def text_config(**changes: object) -> CLIPTextConfig:
     options = {
         "vocab_size": 950,
         "hidden_size": 32,
@@ -141,7 +141,7 @@ def _tokenizer(folder: Path, *, pad: str = "<|endoftext|>") -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder)
 
 
-def _unet(**options: object) -> UNet2DConditionModel:
+def random_unet(**options: object) -> UNet2DConditionModel:
     defaults = {
         "sample_size": 8,
         "block_out_channels": (32, 64),
@@ -150,10 +150,12 @@ def _unet(**options: object) -> UNet2DConditionModel:
         "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
     }
-    unet = _randomized(UNet2DConditionModel(**defaults | options))
+    unet = randomized(UNet2DConditionModel(**defaults | options))
     added = {}
     if options.get("addition_embed_type"):
-        added = {"text_embeds": torch.randn(2, 16), "time_ids": torch.full((2, 6), 32.0)}
+        sizes = 6 * unet.config.addition_time_embed_dim
+        pooled = unet.config.projection_class_embeddings_input_dim - sizes
+        added = {"text_embeds": torch.randn(2, pooled), "time_ids": torch.full((2, 6), 32.0)}
     context = torch.randn(2, 32, unet.config.cross_attention_dim)
     with torch.no_grad():
         out = unet(torch.randn(2, 4, 8, 8), 500, context, added_cond_kwargs=added).sample
@@ -161,15 +163,17 @@ def _unet(**options: object) -> UNet2DConditionModel:
     return unet
 
 
-def _vae(*, scaling_factor: float) -> AutoencoderKL:
+def random_vae(
+    *, scaling_factor: float, channels: tuple[int, int, int] = (16, 32, 32), groups: int = 8
+) -> AutoencoderKL:
     """Three levels: 4 pixels per latent along each side."""
-    vae = _randomized(
+    vae = randomized(
         AutoencoderKL(
-            block_out_channels=(16, 32, 32),
+            block_out_channels=channels,
             down_block_types=("DownEncoderBlock2D",) * 3,
             up_block_types=("UpDecoderBlock2D",) * 3,
             layers_per_block=1,
-            norm_num_groups=8,
+            norm_num_groups=groups,
             sample_size=32,
             scaling_factor=scaling_factor,
         )
@@ -182,7 +186,7 @@ def _vae(*, scaling_factor: float) -> AutoencoderKL:
     return vae
 
 
-def _randomized(module: ModuleT) -> ModuleT:
+def randomized(module: ModuleT) -> ModuleT:
     """Give every parameter a say: unit-gain weights, norms and biases off their neutral values."""
     for name, parameter in module.named_parameters():
         noise = torch.randn_like(parameter)
@@ -200,7 +204,7 @@ def _scale(layer: nn.Conv2d, factor: torch.Tensor) -> None:
     layer.bias.data *= factor
 
 
-def _saved(pipeline: PipelineT, path: Path) -> PipelineT:
+def saved(pipeline: PipelineT, path: Path) -> PipelineT:
     pipeline.set_progress_bar_config(disable=True)
     pipeline.save_pretrained(path)
     return pipeline

@@ -30,7 +30,7 @@ Model = Annotated[
         "-m",
         "--model",
         metavar="NAME|PATH",
-        help="A model's name or folder [default: storybook].",
+        help="A model's name, .safetensors file or folder [default: storybook].",
     ),
 ]
 Loras = Annotated[

@@ -18,7 +18,8 @@ class ClipTextConfig:
 
     `hidden` picks the output used as context: the final hidden state after the last norm, or the
     penultimate layer's, without it (SDXL). `projection` is the width of the pooled output's
-    projection, None when the checkpoint has none. `pad` and `eos` are token ids.
+    projection, None when the checkpoint has none. `pad` is the token that fills up a prompt, None
+    where the tokenizer's own files say.
     """
 
     vocab_size: int = 49408
@@ -31,6 +32,7 @@ class ClipTextConfig:
     norm_eps: float = 1e-5
     hidden: Literal["final", "penultimate"] = "final"
     projection: int | None = None
+    pad: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,13 +48,15 @@ class Tokenizer:
         self._start, self._end, self._pad = start, end, pad
 
     @classmethod
-    def from_folder(cls, folder: Path, *, max_tokens: int = 77) -> Self:
+    def from_folder(cls, folder: Path, *, max_tokens: int = 77, pad: str | None = None) -> Self:
         """Read vocab.json and merges.txt, or else tokenizer.json, and the special tokens.
 
-        `max_tokens` is the length that the text encoder takes; the folder may ask for less. Raises
-        ConfigError for a missing or malformed file.
+        `max_tokens` is the length that the text encoder takes; the folder may ask for less. `pad`
+        overrules the folder's padding. Raises ConfigError for a missing or malformed file.
         """
         options = _read_options(folder)
+        if pad:
+            options = JsonObject(options.path, {**options.data, "pad_token": pad})
         special = {role: _role_token(options, role) for role in ROLES}
         vocabulary = read_vocabulary(folder)
         for token in special.values():

@@ -53,7 +53,16 @@ def build_networks(recipe: Recipe) -> Networks:
     Raises UsageError for an unknown model, ConfigError for parts that do not fit together and
     WeightsError for damaged weights.
     """
-    return _from_base(recipe.model.base) if recipe.model.base else _from_nothing(recipe)
+    if not recipe.model.base:
+        return _from_nothing(recipe)
+    networks = _from_base(recipe.model.base)
+    writes_lora = recipe.target == "lora" or (recipe.target == "distill" and recipe.distill.as_lora)
+    if networks.base and networks.base.is_file() and not writes_lora:
+        raise ConfigError(
+            f"model.base {networks.base} is one file; {recipe.target} writes a model folder and "
+            "takes its configs from the base's: name a folder in diffusers layout, or train a LoRA."
+        )
+    return networks
 
 
 def _from_base(source: str) -> Networks:
@@ -149,7 +158,7 @@ def _tokenizers(
     folders: tuple[Path, ...], configs: tuple[ClipTextConfig, ...]
 ) -> tuple[Tokenizer, ...]:
     return tuple(
-        Tokenizer.from_folder(folder, max_tokens=config.max_tokens)
+        Tokenizer.from_folder(folder, max_tokens=config.max_tokens, pad=config.pad)
         for folder, config in zip(folders, configs, strict=True)
     )
 

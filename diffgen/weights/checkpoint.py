@@ -17,6 +17,8 @@ from diffgen.weights.configs import read_model_config
 from diffgen.weights.files import LazyTensors, Shape, TensorInfo, open_tensors
 from diffgen.weights.folder import weight_files
 from diffgen.weights.keymap import FOLDER_RULES, SPARE, to_canonical
+from diffgen.weights.registry import PACKAGE
+from diffgen.weights.single_file import open_single_file
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 NAMED_AT_MOST = 3
+AT_ONCE = 128 << 20  # bytes
+CLIP_VOCABULARY = PACKAGE / "assets" / "clip_tokenizer"  # no file of a whole model brings its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +41,15 @@ class Checkpoint:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open a folder in diffusers layout.
+        """Open a folder in diffusers layout, or one file in that of LDM or SGM.
 
         Raises UnsupportedCheckpoint for another kind of model, ConfigError for a bad JSON file and
         WeightsError for missing or damaged weights.
         """
+        if path.is_file():
+            single = open_single_file(path)
+            vocabularies = (CLIP_VOCABULARY,) * len(single.config.text)
+            return cls(single.config, path, single.tensors, vocabularies)
         config = read_model_config(path)
         tensors = {part: _open_component(path / part, part) for part in components(config)}
         tokenizers = ("tokenizer", "tokenizer_2")[: len(config.text)]
@@ -58,13 +66,22 @@ class Checkpoint:
         """Give a module built on the meta device its weights.
 
         Names and shapes are checked before any data is read. A tensor already in `dtype` and kept
-        on the CPU stays in its memory-mapped file; any other is copied once. Raises WeightsError.
+        on the CPU stays in its memory-mapped file; any other is copied once, and at most `AT_ONCE`
+        of the file is in memory beside the copies. Raises WeightsError.
         """
         tensors = self.tensors[component]
         expected = {name: tuple(t.shape) for name, t in module.state_dict().items()}
         where = tensors.files[0] if len(tensors.files) == 1 else self.source / component
         _check_fit(where, tensors.infos, expected)
-        state = {name: tensors[name].to(device=device, dtype=dtype) for name in expected}
+        state, read = {}, 0
+        for name in expected:
+            tensor = tensors[name]
+            state[name] = tensor.to(device=device, dtype=dtype)
+            read += tensor.nbytes
+            if read > AT_ONCE:
+                tensors.close()
+                read = 0
+        tensors.close()
         module.load_state_dict(state, assign=True)
 
 
@@ -98,8 +115,7 @@ def _check_fit(where: Path, infos: Mapping[str, TensorInfo], expected: Mapping[s
     found = [f"{len(names)} {kind} ({_some(names)})" for kind, names in problems.items() if names]
     if found:
         raise WeightsError(
-            f"{where} does not fit its config.json: tensors {'; '.join(found)}; "
-            "both files must come from the same model."
+            f"{where} does not fit its config: tensors {'; '.join(found)}; download it again, whole."
         )
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from diffgen.errors import ConfigError, UnsupportedCheckpoint, WeightsError
+from diffgen.errors import ConfigError, WeightsError
 from diffgen.jsonfile import JsonObject
 from diffgen.models.config import ClipTextConfig, ModelConfig, VaeConfig
 from diffgen.types import ScheduleConfig
@@ -73,9 +73,9 @@ def _read_index(folder: Path) -> JsonObject:
         return JsonObject.read(index)
     if not folder.exists():
         raise WeightsError(f"{folder} does not exist.")
-    if folder.is_file() or any(folder.glob("*.safetensors")):
-        raise UnsupportedCheckpoint(
-            f"{folder}: single-file checkpoints are not read yet; {A_MODEL_FOLDER}."
+    for file in sorted(folder.glob("*.safetensors")):
+        raise WeightsError(
+            f"{folder} has no model_index.json; if {file.name} is the model, name it."
         )
     raise WeightsError(f"{folder} is not a model: it has no model_index.json; {A_MODEL_FOLDER}.")
 

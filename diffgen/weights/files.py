@@ -76,6 +76,10 @@ class LazyTensors(Mapping[str, "Tensor"]):
             raise WeightsError(f"{info.file} cannot be read: {error}.") from error
         return info.op.apply(tensor) if info.op else tensor
 
+    def close(self) -> None:
+        """Give the files back: tensors looked up before stay valid, later ones open them again."""
+        self._handles.clear()
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.infos)
 

@@ -7,7 +7,7 @@ table of `Rule`s per component. Importing this module does not import torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from diffgen.errors import WeightsError
@@ -17,10 +17,13 @@ from diffgen.weights.files import Shape, TensorInfo, TensorOp
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A tensor whose whole key matches `pattern` is called `name`, a template for the match."""
+    """A tensor whose whole key matches `pattern` is called `name`: a template, or a function.
+
+    One that several rules match becomes several tensors.
+    """
 
     pattern: re.Pattern[str]
-    name: str
+    name: str | Callable[[re.Match[str]], str]
     op: TensorOp | None = None
 
 
@@ -88,4 +91,5 @@ def _targets(key: str, info: TensorInfo, rules: Sequence[Rule]) -> Iterator[tupl
         yield key, info
     for rule, match in matches:
         shape = rule.op.shape(info.shape) if rule.op else info.shape
-        yield match.expand(rule.name), replace(info, shape=shape, op=rule.op)
+        name = match.expand(rule.name) if isinstance(rule.name, str) else rule.name(match)
+        yield name, replace(info, shape=shape, op=rule.op)

@@ -1,4 +1,4 @@
-"""Names that the U-Net's layers have in the original code of latent diffusion (LDM, SGM).
+"""Names that layers have in the original code of latent diffusion (LDM, SGM) and in OpenCLIP.
 
 There a U-Net is three lists: `input_blocks`, `middle_block` and `output_blocks`, each entry a
 residual block, an attention and a change of size as far as they are there (arXiv:2112.10752;
@@ -7,14 +7,18 @@ https://github.com/Stability-AI/generative-models). Importing this module does n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
-from diffgen.models.config import UNetConfig
+from diffgen.models.config import UNetConfig, VaeConfig
+from diffgen.weights.files import Shape, TensorOp
+from diffgen.weights.keymap import AS_MATRIX, Rule
 
 OUTSIDE = {
     "conv_in": "input_blocks.0.0",
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "time_embedding.cond_proj": "time_embed.cond_proj",
     "add_embedding.linear_1": "label_emb.0.0",
     "add_embedding.linear_2": "label_emb.0.2",
     "mid_block.resnets.0": "middle_block.0",
@@ -65,11 +69,105 @@ def _way_up(config: UNetConfig) -> Iterator[tuple[str, str]]:
 
 def to_ldm(layer: str, blocks: Mapping[str, str]) -> str:
     """The LDM name of a U-Net's layer, with what `ldm_blocks` gives for the U-Net."""
+    return _renamed(layer, blocks, INSIDE_RESNET)
+
+
+def unet_rules(config: UNetConfig) -> Sequence[Rule]:
+    """From the names in LDM files, without their prefix, to those of our U-Net."""
+    blocks = {theirs: ours for ours, theirs in ldm_blocks(config).items()}
+    inside = {theirs: ours for ours, theirs in INSIDE_RESNET.items()}
+    return [Rule(re.compile(r".+"), lambda match: _renamed(match[0], blocks, inside))]
+
+
+def _renamed(layer: str, blocks: Mapping[str, str], inside: Mapping[str, str]) -> str:
+    """The name with its longest known beginning replaced, and what follows it where known."""
     parts = layer.split(".")
     for count in range(len(parts), 0, -1):
         block = ".".join(parts[:count])
         if block in blocks:
-            inside = parts[count:]
-            renamed = [INSIDE_RESNET.get(part, part) for part in inside[:1]] + inside[1:]
-            return ".".join([blocks[block], *renamed])
+            rest = ".".join(parts[count:])
+            for old, new in inside.items():
+                if rest == old or rest.startswith(f"{old}."):
+                    rest = new + rest[len(old) :]
+            return f"{blocks[block]}.{rest}" if rest else blocks[block]
     return layer
+
+
+VAE_INSIDE = {
+    r"\.mid\.block_1": ".mid_block.resnets.0",
+    r"\.mid\.block_2": ".mid_block.resnets.1",
+    r"\.mid\.attn_1\.norm": ".mid_block.attentions.0.group_norm",
+    r"\.mid\.attn_1\.([qkv])(?=\.)": r".mid_block.attentions.0.to_\1",
+    r"\.mid\.attn_1\.proj_out": ".mid_block.attentions.0.to_out.0",
+    r"\.block\.(\d+)": r".resnets.\1",
+    r"\.downsample\.conv": ".downsamplers.0.conv",
+    r"\.upsample\.conv": ".upsamplers.0.conv",
+    r"\.nin_shortcut": ".conv_shortcut",
+    r"\.norm_out": ".conv_norm_out",
+    r"^encoder\.down\.(\d+)": r"encoder.down_blocks.\1",
+}
+
+
+def vae_rules(config: VaeConfig) -> Sequence[Rule]:
+    """From the names in LDM files, without their prefix, to those of our autoencoder."""
+    last = len(config.channels) - 1
+
+    def renamed(match: re.Match[str]) -> str:
+        name = match[0]
+        for old, new in VAE_INSIDE.items():
+            name = re.sub(old, new, name)
+        # Theirs counts the decoder's levels from the highest resolution, ours from the lowest.
+        return re.sub(
+            r"^decoder\.up\.(\d+)", lambda level: f"decoder.up_blocks.{last - int(level[1])}", name
+        )
+
+    attention = re.compile(r".+\.mid\.attn_1\.(?:[qkv]|proj_out)\..+")
+    others = re.compile(rf"(?!{attention.pattern}$).+")
+    return [Rule(attention, renamed, AS_MATRIX), Rule(others, renamed)]
+
+
+OPEN_CLIP = {
+    r"token_embedding\.(.+)": r"embeddings.token_embedding.\1",
+    r"positional_embedding": "embeddings.position_embedding.weight",
+    r"ln_final\.(.+)": r"final_layer_norm.\1",
+    r"LAYER\.ln_([12])\.(.+)": r"encoder.layers.\1.layer_norm\2.\3",
+    r"LAYER\.mlp\.c_fc\.(.+)": r"encoder.layers.\1.mlp.fc1.\2",
+    r"LAYER\.mlp\.c_proj\.(.+)": r"encoder.layers.\1.mlp.fc2.\2",
+    r"LAYER\.attn\.out_proj\.(.+)": r"encoder.layers.\1.self_attn.out_proj.\2",
+}
+LAYER = r"transformer\.resblocks\.(\d+)"
+
+
+def open_clip_rules(layers: int) -> Sequence[Rule]:
+    """From OpenCLIP's names to those of our text encoder, which has that many layers."""
+    names = [
+        Rule(_below(layers, pattern), rf"text_model.{name}") for pattern, name in OPEN_CLIP.items()
+    ]
+    thirds = [
+        Rule(
+            _below(layers, r"LAYER\.attn\.in_proj_(weight|bias)"),
+            rf"text_model.encoder.layers.\1.self_attn.{part}_proj.\2",
+            _third(index),
+        )
+        for index, part in enumerate("qkv")
+    ]
+    # Theirs multiplies from the right; it is square, so that no shape would tell.
+    projection = Rule(re.compile("text_projection"), "text_projection.weight", TRANSPOSED)
+    return [*names, *thirds, projection]
+
+
+def _below(layers: int, pattern: str) -> re.Pattern[str]:
+    numbers = "|".join(map(str, range(layers)))
+    return re.compile(pattern.replace("LAYER", rf"transformer\.resblocks\.({numbers})"))
+
+
+def _third(index: int) -> TensorOp:
+    """Rows of the matrix that makes queries, keys and values at once."""
+
+    def shape(whole: Shape) -> Shape:
+        return (whole[0] // 3, *whole[1:])
+
+    return TensorOp(shape, lambda tensor: tensor.chunk(3)[index])
+
+
+TRANSPOSED = TensorOp(lambda shape: shape[::-1], lambda tensor: tensor.T.contiguous())

@@ -74,12 +74,12 @@ def resolve(source: str, registry: Mapping[str, ModelEntry] | None = None) -> Mo
         return ModelRef(source, PACKAGE / entry.bundled, entry)
     path = Path(source).expanduser()
     if path.exists():
-        return ModelRef(path.resolve().name, path)
+        return ModelRef(path.stem if path.is_file() else path.resolve().name, path)
     if "/" in source or source.startswith((".", "~")):
         raise UsageError(f"there is no model at {path}.")
     raise UsageError(
         f'there is no model named "{source}".{did_you_mean(source, entries)} '
-        f"Known: {', '.join(entries)}; a path to a model folder works too."
+        f"Known: {', '.join(entries)}; a path to a model works too."
     )
 
 

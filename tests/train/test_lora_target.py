@@ -264,3 +264,17 @@ def test_adapters_are_adapters(squares: Path, base: Path) -> None:
     module = LoraTarget(lora_recipe(squares, base), CPU).module
     (adapters,) = module.children()
     assert all(isinstance(adapter, Adapter) for adapter in adapters)
+
+
+def test_one_file_is_a_base_for_a_lora_but_not_for_a_folder(squares: Path, tmp_path: Path) -> None:
+    import single_files  # takes seconds: diffusers
+
+    file = tmp_path / "sd1.safetensors"
+    single_files.write_single_file(file, single_files.make_pipeline("sd1"), "sd1")
+    recipe = lora_recipe(squares, file, run__steps=2, samples__prompts=[])
+    run.train(recipe, tmp_path / "run", resume=False, reporter=Listener())
+    lora = LoraRef(tmp_path / "run" / "model" / FILE)
+    assert Engine.load(file, device="cpu", loras=[lora]).loras == (lora,)
+    whole = make_recipe(squares, {"model": {"base": str(file)}})
+    with pytest.raises(ConfigError, match="is one file; diffusion writes a model folder"):
+        run.train(whole, tmp_path / "whole", resume=False, reporter=Listener())

@@ -305,12 +305,10 @@ def test_nothing_there(tmp_path: Path) -> None:
         read_model_config(tmp_path / "none")
 
 
-def test_single_files_are_not_read_yet(tmp_path: Path) -> None:
-    file = tmp_path / "v1-5-pruned.safetensors"
-    file.touch()
-    for path in (file, tmp_path):
-        with pytest.raises(UnsupportedCheckpoint, match="single-file checkpoints are not read yet"):
-            read_model_config(path)
+def test_a_folder_around_a_single_file_names_it(tmp_path: Path) -> None:
+    (tmp_path / "v1-5-pruned.safetensors").touch()
+    with pytest.raises(WeightsError, match=r"if v1-5-pruned\.safetensors is the model, name it"):
+        read_model_config(tmp_path)
 
 
 def test_a_single_pickle(tmp_path: Path) -> None:

@@ -1,0 +1,183 @@
+"""The config of a model in one file, read from the names and shapes of its tensors.
+
+What they do not say (heads, scales, the noise schedule) is what Stable Diffusion 1, 2 and XL have
+it: which of them it is, the kinds of text encoder tell. Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Literal, TypeAlias
+
+from diffgen.errors import UnsupportedCheckpoint
+from diffgen.models.config import ClipTextConfig, UNetConfig, VaeConfig
+from diffgen.types import SamplerName, ScheduleConfig
+from diffgen.weights.files import Shape
+
+Shapes: TypeAlias = Mapping[str, Shape]
+SingleFamily: TypeAlias = Literal["sd1", "sd2", "sdxl"]
+
+SD1_HEADS = 8  # at every level; the later ones have as many as give each HEAD_WIDTH channels
+HEAD_WIDTH = 64
+SDXL_TIME_IDS = 6  # sizes and crops beside the pooled text
+VAE_SCALES: Mapping[SingleFamily, float] = {"sd1": 0.18215, "sd2": 0.18215, "sdxl": 0.13025}
+
+
+def read_unet(shapes: Shapes, family: SingleFamily) -> UNetConfig:
+    """The U-Net with these names (without prefix) and shapes.
+
+    Raises UnsupportedCheckpoint, saying what is missing or differs from the families we know.
+    """
+    first = _needed(shapes, "input_blocks.0.0.weight")
+    levels = _way_down(shapes)
+    depth = tuple(_shared(depths) for _, depths in levels)
+    channels = tuple(width for width, _ in levels)
+    up_depth = _up_depth(shapes, [len(depths) for _, depths in levels])
+    context = _needed(shapes, _first_of(shapes, r".+\.attn2\.to_k\.weight"))
+    projection = _needed(shapes, _first_of(shapes, r".+\.proj_in\.weight"))
+    mid = (
+        _depth(shapes, "middle_block.1") if "middle_block.0.in_layers.0.weight" in shapes else None
+    )
+    added = shapes.get("label_emb.0.0.weight")
+    guidance = shapes.get("time_embed.cond_proj.weight")
+    return UNetConfig(
+        in_channels=first[1],
+        out_channels=_needed(shapes, "out.2.weight")[0],
+        channels=channels,
+        blocks=tuple(len(depths) for _, depths in levels),
+        depth=depth,
+        up_depth=None if up_depth == depth else up_depth,
+        mid_depth=mid,
+        num_heads=tuple(SD1_HEADS if family == "sd1" else c // HEAD_WIDTH for c in channels),
+        context_dim=context[1],
+        linear_projection=len(projection) == 2,
+        added_dim=added[1] if added else None,
+        guidance_dim=guidance[1] if guidance else None,
+    )
+
+
+def _way_down(shapes: Shapes) -> list[tuple[int, list[int]]]:
+    """Of each level its channels and the depth of each of its blocks."""
+    levels: list[tuple[int, list[int]]] = []
+    entry, new = 1, True
+    while f"input_blocks.{entry}.0.op.weight" in shapes or (
+        f"input_blocks.{entry}.0.out_layers.3.weight" in shapes
+    ):
+        if f"input_blocks.{entry}.0.op.weight" in shapes:
+            new = True
+        else:
+            width = shapes[f"input_blocks.{entry}.0.out_layers.3.weight"][0]
+            if new:
+                levels.append((width, []))
+            levels[-1][1].append(_depth(shapes, f"input_blocks.{entry}.1"))
+            new = False
+        entry += 1
+    return levels
+
+
+def _up_depth(shapes: Shapes, blocks: list[int]) -> tuple[int, ...]:
+    """The depth of each level on the way up, in the order of the way down."""
+    depths, entry = [], 0
+    for count in reversed(blocks):
+        here = range(entry, entry + count + 1)
+        depths.append(_shared([_depth(shapes, f"output_blocks.{n}.1") for n in here]))
+        entry += count + 1
+    return tuple(reversed(depths))
+
+
+def _depth(shapes: Shapes, block: str) -> int:
+    return _count(shapes, rf"{re.escape(block)}\.transformer_blocks\.(\d+)\..+")
+
+
+def _count(shapes: Shapes, pattern: str) -> int:
+    """How many numbers the pattern's group finds."""
+    return len({match[1] for key in shapes if (match := re.fullmatch(pattern, key))})
+
+
+def _shared(depths: Iterable[int]) -> int:
+    different = set(depths)
+    if len(different) != 1:
+        raise UnsupportedCheckpoint(
+            "its U-Net has blocks of different depth at one level, as SSD-1B's, which is not read"
+        )
+    return different.pop()
+
+
+def _first_of(shapes: Shapes, pattern: str) -> str:
+    return next((key for key in shapes if re.fullmatch(pattern, key)), pattern)
+
+
+def _needed(shapes: Shapes, name: str) -> Shape:
+    if name not in shapes:
+        raise UnsupportedCheckpoint(
+            f"it has no {name}, so it is no Stable Diffusion 1, 2 or XL model"
+        )
+    return shapes[name]
+
+
+def read_vae(shapes: Shapes, family: SingleFamily) -> VaeConfig:
+    """The autoencoder with these names (without prefix) and shapes. Raises UnsupportedCheckpoint."""
+    pattern = r"encoder\.down\.(\d+)\.block\.0\.conv2\.weight"
+    count = _count(shapes, pattern)
+    levels = range(count)
+    return VaeConfig(
+        in_channels=_needed(shapes, "encoder.conv_in.weight")[1],
+        out_channels=_needed(shapes, "decoder.conv_out.weight")[0],
+        latent_channels=_needed(shapes, "decoder.conv_in.weight")[1],
+        channels=tuple(
+            _needed(shapes, f"encoder.down.{n}.block.0.conv2.weight")[0] for n in levels
+        ),
+        blocks=_count(shapes, r"encoder\.down\.0\.block\.(\d+)\.conv1\.weight"),
+        mid_attention="encoder.mid.attn_1.q.weight" in shapes,
+        quant_conv="quant_conv.weight" in shapes,
+        post_quant_conv="post_quant_conv.weight" in shapes,
+        scaling_factor=VAE_SCALES[family],
+        force_upcast=family == "sdxl",
+    )
+
+
+def read_clip(shapes: Shapes, family: SingleFamily) -> ClipTextConfig:
+    """An encoder under OpenAI's names as transformers has them, the prefix `text_model.` cut off."""
+    vocabulary, width = _needed(shapes, "embeddings.token_embedding.weight")
+    return ClipTextConfig(
+        vocab_size=vocabulary,
+        width=width,
+        layers=_count(shapes, r"encoder\.layers\.(\d+)\..+"),
+        num_heads=max(1, width // HEAD_WIDTH),
+        mlp_width=_needed(shapes, "encoder.layers.0.mlp.fc1.weight")[0],
+        max_tokens=_needed(shapes, "embeddings.position_embedding.weight")[0],
+        hidden="penultimate" if family == "sdxl" else "final",
+    )
+
+
+def read_open_clip(shapes: Shapes, family: SingleFamily) -> ClipTextConfig:
+    """An encoder under OpenCLIP's names; Stable Diffusion 2 leaves out its last layer."""
+    vocabulary, width = _needed(shapes, "token_embedding.weight")
+    layers = _count(shapes, r"transformer\.resblocks\.(\d+)\..+")
+    sdxl = family == "sdxl"
+    return ClipTextConfig(
+        vocab_size=vocabulary,
+        width=width,
+        layers=layers if sdxl else layers - 1,
+        num_heads=max(1, width // HEAD_WIDTH),
+        mlp_width=_needed(shapes, "transformer.resblocks.0.mlp.c_fc.weight")[0],
+        max_tokens=_needed(shapes, "positional_embedding")[0],
+        activation="gelu",
+        hidden="penultimate" if sdxl else "final",
+        projection=_needed(shapes, "text_projection")[1] if sdxl else None,
+        pad="!",
+    )
+
+
+def schedule_of(family: SingleFamily, *, v: bool, zero_snr: bool, turbo: bool) -> ScheduleConfig:
+    """How the family's makers have it sampled; the numbers are those of their model folders."""
+    plain: SamplerName = "ddim" if v else "plms"
+    return ScheduleConfig(
+        prediction="v" if v else "eps",
+        zero_snr=zero_snr,
+        steps_offset=1,
+        final_alpha_one=False,
+        sampler="euler" if turbo or family == "sdxl" else plain,
+        spacing="trailing" if turbo else "leading",
+    )
