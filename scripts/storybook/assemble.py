@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffgen import Engine
 from diffgen.train.export import save_grid
 from scripts.storybook.objects import kinds_of
 from scripts.storybook.subject import generate
@@ -114,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         curve = f"loss-{number}.png"
         shutil.copy(folder / "loss.png", out / curve)
         sections.append(stage((folder / "README.md").read_text(encoding="utf-8"), curve))
-    pictures = generate(arguments.name or str(out), SAMPLES, seed=SAMPLE_SEED)
+    pictures = generate(Engine.load(arguments.name or str(out)), SAMPLES, seed=SAMPLE_SEED)
     save_grid(pictures, out / "samples.png", columns=4)
     samples = f"![samples](samples.png)\n\nIn rows, seed {SAMPLE_SEED}: {'; '.join(SAMPLES)}.\n"
     sections.insert(1, samples)

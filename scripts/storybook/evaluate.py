@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from scripts.storybook.artwork import default_cache, fetch
@@ -88,8 +89,7 @@ def judge(model: Verifier, asked: Sequence[Question], pictures: Sequence[Image.I
     """
     marks: Marks = {}
     for question, picture in zip(asked, pictures, strict=True):
-        pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) / 127.5 - 1
-        logits = model(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+        logits = model(torch.from_numpy(_pixels([picture])))
         given = grade(logits, model.vocabulary.labels([question.scene]))
         if question.category == "plain":
             names = {"object": "single object", "all": "all together"}
@@ -167,32 +167,44 @@ def _judge_model(
     arguments: argparse.Namespace, model: Verifier, fresh: SceneStream
 ) -> tuple[str, dict[str, Any]]:
     """Scores, autoencoder and a sheet of held-out prompts: Markdown, and the same as data."""
+    from diffgen import Engine
     from diffgen.train.export import save_grid
-    from scripts.storybook.subject import generate, reconstruction_psnr
+    from scripts.storybook.subject import autoencoded, generate, reconstruction_psnr
 
+    engine = Engine.load(arguments.model)
     if arguments.each:
         once = [Question(scene, "plain") for scene in each_kind(fresh.world)]
     else:
         once = list(questions(read_scenes(arguments.prompts, fresh.world), fresh.world))
     prompts = [captions(question.scene)[0] for question in once]
-    pictures = generate(arguments.model, prompts, arguments.seed, count=arguments.repeats)
+    pictures = generate(engine, prompts, arguments.seed, count=arguments.repeats)
     asked = [question for question in once for _ in range(arguments.repeats)]
     side = (arguments.size, arguments.size)
     scaled = [picture.resize(side, Image.Resampling.LANCZOS) for picture in pictures]
     scores = table(judge(model, asked, scaled))
-    psnr = reconstruction_psnr(arguments.model, fresh)
+    psnr = reconstruction_psnr(engine, fresh)
+    ceiling = table(
+        accuracy(model, fresh, seen=lambda pixels: _pixels(autoencoded(engine, pixels)))
+    )
     plain = [k for k, question in enumerate(once) if question.category == "plain"]
     plain = plain[:: max(1, len(plain) // SHOWN)][:SHOWN]
     shown_pictures = [pictures[k * arguments.repeats] for k in plain]
     save_grid(shown_pictures, arguments.out / "held-out.png", columns=6)
     shown = "; ".join(prompts[k] for k in plain)
     kind = "prompts, one of every thing" if arguments.each else "held-out prompts"
-    text = markdown(f"{len(pictures)} pictures of {len(prompts)} {kind}", scores)
+    text = markdown("The verifier on fresh renders after the model's autoencoder", ceiling) + "\n"
+    text += markdown(f"{len(pictures)} pictures of {len(prompts)} {kind}", scores)
     text += f"\nIts autoencoder gives scenes back with a PSNR of {psnr:.1f} dB in the mean.\n"
     text += f"\n![held-out prompts](held-out.png)\n\nIn rows: {shown}.\n"
     print(text)
     found = {"model": arguments.model, "prompts": prompts, "scores": scores, "psnr": psnr}
-    return text, found
+    return text, {**found, "ceiling": ceiling}
+
+
+def _pixels(pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
+    """Pictures as the verifier reads them, (B, 3, H, W) in -1 to 1."""
+    stacked = np.stack([np.asarray(picture.convert("RGB"), np.float32) for picture in pictures])
+    return stacked.transpose(0, 3, 1, 2) / 127.5 - 1
 
 
 def main(argv: list[str] | None = None) -> int:

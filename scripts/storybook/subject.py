@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from itertools import islice
 from statistics import mean
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from diffgen import Engine, GenerateRequest
@@ -13,19 +15,23 @@ from scripts.storybook.stream import SceneStream
 
 
 def generate(
-    source: str, prompts: Sequence[str], seed: int, *, count: int = 1
+    engine: Engine, prompts: Sequence[str], seed: int, *, count: int = 1
 ) -> list[Image.Image]:
     """`count` pictures of each prompt in turn, by the model's own sampler and steps."""
     request = GenerateRequest(prompts=list(prompts), seed=seed, count=count, batch_size=8)
-    return [made.image for made in Engine.load(source).generate(request)]
+    return [made.image for made in engine.generate(request)]
 
 
-def reconstruction_psnr(source: str, stream: SceneStream, *, batches: int = 4) -> float:
+def autoencoded(engine: Engine, pixels: NDArray[np.float32]) -> list[Image.Image]:
+    """Scenes (B, 3, H, W) in -1 to 1 as the model's autoencoder gives them back."""
+    return engine.decode(engine.encode_image(torch.from_numpy(pixels)))
+
+
+def reconstruction_psnr(engine: Engine, stream: SceneStream, *, batches: int = 4) -> float:
     """Mean PSNR in dB of painted scenes after the model's autoencoder, 64 scenes a batch."""
-    engine = Engine.load(source)
     found: list[float] = []
     for pixels, examples in islice(stream.batches(64), batches):
-        made = engine.decode(engine.encode_image(torch.from_numpy(pixels)))
+        made = autoencoded(engine, pixels)
         originals = [Image.fromarray(example.picture) for example in examples]
         found += [psnr(*pair) for pair in zip(originals, made, strict=True)]
     return mean(found)

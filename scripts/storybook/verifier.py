@@ -1,7 +1,7 @@
 """A small convolutional network that reads a picture: object, colour, count, place, time, side."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from diffgen.device import multiplies_bf16
 from diffgen.train.muon import Muon, hidden_weights
 from scripts.storybook.scene import Scene, World
 from scripts.storybook.shelf import Shelf
@@ -21,6 +22,7 @@ from scripts.storybook.words import COLOURS, POSITIONS
 UNASKED = -1  # a label the scene does not fix, ignored in loss and score
 BATCH = 64
 Labels = dict[str, Tensor]
+View = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # (B, 3, H, W) in -1 to 1, both
 Batches = Iterator[tuple[Tensor, Labels]]  # pictures (B, 3, H, W) in -1 to 1, and their labels
 
 
@@ -90,11 +92,11 @@ class Verifier(nn.Module):
         super().__init__()
         self.vocabulary = vocabulary
         self.trunk = nn.Sequential(
-            nn.AvgPool2d(2),  # all that is asked can be seen at half the size
             _block(3, width, 2),
-            _block(width, 2 * width, 2),
-            _block(2 * width, 2 * width, 1),
-            _block(2 * width, 4 * width, 2),
+            _block(width, 2 * width, 1),
+            _block(2 * width, 2 * width, 2),
+            _block(2 * width, 4 * width, 1),
+            _block(4 * width, 4 * width, 2),
             _block(4 * width, 4 * width, 1),
             nn.AdaptiveAvgPool2d(4),
             nn.Flatten(),
@@ -149,15 +151,22 @@ class _Painted(IterableDataset[tuple[Tensor, Labels]]):
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         for pixels, examples in self.stream.batches(BATCH, worker=worker, workers=workers):
             scenes = [example.scene for example in examples]
-            yield torch.from_numpy(_roughen(pixels)), self.vocabulary.labels(scenes)
+            yield _roughen(pixels), self.vocabulary.labels(scenes)
 
 
-def _roughen(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mild noise and contrast, so that the judge also reads pictures a model made."""
+def _roughen(pixels: NDArray[np.float32]) -> Tensor:
+    """Mild noise and contrast and, half the time, blur: the judge also reads what a model made."""
     rng = np.random.default_rng(abs(int(pixels[:, :, 0].sum() * 1000)))
     gain = rng.uniform(0.9, 1.1, (len(pixels), 1, 1, 1)).astype(np.float32)
     noise = rng.standard_normal(pixels.shape, dtype=np.float32)
-    return pixels * gain + np.float32(0.04) * noise
+    rough = torch.from_numpy(pixels * gain + np.float32(0.04) * noise)
+    if rng.random() < 0.5:
+        side = pixels.shape[-1]
+        small = F.interpolate(
+            rough, size=int(side * rng.uniform(0.5, 0.9)), mode="bilinear", antialias=True
+        )
+        rough = F.interpolate(small, size=side, mode="bicubic")
+    return rough
 
 
 def painted(stream: SceneStream, *, workers: int = 0) -> Batches:
@@ -175,7 +184,7 @@ def shelved(shelf: Shelf, vocabulary: Vocabulary, seed: int) -> Batches:
             chosen = order[first : first + BATCH]
             pixels = shelf.pixels[chosen].transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
             labels = vocabulary.labels([shelf.scenes[i] for i in chosen])
-            yield torch.from_numpy(_roughen(_shift(pixels, rng))), labels
+            yield _roughen(_shift(pixels, rng)), labels
 
 
 def _shift(pixels: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -202,21 +211,31 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate * (0.5 + 0.5 * float(np.cos(np.pi * done)))
         optimizer.zero_grad()
-        loss(model(pictures), labels).backward()  # type: ignore[no-untyped-call]  # torch's own
+        with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bf16(pictures.device)):
+            total = loss(model(pictures), labels)
+        total.backward()  # type: ignore[no-untyped-call]  # torch's own
         optimizer.step()
         seen += len(pictures)
     return model.eval(), seen
 
 
+def as_painted(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The pictures themselves."""
+    return pixels
+
+
 @torch.inference_mode()
-def accuracy(model: Verifier, stream: SceneStream, *, batches: int = 16) -> dict[str, list[bool]]:
+def accuracy(
+    model: Verifier, stream: SceneStream, *, batches: int = 16, seen: View = as_painted
+) -> dict[str, list[bool]]:
     """Marks on fresh renders: give a stream of another seed than the one trained on.
 
-    Scenes of a pair count for `two objects` alone.
+    Scenes of a pair count for `two objects` alone. `seen` is what becomes of the pictures before
+    the verifier reads them.
     """
     marks: dict[str, list[bool]] = {}
     for pixels, examples in islice(stream.batches(64), batches):
-        logits = model(torch.from_numpy(pixels))
+        logits = model(torch.from_numpy(seen(pixels)))
         for pair in (False, True):
             chosen = [k for k, e in enumerate(examples) if bool(e.scene.relation) == pair]
             if not chosen:

@@ -7,6 +7,7 @@ from PIL import Image
 
 pytest.importorskip("resvg_py", reason="drawing needs the extra 'storybook'")
 
+from diffgen import Engine
 from diffgen.bench.metrics import psnr
 from diffgen.weights.checkpoint import Checkpoint
 from scripts.storybook.assemble import SAMPLES, main
@@ -63,12 +64,13 @@ def test_a_storybook_is_put_together(tmp_path: Path) -> None:
 
 
 def test_each_prompt_has_its_pictures_in_turn() -> None:
-    pictures = generate("storybook", ["a cat", "a red car"], seed=3, count=2)
-    (again,) = generate("storybook", ["a red car"], seed=3)
+    engine = Engine.load("storybook")
+    pictures = generate(engine, ["a cat", "a red car"], seed=3, count=2)
+    (again,) = generate(engine, ["a red car"], seed=3)
     # Another batch size is another order of summation, in bf16 on processors that have it.
     assert psnr(pictures[2], again) > 38 > 20 > psnr(pictures[3], again)
 
 
 def test_the_autoencoder_keeps_most_of_a_scene(tmp_path: Path) -> None:
     stream = SceneStream(world("medium", own_only=True), 128, 5, tmp_path)
-    assert 20 < reconstruction_psnr("storybook", stream, batches=1) < 45
+    assert 20 < reconstruction_psnr(Engine.load("storybook"), stream, batches=1) < 45
