@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.samplers.common import ignore
-from diffgen.diffusion.samplers.spec import SamplerSpec
+from diffgen.diffusion.samplers.spec import Run, SamplerSpec
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import SpacingOptions, make_sigmas, sigmas_from_timesteps
 from diffgen.errors import UsageError
@@ -101,7 +101,7 @@ class SamplingPlan:
         # diffusers starts the k-diffusion samplers from sigma * noise unless spacing is leading.
         vp_start = spec.start == "vp" or schedule == "leading"
         start = math.hypot(1.0, sigmas[0]) if vp_start else sigmas[0]
-        arguments = spec.prepare(config, noise_schedule, sigmas, options)
+        arguments = spec.prepare(Run(config, noise_schedule, sigmas, options))
         return cls(spec, schedule, tuple(sigmas), start, arguments, options, settings.rho)
 
     @property

@@ -15,18 +15,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SamplerFn: TypeAlias = "Callable[..., Tensor]"
-Prepare: TypeAlias = Callable[
-    [ScheduleConfig, NoiseSchedule, Sequence[float], Mapping[str, float]], dict[str, Any]
-]
 
 
-def _settings(
-    config: ScheduleConfig,
-    schedule: NoiseSchedule,
-    sigmas: Sequence[float],
-    options: Mapping[str, float],
-) -> dict[str, Any]:
-    return dict(options)
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a sampler is about to go through: the model's noise, the levels and the settings."""
+
+    config: ScheduleConfig
+    schedule: NoiseSchedule
+    sigmas: Sequence[float]
+    options: Mapping[str, float]
+
+
+def as_given(run: Run) -> dict[str, Any]:
+    """The user's settings, for samplers that need nothing else."""
+    return dict(run.options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ class SamplerSpec:
     final_by_checkpoint: bool = False
     schedule: ScheduleName | None = None  # for samplers that need one of their own
     distilled: bool = False  # meant for models distilled to few steps without guidance
-    prepare: Prepare = field(default=_settings)  # keyword arguments of fn
+    prepare: Callable[[Run], dict[str, Any]] = as_given  # keyword arguments of fn
 
     @property
     def stochastic(self) -> bool:
@@ -71,47 +74,35 @@ def two_per_step(sigmas: Sequence[float]) -> int:
 
 
 def plms_nfe(sigmas: Sequence[float]) -> int:
+    """One evaluation a step and one more for the halves of the first, if it is not the only one."""
     return len(sigmas) if len(sigmas) > 2 else 1
 
 
 def restart_nfe(sigmas: Sequence[float]) -> int:
+    """As Heun's, and again for each time the segment is gone through."""
     segment = restart_segment(sigmas)
     extra = 2 * (len(segment[1]) - 1) * segment[2] if segment else 0
     return two_per_step(sigmas) + extra
 
 
-def plms_output(
-    config: ScheduleConfig,
-    schedule: NoiseSchedule,
-    sigmas: Sequence[float],
-    options: Mapping[str, float],
-) -> dict[str, Any]:
-    return {"combine_v": config.prediction == "v"}
+def plms_output(run: Run) -> dict[str, Any]:
+    """Which output of the network is extrapolated: v where it predicts that, else eps."""
+    return {"combine_v": run.config.prediction == "v"}
 
 
-def tcd_landings(
-    config: ScheduleConfig,
-    schedule: NoiseSchedule,
-    sigmas: Sequence[float],
-    options: Mapping[str, float],
-) -> dict[str, Any]:
+def tcd_landings(run: Run) -> dict[str, Any]:
     """Noise levels at s = floor((1 - eta) t_next), where each step's ODE part ends."""
-    if options["eta"] == 0.0:
-        return {"landings": sigmas[1:]}
-    timesteps = [schedule.sigma_to_t(sigma) for sigma in sigmas[1:]]
+    if run.options["eta"] == 0.0:
+        return {"landings": run.sigmas[1:]}
+    timesteps = [run.schedule.sigma_to_t(sigma) for sigma in run.sigmas[1:]]
     # Adding a hair before rounding down: t comes back from a logarithm.
-    shortened = [int((1.0 - options["eta"]) * t + 1e-6) for t in timesteps]
-    landings = [schedule.t_to_sigma(s) for s in shortened]
-    return {"landings": [min(a, b) for a, b in zip(landings, sigmas[1:], strict=True)]}
+    shortened = [int((1.0 - run.options["eta"]) * t + 1e-6) for t in timesteps]
+    landings = [run.schedule.t_to_sigma(s) for s in shortened]
+    return {"landings": [min(a, b) for a, b in zip(landings, run.sigmas[1:], strict=True)]}
 
 
-def sa_interval(
-    config: ScheduleConfig,
-    schedule: NoiseSchedule,
-    sigmas: Sequence[float],
-    options: Mapping[str, float],
-) -> dict[str, Any]:
+def sa_interval(run: Run) -> dict[str, Any]:
     """Stochastic between timesteps 200 and 800 of 1000, as the paper does on latent models."""
-    last = schedule.num_train_timesteps
-    low, high = schedule.t_to_sigma(0.2 * last), schedule.t_to_sigma(0.8 * last)
+    last = run.schedule.num_train_timesteps
+    low, high = run.schedule.t_to_sigma(0.2 * last), run.schedule.t_to_sigma(0.8 * last)
     return {"stochastic_between": (low, high)}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffgen.diffusion.samplers import SAMPLERS
-from diffgen.diffusion.samplers.spec import SamplerSpec
+from diffgen.diffusion.samplers.spec import Run, SamplerSpec
 from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import SPACINGS
@@ -47,7 +47,7 @@ def make_plan(
 def down_to_zero(plan: SamplingPlan, config: ScheduleConfig) -> SamplingPlan:
     """The same plan, but ending at sigma 0 where it would stop at the first table entry."""
     sigmas = (*plan.sigmas[:-1], 0.0)
-    arguments = plan.spec.prepare(config, TABLES[config], sigmas, plan.options)
+    arguments = plan.spec.prepare(Run(config, TABLES[config], sigmas, plan.options))
     return SamplingPlan(plan.spec, plan.schedule, sigmas, plan.start, arguments, plan.options)
 
 
