@@ -74,8 +74,7 @@ class Engine:
         self.conditioner = self._load_conditioner()
         self.unet = self._load(UNet, self.config.unet, "unet", precision.unet)
         self.vae = self._load_vae()
-        for adapted, weight in deltas:
-            self._merge(adapted, weight)
+        self._merge(deltas)
         if can_pack(device, precision.unet):
             pack_weights(self.unet)
         logger.info(
@@ -276,11 +275,11 @@ class Engine:
             pack_weights(vae)
         return vae
 
-    def _merge(self, deltas: Deltas, weight: float) -> None:
+    def _merge(self, loras: Sequence[tuple[Deltas, float]]) -> None:
         encoders = zip(TEXT_ENCODERS, self.conditioner.encoders, strict=False)
         networks: dict[Component, nn.Module] = {"unet": self.unet, **dict(encoders)}
-        for component, named in deltas.items():
-            merge(networks[component], named, weight)
+        for component, network in networks.items():
+            merge(network, [(d[component], weight) for d, weight in loras if component in d])
 
     def _load(
         self,

@@ -5,7 +5,7 @@ Files and other programs call A "down" and B "up"; so do we.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -117,16 +117,19 @@ def add_lora(
 
 
 @torch.no_grad()
-def merge(network: nn.Module, deltas: Mapping[str, LoraDelta], weight: float = 1.0) -> None:
-    """Add `weight` times each delta to the weight of the layer of that name, summed in float32.
+def merge(network: nn.Module, loras: Sequence[tuple[Mapping[str, LoraDelta], float]]) -> None:
+    """Add deltas, times the weight beside them, to the weights of the layers they are named after.
 
-    The network is a plain one, without adapters. Weights are replaced, not written to: they may
-    lie in a mapped file.
+    All that a layer gets is summed in float32 and rounded once. The network is a plain one, without
+    adapters. Weights are replaced, not written to: they may lie in a mapped file.
     """
-    for name, delta in deltas.items():
+    for name in dict.fromkeys(name for deltas, _ in loras for name in deltas):
         layer = network.get_submodule(name)
         old = layer.get_parameter("weight")
-        new = old.float() + weight * delta.weight().to(old.device)
+        new = old.float()
+        for deltas, weight in loras:
+            if name in deltas:
+                new = new + weight * deltas[name].weight().to(old.device)
         layer.register_parameter(
             "weight", nn.Parameter(new.to(old.dtype), requires_grad=old.requires_grad)
         )

@@ -97,7 +97,7 @@ def test_merging_gives_what_the_adapters_gave(
     adapted, plain = small(), small()
     deltas = learned(adapted, alpha)
     base = plain(x)
-    merge(plain, deltas)
+    merge(plain, [(deltas, 1.0)])
     assert (plain(x) - base).norm() > 0.1 * base.norm()
     assert_close(plain(x), adapted(x))
 
@@ -105,10 +105,19 @@ def test_merging_gives_what_the_adapters_gave(
 def test_half_of_twice_is_once(x: Tensor, assert_close: Callable[..., None]) -> None:
     once, twice = small(), small()
     deltas = learned(small())
-    merge(once, deltas)
-    merge(twice, deltas, 0.5)
-    merge(twice, deltas, 0.5)
+    merge(once, [(deltas, 1.0)])
+    merge(twice, [(deltas, 0.5), (deltas, 0.5)])
     assert_close(twice(x), once(x))
+
+
+def test_many_loras_round_once() -> None:
+    """In bfloat16, four quarters one after the other would not even add up."""
+    once, quarters = small().bfloat16(), small().bfloat16()
+    deltas = learned(small())
+    merge(once, [(deltas, 1.0)])
+    merge(quarters, [(deltas, 0.25)] * 4)
+    for name in LAYERS:
+        assert torch.equal(quarters.get_submodule(name).weight, once.get_submodule(name).weight)
 
 
 def test_another_alpha_changes_nothing(assert_close: Callable[..., None]) -> None:
@@ -122,7 +131,7 @@ def test_merging_replaces_weights_and_keeps_their_number_format() -> None:
     network = small().to(torch.bfloat16).requires_grad_(False)
     kept = {name: network.get_submodule(name).weight for name in LAYERS}
     values = {name: weight.clone() for name, weight in kept.items()}
-    merge(network, learned(small()))
+    merge(network, [(learned(small()), 1.0)])
     for name, weight in kept.items():
         new = network.get_submodule(name).weight
         assert new.dtype == torch.bfloat16
