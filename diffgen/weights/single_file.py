@@ -54,6 +54,11 @@ def open_single_file(path: Path) -> SingleFile:
         return _opened(infos)
     except UnsupportedCheckpoint as error:
         raise UnsupportedCheckpoint(f"{path} cannot be used as a model: {error}.") from error
+    except (IndexError, ValueError) as error:  # a vector where all models have a matrix
+        raise UnsupportedCheckpoint(
+            f"{path} cannot be used as a model: its tensors have other shapes than Stable "
+            "Diffusion's."
+        ) from error
 
 
 def _opened(infos: Infos) -> SingleFile:

@@ -180,6 +180,14 @@ def add(**shapes):
         ("sd1", drop(f"{UNET}input_blocks.0."), r"it has no input_blocks\.0\.0\.weight"),
         ("sd1", add(lora_unet_x__alpha=()), "it is a LoRA; give it with --lora"),
         ("sdxl", add(edm_mean=(1, 4, 1, 1)), "another noise schedule"),
+        ("sd1", add(first_stage_model__decoder__conv_in__weight=(4,)), "other shapes than Stable"),
+        (
+            "sd1",
+            add(
+                cond_stage_model__transformer__text_model__embeddings__token_embedding__weight=(4,)
+            ),
+            "other shapes than Stable",
+        ),
         ("sd2", add(model__diffusion_model__label_emb__0__0__weight=(4, 4)), "SDXL refiner"),
         (
             "sdxl",
