@@ -122,6 +122,8 @@ def _text(infos: Infos, config: ClipTextConfig, prefixes: tuple[str, ...]) -> In
 
 def _config(infos: Infos, family: SingleFamily) -> ModelConfig:
     v = _predicts_v(infos, family)
+    # SGM keeps its sigmas with a model. XL files have them too; of 2, only Turbo came from there.
+    turbo = family == "sd2" and "denoiser.sigmas" in infos
     unet = replace(
         detect.read_unet(_shapes(infos, UNET), family),
         sample_size=SD2_V_SIZE if family == "sd2" and v else SIZES[family],
@@ -141,9 +143,7 @@ def _config(infos: Infos, family: SingleFamily) -> ModelConfig:
         text=text,
         unet=unet,
         vae=detect.read_vae(_shapes(infos, VAE), family),
-        schedule=detect.schedule_of(
-            family, v=v, zero_snr="ztsnr" in infos, turbo="denoiser.sigmas" in infos
-        ),
+        schedule=detect.schedule_of(family, v=v, zero_snr="ztsnr" in infos, turbo=turbo),
         zero_empty_prompt=family == "sdxl",
     )
 

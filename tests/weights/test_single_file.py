@@ -143,6 +143,12 @@ def test_turbo_is_sampled_as_its_makers_do(changed):
     assert (config.schedule.sampler, config.schedule.spacing) == ("euler", "trailing")
 
 
+def test_the_same_sigmas_make_no_turbo_of_sdxl(changed):
+    file = changed("sdxl", lambda t: t.update({"denoiser.sigmas": torch.linspace(0.03, 14.6, 9)}))
+    schedule = open_single_file(file).config.schedule
+    assert (schedule.sampler, schedule.spacing) == ("euler", "leading")
+
+
 def test_files_of_2022_lack_a_prefix_and_bring_tables(changed, files):
     def age(tensors):
         for key in [key for key in tensors if key.startswith(f"{CLIP}text_model.")]:
