@@ -3,7 +3,7 @@
 import csv
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Final, Literal
 
@@ -42,8 +42,9 @@ def world(name: WorldName, *, own_only: bool = False) -> World:
     if name == "medium":
         return World(kinds, many=0.25, pairs=0.25, aside=0.3, sized=0.15, astray=0.03)
     # A kind of 11 colours needs more pictures than a kind of one to be known in each of them.
-    arranged = World(kinds, many=0.3, pairs=0.3, aside=0.25, sized=0.2)
-    return replace(arranged, styled=0.06, astray=0.06, colourful=3.0)
+    return World(
+        kinds, many=0.3, pairs=0.3, aside=0.25, sized=0.2, styled=0.06, astray=0.06, colourful=3.0
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,15 @@ def test_held_out_combinations_are_never_drawn(name: str) -> None:
             assert (*key, "*", scene.time) not in listed
 
 
+def test_kinds_of_many_colours_come_up_three_times_as_often_in_the_wide_world() -> None:
+    wide = world("wide")
+    firsts = [all_kinds()[sample(wide, 0, i).groups[0].kind] for i in range(4000)]
+    coloured = sum(bool(kind.body) for kind in wide.kinds)
+    per_coloured = sum(bool(kind.body) for kind in firsts) / coloured
+    per_plain = sum(not kind.body for kind in firsts) / (len(wide.kinds) - coloured)
+    assert 2.5 < per_coloured / per_plain < 3.5
+
+
 def test_held_out_list_names_what_exists() -> None:
     for kind, colour, place, time in held_out():
         assert (colour in COLOURS) == bool(all_kinds()[kind].body)

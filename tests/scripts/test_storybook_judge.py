@@ -11,7 +11,8 @@ pytest.importorskip("resvg_py", reason="drawing needs the extra 'storybook'")
 from scripts.storybook.evaluate import judge, load_verifier, main, table, wilson
 from scripts.storybook.prompts import HELD_OUT, Question, each_kind, questions, read_scenes
 from scripts.storybook.scene import Group, Scene, is_held_out, world
-from scripts.storybook.verifier import Verifier, Vocabulary, grade
+from scripts.storybook.stream import SceneStream
+from scripts.storybook.verifier import Verifier, Vocabulary, accuracy, grade
 from scripts.storybook.words import PLACES
 
 NARROW = world("narrow", own_only=True)
@@ -87,3 +88,21 @@ def test_training_writes_a_report_and_a_verifier(tmp_path: Path) -> None:
     assert "| place |" in (tmp_path / "report.md").read_text()
     model = load_verifier(tmp_path / "verifier.pt")
     assert model.vocabulary == Vocabulary.of(NARROW)
+
+
+def test_accuracy_is_of_what_the_verifier_sees() -> None:
+    """Through something that leaves nothing of the pictures, all of them get one answer."""
+    torch.manual_seed(0)
+    own = world("narrow", own_only=True)
+    model, stream = Verifier(Vocabulary.of(own)).eval(), SceneStream(own, 32)
+    shown = []
+
+    def blank(pixels):
+        shown.append(pixels.shape)
+        return 0 * pixels
+
+    marks = accuracy(model, stream, batches=1, seen=blank)
+    assert shown == [(64, 3, 32, 32)]
+    asked = [stream.example(i).scene.place for i in range(64)]
+    answer = model.vocabulary.places[int(model(torch.zeros(1, 3, 32, 32))["place"].argmax())]
+    assert marks["place"] == [place == answer for place in asked]
