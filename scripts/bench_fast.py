@@ -32,7 +32,7 @@ def sample(engine: Engine, plan: GeneratePlan, every: int, low: float, seed: int
     with torch.inference_mode():
         size = {"width": plan.width, "height": plan.height}
         cond, uncond = engine.encode_prompts(plan.prompts, plan.negative, **size)
-        network = DeepCache(engine.unet, every=every) if every > 1 else engine.unet
+        network = DeepCache(*engine.steps, every=every)
         schedule = engine.config.schedule
         model = ModelDenoiser(
             network, engine.schedule, schedule.prediction, engine.precision.unet, schedule.clip

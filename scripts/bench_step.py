@@ -3,6 +3,7 @@
 python scripts/bench_step.py                     # SD 1.5 at 256 x 256
 python scripts/bench_step.py --model sdxl --size 512 --runs 3
 python scripts/bench_step.py --kernels           # ours also by DIFFGEN_KERNELS=triton, on a GPU
+python scripts/bench_step.py --compile           # diffusers' also by torch.compile
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from benchmark import Case, arguments, gemm_ceiling, measure, report
 from torch import Tensor, nn
 
 from diffgen.kernels import ops
-from diffgen.kernels.packed import can_pack
+from diffgen.models import graphs
 from diffgen.models.build import build_empty
 from diffgen.models.config import UNetConfig
-from diffgen.models.pack import pack_weights
+from diffgen.models.graphs import Step
+from diffgen.models.inference import prepare
 from diffgen.models.unet import UNet
 from diffgen.train.layout import unet_json
 from diffgen.types import Conditioning
@@ -55,9 +57,8 @@ def ours(config: UNetConfig, state: dict[str, Tensor], dtype: torch.dtype, devic
     """Our network, as the engine prepares it."""
     unet = build_empty(UNet, config)
     unet.load_state_dict({k: v.to(device, dtype) for k, v in state.items()}, assign=True)
-    if can_pack(torch.device(device), dtype):
-        pack_weights(unet)
-    return unet.requires_grad_(False)
+    prepare(unet.requires_grad_(False))
+    return unet
 
 
 def theirs(
@@ -89,15 +90,17 @@ def inputs(config: UNetConfig, size: int, device: str) -> dict[str, Any]:
 
 
 def our_case(unet: UNet, given: dict[str, Any], dtype: torch.dtype, kernels: str) -> Case:
-    """A step as ModelDenoiser makes it."""
+    """A step as the engine makes it: on a GPU by a CUDA graph."""
+    compute: Step = unet.compute
+    if graphs.wanted(given["x"].device):
+        compute = graphs.Graphs(unet, graphs.CudaCapture()).of(compute)
     extra = {k: given[k].to(dtype) for k in ("pooled", "time_ids") if k in given}
     cond = Conditioning(given["context"].to(dtype), **extra)
 
     def step() -> Tensor:
         os.environ[ops.VARIABLE] = kernels
         ops.backend.cache_clear()
-        out: Tensor = unet(given["x"].to(dtype), given["t"], cond).float()
-        return out
+        return compute(given["x"].to(dtype), given["t"], cond)[0].float()
 
     return step
 
@@ -138,6 +141,7 @@ def main() -> None:
         size={"type": int, "default": 256, "help": "side of the picture in pixels"},
         dtypes={"default": "fp32,bf16", "help": "of fp32, bf16, fp16"},
         kernels={"action": "store_true", "help": "our Triton kernels as well"},
+        compile={"action": "store_true", "help": "diffusers' network compiled as well"},
     )
     config = MODELS[options.model]
     state, given = random_state(config), inputs(config, options.size, options.device)
@@ -147,12 +151,14 @@ def main() -> None:
         dtype = DTYPES[name]
         ceiling = gemm_ceiling(options.device, dtype)
         unet = ours(config, state, dtype, options.device)
+        their_unet = theirs(config, state, dtype, options.device)
         found = {
-            f"diffusers {name}": their_case(
-                theirs(config, state, dtype, options.device), given, dtype
-            ),
+            f"diffusers {name}": their_case(their_unet, given, dtype),
             f"diffgen {name}": our_case(unet, given, dtype, "torch"),
         }
+        if options.compile:
+            compiled = torch.compile(their_unet, mode="max-autotune")
+            found[f"diffusers {name}, compiled"] = their_case(compiled, given, dtype)
         if options.kernels:
             found[f"diffgen {name}, Triton"] = our_case(unet, given, dtype, "triton")
         cases |= found

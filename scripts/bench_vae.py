@@ -11,10 +11,9 @@ from bench_step import DTYPES, check
 from benchmark import Case, arguments, gemm_ceiling, measure, report
 from torch import Tensor, nn
 
-from diffgen.kernels.packed import can_pack
 from diffgen.models.build import build_empty
 from diffgen.models.config import VaeConfig
-from diffgen.models.pack import pack_weights
+from diffgen.models.inference import prepare
 from diffgen.models.vae import Autoencoder
 from diffgen.train.layout import vae_json
 
@@ -35,8 +34,7 @@ def ours(config: VaeConfig, state: dict[str, Tensor], latents: Tensor) -> Case:
     """Our decoder, in the latents' number format, as the engine prepares it."""
     vae = build_empty(Autoencoder, config)
     vae.load_state_dict({k: v.to(latents) for k, v in state.items()}, assign=True)
-    if can_pack(latents.device, latents.dtype):
-        pack_weights(vae)
+    prepare(vae)
     return lambda: vae.decode(latents).float()
 
 

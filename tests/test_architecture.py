@@ -18,7 +18,7 @@ RANKS = {
     "jsonfile": 0.5,
     "device": 0.5,
     "kernels": 1,
-    "diffusion": 1,
+    "diffusion": 1.5,
     "models": 2,
     "text": 3,
     "weights": 3,

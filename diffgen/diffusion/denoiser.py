@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffgen.diffusion.schedule import NoiseSchedule
+from diffgen.kernels import ops
 from diffgen.types import Conditioning, Prediction
 
 
@@ -24,9 +25,9 @@ class Network(Protocol):
 class ModelDenoiser:
     """A trained network as a function of (x, sigma, conditioning), in sigma space.
 
-    `predict` gives the network's raw output (eps, v or x0, in float32) and `to_denoised` turns it
-    into the x0 estimate; guidance works on the raw output between the two, where its rescaling is
-    defined (arXiv:2305.08891, section 3.4).
+    `predict` gives the network's raw output (eps, v or x0) and `to_denoised` turns it into the x0
+    estimate; guidance works on the raw output between the two, where its rescaling is defined
+    (arXiv:2305.08891, section 3.4).
     """
 
     def __init__(
@@ -48,18 +49,29 @@ class ModelDenoiser:
         return self.to_denoised(self.predict(x, sigma, cond), x, sigma)
 
     def predict(self, x: Tensor, sigma: float, cond: Conditioning) -> Tensor:
-        """The network's output for the state x at noise level sigma, in float32."""
+        """The network's output for the state x at noise level sigma, in the network's format."""
         scaled = (x / math.sqrt(1.0 + sigma * sigma)).to(self._dtype)
         t = torch.full((x.shape[0],), self._schedule.sigma_to_t(sigma), device=x.device)
-        return self._network(scaled, t, cond).float()
+        return self._network(scaled, t, cond)
 
     def to_denoised(self, output: Tensor, x: Tensor, sigma: float) -> Tensor:
-        """x0 from the raw output (Salimans and Ho, arXiv:2202.00512, appendix D)."""
+        """x0 from the raw output."""
+        keep, gain = self._weights(sigma)
+        return self._clipped(keep * x + gain * output.float())
+
+    def guided(self, outputs: Tensor, x: Tensor, sigma: float, scale: float) -> Tensor:
+        """x0 from raw outputs (2 B, C, h, w), unconditional ones first, of the states x."""
+        keep, gain = self._weights(sigma)
+        return self._clipped(ops.guided(outputs, x, scale=scale, keep=keep, gain=gain))
+
+    def _weights(self, sigma: float) -> tuple[float, float]:
+        """x0 as a sum of x and the output (Salimans and Ho, arXiv:2202.00512, appendix D)."""
         if self._prediction == "eps":
-            denoised = x - sigma * output
-        elif self._prediction == "v":
+            return 1.0, -sigma
+        if self._prediction == "v":
             alpha = 1.0 / math.sqrt(1.0 + sigma * sigma)
-            denoised = x * (alpha * alpha) - output * (sigma * alpha)
-        else:
-            denoised = output
+            return alpha * alpha, -sigma * alpha
+        return 0.0, 1.0
+
+    def _clipped(self, denoised: Tensor) -> Tensor:
         return denoised if self._clip is None else denoised.clamp(-self._clip, self._clip)

@@ -42,10 +42,10 @@ class GuidedDenoiser:
         if self._both is None or self._scale <= 1.0 or not low < sigma <= high:
             return self._model(x, sigma, self._cond)
         outputs = self._model.predict(torch.cat([x, x]), sigma, self._both)
-        uncond, cond = outputs.chunk(2)
-        guided = uncond + self._scale * (cond - uncond)
-        if self._rescale > 0.0:
-            guided = _rescale_std(guided, cond, self._rescale)
+        if self._rescale == 0.0:
+            return self._model.guided(outputs, x, sigma, self._scale)
+        uncond, cond = outputs.float().chunk(2)
+        guided = _rescale_std(uncond + self._scale * (cond - uncond), cond, self._rescale)
         return self._model.to_denoised(guided, x, sigma)
 
 

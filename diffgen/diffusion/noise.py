@@ -15,6 +15,8 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from diffgen.device import send
+
 
 def generator_for(seed: int) -> torch.Generator:
     """The CPU generator all draws of one image come from."""
@@ -36,7 +38,7 @@ class StreamNoise:
     def draw(self) -> Tensor:
         """(B, C, h, w) float32 unit Gaussian noise."""
         draws = [torch.randn(self._shape, generator=g) for g in self._generators]
-        return torch.cat(draws).to(self._device)
+        return send(torch.cat(draws), self._device)
 
     def __call__(self, sigma: float, sigma_next: float) -> Tensor:
         return self.draw()
@@ -58,7 +60,8 @@ class BrownianNoise:
     def __call__(self, sigma: float, sigma_next: float) -> Tensor:
         start, end = sigma**-2, sigma_next**-2
         scale = 1.0 / math.sqrt(abs(end - start))
-        return torch.cat([path(start, end) * scale for path in self._paths]).to(self._device)
+        steps = [path(start, end) * scale for path in self._paths]
+        return send(torch.cat(steps), self._device)
 
 
 class BrownianPath:

@@ -18,18 +18,20 @@ from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.guidance import GuidedDenoiser
 from diffgen.diffusion.samplers.common import ignore
 from diffgen.diffusion.schedule import NoiseSchedule
+from diffgen.engine.clock import Clock, paced
 from diffgen.engine.images import to_images
 from diffgen.engine.metadata import make_record
 from diffgen.engine.model import DEFAULT_MODEL, Model
 from diffgen.engine.request import FAST_EVERY, GeneratePlan, GenerateRequest, Picture
 from diffgen.errors import DiffgenError
 from diffgen.kernels.ops import check_backend
-from diffgen.kernels.packed import can_pack
+from diffgen.models import graphs
 from diffgen.models.build import AnyConfig, AnyModule, build_empty
 from diffgen.models.clip import ClipTextModel
 from diffgen.models.deep_cache import DeepCache
+from diffgen.models.graphs import Step
+from diffgen.models.inference import prepare
 from diffgen.models.lora import merge
-from diffgen.models.pack import pack_weights
 from diffgen.models.unet import UNet
 from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
 from diffgen.text.conditioner import Conditioner
@@ -75,8 +77,8 @@ class Engine:
         self.unet = self._load(UNet, self.config.unet, "unet", precision.unet)
         self.vae = self._load_vae()
         self._merge(deltas)
-        if can_pack(device, precision.unet):
-            pack_weights(self.unet)
+        prepare(self.unet)
+        self.steps = self._steps()
         logger.info(
             "%s from %s on %s in %s, loaded in %.2f s",
             model.name,
@@ -143,7 +145,7 @@ class Engine:
         self, plan: GeneratePlan, batch: Sequence[Picture], on_step: StepCallback
     ) -> tuple[list[Image.Image], dict[str, float]]:
         """The pictures of one batch, and seconds per picture by stage."""
-        clock = _Clock(self.device, len(batch))
+        clock = Clock(self.device, len(batch))
         prompts = [picture.prompt for picture in batch]
         size = {"width": plan.width, "height": plan.height}
         cond, uncond = self.encode_prompts(prompts, plan.negative, **size)
@@ -197,7 +199,8 @@ class Engine:
         denoise = self.denoiser(plan, cond, uncond)
         factor = self.config.factor
         shape = (self.config.unet.in_channels, plan.height // factor, plan.width // factor)
-        latents = plan.sampling.run(denoise, seeds, shape, self.device, on_step=on_step)
+        reporter = paced(on_step, self.device)
+        latents = plan.sampling.run(denoise, seeds, shape, self.device, on_step=reporter)
         if not bool(torch.isfinite(latents).all()):
             raise DiffgenError(
                 f"sampling in {self.precision.name} gave numbers that are not finite; "
@@ -210,7 +213,7 @@ class Engine:
     ) -> GuidedDenoiser:
         """The guided model as the sampler sees it."""
         schedule = self.config.schedule
-        network = DeepCache(self.unet, every=FAST_EVERY) if plan.fast else self.unet
+        network = DeepCache(*self.steps, every=FAST_EVERY if plan.fast else 1)
         model = ModelDenoiser(
             network, self.schedule, schedule.prediction, self.precision.unet, schedule.clip
         )
@@ -271,9 +274,15 @@ class Engine:
         if config is None:
             return IdentityAutoencoder()
         vae = self._load(Autoencoder, config, "vae", dtype)
-        if can_pack(self.device, dtype):
-            pack_weights(vae)
+        prepare(vae)
         return vae
+
+    def _steps(self) -> tuple[Step, Step]:
+        """The U-Net with and without its lower levels, by CUDA graphs where there are any."""
+        if not graphs.wanted(self.device):
+            return self.unet.compute, self.unet.reuse
+        recorded = graphs.Graphs(self.unet, graphs.CudaCapture())
+        return recorded.of(self.unet.compute), recorded.of(self.unet.reuse)
 
     def _merge(self, loras: Sequence[tuple[Deltas, float]]) -> None:
         encoders = zip(TEXT_ENCODERS, self.conditioner.encoders, strict=False)
@@ -291,19 +300,3 @@ class Engine:
         module = build_empty(kind, config)
         self.model.checkpoint.load_into(name, module, dtype=dtype, device=self.device)
         return module.eval().requires_grad_(False)
-
-
-class _Clock:
-    """Seconds of each stage, shared equally by the pictures of a batch."""
-
-    def __init__(self, device: torch.device, share: int) -> None:
-        self.seconds: dict[str, float] = {}
-        self._device, self._share = device, share
-        self._start = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        now = time.perf_counter()
-        self.seconds[stage] = round((now - self._start) / self._share, 4)
-        self._start = now

@@ -65,6 +65,15 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False) -> Tenso
     return reference.attention(q, k, v, causal=causal)
 
 
+def guided(outputs: Tensor, x: Tensor, *, scale: float, keep: float, gain: float) -> Tensor:
+    """See `reference.guided`."""
+    if _by_triton(outputs, x):
+        from diffgen.kernels.triton.guidance import guided as kernel
+
+        return kernel(outputs, x, scale=scale, keep=keep, gain=gain)
+    return reference.guided(outputs, x, scale=scale, keep=keep, gain=gain)
+
+
 @cache
 def backend() -> str:
     """What DIFFGEN_KERNELS asks for. Raises UsageError for a word that is none of BACKENDS."""

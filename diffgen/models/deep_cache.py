@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from diffgen.models.unet import UNet
+from diffgen.models.graphs import Step
 from diffgen.types import Conditioning
 
 
@@ -18,15 +18,18 @@ class DeepCache:
     guidance begins or ends, has them computed anew.
     """
 
-    def __init__(self, unet: UNet, *, every: int) -> None:
-        self._unet, self._every = unet, every
+    def __init__(self, compute: Step, reuse: Step, *, every: int) -> None:
+        """The steps are a U-Net's, or graphs of them; `every` 1 reuses nothing."""
+        self._compute, self._reuse, self._every = compute, reuse, every
         self._kept: Tensor | None = None
         self._age = 0
 
     def __call__(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """As `UNet.forward`."""
-        top = self._unet.top(x, t, cond)
         self._age += 1
         if self._kept is None or self._age >= self._every or len(self._kept) != len(x):
-            self._kept, self._age = self._unet.bottom(top), 0
-        return self._unet.finish(self._kept, top)
+            out, self._kept = self._compute(x, t, cond)
+            self._age = 0
+        else:
+            out, _ = self._reuse(x, t, cond, self._kept)
+        return out

@@ -112,8 +112,19 @@ class UNet(nn.Module):
         x, `cond.context` and `cond.concat` have the weights' dtype. Raises UsageError when `cond`
         lacks what this U-Net was trained with.
         """
+        return self.compute(x, t, cond)[0]
+
+    def compute(self, x: Tensor, t: Tensor, cond: Conditioning) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, and what the lower levels made on the way, for `reuse`."""
         top = self.top(x, t, cond)
-        return self.finish(self.bottom(top), top)
+        below = self.bottom(top)
+        return self.finish(below, top), below
+
+    def reuse(
+        self, x: Tensor, t: Tensor, cond: Conditioning, below: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As `compute`, with what the lower levels made for another x and t of the same shapes."""
+        return self.finish(below, self.top(x, t, cond)), below
 
     def top(self, x: Tensor, t: Tensor, cond: Conditioning) -> Top:
         """The way in, through the level of highest resolution; arguments as for `forward`."""

@@ -69,6 +69,8 @@ class Checkpoint:
         on the CPU stays in its memory-mapped file; any other is copied once, and at most `AT_ONCE`
         of the file is in memory beside the copies. Raises WeightsError.
         """
+        from diffgen.device import send
+
         tensors = self.tensors[component]
         expected = {name: tuple(t.shape) for name, t in module.state_dict().items()}
         where = tensors.files[0] if len(tensors.files) == 1 else self.source / component
@@ -76,7 +78,7 @@ class Checkpoint:
         state, read = {}, 0
         for name in expected:
             tensor = tensors[name]
-            state[name] = tensor.to(device=device, dtype=dtype)
+            state[name] = send(tensor, device, dtype)
             read += tensor.nbytes
             if read > AT_ONCE:
                 tensors.close()

@@ -114,7 +114,7 @@ def test_only_the_network_sees_half_precision(dtype: torch.dtype) -> None:
     assert state.dtype == dtype
     assert t.dtype == torch.float32  # bf16 has 8 bits: 999 would become 1000
     assert denoised.dtype == torch.float32
-    assert denoise.predict(CLEAN, 1.0, COND).dtype == torch.float32
+    assert denoise.predict(CLEAN, 1.0, COND).dtype == dtype
 
 
 def test_zero_snr_start_keeps_its_digits() -> None:

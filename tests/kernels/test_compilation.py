@@ -9,12 +9,12 @@ import sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from diffgen.kernels.triton import attention, gate, norm
+from diffgen.kernels.triton import attention, gate, guidance, norm
 
 TARGET = GPUTarget("cuda", int(sys.argv[1]), 32)
-POINTERS = {"x", "weight", "bias", "out", "shift", "q", "k", "v"}
+POINTERS = {"x", "weight", "bias", "out", "shift", "q", "k", "v", "outputs"}
 TYPES = dict.fromkeys(POINTERS, "*" + sys.argv[2])
-TYPES |= {"moments": "*fp32", "eps": "fp32", "scale": "fp32"}
+TYPES |= {"moments": "*fp32", **dict.fromkeys(("eps", "scale", "keep", "gain"), "fp32")}
 
 
 def build(kernel, **constants):
@@ -28,6 +28,7 @@ for shifted in (True, False):
     build(norm._group_moments, **tile)
     build(norm._group_apply, **tile, PARTS=16)
 build(norm._layer_norm, WIDTH=512)
+build(guidance._guided, BLOCK=guidance.BLOCK)
 build(gate._gated_gelu, BLOCK=gate.BLOCK)
 for width in (64, 128, 256):
     rows, columns = attention.BLOCKS[width]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffgen.kernels import reference
 from diffgen.kernels.triton import attention as attention_kernel
-from diffgen.kernels.triton import gate, norm
+from diffgen.kernels.triton import gate, guidance, norm
 
 # The interpreter computes with numpy, which warns where a GPU silently rounds to infinity.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")
@@ -158,3 +158,29 @@ def test_attention_of_heads_cut_from_one_projection():
     q, k, v = (part.view(2, 33, 4, 16).transpose(1, 2) for part in packed.chunk(3, dim=-1))
     check_attention(q, k, v)
     check_attention(q.transpose(2, 3).contiguous().transpose(2, 3), k, v)
+
+
+def check_guided(outputs: Tensor, x: Tensor, scale: float = 7.5) -> None:
+    weights = {"scale": scale, "keep": 0.25, "gain": -3.5}
+    exact = reference.guided(outputs.double(), x.double(), **weights)
+    assert_close(guidance.guided(outputs, x, **weights), exact, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 4, 1, 1), (2, 4, 16, 24), (3, 8, 13, 17)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_guidance(dtype, shape, layout):
+    """Float32 comes out, exact to its rounding, whatever the network's format."""
+    outputs = normal(2 * shape[0], *shape[1:], dtype=dtype).to(memory_format=layout)
+    check_guided(outputs, normal(*shape, seed=1))
+
+
+@pytest.mark.parametrize(("scale", "size"), [(0.0, 1.0), (1.0, 1e-4), (30.0, 1e4)])
+def test_guidance_of_large_and_tiny_numbers(scale, size):
+    check_guided(normal(4, 4, 9, 5, scale=size), normal(2, 4, 9, 5, seed=1, scale=size), scale)
+
+
+def test_guidance_of_pieces_of_larger_maps():
+    wide, state = normal(4, 9, 12, 10), normal(2, 9, 12, 10, seed=1)
+    check_guided(wide[:, 1:5, 2:9, 1:8], state[:, 1:5, 2:9, 1:8])
+    check_guided(wide.permute(0, 1, 3, 2), state.permute(0, 1, 3, 2))

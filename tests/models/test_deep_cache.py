@@ -30,7 +30,7 @@ def arguments(config: UNetConfig, t: float, batch: int = 1) -> tuple[Tensor, Ten
 @pytest.mark.parametrize("config", [SD1, SDXL], ids=["sd1", "sdxl"])
 def test_every_third_evaluation_is_whole(config: UNetConfig) -> None:
     unet = network(config)
-    cached = DeepCache(unet, every=3)
+    cached = DeepCache(unet.compute, unet.reuse, every=3)
     exact = []
     for t in (900, 800, 700, 600, 500, 400, 300):
         given = arguments(config, t)
@@ -40,16 +40,24 @@ def test_every_third_evaluation_is_whole(config: UNetConfig) -> None:
 
 def test_what_is_reused_is_what_the_lower_levels_made() -> None:
     unet = network(SD1)
-    cached = DeepCache(unet, every=2)
+    cached = DeepCache(unet.compute, unet.reuse, every=2)
     first, second = arguments(SD1, 900), arguments(SD1, 800)
     cached(*first)
     kept = unet.bottom(unet.top(*first))
     assert torch.equal(cached(*second), unet.finish(kept, unet.top(*second)))
 
 
+def test_every_evaluation_can_be_whole() -> None:
+    unet = network(SD1)
+    cached = DeepCache(unet.compute, unet.reuse, every=1)
+    for t in (900, 800, 700):
+        given = arguments(SD1, t)
+        assert torch.equal(cached(*given), unet(*given))
+
+
 def test_a_batch_of_another_size_is_computed_anew() -> None:
     unet = network(SD1)
-    cached = DeepCache(unet, every=5)
+    cached = DeepCache(unet.compute, unet.reuse, every=5)
     cached(*arguments(SD1, 900, batch=2))
     given = arguments(SD1, 800, batch=1)
     assert torch.equal(cached(*given), unet(*given))
@@ -60,7 +68,7 @@ def test_one_level_has_nothing_to_reuse_but_the_middle() -> None:
         channels=(32,), blocks=(1,), depth=(1,), num_heads=(2,), context_dim=8, norm_groups=8
     )
     unet = network(config)
-    cached = DeepCache(unet, every=2)
+    cached = DeepCache(unet.compute, unet.reuse, every=2)
     given = arguments(config, 900)
     assert torch.equal(cached(*given), unet(*given))
     assert cached(*arguments(config, 800)).shape == (1, 4, 16, 16)

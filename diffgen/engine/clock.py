@@ -1,0 +1,49 @@
+"""Time on a device that works by itself: GPUs do what they are told later."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from diffgen.diffusion.samplers.common import ignore
+from diffgen.types import StepCallback, StepInfo
+
+
+class Clock:
+    """Seconds of each stage, shared equally by the pictures of a batch."""
+
+    def __init__(self, device: torch.device, share: int) -> None:
+        self.seconds: dict[str, float] = {}
+        self._device, self._share = device, share
+        self._start = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """End a stage; waits until the device has done it."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        self.seconds[stage] = round((now - self._start) / self._share, 4)
+        self._start = now
+
+
+def paced(on_step: StepCallback, device: torch.device) -> StepCallback:
+    """Report a step once a GPU has finished the one before it.
+
+    Python would otherwise tell of all steps while the GPU makes the first. One step always waits
+    in the GPU's queue, so that it never waits for us.
+    """
+    if device.type != "cuda" or on_step is ignore:
+        return on_step
+    before: torch.cuda.Event | None = None
+
+    def report(info: StepInfo) -> None:
+        nonlocal before
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's own
+        event.record()
+        if before is not None:
+            before.synchronize()
+        before = event
+        on_step(info)
+
+    return report
