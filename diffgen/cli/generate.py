@@ -18,7 +18,7 @@ from diffgen.cli.console import (
     progress_bar,
     reported_pipe,
 )
-from diffgen.cli.memory import keep_freed_memory, loading_to_stay
+from diffgen.cli.memory import keep_from_first_step, loading_to_stay, return_freed_memory
 from diffgen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -150,13 +150,13 @@ def _run(
 ) -> None:
     batches = -(-plan.count // plan.batch_size)
     with progress_bar(batches, quiet=quiet) as reporter:
-        keep_freed_memory()
+        return_freed_memory()
         with loading_to_stay():
             from diffgen.engine.engine import Engine
 
             engine = Engine.load(model, device=device, dtype=dtype, loras=loras)
         reporter.start(_count(plan.count, "picture"))
-        for picture in engine.generate(plan, on_step=reporter.on_step):
+        for picture in engine.generate(plan, on_step=keep_from_first_step(reporter.on_step)):
             with reported_pipe():
                 path = sink.save(picture.image, picture.record)
             if not quiet:

@@ -2,7 +2,8 @@
 
 The C library is told to keep what is freed: glibc gives large blocks back to the system at once,
 and the system clears each page of the next ones: 48,000 page faults a second while storybook
-trained on two cores, and 5 % of the time. Python is told that what is loaded stays: its collector
+trained on two cores, and 5 % of the time. But while weights are read and packed, each block is
+used once: kept, they took 0.4 GB of 5.6 for a Stable Diffusion 1.5 in float32. Python is told that what is loaded stays: its collector
 went through torch's objects again and again, 0.08 s of 0.75 while they were made and 0.23 s at exit.
 """
 
@@ -11,27 +12,55 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from diffgen.types import StepCallback, StepInfo
+
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+SMALLEST = 128 << 10  # bytes; glibc's own threshold before it has seen larger blocks freed
 LARGEST = 32 << 20  # bytes; glibc takes no larger threshold for blocks of their own
 
 
 def keep_freed_memory() -> None:
-    """Settle it for this process, where its C library is glibc and nobody has settled it before.
+    """From now on, where the C library is glibc and nobody has settled it before.
 
     For programs only: a library has no business with the heap of its host.
     """
+    _tell_malloc(
+        {
+            M_MMAP_THRESHOLD: LARGEST,
+            M_TRIM_THRESHOLD: 2**31 - 1,
+            M_TOP_PAD: 4 * LARGEST,
+        }
+    )
+
+
+def return_freed_memory() -> None:
+    """Until `keep_freed_memory`: give every large block back to the system when it is freed."""
+    _tell_malloc({M_MMAP_THRESHOLD: SMALLEST})
+
+
+def keep_from_first_step(on_step: StepCallback) -> StepCallback:
+    """Report steps, the first of which has packed the weights: keep freed memory from then on."""
+
+    def report(info: StepInfo) -> None:
+        if info.index == 0:
+            keep_freed_memory()
+        on_step(info)
+
+    return report
+
+
+def _tell_malloc(settings: Mapping[int, int]) -> None:
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
         return
     import ctypes
 
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt:
-        mallopt(M_MMAP_THRESHOLD, LARGEST)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(M_TOP_PAD, 4 * LARGEST)
+        for name, value in settings.items():
+            mallopt(name, value)
 
 
 @contextmanager

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from diffgen.cli.memory import loading_to_stay
+from diffgen.cli.memory import keep_from_first_step, loading_to_stay
+from diffgen.types import StepInfo
 
 PREPARE = """
 from diffgen.cli.memory import keep_freed_memory
@@ -60,6 +62,21 @@ def test_memory_that_was_freed_is_used_again() -> None:
 def test_what_a_user_settled_stays() -> None:
     settled = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "1000000"}
     assert page_faults(PREPARE, **settled) > PAGES / 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc's heap is told anything")
+def test_memory_goes_back_while_weights_are_loaded() -> None:
+    kept_after_all = PREPARE + "from diffgen.cli.memory import return_freed_memory\n"
+    assert page_faults(kept_after_all + "return_freed_memory()\n") > PAGES / 2
+
+
+def test_memory_is_kept_from_the_first_step_on(monkeypatch) -> None:
+    log: list[str] = []
+    monkeypatch.setattr("diffgen.cli.memory.keep_freed_memory", lambda: log.append("keep"))
+    report = keep_from_first_step(lambda info: log.append(f"step {info.index}"))
+    for index in range(3):
+        report(StepInfo(index, 3, 1.0, torch.zeros(1), torch.zeros(1)))
+    assert log == ["keep", "step 0", "step 1", "step 2"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only glibc's heap is told anything")
