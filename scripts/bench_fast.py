@@ -1,7 +1,7 @@
 """What `--fast` could reuse and leave out: time and distance to the exact picture, by table.
 
-python scripts/bench_fast.py                       # storybook, its own sampler and steps
-python scripts/bench_fast.py --model ~/sd15 --steps 25 --every 2,3
+python scripts/bench_fast.py                       # storybook, its own sampler
+python scripts/bench_fast.py --model ~/sd15 --steps 25,18,12 --every 1,2,3
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any
 
 import torch
 from benchmark import arguments, machine
@@ -20,7 +22,7 @@ from diffgen.bench.metrics import psnr
 from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.guidance import GuidedDenoiser
 from diffgen.engine.model import DEFAULT_MODEL
-from diffgen.engine.request import GeneratePlan
+from diffgen.engine.request import FAST_FIRST, GeneratePlan
 from diffgen.models.deep_cache import DeepCache
 
 PROMPTS = ("red barn at sunset", "a blue car on a road at night", "a cat on the beach", "two owls")
@@ -32,7 +34,7 @@ def sample(engine: Engine, plan: GeneratePlan, every: int, low: float, seed: int
     with torch.inference_mode():
         size = {"width": plan.width, "height": plan.height}
         cond, uncond = engine.encode_prompts(plan.prompts, plan.negative, **size)
-        network = DeepCache(*engine.steps, every=every)
+        network = DeepCache(*engine.steps, every=every, first=FAST_FIRST)
         schedule = engine.config.schedule
         model = ModelDenoiser(
             network, engine.schedule, schedule.prediction, engine.precision.unet, schedule.clip
@@ -50,46 +52,51 @@ def main() -> None:
     options = arguments(
         __doc__,
         model={"default": DEFAULT_MODEL, "help": "a name or folder in diffusers layout"},
-        steps={"type": int, "help": "steps [default: the model's]"},
-        every={"default": "1,2,3", "help": "reuse lower levels in all but every n-th evaluation"},
-        low={"default": "0,0.3,0.5,1,2", "help": "noise levels at which guidance ends"},
+        steps={"default": "10,8,7,6,5", "help": "the first are the exact pictures"},
+        every={"default": "1,2,3", "help": "whole evaluations among the later ones"},
+        schedules={"default": "default,ays", "help": "by name; default is the model's own"},
+        low={"default": "0", "help": "noise levels at which guidance ends"},
     )
     engine = Engine.load(options.model, device=options.device)
-    plans = [
-        engine.plan(GenerateRequest(prompts=[prompt], steps=options.steps)) for prompt in PROMPTS
-    ]
     seeds = range(options.runs)
-    converged = [
-        sample(engine, _converged(engine, plan), 1, 0.0, seed) for plan in plans for seed in seeds
-    ]
+    reference = pictures(engine, "default", REFERENCE_STEPS, 1, 0.0, seeds)
+    converged = [image for image, _ in reference]
     print(f"{options.model}: {', '.join(f'{k} {v}' for k, v in machine(options.device).items())}")
-    print("\n| every | guidance ends | s | times as fast | PSNR to exact | to converged |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "\n| schedule | steps | every | guidance ends | s | times as fast | PSNR to exact | to converged |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     exact: list[Image] = []
     first = 0.0
-    for every in map(int, options.every.split(",")):
-        for low in map(float, options.low.split(",")):
-            made, seconds = [], []
-            for plan in plans:
-                for seed in seeds:
-                    start = time.perf_counter()
-                    made.append(sample(engine, plan, every, low, seed))
-                    seconds.append(time.perf_counter() - start)
-            exact = exact or made
-            median = statistics.median(seconds)
-            first = first or median
-            near = [statistics.mean(map(psnr, made, other)) for other in (exact, converged)]
-            print(
-                f"| {every} | {low:g} | {median:.3f} | {first / median:.2f} "
-                f"| {near[0]:.1f} | {near[1]:.1f} |",
-                flush=True,
-            )
+    for schedule, steps, every, low in product(
+        options.schedules.split(","),
+        map(int, options.steps.split(",")),
+        map(int, options.every.split(",")),
+        map(float, options.low.split(",")),
+    ):
+        made, seconds = zip(*pictures(engine, schedule, steps, every, low, seeds), strict=True)
+        exact = exact or list(made)
+        median = statistics.median(seconds)
+        first = first or median
+        near = [statistics.mean(map(psnr, made, other)) for other in (exact, converged)]
+        print(
+            f"| {schedule} | {steps} | {every} | {low:g} | {median:.3f} | {first / median:.2f} "
+            f"| {near[0]:.1f} | {near[1]:.1f} |",
+            flush=True,
+        )
 
 
-def _converged(engine: Engine, plan: GeneratePlan) -> GeneratePlan:
-    """The same pictures in many steps."""
-    request = GenerateRequest(prompts=plan.prompts, steps=REFERENCE_STEPS)
-    return replace(plan, sampling=engine.plan(request).sampling)
+def pictures(
+    engine: Engine, schedule: Any, steps: int, every: int, low: float, seeds: Sequence[int]
+) -> Iterator[tuple[Image, float]]:
+    """Each prompt with each seed, and the seconds it took."""
+    for prompt in PROMPTS:
+        spacing = None if schedule == "default" else schedule
+        plan = engine.plan(GenerateRequest(prompts=[prompt], steps=steps, schedule=spacing))
+        for seed in seeds:
+            start = time.perf_counter()
+            image = sample(engine, plan, every, low, seed)
+            yield image, time.perf_counter() - start
 
 
 if __name__ == "__main__":

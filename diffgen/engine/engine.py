@@ -22,7 +22,7 @@ from diffgen.engine.clock import Clock, paced
 from diffgen.engine.images import to_images
 from diffgen.engine.metadata import make_record
 from diffgen.engine.model import DEFAULT_MODEL, Model
-from diffgen.engine.request import FAST_EVERY, GeneratePlan, GenerateRequest, Picture
+from diffgen.engine.request import FAST_EVERY, FAST_FIRST, GeneratePlan, GenerateRequest, Picture
 from diffgen.errors import DiffgenError
 from diffgen.kernels.ops import check_backend
 from diffgen.models import graphs
@@ -213,7 +213,7 @@ class Engine:
     ) -> GuidedDenoiser:
         """The guided model as the sampler sees it."""
         schedule = self.config.schedule
-        network = DeepCache(*self.steps, every=FAST_EVERY if plan.fast else 1)
+        network = DeepCache(*self.steps, every=FAST_EVERY if plan.fast else 1, first=FAST_FIRST)
         model = ModelDenoiser(
             network, self.schedule, schedule.prediction, self.precision.unet, schedule.clip
         )

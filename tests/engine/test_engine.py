@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from diffgen import DiffgenError, Engine, GenerateRequest
 from diffgen.bench.metrics import MAX_PSNR, psnr
-from diffgen.engine.request import FAST_EVERY, FAST_PSNR
+from diffgen.engine.request import FAST_EVERY, FAST_FIRST, FAST_PSNR
 from diffgen.types import StepInfo
 
 if TYPE_CHECKING:
@@ -219,5 +219,7 @@ def test_fast_pictures_are_near_the_exact_ones_and_say_so() -> None:
         list(engine.generate(GenerateRequest(**settings, fast=fast))) for fast in (False, True)
     )
     assert exact.record["fast"] is None
-    assert fast.record["fast"] == {"every": FAST_EVERY, "psnr_on_storybook": FAST_PSNR}
+    said = {"first": FAST_FIRST, "every": FAST_EVERY, "psnr_on_storybook": FAST_PSNR}
+    assert fast.record["fast"] == said
+    assert (exact.record["steps"], fast.record["steps"]) == (10, 7)
     assert FAST_PSNR - 6 < psnr(exact.image, fast.image) < MAX_PSNR

@@ -38,6 +38,16 @@ def test_every_third_evaluation_is_whole(config: UNetConfig) -> None:
     assert exact == [True, False, False, True, False, False, True]
 
 
+def test_the_first_evaluations_are_whole() -> None:
+    unet = network(SD1)
+    cached = DeepCache(unet.compute, unet.reuse, every=2, first=3)
+    exact = []
+    for t in (900, 800, 700, 600, 500, 400, 300):
+        given = arguments(SD1, t)
+        exact.append(torch.equal(cached(*given), unet(*given)))
+    assert exact == [True, True, True, False, True, False, True]
+
+
 def test_what_is_reused_is_what_the_lower_levels_made() -> None:
     unet = network(SD1)
     cached = DeepCache(unet.compute, unet.reuse, every=2)

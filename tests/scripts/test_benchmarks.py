@@ -41,7 +41,7 @@ def test_start_up(tmp_path):
 
 
 def test_fast():
-    words = ["--runs", "1", "--steps", "3", "--every", "1,2", "--low", "0,1", "--device", "cpu"]
-    text = run("bench_fast", *words)
-    assert "| every | guidance ends |" in text
+    words = ["--runs", "1", "--steps", "5,4", "--every", "1,2", "--schedules", "ays"]
+    text = run("bench_fast", *words, "--device", "cpu")
+    assert "| schedule | steps | every | guidance ends |" in text
     assert text.count("\n| ") == 5
