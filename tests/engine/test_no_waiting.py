@@ -5,6 +5,8 @@ tensors with the CPU's, are errors on it, as they are waits or errors on a GPU.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -13,6 +15,9 @@ from diffgen import Engine, GenerateRequest
 from diffgen.device import Precision
 from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.engine.model import Model
+
+if TYPE_CHECKING:
+    from tiny_models import TinyModel
 
 META = torch.device("meta")
 ADAPTIVE = "dpm_adaptive"  # chooses its steps by an error it must know
@@ -24,18 +29,17 @@ def no_gradients() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=["sd1", "sdxl"])
-def model(request) -> Model:
-    return Model.open(request.getfixturevalue(request.param).folder)
+def engine_of(folder: Path) -> Engine:
+    return Engine(Model.open(folder), META, Precision.pick("fp16", META))
 
 
 @pytest.fixture(scope="module")
-def engine(model) -> Engine:
-    return Engine(model, META, Precision.pick("fp16", META))
+def engine(sd1: "TinyModel") -> Engine:
+    return engine_of(sd1.folder)
 
 
 def sample(engine: Engine, sampler: str, **options: object) -> torch.Tensor:
-    request = GenerateRequest(prompts=["a barn"], sampler=sampler, **{"steps": 5, **options})
+    request = GenerateRequest(prompts=["a barn"], sampler=sampler, **{"steps": 3, **options})
     plan = engine.plan(request)
     size = {"width": plan.width, "height": plan.height}
     denoise = engine.denoiser(plan, *engine.encode_prompts(plan.prompts, None, **size))
@@ -63,6 +67,10 @@ def test_no_sampler_waits(engine, sampler):
 )
 def test_no_option_waits(engine, options):
     assert sample(engine, "dpmpp_2m", **options).device == META
+
+
+def test_two_encoders_and_sizes_do_not_wait(sdxl: "TinyModel"):
+    assert sample(engine_of(sdxl.folder), "euler").device == META
 
 
 def test_decoding_does_not_wait(engine):

@@ -215,3 +215,29 @@ def test_summary() -> None:
         "2 of 512 x 512, heun on karras, 5 steps, 9 evaluations each, guidance 7.5"
     )
     assert "adaptive evaluations" in plan(sampler="dpm_adaptive").summary()
+
+
+def test_fast_takes_fewer_steps_on_another_schedule() -> None:
+    made = plan(fast=True)
+    assert (len(made.sampling.sigmas) - 1, made.sampling.schedule) == (14, "ays")
+    made = plan(entry=ENTRY, fast=True)
+    assert (made.sampling.spec.name, made.sampling.schedule) == ("euler", "ays")
+    assert len(made.sampling.sigmas) - 1 == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps", "schedule"),
+    [
+        ({"steps": 30}, 30, "leading"),
+        ({"schedule": "karras"}, 20, "karras"),
+        ({"sigmas": [9.0, 3.0, 1.0]}, 3, None),
+        ({"timesteps": [999.0, 500.0]}, 2, None),
+        ({"sampler": "lcm"}, 4, "lcm"),
+    ],
+)
+def test_fast_leaves_what_was_asked_for(
+    changes: dict[str, object], steps: int, schedule: str | None
+) -> None:
+    made = plan(fast=True, **changes)
+    assert (len(made.sampling.sigmas) - 1, made.sampling.schedule) == (steps, schedule)
+    assert made.fast
