@@ -32,6 +32,8 @@ def generate(
     prompts: opt.Prompts = None,
     prompt_file: opt.PromptFile = None,
     model: opt.Model = None,
+    vae: opt.Vae = None,
+    prediction: opt.PredictionType = None,
     lora: opt.Loras = None,
     negative: opt.Negative = None,
     steps: opt.Steps = None,
@@ -128,7 +130,8 @@ def generate(
         fast=fast,
     )
     loras = [opt.parse_lora(text) for text in lora or []]
-    opened = Model.open(model or DEFAULT_MODEL)
+    other_vae = Path(vae).expanduser() if vae else None
+    opened = Model.open(model or DEFAULT_MODEL, vae=other_vae, prediction=prediction)
     plan = opened.plan(request)
     if output == "-" and as_json:
         raise UsageError("--json and -o - both want stdout; choose one")

@@ -6,7 +6,7 @@ import codecs
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -31,6 +31,20 @@ Model = Annotated[
         "--model",
         metavar="NAME|PATH",
         help="A model's name, .safetensors file or folder [default: storybook].",
+    ),
+]
+Vae = Annotated[
+    str | None,
+    typer.Option(
+        "--vae",
+        metavar="PATH",
+        help="An autoencoder to use instead of the model's: a .safetensors file or folder.",
+    ),
+]
+PredictionType = Annotated[
+    Literal["eps", "v", "sample"] | None,
+    typer.Option(
+        "--prediction", help="What the model predicts, where its files say wrong or nothing."
     ),
 ]
 Loras = Annotated[

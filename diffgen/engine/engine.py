@@ -132,7 +132,7 @@ class Engine:
                 record = make_record(
                     plan,
                     picture,
-                    model=self.model.name,
+                    model=self.model,
                     dtype=self.precision.name,
                     device=self.device.type,
                     cut=cut.get(picture.prompt, ""),

@@ -15,6 +15,7 @@ from typing import Any
 from diffgen import __version__
 from diffgen.diffusion.names import SCHEDULE_LABELS
 from diffgen.diffusion.samplers import SAMPLERS
+from diffgen.engine.model import Model
 from diffgen.engine.request import (
     EVERYWHERE,
     FAST_EVERY,
@@ -32,7 +33,7 @@ def make_record(
     plan: GeneratePlan,
     picture: Picture,
     *,
-    model: str,
+    model: Model,
     dtype: str,
     device: str,
     cut: str,
@@ -48,7 +49,9 @@ def make_record(
         "seed": picture.seed,
         "width": plan.width,
         "height": plan.height,
-        "model": model,
+        "model": model.name,
+        "vae": str(model.vae) if model.vae else None,
+        "prediction": model.prediction,
         "loras": [{"file": str(lora.path), "weight": lora.weight} for lora in loras],
         "sampler": sampling.spec.name,
         "schedule": sampling.schedule,
@@ -96,6 +99,7 @@ def _settings(record: Record) -> list[tuple[str, object]]:
         ("Seed", record["seed"]),
         ("Size", f"{record['width']}x{record['height']}"),
         ("Model", record["model"]),
+        ("VAE", record["vae"] and Path(record["vae"]).name),
         ("Lora", " ".join(map(_lora, record["loras"])) or None),
         *((name.replace("_", " ").capitalize(), f"{v:g}") for name, v in record["options"].items()),
         ("Rho", record["rho"]),

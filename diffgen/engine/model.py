@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from diffgen.engine.request import GeneratePlan, GenerateRequest
+from diffgen.types import Prediction
 from diffgen.weights.checkpoint import Checkpoint
 from diffgen.weights.lora import LoraRef
 from diffgen.weights.registry import ModelEntry, resolve
@@ -16,22 +17,36 @@ DEFAULT_MODEL = "storybook"
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A named checkpoint, what its makers recommend and the LoRAs that are part of it, if any."""
+    """A named checkpoint, what its makers recommend and the LoRAs that are part of it, if any.
+
+    `vae` and `prediction` are what was taken instead of its own.
+    """
 
     name: str
     checkpoint: Checkpoint
     entry: ModelEntry | None = None
     loras: tuple[LoraRef, ...] = ()
+    vae: Path | None = None
+    prediction: Prediction | None = None
 
     @classmethod
-    def open(cls, source: str | Path = DEFAULT_MODEL) -> Self:
+    def open(
+        cls,
+        source: str | Path = DEFAULT_MODEL,
+        *,
+        vae: Path | None = None,
+        prediction: Prediction | None = None,
+    ) -> Self:
         """Find a model by name or path and read its configs and headers.
 
-        Raises UsageError for an unknown name, WeightsError or ConfigError for a damaged model.
+        `vae` is an autoencoder to use with it, `prediction` what its U-Net predicts where its
+        files do not say or are wrong. Raises UsageError for an unknown name or a path where
+        nothing is, WeightsError or ConfigError for a damaged model.
         """
         ref = resolve(str(source))
         loras = (LoraRef(ref.lora),) if ref.lora else ()
-        return cls(ref.name, Checkpoint.open(ref.path), ref.entry, loras)
+        checkpoint = Checkpoint.open(ref.path, vae=vae, prediction=prediction)
+        return cls(ref.name, checkpoint, ref.entry, loras, vae, prediction)
 
     def plan(self, request: GenerateRequest) -> GeneratePlan:
         """The request with this model's defaults. Raises UsageError where it does not fit."""

@@ -6,19 +6,20 @@ Importing this module does not import torch; opening a checkpoint reads headers 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from diffgen.errors import WeightsError
 from diffgen.models.config import ModelConfig
-from diffgen.types import Component
+from diffgen.types import Component, Prediction
 from diffgen.weights.configs import read_model_config
 from diffgen.weights.files import LazyTensors, Shape, TensorInfo, open_tensors
 from diffgen.weights.folder import weight_files
 from diffgen.weights.keymap import FOLDER_RULES, SPARE, to_canonical
 from diffgen.weights.registry import PACKAGE
 from diffgen.weights.single_file import open_single_file
+from diffgen.weights.vae import open_vae
 
 if TYPE_CHECKING:
     import torch
@@ -40,16 +41,32 @@ class Checkpoint:
     tokenizers: tuple[Path, ...]
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(
+        cls, path: Path, *, vae: Path | None = None, prediction: Prediction | None = None
+    ) -> Self:
         """Open a folder in diffusers layout, or one file in that of LDM or SGM.
 
-        Raises UnsupportedCheckpoint for another kind of model, ConfigError for a bad JSON file and
-        WeightsError for missing or damaged weights.
+        `vae` and `prediction` replace the model's own. Raises UnsupportedCheckpoint for another
+        kind of model, ConfigError for a bad JSON file and WeightsError for missing or damaged
+        weights; for `vae` as `open_vae` does.
         """
-        if path.is_file():
-            single = open_single_file(path)
-            vocabularies = (CLIP_VOCABULARY,) * len(single.config.text)
-            return cls(single.config, path, single.tensors, vocabularies)
+        opened = cls._file(path, needs_vae=vae is None) if path.is_file() else cls._folder(path)
+        config, tensors = opened.config, dict(opened.tensors)
+        if vae is not None:
+            other, tensors["vae"] = open_vae(vae, config)
+            config = replace(config, vae=other)
+        if prediction is not None:
+            config = replace(config, schedule=replace(config.schedule, prediction=prediction))
+        return replace(opened, config=config, tensors=tensors)
+
+    @classmethod
+    def _file(cls, path: Path, *, needs_vae: bool) -> Self:
+        single = open_single_file(path, needs_vae=needs_vae)
+        vocabularies = (CLIP_VOCABULARY,) * len(single.config.text)
+        return cls(single.config, path, single.tensors, vocabularies)
+
+    @classmethod
+    def _folder(cls, path: Path) -> Self:
         config = read_model_config(path)
         tensors = {part: _open_component(path / part, part) for part in components(config)}
         tokenizers = ("tokenizer", "tokenizer_2")[: len(config.text)]

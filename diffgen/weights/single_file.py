@@ -43,15 +43,15 @@ class SingleFile:
     tensors: Mapping[Component, LazyTensors]
 
 
-def open_single_file(path: Path) -> SingleFile:
+def open_single_file(path: Path, *, needs_vae: bool = True) -> SingleFile:
     """Read a file's header, and what it does not say from what families have in common.
 
-    Raises WeightsError for a file that is no whole safetensors file, UnsupportedCheckpoint for one
+    An autoencoder may be missing where none is needed. Raises WeightsError for a file that is no whole safetensors file, UnsupportedCheckpoint for one
     that holds no model of a kind we know.
     """
     infos = read_header(path)
     try:
-        return _opened(infos)
+        return _opened(infos, needs_vae=needs_vae)
     except UnsupportedCheckpoint as error:
         raise UnsupportedCheckpoint(f"{path} cannot be used as a model: {error}.") from error
     except (IndexError, ValueError) as error:  # a vector where all models have a matrix
@@ -61,15 +61,15 @@ def open_single_file(path: Path) -> SingleFile:
         ) from error
 
 
-def _opened(infos: Infos) -> SingleFile:
+def _opened(infos: Infos, *, needs_vae: bool) -> SingleFile:
     family = _family(infos)
-    unet, vae = _part(infos, UNET), _part(infos, VAE)
     config = _config(infos, family)
-    assert config.vae is not None
-    tensors: dict[Component, LazyTensors] = {
-        "unet": LazyTensors(to_canonical(unet, unet_rules(config.unet))),
-        "vae": LazyTensors(to_canonical(vae, vae_rules(config.vae))),
-    }
+    unet = to_canonical(_part(infos, UNET), unet_rules(config.unet))
+    tensors: dict[Component, LazyTensors] = {"unet": LazyTensors(unet)}
+    if config.vae:
+        tensors["vae"] = LazyTensors(to_canonical(_part(infos, VAE), vae_rules(config.vae)))
+    elif needs_vae:
+        raise UnsupportedCheckpoint("it has no autoencoder; give one with --vae")
     parts: tuple[Component, ...] = ("text_encoder", "text_encoder_2")
     for part, prefixes, text in zip(parts, _encoders(family), config.text, strict=False):
         tensors[part] = LazyTensors(_text(_part(infos, prefixes), text, prefixes))
@@ -89,12 +89,10 @@ def _part(infos: Infos, prefixes: tuple[str, ...]) -> dict[str, TensorInfo]:
 def _family(infos: Infos) -> SingleFamily:
     if any(re.match(r"lora_|lycoris_|.+\.lora_(A|B|up|down)\.", key) for key in infos):
         raise UnsupportedCheckpoint("it is a LoRA; give it with --lora, beside the model it is for")
-    for part, prefixes in (("U-Net", UNET), ("autoencoder", VAE)):
-        if not _part(infos, prefixes):
-            raise UnsupportedCheckpoint(
-                f"it has no {part} ({' or '.join(f'{p}*' for p in prefixes)}); a whole Stable "
-                "Diffusion 1, 2 or XL model is needed"
-            )
+    if not _part(infos, UNET):
+        raise UnsupportedCheckpoint(
+            f"it has no U-Net ({UNET[0]}*); a whole Stable Diffusion 1, 2 or XL model is needed"
+        )
     if any(key.startswith("edm_") for key in infos):
         raise UnsupportedCheckpoint("it was trained on another noise schedule (EDM)")
     if _part(infos, SECOND):
@@ -138,11 +136,12 @@ def _config(infos: Infos, family: SingleFamily) -> ModelConfig:
     if family == "sdxl":
         pooled = text[1].projection or 0
         unet = replace(unet, time_ids_dim=((unet.added_dim or 0) - pooled) // detect.SDXL_TIME_IDS)
+    vae = _shapes(infos, VAE)
     return ModelConfig(
         family=family,
         text=text,
         unet=unet,
-        vae=detect.read_vae(_shapes(infos, VAE), family),
+        vae=detect.read_vae(vae, family) if vae else None,
         schedule=detect.schedule_of(family, v=v, zero_snr="ztsnr" in infos, turbo=turbo),
         zero_empty_prompt=family == "sdxl",
     )

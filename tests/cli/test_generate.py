@@ -451,3 +451,46 @@ def test_a_lora_that_cannot_be_used_is_refused(
 ) -> None:
     (tmp_path / "text.safetensors").write_text("not weights at all")
     assert_refused(run("a barn", *QUICK, "--lora", given), code, message)
+
+
+# Another autoencoder, another prediction
+
+
+def test_another_autoencoder_is_used_and_recorded(run: Run, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(STORYBOOK / "vae", tmp_path / "dark")
+    weights = tmp_path / "dark" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    tensors["decoder.conv_out.bias"] -= 1.0
+    save_file(tensors, weights)
+    means = {}
+    for name, arguments in {"own": (), "dark": ("--vae", "dark")}.items():
+        quiet = ("--dtype", "fp32", "--json", "-q", "-o", f"{name}.png")
+        record = json.loads(run("a barn", *QUICK, *arguments, *quiet).out)
+        with Image.open(f"{name}.png") as image:
+            means[name] = sum(image.convert("L").resize((1, 1)).tobytes())
+            assert ("VAE: dark" in image.text["parameters"]) == (name == "dark")
+        assert record["vae"] == (None if name == "own" else "dark")
+    assert means["dark"] < means["own"] - 50
+
+
+def test_what_the_model_predicts_can_be_said(run: Run) -> None:
+    made = {}
+    for name in ("eps", "v"):
+        quiet = ("--dtype", "fp32", "--json", "-q", "-o", f"{name}.png")
+        record = json.loads(run("a barn", *QUICK, "--prediction", name, *quiet).out)
+        assert record["prediction"] == name
+        made[name] = Path(f"{name}.png").read_bytes()
+    assert made["eps"] != made["v"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--vae", "nothing"), "there is no autoencoder at nothing"),
+        (("--prediction", "x0"), "'x0' is not one of 'eps', 'v', 'sample'"),
+    ],
+)
+def test_what_cannot_be_taken_instead(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    assert_refused(run("a barn", *QUICK, *arguments), 2, message)

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -36,10 +37,11 @@ def read_parameters(text: str) -> tuple[str, str, dict[str, str]]:
 
 def record(*, prompt: str = "a barn", model: str = "storybook", **changes: object):
     request = GenerateRequest(**{"prompts": [prompt], "seed": 5} | changes)
+    opened = Model.open("storybook")
     return make_record(
-        Model.open("storybook").plan(request),
+        opened.plan(request),
         Picture(prompt, 5),
-        model=model,
+        model=replace(opened, name=model),
         dtype="fp32",
         device="cpu",
         cut="",

@@ -1,0 +1,128 @@
+"""diffgen.weights.vae: an autoencoder from wherever people keep theirs."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from single_files import make_pipeline, single_file_tensors, write_single_file
+
+from diffgen.errors import DiffgenError, UsageError
+from diffgen.models.build import build_empty
+from diffgen.models.vae import Autoencoder
+from diffgen.weights.checkpoint import Checkpoint
+
+PREFIX = "first_stage_model."
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return make_pipeline("sd1")
+
+
+@pytest.fixture(scope="module")
+def model(pipeline, tmp_path_factory) -> Path:
+    return write_single_file(tmp_path_factory.mktemp("m") / "model.safetensors", pipeline, "sd1")
+
+
+@pytest.fixture(scope="module")
+def bare(pipeline, tmp_path_factory) -> Path:
+    """The model with another autoencoder's numbers, and that autoencoder in all its forms."""
+    folder = tmp_path_factory.mktemp("vae")
+    tensors = single_file_tensors(pipeline, "sd1")
+    turned = {key: -tensor if key.startswith(PREFIX) else tensor for key, tensor in tensors.items()}
+    save_file(turned, folder / "whole.safetensors")
+    vae = {k.removeprefix(PREFIX): v for k, v in turned.items() if k.startswith(PREFIX)}
+    extra = {"loss.logvar": torch.zeros(1), "model_ema.decay": torch.zeros(1)}
+    save_file(vae | extra, folder / "vae.safetensors")
+    save_file(
+        {f"{PREFIX}{key}": tensor for key, tensor in vae.items()}, folder / "kept.safetensors"
+    )
+    diffusers = {key: -tensor for key, tensor in pipeline.vae.state_dict().items()}
+    (folder / "model" / "vae").mkdir(parents=True)
+    save_file(diffusers, folder / "model" / "vae" / "diffusion_pytorch_model.safetensors")
+    pipeline.vae.save_config(folder / "model" / "vae")
+    return folder
+
+
+def weights(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    assert checkpoint.config.vae is not None
+    module = build_empty(Autoencoder, checkpoint.config.vae)
+    checkpoint.load_into("vae", module, dtype=torch.float32)
+    return module.state_dict()
+
+
+@pytest.mark.parametrize(
+    "form", ["vae.safetensors", "kept.safetensors", "whole.safetensors", "model/vae", "model"]
+)
+def test_every_form_gives_its_weights(pipeline, model, bare, form):
+    checkpoint = Checkpoint.open(model, vae=bare / form)
+    ours, theirs = weights(checkpoint), pipeline.vae.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], -theirs[key]) for key in theirs)
+    assert checkpoint.config == Checkpoint.open(model).config
+
+
+def test_a_file_without_an_autoencoder_takes_one(pipeline, bare, tmp_path):
+    tensors = single_file_tensors(pipeline, "sd1")
+    lone = tmp_path / "lone.safetensors"
+    save_file({k: v for k, v in tensors.items() if not k.startswith(PREFIX)}, lone)
+    with pytest.raises(DiffgenError, match="has no autoencoder; give one with --vae"):
+        Checkpoint.open(lone)
+    opened = Checkpoint.open(lone, vae=bare / "vae.safetensors")
+    assert opened.config == Checkpoint.open(bare / "whole.safetensors").config
+    assert weights(opened).keys() == weights(Checkpoint.open(bare / "whole.safetensors")).keys()
+
+
+def test_how_latents_are_scaled(model, bare, tmp_path):
+    """A folder says it; a file does not, so the model whose latents they are does."""
+    folder = tmp_path / "scaled"
+    shutil.copytree(bare / "model" / "vae", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"scaling_factor": 0.5}))
+    assert Checkpoint.open(model, vae=folder).config.vae.scaling_factor == 0.5
+    own = Checkpoint.open(model).config
+    told = replace(own, vae=replace(own.vae, scaling_factor=0.25, force_upcast=True))
+    from diffgen.weights.vae import open_vae
+
+    config, _ = open_vae(bare / "vae.safetensors", told)
+    assert (config.scaling_factor, config.force_upcast) == (0.25, True)
+
+
+def test_a_prediction_that_no_name_tells(model):
+    assert Checkpoint.open(model).config.schedule.prediction == "eps"
+    assert Checkpoint.open(model, prediction="v").config.schedule.prediction == "v"
+
+
+def test_what_is_no_autoencoder(model, bare, tmp_path):
+    wide = {
+        key: tensor.repeat(1, 2, 1, 1) if key == "decoder.conv_in.weight" else tensor
+        for key, tensor in load_file(bare / "vae.safetensors").items()
+    }
+    save_file(wide, tmp_path / "wide.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    (tmp_path / "text.safetensors").write_text("no weights at all")
+    (tmp_path / "empty").mkdir()
+    named = bare / "model" / "vae" / "diffusion_pytorch_model.safetensors"
+    for path, message in [
+        (tmp_path / "none", f"there is no autoencoder at {tmp_path / 'none'}."),
+        (tmp_path / "wide.safetensors", "it has 8 latent channels, the model's U-Net 4"),
+        (
+            tmp_path / "other.safetensors",
+            "cannot be used as autoencoder: it has no encoder.conv_in",
+        ),
+        (tmp_path / "text.safetensors", "is not a safetensors file"),
+        (tmp_path / "empty", "config.json"),
+        (
+            named,
+            "cannot be used as autoencoder: it is named as in diffusers folders; give the folder",
+        ),
+    ]:
+        with pytest.raises(DiffgenError, match=re.escape(message)) as caught:
+            Checkpoint.open(model, vae=path)
+        assert str(path if path.name != "empty" else path / "config.json") in str(caught.value)
+        assert isinstance(caught.value, UsageError) == (path.name == "none")
