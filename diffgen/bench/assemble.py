@@ -29,7 +29,10 @@ class Task:
     def conditions(self, weights: object) -> dict[str, Any]:
         """All that decides what a run gives; `weights` tells versions of the model apart."""
         settings = self.request.settings(self.plan)
-        names = ("prompts", "negative", "seeds", "guidance", "width", "height", "reference", "clip")
+        names = (
+            *("prompts", "negative", "seeds", "guidance", "width", "height"),
+            *("reference", "clip", "prediction"),
+        )
         versions = dict(self.machine.versions)
         return {
             "model": self.model,

@@ -12,6 +12,7 @@ from diffgen.bench.grid import Grid
 from diffgen.engine.model import DEFAULT_MODEL
 from diffgen.engine.request import MAX_SEED, GeneratePlan, GenerateRequest, Picture
 from diffgen.errors import UsageError
+from diffgen.types import Prediction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,8 @@ class SweepRequest:
 
     prompts: tuple[str, ...]
     model: str = DEFAULT_MODEL
+    vae: str | None = None
+    prediction: Prediction | None = None
     negative: str | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
     samplers: str = SAMPLERS

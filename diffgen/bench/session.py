@@ -42,7 +42,8 @@ class Session:
         for a damaged model, DeviceError for a device that is not there.
         """
         self.request = request
-        self.opened = Model.open(request.model)
+        vae = Path(request.vae).expanduser() if request.vae else None
+        self.opened = Model.open(request.model, vae=vae, prediction=request.prediction)
         self._own = self.opened.plan(request.generate_request())
         cells = plan_cells(request.grid(), self.plan_run)
         from diffgen.bench.subject import describe_machine  # imports torch

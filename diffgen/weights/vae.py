@@ -6,7 +6,7 @@ Importing this module does not import torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +30,8 @@ NAMED_BY_DIFFUSERS = "decoder.mid_block.resnets.0.conv1.weight"
 def open_vae(path: Path, model: ModelConfig) -> tuple[VaeConfig, LazyTensors]:
     """The autoencoder at a path: a file, its folder in diffusers layout, or a whole model's.
 
-    A file does not say how latents are scaled: that is taken from the model it is for. Raises
+    A file in LDM's names does not say how latents are scaled: that is taken from the model it is
+    for; one in diffusers' names has its config.json beside it. Raises
     UsageError where there is nothing, WeightsError or ConfigError for damaged files and
     UnsupportedCheckpoint for what is no autoencoder of ours, or of other latents than the model's.
     """
@@ -51,17 +52,20 @@ def open_vae(path: Path, model: ModelConfig) -> tuple[VaeConfig, LazyTensors]:
 
 def _from_folder(path: Path, model: ModelConfig) -> tuple[VaeConfig, Infos]:
     folder = path / "vae" if (path / "vae").is_dir() else path
+    return _named_by_diffusers(folder, weight_files(folder, "vae"), model)
+
+
+def _named_by_diffusers(
+    folder: Path, files: Sequence[Path], model: ModelConfig
+) -> tuple[VaeConfig, Infos]:
     config = read_vae_config(JsonObject.read(folder / "config.json"), sdxl=model.family == "sdxl")
-    infos = open_tensors(weight_files(folder, "vae")).infos
-    return config, to_canonical(infos, FOLDER_RULES["vae"])
+    return config, to_canonical(open_tensors(files).infos, FOLDER_RULES["vae"])
 
 
 def _from_file(path: Path, model: ModelConfig) -> tuple[VaeConfig, Infos]:
     infos = read_header(path)
     if NAMED_BY_DIFFUSERS in infos:
-        raise UnsupportedCheckpoint(
-            "it is named as in diffusers folders; give the folder, with its config.json"
-        )
+        return _named_by_diffusers(path.parent, [path], model)
     found = {m[1]: info for key, info in infos.items() if (m := IN_LDM.fullmatch(key))}
     shapes = {key: info.shape for key, info in found.items()}
     config = detect.read_vae(shapes, "sdxl" if model.family == "sdxl" else "sd1")

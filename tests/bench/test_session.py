@@ -161,3 +161,18 @@ def test_requests_that_do_not_fit_the_model_are_refused(changes, message):
 def test_settings_that_make_no_request_are_refused():
     with pytest.raises(UsageError, match="cannot be read"):
         SweepRequest.from_settings({"prompts": 7})
+
+
+def test_the_model_can_be_told_what_generate_can(sd1):
+    plain = Session(SweepRequest(prompts=("a",), model=str(sd1.folder)))
+    told = Session(
+        SweepRequest(
+            prompts=("a",), model=str(sd1.folder), vae=str(sd1.folder / "vae"), prediction="v"
+        )
+    )
+    assert told.opened.vae == sd1.folder / "vae"
+    assert told.opened.checkpoint.config.schedule.prediction == "v"
+    conditions = [session.task.conditions("weights") for session in (plain, told)]
+    assert {name for name in conditions[0] if conditions[0][name] != conditions[1][name]} == {
+        "prediction"
+    }

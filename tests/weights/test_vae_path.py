@@ -57,7 +57,11 @@ def weights(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    "form", ["vae.safetensors", "kept.safetensors", "whole.safetensors", "model/vae", "model"]
+    "form",
+    [
+        *("vae.safetensors", "kept.safetensors", "whole.safetensors", "model/vae", "model"),
+        "model/vae/diffusion_pytorch_model.safetensors",
+    ],
 )
 def test_every_form_gives_its_weights(pipeline, model, bare, form):
     checkpoint = Checkpoint.open(model, vae=bare / form)
@@ -107,7 +111,9 @@ def test_what_is_no_autoencoder(model, bare, tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     (tmp_path / "text.safetensors").write_text("no weights at all")
     (tmp_path / "empty").mkdir()
-    named = bare / "model" / "vae" / "diffusion_pytorch_model.safetensors"
+    (tmp_path / "alone").mkdir()
+    named = tmp_path / "alone" / "vae.safetensors"
+    shutil.copy(bare / "model" / "vae" / "diffusion_pytorch_model.safetensors", named)
     for path, message in [
         (tmp_path / "none", f"there is no autoencoder at {tmp_path / 'none'}."),
         (tmp_path / "wide.safetensors", "it has 8 latent channels, the model's U-Net 4"),
@@ -116,13 +122,10 @@ def test_what_is_no_autoencoder(model, bare, tmp_path):
             "cannot be used as autoencoder: it has no encoder.conv_in",
         ),
         (tmp_path / "text.safetensors", "is not a safetensors file"),
-        (tmp_path / "empty", "config.json"),
-        (
-            named,
-            "cannot be used as autoencoder: it is named as in diffusers folders; give the folder",
-        ),
+        (tmp_path / "empty", "has no weights: expected diffusion_pytorch_model.safetensors"),
+        (named, f"{tmp_path / 'alone' / 'config.json'} is missing"),
     ]:
         with pytest.raises(DiffgenError, match=re.escape(message)) as caught:
             Checkpoint.open(model, vae=path)
-        assert str(path if path.name != "empty" else path / "config.json") in str(caught.value)
+        assert str(tmp_path) in str(caught.value)
         assert isinstance(caught.value, UsageError) == (path.name == "none")
