@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from recording import record
 from safetensors.torch import load_file, save_file
 
 from diffgen import DiffgenError, Engine, GenerateRequest
@@ -223,3 +224,29 @@ def test_fast_pictures_are_near_the_exact_ones_and_say_so() -> None:
     assert fast.record["fast"] == said
     assert (exact.record["steps"], fast.record["steps"]) == (10, 7)
     assert FAST_PSNR - 6 < psnr(exact.image, fast.image) < MAX_PSNR
+
+
+def test_graphs_change_no_picture(sd1, monkeypatch) -> None:
+    """The engine as on a GPU, with recordings that the CPU replays."""
+    plain = Engine.load(sd1.folder, device="cpu", dtype="fp32")
+    recorded = []
+
+    def counted(run):
+        recorded.append(1)
+        return record(run)
+
+    monkeypatch.setattr("diffgen.models.graphs.wanted", lambda device: True)
+    monkeypatch.setattr("diffgen.models.graphs.CudaCapture", lambda: counted)
+    graphed = Engine.load(sd1.folder, device="cpu", dtype="fp32")
+    wanted = [
+        {"prompts": ["a barn", "a cat"], "count": 2, "steps": 5},
+        {"prompts": ["a barn", "a cat", "a dog"], "batch_size": 2, "steps": 4},
+        {"prompts": ["a cat"], "steps": 8, "guidance_interval": (0.5, 5.0)},
+        {"prompts": ["a cat"], "steps": 8, "fast": True},
+    ]
+    for settings in wanted:
+        request = GenerateRequest(**settings)
+        for ours, exact in zip(graphed.generate(request), plain.generate(request), strict=True):
+            assert ours.image.tobytes() == exact.image.tobytes()
+    # Guided pairs, two pairs, one without guidance, and the pair whose lower levels are reused.
+    assert len(recorded) == 4

@@ -1,17 +1,12 @@
-"""Graphs of a U-Net's steps, recorded and replayed on the CPU as CUDA does it.
-
-`Recording` repeats the recorded operators on the same memory and runs no Python of the network, so
-whatever a replay on a GPU would not notice (a new prompt, a number read by the host) shows here.
-"""
+"""Graphs of a U-Net's steps, recorded and replayed on the CPU as CUDA does it."""
 
 import logging
 from dataclasses import replace
 
 import pytest
 import torch
+from recording import record
 from test_unet import SD1, SDXL
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from diffgen.errors import UsageError
 from diffgen.models.config import UNetConfig
@@ -22,34 +17,6 @@ from diffgen.models.unet import UNet
 from diffgen.types import Conditioning
 
 LCM = replace(SD1, guidance_dim=16)
-
-
-class Recording(TorchDispatchMode):
-    """Every operator with its arguments and results, in order."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        self.calls.append((func, args, kwargs or {}, result))
-        return result
-
-    def replay(self):
-        for func, args, kwargs, result in self.calls:
-            again = func(*args, **kwargs)
-            for kept, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
-                if kept.data_ptr() != new.data_ptr():  # neither a view nor changed in place
-                    kept.copy_(new)
-
-
-def record(run):
-    with Recording() as recording:
-        outputs = run()
-    for output in outputs:
-        output.fill_(float("nan"))  # CUDA computes nothing while it records
-    return outputs, recording.replay
 
 
 @pytest.fixture(autouse=True)
