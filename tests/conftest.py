@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,10 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Triton reads it when it is first imported, which peft and diffusers do.
 os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# Shells start jobs in the background deaf to Ctrl-C, and so would be the programs tests start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if TYPE_CHECKING:
     from tiny_models import TinyModel

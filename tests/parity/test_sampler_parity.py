@@ -19,8 +19,9 @@ LEAST_DB = 67.0
 # diffusers takes zero terminal SNR as sigma infinite in some schedulers, where the rest (and the
 # engine) has 4096: 61.4 dB apart at most.
 LEAST_DB_OWN_TABLE = 60.0
-# A trained model takes guidance 7 farther from its data than a random one: one value in 38.
-LEAST_DB_STORYBOOK = 64.0
+# A trained model takes guidance 7 farther from its data than a random one, and processors round in
+# other orders: heun in 20 steps has 63.4 dB with AVX2, all others 71 or more; with AVX-512 all 64.
+LEAST_DB_STORYBOOK = 62.0
 
 
 def oracle_psnr(pair: Pair, sampler: str, steps: int, *, inject: tuple[bool, ...]) -> list[float]:
