@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from diffgen.bench.answer import Question, find_knees, pareto_front, pick_baseline, recommend
+from diffgen.bench.compare import SAME
 from diffgen.bench.grid import PlannedCell
 from diffgen.bench.request import SweepRequest
 from diffgen.bench.results import SCHEMA, Cell, Machine, Results
@@ -29,10 +30,7 @@ class Task:
     def conditions(self, weights: object) -> dict[str, Any]:
         """All that decides what a run gives; `weights` tells versions of the model apart."""
         settings = self.request.settings(self.plan)
-        names = (
-            *("prompts", "negative", "seeds", "guidance", "width", "height"),
-            *("reference", "clip", "prediction"),
-        )
+        names = (*SAME, "reference", "clip", "prediction")
         versions = dict(self.machine.versions)
         return {
             "model": self.model,

@@ -39,8 +39,8 @@ class GenerateRequest:
     None always means the model's own default. An empty prompt is unconditional; `negative=None`
     is an absent negative prompt, which SDXL tells from an empty one. `guidance_interval` is in
     noise levels sigma. `fast` is near the exact picture, not equal to it: it takes fewer steps on
-    another schedule, unless either is given, and reuses some of what the network computes. Raises UsageError for values that no
-    model could serve.
+    another schedule, unless either is given, and reuses some of what the network computes. Raises
+    UsageError for values that no model could serve.
     """
 
     prompts: Sequence[str]

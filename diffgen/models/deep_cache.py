@@ -15,8 +15,9 @@ from diffgen.types import Conditioning
 class DeepCache:
     """Computes the highest level in each evaluation, the lower ones in some (section 3.2).
 
-    These are the first few and every n-th of the others. For one batch from its first evaluation to its last. A batch of another size, as where
-    guidance begins or ends, has them computed anew.
+    The lower ones are computed in the first few evaluations and every n-th of the others. For one
+    batch from its first evaluation to its last; a batch of another size, as where guidance begins
+    or ends, has them computed anew.
     """
 
     def __init__(self, compute: Step, reuse: Step, *, every: int, first: int = 0) -> None:

@@ -23,8 +23,8 @@ class PackedUpsample(nn.Module):
 
     Of the nine taps on a map of doubled pixels, those on copies of one pixel add up to one tap: four
     products instead of nine (sub-pixel convolution, arXiv:1609.05158). Measured in bfloat16 on two
-    cores with AVX512-BF16: 512 channels from 64 x 64, 112 ms instead of 206; 1280 from 16 x 16, 68 instead of
-    137. The sums are taken in float32 and rounded as any weight is.
+    cores with AVX512-BF16: 512 channels from 64 x 64, 112 ms instead of 206; 1280 from 16 x 16, 68
+    instead of 137. The sums are taken in float32 and rounded as any weight is.
     """
 
     def __init__(self, layer: Upsample) -> None:

@@ -126,7 +126,8 @@ def open_data(
     """Find the pictures, read every header, and decide on sizes and on what is held out.
 
     With a tokenizer, captions that it would cut are counted. `captioned=False` allows pictures
-    without captions. With a cache folder, headers are read once and remembered there. Raises UsageError and ConfigError for data that cannot be trained on.
+    without captions. With a cache folder, headers are read once and remembered there. Raises
+    UsageError and ConfigError for data that cannot be trained on.
     """
     found = find_entries(recipe.path)
     if not found:

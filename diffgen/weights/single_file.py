@@ -46,8 +46,8 @@ class SingleFile:
 def open_single_file(path: Path, *, needs_vae: bool = True) -> SingleFile:
     """Read a file's header, and what it does not say from what families have in common.
 
-    An autoencoder may be missing where none is needed. Raises WeightsError for a file that is no whole safetensors file, UnsupportedCheckpoint for one
-    that holds no model of a kind we know.
+    An autoencoder may be missing where none is needed. Raises WeightsError for a file that is no
+    whole safetensors file, UnsupportedCheckpoint for one that holds no model of a kind we know.
     """
     infos = read_header(path)
     try:

@@ -22,7 +22,7 @@ from diffgen.weights.ldm import vae_rules
 
 Infos = Mapping[str, TensorInfo]
 
-# Of a file's tensors those of the autoencoder: alone or in a whole model, without averages and losses.
+# The autoencoder's tensors in a file, alone or in a whole model; not averages and losses.
 IN_LDM = re.compile(r"(?:first_stage_model\.|vae\.)?((?:en|de)coder\..+|(?:post_)?quant_conv\..+)")
 NAMED_BY_DIFFUSERS = "decoder.mid_block.resnets.0.conv1.weight"
 
