@@ -23,9 +23,10 @@ IMAGE = Image.new("RGB", (8, 6), "red")
 def record(prompt: str = "a barn", seed: int = 5) -> dict[str, object]:
     from diffgen.engine.metadata import make_record
 
-    plan = Model.open("storybook").plan(GenerateRequest(prompts=[prompt], seed=seed))
+    model = Model.open("storybook")
+    plan = model.plan(GenerateRequest(prompts=[prompt], seed=seed))
     picture = Picture(prompt, seed)
-    return make_record(plan, picture, model="m", dtype="fp32", device="cpu", cut="", timings={})
+    return make_record(plan, picture, model=model, dtype="fp32", device="cpu", cut="", timings={})
 
 
 def size(path: Path) -> tuple[int, int]:
