@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffgen.device import Precision, memory_errors, multiplies_bf16, pick_device
+from diffgen.device import Precision, memory_errors, multiplies_bf16, pick_device, send
 from diffgen.errors import DeviceError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -68,3 +68,33 @@ def test_running_out_of_memory_is_one_line(error: Exception) -> None:
 def test_other_errors_pass() -> None:
     with pytest.raises(RuntimeError, match="shapes"), memory_errors():
         raise RuntimeError("shapes do not fit")
+
+
+class Sent:
+    """Writes down how a tensor is moved."""
+
+    dtype = torch.float32
+
+    def __init__(self) -> None:
+        self.log: list[object] = []
+
+    def pin_memory(self) -> "Sent":
+        self.log.append("pinned")
+        return self
+
+    def to(self, *args: object, **options: object) -> "Sent":
+        self.log.append((args, options))
+        return self
+
+
+def test_a_gpu_fetches_page_locked_memory_and_converts_it_itself() -> None:
+    sent = Sent()
+    send(sent, CUDA, torch.float16)  # type: ignore[arg-type]
+    copied = ((CUDA,), {"non_blocking": True})
+    assert sent.log == ["pinned", copied, ((torch.float16,), {})]
+
+
+def test_a_cpu_keeps_what_needs_no_change() -> None:
+    tensor = torch.ones(3)
+    assert send(tensor, CPU) is tensor
+    assert send(tensor, "cpu", torch.bfloat16).dtype == torch.bfloat16

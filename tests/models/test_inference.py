@@ -1,5 +1,8 @@
 """Networks prepared for inference compute what plain ones do, with fewer products."""
 
+from collections.abc import Iterator
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -102,3 +105,17 @@ def test_channels_last_is_for_good_and_exact():
     assert torch.allclose(unet(*inputs), plain, rtol=0, atol=1e-13)
     assert layouts
     assert all(layouts)
+
+
+class OnCuda(nn.Sequential):
+    """Says that its weights are on a GPU."""
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        yield SimpleNamespace(device=torch.device("cuda"), dtype=torch.float16)  # type: ignore[misc]
+
+
+def test_weights_on_a_gpu_are_put_channels_last():
+    network = OnCuda(nn.Conv2d(4, 6, 3).requires_grad_(False))
+    prepare(network)
+    assert isinstance(network[0], nn.Conv2d)
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
