@@ -494,3 +494,14 @@ def test_what_the_model_predicts_can_be_said(run: Run) -> None:
 )
 def test_what_cannot_be_taken_instead(run: Run, arguments: tuple[str, ...], message: str) -> None:
     assert_refused(run("a barn", *QUICK, *arguments), 2, message)
+
+
+def test_memory_goes_back_until_the_weights_are_packed(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log: list[str] = []
+    command = sys.modules["diffgen.cli.generate"]
+    monkeypatch.setattr(command, "return_freed_memory", lambda: log.append("return"))
+    monkeypatch.setattr("diffgen.cli.memory.keep_freed_memory", lambda: log.append("keep"))
+    assert run("a barn", *QUICK, "-q").code == 0
+    assert log == ["return", "keep"]
