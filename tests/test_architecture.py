@@ -14,6 +14,7 @@ PACKAGE = ROOT / "diffgen"
 RANKS = {
     "__init__": 0,
     "errors": 0,
+    "files": 0.5,
     "types": 0,
     "jsonfile": 0.5,
     "device": 0.5,
@@ -35,6 +36,7 @@ TORCH_FREE = (
     "diffgen.cli",
     "diffgen.diffusion.sampling",
     "diffgen.engine.model",
+    "diffgen.files",
     "diffgen.engine.output",
     "diffgen.models.config",
     "diffgen.text.tokenizer",

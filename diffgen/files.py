@@ -1,0 +1,116 @@
+"""Files put in place whole or not at all, and locks that name their holder."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from diffgen.errors import OutputError
+
+
+@contextmanager
+def replaced(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """A temporary path beside `path`, which takes its place at the end of the block.
+
+    The file has the mode that the user's umask gives. `durable` waits until the disk holds it, so
+    that it outlives a power cut. Raises OSError; what was begun is removed.
+    """
+    with _part(path) as part:
+        yield part
+        if durable:
+            _sync(part)
+        os.replace(part, path)
+    if durable:
+        _sync(path.parent)
+
+
+@contextmanager
+def created(path: Path) -> Iterator[Path]:
+    """As `replaced`, but never in place of another file.
+
+    Raises FileExistsError at the end of the block if something has the name by then, even if
+    another process took it a moment ago.
+    """
+    with _part(path) as part:
+        yield part
+        _claim(part, path)
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of `folder` once it is whole."""
+    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(new, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
+    """Keep other processes out of `folder`, which is made if need be, until the end of the block.
+
+    Raises OutputError naming the process that is at work there. The lock file stays: removing it
+    would let two processes hold locks of one name.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / name
+        with FileLock(path, timeout=0):
+            path.write_text(str(os.getpid()), encoding="ascii")
+            yield
+    except Timeout:
+        raise OutputError(
+            f"{folder} is in use by {_holder(path)}; wait for it or choose another folder"
+        ) from None
+
+
+def _holder(lock: Path) -> str:
+    with suppress(OSError, ValueError):
+        return f"process {int(lock.read_text(encoding='ascii'))}"
+    return "another process"
+
+
+@contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    # A name of bounded length, with the suffix that writers choose their format by.
+    part = path.with_name(f".{secrets.token_hex(6)}.part{path.suffix[:32]}")
+    # O_EXCL follows no link that somebody else put there.
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        yield part
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _claim(part: Path, path: Path) -> None:
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links (FAT, some shares): take the name, then fill it
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        os.replace(part, path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
