@@ -11,8 +11,11 @@ DiffgenError            exit code 1: something we met could not be used
 A message says what is wrong, in which file, key or line, and what to do. It is one line.
 """
 
+import json
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+SHOWN_AT_MOST = 60  # characters of a value in an error line
 
 
 class DiffgenError(Exception):
@@ -51,3 +54,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`' Did you mean "euler"?'` for the nearest known name, or an empty string."""
     matches = get_close_matches(name.lower(), list(known), n=1)
     return f' Did you mean "{matches[0]}"?' if matches else ""
+
+
+def shown(value: object) -> str:
+    """A value as it stands in an error line: as JSON in ASCII, cut where it is long."""
+    try:
+        text = json.dumps(value, default=str)
+    except (ValueError, RecursionError):  # integers of thousands of digits, endless nesting
+        return "a value too large to show"
+    return text if len(text) <= SHOWN_AT_MOST else f"{text[:SHOWN_AT_MOST]}..."

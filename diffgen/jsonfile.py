@@ -1,21 +1,25 @@
-"""JSON objects read from files, with errors that name the file, the line and the key.
-
-Importing this module does not import torch.
-"""
+"""JSON and TOML that others wrote, with errors that name the file, the line and the key."""
 
 from __future__ import annotations
 
 import json
+import stat
+import tomllib
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from diffgen.errors import ConfigError
+from diffgen.errors import ConfigError, shown
 
 T = TypeVar("T")
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
+MAX_CONFIG = 4 << 20  # bytes; parsed, JSON takes up to 25 times its size
+TOO_DEEP = "it is nested too deeply"
+TOO_LONG = "it has a number of thousands of digits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +33,14 @@ class JsonObject:
     data: Mapping[str, Any]
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Parse a file. Raises ConfigError if it is missing, malformed or not an object."""
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"{path} is missing; is the download complete?") from None
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{path}:{error.lineno}: not valid JSON: {error.msg}.") from error
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{path} is not UTF-8 text; download it again.") from error
+    def read(cls, path: Path, *, at_most: int = MAX_CONFIG) -> Self:
+        """Parse a file of `at_most` bytes.
+
+        Raises ConfigError if it is missing, too large, malformed or not an object.
+        """
+        data = parse_json(read_text(path, at_most=at_most), str(path))
         if not isinstance(data, dict):
-            raise ConfigError(f"{path} should hold a JSON object, {{...}}; download it again.")
+            raise ConfigError(f"{path} should hold a JSON object, {{...}}; download it again")
         return cls(path, data)
 
     def optional(self, key: str, kind: type[T]) -> T | None:
@@ -63,11 +61,88 @@ class JsonObject:
         values = value if isinstance(value, list) else [value]
         return tuple(self._checked(key, v, kind) for v in values)
 
+    def table(self, key: str) -> dict[str, Any]:
+        """The object under `key`; an empty one where there is none."""
+        value = self.data.get(key)
+        if value is not None and not isinstance(value, dict):
+            raise ConfigError(f'{self.path}: "{key}" should be an object, not {shown(value)}')
+        return value or {}
+
+    def named(self, key: str) -> str:
+        """How errors call the value under `key`."""
+        return f'{self.path}: "{key}"'
+
     def _checked(self, key: str, value: object, kind: type[T]) -> T:
-        if kind is float and type(value) is int:
+        found = of_kind(value, kind)
+        if found is None:
+            raise ConfigError(f"{self.named(key)} should be {KINDS[kind]}, not {shown(value)}")
+        return found
+
+
+def of_kind(value: object, kind: type[T]) -> T | None:
+    """A value of exactly this kind, None for any other; a whole number does for a float."""
+    if kind is float and type(value) is int:
+        with suppress(OverflowError):
             value = float(value)
-        if type(value) is not kind:  # not isinstance: true is no whole number
+    return value if type(value) is kind else None  # not isinstance: true is no whole number
+
+
+def read_text(path: Path, *, at_most: int) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark.
+
+    Raises ConfigError if it is missing, no regular file, of more than `at_most` bytes or not text.
+    """
+    try:
+        if stat.S_ISFIFO(path.stat().st_mode):  # opening it would wait for a writer
+            raise ConfigError(f"{path} cannot be read: it is a pipe, not a file")
+        with path.open("rb") as file:
+            content = file.read(at_most + 1)
+        if len(content) > at_most:
             raise ConfigError(
-                f'{self.path}: "{key}" should be {KINDS[kind]}, not {json.dumps(value)}.'
+                f"{path} has more than {at_most >> 20} MiB, which no such file needs; "
+                "download it again"
             )
-        return value
+        return content.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is missing; is the download complete?") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text; download it again") from error
+
+
+def parse_json(text: str, where: str, *, line: int = 1) -> Any:
+    """The value that JSON text stands for; its first line is `line` of the file `where`.
+
+    Raises ConfigError for all that Python's parser raises, and for a key that an object has twice.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) < len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            twice = counts.most_common(1)[0][0]
+            raise ConfigError(f"{where}: the key {shown(twice)} is there twice")
+        return table
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        number = line + error.lineno - 1
+        raise ConfigError(f"{where}:{number}: not valid JSON: {error.msg}") from error
+    except RecursionError:
+        raise ConfigError(f"{where}:{line}: not usable JSON: {TOO_DEEP}") from None
+    except ValueError:
+        raise ConfigError(f"{where}:{line}: not usable JSON: {TOO_LONG}") from None
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """The tables of TOML text. Raises ConfigError for all that Python's parser raises."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not valid TOML: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{where}: not usable TOML: {TOO_DEEP}") from None
+    except ValueError:
+        raise ConfigError(f"{where}: not usable TOML: {TOO_LONG}") from None

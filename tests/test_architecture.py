@@ -14,8 +14,9 @@ PACKAGE = ROOT / "diffgen"
 RANKS = {
     "__init__": 0,
     "errors": 0,
+    "limits": 0.2,
+    "types": 0.4,
     "files": 0.5,
-    "types": 0,
     "jsonfile": 0.5,
     "device": 0.5,
     "kernels": 1,

@@ -1,11 +1,13 @@
 """diffgen.jsonfile: JSON objects whose mistakes are named by file, line and key."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from diffgen.errors import ConfigError
-from diffgen.jsonfile import JsonObject
+from diffgen.jsonfile import MAX_CONFIG, JsonObject, parse_json, parse_toml
 
 PATH = Path("config.json")
 
@@ -44,6 +46,10 @@ def test_a_value_of_another_type(value: object, message: str) -> None:
         (b"", r"config\.json:1: not valid JSON"),
         (b"[]", "should hold a JSON object"),
         (b'{"a": "\xff"}', "is not UTF-8"),
+        (b'{"a": 1, "b": {"c": 2, "d": 3, "c": 2}}', 'the key "c" is there twice'),
+        (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, r"config\.json:1: .*nested too deeply"),
+        (b"[" * 10_000, r"config\.json:1: not usable JSON: it is nested too deeply"),
+        (b'{"a": ' + b"9" * 10_000 + b"}", r"config\.json:1: .*a number of thousands of digits"),
     ],
 )
 def test_a_malformed_file(tmp_path: Path, content: bytes, message: str) -> None:
@@ -58,3 +64,66 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         JsonObject.read(tmp_path / "config.json")
     with pytest.raises(ConfigError, match="cannot be read"):
         JsonObject.read(tmp_path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(ConfigError, match=r"config\.json cannot be read: it is a pipe"):
+        JsonObject.read(tmp_path / "config.json")
+
+
+def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.touch()
+    os.truncate(path, 2 << 40)  # a sparse file of 2 TiB
+    start = time.perf_counter()
+    with pytest.raises(ConfigError, match=r"config\.json has more than 4 MiB"):
+        JsonObject.read(path)
+    assert time.perf_counter() - start < 1
+    assert MAX_CONFIG == 4 << 20
+
+
+def test_many_keys_of_which_one_is_there_twice_are_looked_through_once() -> None:
+    text = ", ".join(f'"{n}": 0' for n in [*range(200_000), 199_999])
+    start = time.perf_counter()
+    with pytest.raises(ConfigError, match='the key "199999" is there twice'):
+        parse_json(f"{{{text}}}", "vocab.json")
+    assert time.perf_counter() - start < 3
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert JsonObject.read(tmp_path / "config.json").data == {"a": 1}
+
+
+def test_a_whole_number_too_large_for_a_float() -> None:
+    with pytest.raises(ConfigError, match='"a" should be a number, not 1000'):
+        JsonObject(PATH, {"a": 10**400}).get("a", 0.5)
+
+
+def test_long_values_are_cut_and_control_characters_escaped() -> None:
+    with pytest.raises(ConfigError) as caught:
+        JsonObject(PATH, {"a": "\x1b[31m" + "x" * 1000}).get("a", 0)
+    assert r'not "\u001b[31mxxx' in str(caught.value)
+    assert len(str(caught.value)) < 130
+
+
+def test_tables() -> None:
+    config = JsonObject(PATH, {"a": {"b": 1}, "c": [1], "d": None})
+    assert config.table("a") == {"b": 1}
+    assert config.table("d") == config.table("e") == {}
+    with pytest.raises(ConfigError, match=r'"c" should be an object, not \[1\]'):
+        config.table("c")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = ", "not valid TOML: Invalid value"),
+        ("a = " + "[" * 10_000, "it is nested too deeply"),
+        ("a = " + "9" * 10_000, "it has a number of thousands of digits"),
+    ],
+)
+def test_malformed_toml(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^x\.toml: .*{message}"):
+        parse_toml(text, "x.toml")

@@ -35,7 +35,8 @@ from diffgen.bench.results import (
     Timing,
 )
 from diffgen.bench.runs import Run
-from diffgen.errors import OutputError, UsageError
+from diffgen.errors import ConfigError, OutputError, UsageError
+from diffgen.jsonfile import parse_json
 
 JOURNAL, RESULTS, TABLE = "journal.jsonl", "results.json", "results.csv"
 CELLS, REFERENCES = "cells", "references"
@@ -166,10 +167,10 @@ def read_results(path: Path) -> Results:
     """Read results.json, or the one in a folder. Raises UsageError where it cannot be used."""
     path = path / RESULTS if path.is_dir() else path
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ConfigError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not the JSON of a sweep: {error}") from error
     version = data.get("schema") if isinstance(data, dict) else None
     if version != SCHEMA:
@@ -238,8 +239,8 @@ def _clear(folder: Path) -> None:
 def _parse_line(line: str) -> dict[str, Any]:
     """One line of a journal; what was cut off by a crash counts as not written."""
     try:
-        entry = json.loads(line)
-    except ValueError:
+        entry = parse_json(line, JOURNAL)
+    except ConfigError:
         return {}
     return entry if isinstance(entry, dict) else {}
 

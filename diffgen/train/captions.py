@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from diffgen.errors import ConfigError
-from diffgen.jsonfile import JsonObject
+from diffgen.jsonfile import JsonObject, parse_json
 from diffgen.train.pictures import SUFFIXES, Entry
 
 CAPTION_SUFFIXES = (".txt", ".caption")
@@ -87,14 +86,11 @@ def _captions_beside(picture: Path) -> tuple[str, ...]:
 def _jsonl_rows(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
-            yield _json_row(Path(f"{path}:{number}"), line)
+            data = parse_json(line, str(path), line=number)
+            yield _json_row(Path(f"{path}:{number}"), data)
 
 
-def _json_row(where: Path, line: str) -> tuple[str, tuple[str, ...]]:
-    try:
-        data = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{where}: not valid JSON: {error.msg}.") from error
+def _json_row(where: Path, data: object) -> tuple[str, tuple[str, ...]]:
     if not isinstance(data, dict):
         raise ConfigError(f'{where}: should be a JSON object, {{"file_name": ..., "text": ...}}.')
     row = JsonObject(where, data)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from diffgen.errors import ConfigError, OutputError
+from diffgen.jsonfile import parse_json
 from diffgen.train.pictures import Entry, Probe, probe
 
 NAME = "headers.json"
@@ -49,9 +50,9 @@ def _stamp(path: Path) -> str:
 def _read(path: Path) -> dict[str, Probe]:
     """What is remembered; a file that cannot be understood is as good as none."""
     try:
-        table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        table: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"), str(path))
         return {key: _probe(*row) for key, row in table.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ConfigError, ValueError, TypeError, AttributeError, LookupError):
         return {}
 
 

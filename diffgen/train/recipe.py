@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from diffgen.errors import ConfigError
+from diffgen.limits import required, within
 from diffgen.models.config import ClipTextConfig, UNetConfig, VaeConfig
 from diffgen.train.checks import check_autoencoder, check_parallel, check_vocabulary
-from diffgen.train.tables import build, override, read_toml, required, within
+from diffgen.train.tables import build, override, read_toml
 from diffgen.types import ScheduleConfig
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from diffgen.errors import ConfigError, UsageError
-from diffgen.jsonfile import JsonObject
+from diffgen.jsonfile import JsonObject, parse_json
 from diffgen.train.captions import captions_in, lines_of
 from diffgen.train.pictures import SUFFIXES, Entry
 
@@ -101,12 +101,7 @@ def _captions(path: Path, sample: Mapping[str, Any], file: Any) -> tuple[str, ..
             return lines_of(_text(where, file, sample[key]))
     if "json" not in sample:
         return ()
-    import json
-
-    try:
-        data = json.loads(_text(where, file, sample["json"]))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{where}.json: not valid JSON: {error.msg}.") from error
+    data = parse_json(_text(where, file, sample["json"]), f"{where}.json")
     return captions_in(JsonObject(where, data if isinstance(data, dict) else {}))
 
 

@@ -6,41 +6,31 @@ Importing this module does not import torch.
 from __future__ import annotations
 
 import json
-import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import MISSING, Field, field, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from diffgen.errors import ConfigError, did_you_mean
+from diffgen.errors import ConfigError, did_you_mean, shown
+from diffgen.jsonfile import KINDS, of_kind, parse_toml
+from diffgen.limits import check_range
 
 T = TypeVar("T")
 Table = dict[str, Any]
-
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
-
-
-def within(default: Any, low: float, high: float = math.inf) -> Any:
-    """A dataclass field whose number lies in [low, high]."""
-    return field(default=default, metadata={"low": low, "high": high})
-
-
-def required(low: float, high: float = math.inf) -> Any:
-    """The same without a default."""
-    return field(metadata={"low": low, "high": high})
 
 
 def read_toml(path: Path) -> Table:
     """Parse a file. Raises ConfigError if it is missing or malformed."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}.") from error
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text; save it as UTF-8") from error
+    return parse_toml(text, str(path))
 
 
 def override(table: Table, assignments: Sequence[str]) -> Table:
@@ -66,7 +56,7 @@ def override(table: Table, assignments: Sequence[str]) -> Table:
 def _parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -101,12 +91,11 @@ def _value(hint: Any, value: Any, where: str, key: str, limits: Mapping[str, flo
             return build(option, value, where, f"{key}.")
         found = _plain(option, value)
         if found is not None:
-            _check_range(found, limits, where, key)
+            check_range(found, limits, f'{where}: "{key}"')
             return found
     kinds = " or ".join(_describe(option) for option in options)
     hint_text = _choice_hint(options, value)
-    shown = json.dumps(value, default=str)
-    raise ConfigError(f'{where}: "{key}" should be {kinds}, not {shown}.{hint_text}')
+    raise ConfigError(f'{where}: "{key}" should be {kinds}, not {shown(value)}.{hint_text}')
 
 
 def _plain(kind: Any, value: Any) -> Any:
@@ -118,9 +107,7 @@ def _plain(kind: Any, value: Any) -> Any:
         item = get_args(kind)[0]
         values = [_plain(item, v) for v in value] if isinstance(value, list) else [None]
         return None if None in values else tuple(values)
-    if kind is float and type(value) is int:
-        return float(value)
-    return value if type(value) is kind else None
+    return of_kind(value, kind)
 
 
 def _describe(kind: Any) -> str:
@@ -133,16 +120,6 @@ def _describe(kind: Any) -> str:
 def _choice_hint(options: Sequence[Any], value: Any) -> str:
     choices = [c for option in options if get_origin(option) is Literal for c in get_args(option)]
     return did_you_mean(str(value), choices) if choices else ""
-
-
-def _check_range(value: Any, limits: Mapping[str, float], where: str, key: str) -> None:
-    low, high = limits.get("low", -math.inf), limits.get("high", math.inf)
-    for number in value if isinstance(value, tuple) else (value,):
-        if isinstance(number, float) and not math.isfinite(number):
-            raise ConfigError(f'{where}: "{key}" must be a finite number, not {number}.')
-        if isinstance(number, int | float) and not low <= number <= high:
-            bounds = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
-            raise ConfigError(f'{where}: "{key}" must be {bounds}, not {number}.')
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

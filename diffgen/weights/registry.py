@@ -1,14 +1,15 @@
-"""The models known by name, from weights.toml. Importing this module does not import torch."""
+"""The models known by name, from weights.toml."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from diffgen.errors import ConfigError, UsageError, did_you_mean
+from diffgen.errors import ConfigError, UsageError, did_you_mean, shown
+from diffgen.jsonfile import KINDS, MAX_CONFIG, of_kind, parse_toml, read_text
+from diffgen.limits import check_ranges, within
 from diffgen.types import SamplerName, ScheduleName
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -42,8 +43,8 @@ class ModelEntry:
     description: str
     license: str
     lora: str | None = None
-    steps: int | None = None
-    guidance_scale: float | None = None
+    steps: int | None = within(None, 1, 10_000)
+    guidance_scale: float | None = within(None, 0.0, 1000.0)
     sampler: SamplerName | None = None
     schedule: ScheduleName | None = None
 
@@ -91,33 +92,29 @@ def registry_path() -> Path:
 
 def read_registry(path: Path) -> dict[str, ModelEntry]:
     """Parse and check weights.toml. Raises ConfigError, naming file, table and key."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}.") from error
+    tables = parse_toml(read_text(path, at_most=MAX_CONFIG), str(path))
     return {name: _entry(f"{path} [{name}]", table) for name, table in tables.items()}
 
 
 def _entry(where: str, table: object) -> ModelEntry:
     if not isinstance(table, dict):
-        raise ConfigError(f"{where}: every model needs a table of its own.")
+        raise ConfigError(f"{where}: every model needs a table of its own")
     for key in REQUIRED:
         if key not in table:
-            raise ConfigError(f'{where}: "{key}" is missing.')
-    return ModelEntry(**{key: _value(where, key, value) for key, value in table.items()})
+            raise ConfigError(f'{where}: "{key}" is missing')
+    entry = ModelEntry(**{key: _value(where, key, value) for key, value in table.items()})
+    check_ranges(entry, lambda key: f'{where}: "{key}"')
+    return entry
 
 
 def _value(where: str, key: str, value: object) -> Any:
     if key not in KEYS:
         raise ConfigError(f'{where}: unknown key "{key}".{did_you_mean(key, KEYS)}')
     kind = KEYS[key]
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise ConfigError(f'{where}: "{key}" should be of type {kind.__name__}, not {value!r}.')
+    found = of_kind(value, kind)
+    if found is None:
+        raise ConfigError(f'{where}: "{key}" should be {KINDS[kind]}, not {shown(value)}')
     if key in CHOICES and value not in CHOICES[key]:
         hint = did_you_mean(str(value), CHOICES[key])
-        raise ConfigError(f'{where}: "{key}" has the unknown value "{value}".{hint}')
-    return value
+        raise ConfigError(f'{where}: "{key}" has the unknown value {shown(value)}.{hint}')
+    return found

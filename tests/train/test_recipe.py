@@ -48,16 +48,19 @@ def test_overrides():
         ("run.stepz=1", 'unknown key "run.stepz". Did you mean "steps"?'),
         ("optimiser.lr=1", 'unknown key "optimiser". Did you mean "optimizer"?'),
         ("model.unet.chanels=[1]", 'unknown key "model.unet.chanels". Did you mean "channels"?'),
-        ("run.steps=0", '"run.steps" must be at least 1, not 0.'),
+        ("run.steps=0", '"run.steps" must be at least 1, not 0'),
         ("run.steps=1.5", '"run.steps" should be a whole number, not 1.5.'),
         ("run.steps=true", '"run.steps" should be a whole number, not true.'),
         ("data.flip=1", '"data.flip" should be true or false, not 1.'),
-        ("data.caption_dropout=1.5", '"data.caption_dropout" must be from 0 to 1, not 1.5.'),
-        ("optimizer.lr=nan", '"optimizer.lr" must be a finite number, not nan.'),
+        ("data.caption_dropout=1.5", '"data.caption_dropout" must be from 0 to 1, not 1.5'),
+        ("optimizer.lr=nan", '"optimizer.lr" must be a finite number, not nan'),
         ("objective.loss=hubert", 'not "hubert". Did you mean "huber"?'),
         ("model.unet.channels=64", '"model.unet.channels" should be a list'),
         ("samples.prompts=[1]", '"samples.prompts" should be a list, each a string, not [1].'),
         ("data=5", '"data" should be a table, [data].'),
+        (f"run.steps={'9' * 5000}", '"run.steps" should be a whole number, not "999'),
+        (f"optimizer.lr=0x{'f' * 9000}", "should be a number, not a value too large to show"),
+        (f"run.steps={'[' * 5000}", '"run.steps" should be a whole number, not "[[['),
         ("run.steps.x=5", '"steps" is not a table.'),
         ("run.steps", "--set takes KEY=VALUE"),
         ("model.base=storybook", "model.base brings its own unet; drop model.unet."),
@@ -89,6 +92,18 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "bad.toml").write_text("a = ")
     with pytest.raises(ConfigError, match=r"bad\.toml: not valid TOML"):
         Recipe.load(tmp_path / "bad.toml")
+    (tmp_path / "bad.toml").write_text(f"a = {'[' * 100_000}")
+    with pytest.raises(ConfigError, match=r"bad\.toml: not usable TOML: it is nested too deeply"):
+        Recipe.load(tmp_path / "bad.toml")
+    (tmp_path / "bad.toml").write_bytes(b'a = "\xff"')
+    with pytest.raises(ConfigError, match=r"bad\.toml is not UTF-8 text"):
+        Recipe.load(tmp_path / "bad.toml")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_recipe(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + EXAMPLE.read_bytes())
+    assert Recipe.load(path) == Recipe.load(EXAMPLE)
 
 
 def test_checking_a_recipe_needs_no_torch():

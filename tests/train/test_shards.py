@@ -67,7 +67,7 @@ def test_webdataset_reads_the_same_samples(tmp_path):
         (lambda p: write_shard(p, [("a.png", png(1)), ("a.png", png(2))]), "duplicate"),
         (
             lambda p: write_shard(p, [("a.png", png(1)), ("a.json", b"{")]),
-            r"a\.json: not valid JSON",
+            r"a\.json:1: not valid JSON",
         ),
         (lambda p: write_shard(p, [("a.png", png(1)), ("a.txt", b"\xff")]), "not UTF-8"),
     ],
