@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
@@ -48,6 +49,15 @@ def send(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None =
     if torch.device(device).type != "cuda":
         return tensor.to(device, dtype or tensor.dtype)
     return tensor.pin_memory().to(device, non_blocking=True).to(dtype or tensor.dtype)
+
+
+def available_memory() -> int:
+    """Bytes of main memory that can be had without swapping; 0 where the system does not say."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        return int(line.split()[1]) * 1024
+    return 0
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 python scripts/bench_step.py                     # SD 1.5 at 256 x 256
 python scripts/bench_step.py --model sdxl --size 512 --runs 3
+python scripts/bench_step.py --sizes 512,256,64  # of one network for all, and of one for each
 python scripts/bench_step.py --kernels           # ours also by DIFFGEN_KERNELS=triton, on a GPU
 python scripts/bench_step.py --compile           # diffusers' also by torch.compile
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 from typing import Any
 
@@ -120,6 +122,19 @@ def their_case(unet: nn.Module, given: dict[str, Any], dtype: torch.dtype) -> Ca
     return step
 
 
+def size_cases(
+    config: UNetConfig, state: dict[str, Tensor], dtype: torch.dtype, sizes: list[int]
+) -> dict[str, Case]:
+    """Steps of several sizes on the CPU: by a network that sees all, and by one that sees no other."""
+    shared = ours(config, state, dtype, "cpu")
+    cases: dict[str, Case] = {}
+    for size in sizes:
+        given, own = inputs(config, size, "cpu"), ours(config, state, dtype, "cpu")
+        cases[f"{size} px, its own network"] = our_case(own, given, dtype, "torch")
+        cases[f"{size} px, one network for all"] = our_case(shared, given, dtype, "torch")
+    return cases
+
+
 def check(cases: dict[str, Case]) -> None:
     """All cases compute the same network: refuse to time one that does not."""
     with torch.inference_mode():
@@ -142,9 +157,22 @@ def main() -> None:
         dtypes={"default": "fp32,bf16", "help": "of fp32, bf16, fp16"},
         kernels={"action": "store_true", "help": "our Triton kernels as well"},
         compile={"action": "store_true", "help": "diffusers' network compiled as well"},
+        sizes={"help": "sides of pictures that take turns, instead of all else, on the CPU"},
     )
     config = MODELS[options.model]
-    state, given = random_state(config), inputs(config, options.size, options.device)
+    state = random_state(config)
+    if options.sizes:
+        dtype = DTYPES[options.dtypes.split(",")[0]]
+        cases = size_cases(config, state, dtype, [int(size) for size in options.sizes.split(",")])
+        timings = measure(cases, runs=options.runs)
+        report(f"A guided step of {options.model}, sizes by turns", timings, options)
+        return
+    compare(options, config, state)
+
+
+def compare(options: argparse.Namespace, config: UNetConfig, state: dict[str, Tensor]) -> None:
+    """Ours beside diffusers', one size."""
+    given = inputs(config, options.size, options.device)
     cases: dict[str, Case] = {}
     ceilings = {}
     for name in options.dtypes.split(","):

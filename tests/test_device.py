@@ -1,12 +1,28 @@
 """diffgen.device: where to run, and in which formats."""
 
+import os
+import sys
+
 import pytest
 import torch
 
-from diffgen.device import Precision, memory_errors, multiplies_bf16, pick_device, send
+from diffgen.device import (
+    Precision,
+    available_memory,
+    memory_errors,
+    multiplies_bf16,
+    pick_device,
+    send,
+)
 from diffgen.errors import DeviceError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked")
+def test_available_memory_is_part_of_what_there_is() -> None:
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < available_memory() <= there
 
 
 def test_auto_takes_the_best(monkeypatch: pytest.MonkeyPatch) -> None:

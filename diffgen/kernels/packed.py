@@ -1,22 +1,25 @@
 """Weights laid out once for oneDNN, for networks on the CPU.
 
 oneDNN multiplies blocks of weights that lie together, and otherwise brings them into that order in
-every call: 1.7 GB of them in each step of a Stable Diffusion U-Net in bfloat16. The best blocks
-depend on the size of the input, so each layer packs its weights for the first input it sees; other
-sizes give the same numbers, perhaps slower.
+every call: 1.7 GB of them in each step of a Stable Diffusion U-Net in bfloat16. Each layer packs its
+weights for the first input it sees. Inputs of other sizes may ask for other blocks and pay for
+reordering in every call, so layers are called in the forms whose blocks depend on the size least.
 """
 
 from __future__ import annotations
 
 import platform
-from typing import Any, Final
+from functools import cache
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.backends import mkldnn
 
-from diffgen.device import multiplies_bf16
+from diffgen.device import available_memory, multiplies_bf16
 
+Size: TypeAlias = tuple[int, int]
+SPARED: Final = 2 << 30  # bytes that further packings leave to others
 X86: Final = ("x86_64", "AMD64")
 NO_FUSION: Final[tuple[Any, ...]] = ("none", [], "")  # what follows the product: nothing
 
@@ -31,40 +34,93 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
+        rows = x.numel() // x.shape[-1]
+        if rows == 1:  # the one size with blocks of its own; a second row costs nothing
+            return self.forward(x.expand(2, *x.shape))[0]
         if not self.packed:
-            rows = x.numel() // x.shape[-1]
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
             self.packed = True
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, *NO_FUSION)
         return out
 
 
+class PackedPointwise(nn.Module):
+    """A 1 x 1 convolution as a linear layer of each pixel's channels.
+
+    As a convolution its blocks depend on the size of the map in float32, and oneDNN reorders them by
+    its slowest code.
+    """
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        linear = nn.Linear(layer.in_channels, layer.out_channels, device="meta")
+        linear.weight = nn.Parameter(layer.weight.flatten(1), requires_grad=False)
+        linear.bias = layer.bias  # type: ignore[assignment] # may be None
+        self.linear = PackedLinear(linear)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, h, w) -> (B, C_out, h, w), channels last."""
+        out: Tensor = self.linear(x.permute(0, 2, 3, 1))
+        return out.permute(0, 3, 1, 2)
+
+
 class PackedConv2d(nn.Module):
-    """A convolution with packed weights, for inference."""
+    """A convolution with packed weights, for inference.
+
+    Where blocks follow the size of the map, weights are packed once for each size. Packings of
+    earlier sizes stay while memory is plentiful, and make room otherwise.
+    """
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()
         assert isinstance(layer.padding, tuple)
-        self.weight, self.bias = layer.weight.detach(), layer.bias
+        self.plain: Tensor | None = layer.weight.detach()
+        self.packings: dict[Size, Tensor] = {}
+        self.bias = layer.bias
         self.geometry = (
             list(layer.padding),
             list(layer.stride),
             list(layer.dilation),
             layer.groups,
         )
-        self.packed = False
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, h, w) -> (B, C_out, h', w')."""
-        if not self.packed:
-            self.weight = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight, *self.geometry, list(x.shape)
-            )
-            self.packed = True
+        size = (x.shape[2], x.shape[3]) if blocks_follow_size() else (0, 0)
+        weight = self.packings.get(size)
+        if weight is None:
+            weight = self.packings[size] = self._pack(list(x.shape))
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self.weight, self.bias, *self.geometry, *NO_FUSION
+            x, weight, self.bias, *self.geometry, *NO_FUSION
         )
         return out
+
+    def _pack(self, shape: list[int]) -> Tensor:
+        plain = self.plain
+        if plain is None:
+            plain = next(iter(self.packings.values())).to_dense()
+            if available_memory() < plain.nbytes + SPARED:
+                self.packings.clear()
+        self.plain = None
+        packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(plain, *self.geometry, shape)
+        return packed
+
+
+@cache
+def blocks_follow_size() -> bool:
+    """Whether oneDNN's blocks for 3 x 3 convolutions depend on the size of the map.
+
+    With AVX-512 they hardly do, and its reordering is quick. With AVX2 they do, and reordering takes
+    longer than the convolution of a small map.
+    """
+    return not torch.cpu._is_avx512_supported()
+
+
+def is_pointwise(layer: nn.Conv2d) -> bool:
+    """Whether a convolution treats each pixel by itself, all channels together."""
+    return (layer.kernel_size, layer.stride, layer.groups) == ((1, 1), (1, 1), 1) and not any(
+        layer.padding
+    )
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from diffgen.kernels.packed import PackedConv2d, PackedLinear
+from diffgen.kernels.packed import PackedConv2d, PackedLinear, PackedPointwise, is_pointwise
 from diffgen.models.layers import Upsample
 
 # Which of a 3-tap kernel's taps (columns) fall on which of two neighbouring pixels (rows), for the
@@ -70,7 +70,8 @@ def pack_weights(network: nn.Module) -> None:
         if isinstance(layer, nn.Linear):
             setattr(network, name, PackedLinear(layer))
         elif isinstance(layer, nn.Conv2d):
-            setattr(network, name, PackedConv2d(layer))
+            packed = PackedPointwise if is_pointwise(layer) else PackedConv2d
+            setattr(network, name, packed(layer))
         elif isinstance(layer, Upsample):
             setattr(network, name, PackedUpsample(layer))
         else:

@@ -5,7 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from diffgen.kernels.packed import PackedConv2d, PackedLinear, can_pack
+from diffgen.kernels import packed
+from diffgen.kernels.packed import (
+    PackedConv2d,
+    PackedLinear,
+    PackedPointwise,
+    can_pack,
+    is_pointwise,
+)
 from diffgen.models.config import UNetConfig, VaeConfig
 from diffgen.models.layers import Upsample
 from diffgen.models.pack import PackedUpsample, fold, pack_weights
@@ -67,10 +74,71 @@ def test_every_layer_is_packed_and_its_weight_given_up():
     unet = tiny_unet()
     layers = sum(isinstance(m, nn.Linear | nn.Conv2d) for m in unet.modules())
     pack_weights(unet)
-    packed = sum(isinstance(m, PackedLinear | PackedConv2d) for m in unet.modules())
-    assert packed == layers
+    count = sum(isinstance(m, PackedLinear | PackedConv2d) for m in unet.modules())
+    assert count == layers
     plain = {name for name, m in unet.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
     assert plain == {"up_blocks.0.upsamplers.0.plain.conv"}  # kept for odd sizes
+
+
+@pytest.mark.parametrize("plenty", [True, False])
+@packable(torch.float32)
+@torch.inference_mode()
+def test_each_size_of_map_gets_its_own_packing_and_the_same_numbers(plenty, monkeypatch):
+    """Where blocks follow the size, earlier packings stay if there is memory for them."""
+    monkeypatch.setattr(packed, "blocks_follow_size", lambda: True)
+    monkeypatch.setattr(packed, "available_memory", lambda: 1 << 62 if plenty else 0)
+    torch.manual_seed(0)
+    plain = nn.Conv2d(24, 40, 3, padding=1)
+    layer = PackedConv2d(plain)
+    for size in ((8, 8), (1, 1), (5, 7), (8, 8), (32, 32)):
+        x = torch.randn(2, 24, *size)
+        torch.testing.assert_close(layer(x), plain(x), rtol=1e-5, atol=1e-6)
+    kept = {(8, 8), (1, 1), (5, 7), (32, 32)} if plenty else {(32, 32)}
+    assert set(layer.packings) == kept
+    assert layer.plain is None
+
+
+@packable(torch.float32)
+@torch.inference_mode()
+def test_blocks_of_all_sizes_are_one_packing_elsewhere(monkeypatch):
+    monkeypatch.setattr(packed, "blocks_follow_size", lambda: False)
+    torch.manual_seed(0)
+    plain = nn.Conv2d(24, 40, 3, padding=1)
+    layer = PackedConv2d(plain)
+    for side in (8, 1, 32):
+        x = torch.randn(1, 24, side, side)
+        torch.testing.assert_close(layer(x), plain(x), rtol=1e-5, atol=1e-6)
+    assert len(layer.packings) == 1
+
+
+@each_dtype
+@pytest.mark.parametrize("rows", [(1,), (2,), (3, 5), (1, 1)])
+@torch.inference_mode()
+def test_a_row_is_the_same_alone_and_among_others(dtype, rows):
+    torch.manual_seed(0)
+    plain = nn.Linear(48, 64).to(dtype)
+    layer = PackedLinear(plain)
+    x = torch.randn(*rows, 48).to(dtype)
+    assert layer(x).shape == (*rows, 64)
+    torch.testing.assert_close(layer(x), plain(x))
+    torch.testing.assert_close(layer(x[:1]), layer(x)[:1], rtol=0, atol=0)
+
+
+@each_dtype
+@pytest.mark.parametrize("bias", [True, False])
+@torch.inference_mode()
+def test_a_pointwise_convolution_is_a_linear_layer(dtype, bias):
+    torch.manual_seed(0)
+    plain = nn.Conv2d(24, 40, 1, bias=bias).to(dtype)
+    assert is_pointwise(plain)
+    for x in (torch.randn(2, 24, 5, 7), torch.randn(1, 24, 1, 1)):
+        torch.testing.assert_close(PackedPointwise(plain)(x.to(dtype)), plain(x.to(dtype)))
+
+
+def test_only_a_plain_1_x_1_convolution_is_pointwise():
+    for options in ({"stride": 2}, {"padding": 1}, {"groups": 2}):
+        assert not is_pointwise(nn.Conv2d(4, 4, 1, **options))
+    assert not is_pointwise(nn.Conv2d(4, 4, 3))
 
 
 @torch.inference_mode()

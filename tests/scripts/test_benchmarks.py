@@ -34,6 +34,12 @@ def test_it_runs(name, tmp_path):
     assert all(len(timing["seconds"]) == 1 for timing in figures["timings"])
 
 
+def test_steps_of_several_sizes():
+    words = ["--model", "tiny", "--sizes", "64,32", "--runs", "1", "--device", "cpu"]
+    text = run("bench_step", *words)
+    assert "| 32 px, one network for all |" in text
+
+
 def test_start_up(tmp_path):
     file = tmp_path / "figures.json"
     assert "| `import torch` |" in run("bench_startup", "--runs", "1", "--json", str(file))
