@@ -10,6 +10,7 @@ import pytest
 
 # Tests run in as many processes as there are cores; threads of them all would only wait in turns.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for programs that tests start with more
 # Triton reads it when it is first imported, which peft and diffusers do.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 

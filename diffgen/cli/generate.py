@@ -19,6 +19,7 @@ from diffgen.cli.console import (
     reported_pipe,
 )
 from diffgen.cli.memory import keep_from_first_step, loading_to_stay, return_freed_memory
+from diffgen.cli.threads import settle_threads
 from diffgen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def generate(
         Literal["auto", "fp32", "fp16", "bf16"],
         typer.Option("--dtype", help="Number format of the networks; auto: half where it is fast."),
     ] = "auto",
+    threads: opt.Threads = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object per picture.")
     ] = False,
@@ -101,6 +103,7 @@ def generate(
 
     The path of each picture is printed as soon as it is finished.
     """
+    settle_threads(threads)
     # Not above: --help and the other commands do without.
     from diffgen.diffusion.names import parse_sampler, parse_schedule
     from diffgen.engine.model import DEFAULT_MODEL, Model

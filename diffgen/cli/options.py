@@ -114,6 +114,18 @@ Churn = Annotated[
     float | None, typer.Option("--s-churn", help="Noise added before each step (euler, heun).")
 ]
 
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        metavar="N",
+        min=1,
+        max=1024,
+        help="Threads on the CPU [default: one a core].",
+        show_default=False,
+    ),
+]
+
 
 def read_prompts(prompts: list[str] | None, file: str | None) -> list[str]:
     """Prompts from the command line, then those of the file.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from diffgen.cli import options as opt
 from diffgen.cli import sweep_options as sweep
 from diffgen.cli.memory import keep_freed_memory
+from diffgen.cli.threads import settle_threads
 
 
 def sample_steps(
@@ -35,6 +36,7 @@ def sample_steps(
     fresh: sweep.Fresh = False,
     device: sweep.Device = None,
     dtype: sweep.Dtype = None,
+    threads: opt.Threads = None,
     as_json: sweep.AsJson = False,
     quiet: sweep.Quiet = False,
     verbose: sweep.Verbose = False,
@@ -44,6 +46,7 @@ def sample_steps(
     Every picture is compared with the converged picture of its seed. The folder gets report.html,
     plots, results.json and results.csv.
     """
+    settle_threads(threads)
     keep_freed_memory()
     from diffgen.cli.sweep import run_sweep
 

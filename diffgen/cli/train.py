@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diffgen.cli import options as opt
 from diffgen.cli.console import logged_notes, print_line, print_result
 from diffgen.cli.memory import keep_freed_memory
+from diffgen.cli.threads import settle_threads
 from diffgen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ def train(
         bool,
         typer.Option("--dry-run", help="Check it all, measure time and memory, train nothing."),
     ] = False,
+    threads: opt.Threads = None,
     quiet: Annotated[
         bool, typer.Option("-q", "--quiet", help="Say nothing but results and errors.")
     ] = False,
@@ -73,6 +76,7 @@ def train(
     The folder of the finished model is printed, or a LoRA's file; `diffgen generate -m FOLDER` and
     `diffgen generate -m MODEL --lora FILE` draw with them.
     """
+    settle_threads(threads)
     checked = _recipe(recipe, data, model, output, assignments or [], lora=lora)
     folder, file = _places(checked, recipe, output, resume=resume)
     first = os.environ.get("RANK", "0") == "0"

@@ -40,6 +40,11 @@ def test_steps_of_several_sizes():
     assert "| 32 px, one network for all |" in text
 
 
+def test_busy():
+    text = run("bench_busy", "--hogs", "0", "--runs", "1", "--turns", "1")
+    assert "| diffgen, one thread |" in text
+
+
 def test_start_up(tmp_path):
     file = tmp_path / "figures.json"
     assert "| `import torch` |" in run("bench_startup", "--runs", "1", "--json", str(file))
