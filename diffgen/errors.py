@@ -12,10 +12,12 @@ A message says what is wrong, in which file, key or line, and what to do. It is 
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from itertools import islice
 
 SHOWN_AT_MOST = 60  # characters of a value in an error line
+NAMED_AT_MOST = 3  # of many names
 
 
 class DiffgenError(Exception):
@@ -63,3 +65,10 @@ def shown(value: object) -> str:
     except (ValueError, RecursionError):  # integers of thousands of digits, endless nesting
         return "a value too large to show"
     return text if len(text) <= SHOWN_AT_MOST else f"{text[:SHOWN_AT_MOST]}..."
+
+
+def some(names: Sequence[str]) -> str:
+    """`'a, b, c and 7 more'`: the first few names, each cut where it is long."""
+    more = len(names) - NAMED_AT_MOST
+    cut = (n if len(n) <= 2 * SHOWN_AT_MOST else f"{n[: 2 * SHOWN_AT_MOST]}..." for n in names)
+    return ", ".join(islice(cut, NAMED_AT_MOST)) + (f" and {more} more" if more > 0 else "")

@@ -61,6 +61,11 @@ class JsonObject:
         values = value if isinstance(value, list) else [value]
         return tuple(self._checked(key, v, kind) for v in values)
 
+    def many_or(self, key: str, kind: type[T], default: tuple[T, ...]) -> tuple[T, ...]:
+        """The same, or the default where absent; an empty list stays one."""
+        found = self.many(key, kind)
+        return default if found is None else found
+
     def table(self, key: str) -> dict[str, Any]:
         """The object under `key`; an empty one where there is none."""
         value = self.data.get(key)

@@ -1,10 +1,12 @@
-"""The few types every layer shares. Importing this module does not import torch."""
+"""The few types every layer shares."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+from diffgen.limits import within
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,14 +119,16 @@ class ScheduleConfig:
     """
 
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear"
-    beta_start: float = 0.00085
-    beta_end: float = 0.012
-    betas: Sequence[float] | None = None
-    num_train_timesteps: int = 1000
+    beta_start: float = within(0.00085, 1e-8, 0.9999)
+    beta_end: float = within(0.012, 1e-8, 0.9999)
+    betas: Sequence[float] | None = within(None, 1e-8, 0.9999)
+    num_train_timesteps: int = within(1000, 2, 100_000)
     prediction: Prediction = "eps"
     zero_snr: bool = False
-    steps_offset: int = 0
+    steps_offset: int = within(0, 0, 100_000)
     final_alpha_one: bool | None = None
-    clip: float | None = None  # clamp the x0 estimate to +-clip (pixel-space models)
+    clip: float | None = within(
+        None, 1e-6, 1e6
+    )  # clamp the x0 estimate to +-clip (pixel-space models)
     sampler: SamplerName = "ddim"
     spacing: ScheduleName = "leading"

@@ -28,6 +28,8 @@ def test_lists_and_lone_values() -> None:
     assert config.many("a", float) == (1.0, 2.0)
     assert config.many("b", int) == (3,)
     assert config.many("c", int) is None
+    assert config.many_or("c", int, (7,)) == (7,)
+    assert JsonObject(PATH, {"a": []}).many_or("a", int, (7,)) == ()
 
 
 @pytest.mark.parametrize(

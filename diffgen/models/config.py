@@ -1,7 +1,7 @@
 """Frozen descriptions of the networks: all that varies inside the families we load.
 
-Importing this module does not import torch, so a request can be checked against a model's config
-before anything heavy starts.
+Each number has a range, far beyond any model in use, which `models.checks` compares it with before
+a network is built.
 """
 
 from __future__ import annotations
@@ -9,7 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from diffgen.limits import within
 from diffgen.types import ScheduleConfig
+
+MAX_WIDTH = 1 << 16
+MAX_LAYERS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,16 +26,16 @@ class ClipTextConfig:
     where the tokenizer's own files say.
     """
 
-    vocab_size: int = 49408
-    width: int = 768
-    layers: int = 12
-    num_heads: int = 12
-    mlp_width: int = 3072
-    max_tokens: int = 77
+    vocab_size: int = within(49408, 1, 10_000_000)
+    width: int = within(768, 1, MAX_WIDTH)
+    layers: int = within(12, 1, MAX_LAYERS)
+    num_heads: int = within(12, 1, MAX_WIDTH)
+    mlp_width: int = within(3072, 1, 16 * MAX_WIDTH)
+    max_tokens: int = within(77, 3, 1 << 15)  # a start, an end and a word between them
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
-    norm_eps: float = 1e-5
+    norm_eps: float = within(1e-5, 0.0, 1.0)
     hidden: Literal["final", "penultimate"] = "final"
-    projection: int | None = None
+    projection: int | None = within(None, 1, MAX_WIDTH)
     pad: str | None = None
 
 
@@ -44,24 +48,29 @@ class UNetConfig:
     level (the field's JSON calls it `attention_head_dim`).
     """
 
-    in_channels: int = 4
-    out_channels: int = 4
-    sample_size: int = 64  # native size of h and w
-    channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    blocks: tuple[int, ...] = (2, 2, 2, 2)  # residual blocks per level going down; up has one more
-    depth: tuple[int, ...] = (1, 1, 1, 0)  # transformer layers per attention block, by level
-    up_depth: tuple[int, ...] | None = None  # where the up path differs; same order as depth
-    mid_depth: int | None = 1  # 0: a mid block without attention; None: no mid block at all
-    num_heads: tuple[int, ...] = (8, 8, 8, 8)
-    context_dim: int = 768
+    in_channels: int = within(4, 1, 1024)
+    out_channels: int = within(4, 1, 1024)
+    sample_size: int = within(64, 1, 4096)  # native size of h and w
+    channels: tuple[int, ...] = within((320, 640, 1280, 1280), 1, MAX_WIDTH)
+    # Residual blocks per level going down; up has one more.
+    blocks: tuple[int, ...] = within((2, 2, 2, 2), 1, 64)
+    # Transformer layers per attention block, by level, and where the up path differs.
+    depth: tuple[int, ...] = within((1, 1, 1, 0), 0, MAX_LAYERS)
+    up_depth: tuple[int, ...] | None = within(None, 0, MAX_LAYERS)
+    # 0: a mid block without attention; None: no mid block at all.
+    mid_depth: int | None = within(1, 0, MAX_LAYERS)
+    num_heads: tuple[int, ...] = within((8, 8, 8, 8), 1, MAX_WIDTH)
+    context_dim: int = within(768, 1, MAX_WIDTH)
     linear_projection: bool = False
-    norm_groups: int = 32
-    norm_eps: float = 1e-5
+    norm_groups: int = within(32, 1, MAX_WIDTH)
+    norm_eps: float = within(1e-5, 0.0, 1.0)
     flip_sin_to_cos: bool = True
-    freq_shift: float = 0.0
-    time_ids_dim: int | None = None  # SDXL: sinusoidal width of each of the time ids (256)
-    added_dim: int | None = None  # SDXL: pooled text + all embedded time ids (2816)
-    guidance_dim: int | None = None  # LCM: width of the guidance-scale embedding (256)
+    freq_shift: float = within(0.0, 0.0, 1.0)
+    # SDXL: sinusoidal width of each of the time ids (256), pooled text + all of these (2816).
+    time_ids_dim: int | None = within(None, 4, MAX_WIDTH)
+    added_dim: int | None = within(None, 1, 16 * MAX_WIDTH)
+    # LCM: width of the guidance-scale embedding (256).
+    guidance_dim: int | None = within(None, 4, MAX_WIDTH)
     upcast_attention: bool = False  # attention logits in fp32 under half precision (SD 2.1)
 
 
@@ -73,19 +82,19 @@ class VaeConfig:
     ((z - mean) * scaling / std).
     """
 
-    in_channels: int = 3
-    out_channels: int = 3
-    latent_channels: int = 4
-    channels: tuple[int, ...] = (128, 256, 512, 512)
-    blocks: int = 2  # residual blocks per encoder level; the decoder has one more
+    in_channels: int = within(3, 3, 3)
+    out_channels: int = within(3, 3, 3)
+    latent_channels: int = within(4, 1, 1024)
+    channels: tuple[int, ...] = within((128, 256, 512, 512), 1, MAX_WIDTH)
+    blocks: int = within(2, 1, 64)  # residual blocks per encoder level; the decoder has one more
     mid_attention: bool = True
-    norm_groups: int = 32
+    norm_groups: int = within(32, 1, MAX_WIDTH)
     quant_conv: bool = True
     post_quant_conv: bool = True
-    scaling_factor: float = 0.18215
-    shift_factor: float = 0.0
-    latents_mean: tuple[float, ...] | None = None
-    latents_std: tuple[float, ...] | None = None
+    scaling_factor: float = within(0.18215, 1e-6, 1e6)
+    shift_factor: float = within(0.0, -1e6, 1e6)
+    latents_mean: tuple[float, ...] | None = within(None, -1e6, 1e6)
+    latents_std: tuple[float, ...] | None = within(None, 1e-6, 1e6)
     force_upcast: bool = False  # overflows in fp16: decode in fp32 (SDXL's original VAE)
 
     @property

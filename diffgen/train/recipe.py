@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 from diffgen.errors import ConfigError
 from diffgen.limits import required, within
+from diffgen.models.checks import check_networks
 from diffgen.models.config import ClipTextConfig, UNetConfig, VaeConfig
 from diffgen.train.checks import check_autoencoder, check_parallel, check_vocabulary
 from diffgen.train.tables import build, override, read_toml
@@ -237,6 +238,11 @@ class Recipe:
         if recipe.target == "lora":
             _check_lora(recipe, where)
         _check_model(recipe, where)
+        model = recipe.model
+        texts = (model.text,) if model.text else ()
+        check_networks(
+            model.unet, model.vae, texts, model.schedule, lambda key: f'{where}: "model.{key}"'
+        )
         check_parallel(recipe, where)
         check_autoencoder(recipe, where)
         check_vocabulary(recipe, where)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from diffgen.errors import WeightsError
+from diffgen.errors import WeightsError, some
+from diffgen.models.checks import check_model, check_networks, check_vae
 from diffgen.models.config import ModelConfig
 from diffgen.types import Component, Prediction
 from diffgen.weights.configs import read_model_config
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
-NAMED_AT_MOST = 3
 AT_ONCE = 128 << 20  # bytes
 CLIP_VOCABULARY = PACKAGE / "assets" / "clip_tokenizer"  # no file of a whole model brings its own
 
@@ -54,14 +54,20 @@ class Checkpoint:
         config, tensors = opened.config, dict(opened.tensors)
         if vae is not None:
             other, tensors["vae"] = open_vae(vae, config)
+            check_vae(other, lambda name: f"{vae}: its vae.{name}")
             config = replace(config, vae=other)
         if prediction is not None:
             config = replace(config, schedule=replace(config.schedule, prediction=prediction))
+        check_model(config, str(path))
         return replace(opened, config=config, tensors=tensors)
 
     @classmethod
     def _file(cls, path: Path, *, needs_vae: bool) -> Self:
         single = open_single_file(path, needs_vae=needs_vae)
+        config = single.config
+        check_networks(
+            config.unet, config.vae, config.text, config.schedule, lambda key: f"{path}: its {key}"
+        )
         vocabularies = (CLIP_VOCABULARY,) * len(single.config.text)
         return cls(single.config, path, single.tensors, vocabularies)
 
@@ -131,13 +137,8 @@ def _check_fit(where: Path, infos: Mapping[str, TensorInfo], expected: Mapping[s
             f"{name} {infos[name].dtype}" for name in known if infos[name].dtype not in FLOATS
         ],
     }
-    found = [f"{len(names)} {kind} ({_some(names)})" for kind, names in problems.items() if names]
+    found = [f"{len(names)} {kind} ({some(names)})" for kind, names in problems.items() if names]
     if found:
         raise WeightsError(
             f"{where} does not fit its config: tensors {'; '.join(found)}; download it again, whole."
         )
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - NAMED_AT_MOST
-    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")

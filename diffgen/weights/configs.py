@@ -1,7 +1,6 @@
 """model_index.json and the JSON files of its components -> ModelConfig.
 
-Absent fields get the defaults of the diffusers and transformers classes. Importing this module
-does not import torch.
+Absent fields get the defaults of the diffusers and transformers classes.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import Literal, TypeAlias
 
 from diffgen.errors import ConfigError, WeightsError
 from diffgen.jsonfile import JsonObject
+from diffgen.models.checks import check_text, check_vae
 from diffgen.models.config import ClipTextConfig, ModelConfig, VaeConfig
 from diffgen.types import ScheduleConfig
 from diffgen.weights.files import refuse_pickle
@@ -37,6 +37,22 @@ SDXL_PIPELINES = (
     "StableDiffusionXLInstructPix2PixPipeline",
 )
 FAMILY_BY_CONTEXT: Mapping[int, Family] = {768: "sd1", 1024: "sd2"}
+
+# How the files call our fields, where they have another name.
+TEXT_KEYS = {
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "mlp_width": "intermediate_size",
+    "max_tokens": "max_position_embeddings",
+    "norm_eps": "layer_norm_eps",
+    "projection": "projection_dim",
+}
+VAE_KEYS = {
+    "channels": "block_out_channels",
+    "blocks": "layers_per_block",
+    "norm_groups": "norm_num_groups",
+}
 
 A_MODEL_FOLDER = (
     "a model folder in diffusers layout holds model_index.json and the folders unet, vae, "
@@ -72,12 +88,12 @@ def _read_index(folder: Path) -> JsonObject:
     if index.is_file():
         return JsonObject.read(index)
     if not folder.exists():
-        raise WeightsError(f"{folder} does not exist.")
+        raise WeightsError(f"{folder} does not exist")
     for file in sorted(folder.glob("*.safetensors")):
         raise WeightsError(
-            f"{folder} has no model_index.json; if {file.name} is the model, name it."
+            f"{folder} has no model_index.json; if {file.name} is the model, name it"
         )
-    raise WeightsError(f"{folder} is not a model: it has no model_index.json; {A_MODEL_FOLDER}.")
+    raise WeightsError(f"{folder} is not a model: it has no model_index.json; {A_MODEL_FOLDER}")
 
 
 def _class_of(index: JsonObject, component: str) -> str | None:
@@ -86,7 +102,7 @@ def _class_of(index: JsonObject, component: str) -> str | None:
     if entry is None or entry == [None, None]:
         return None
     if not isinstance(entry, list) or len(entry) != 2:
-        raise ConfigError(f'{index.path}: "{component}" should be ["library", "class"].')
+        raise ConfigError(f'{index.named(component)} should be ["library", "class"]')
     return str(entry[1])
 
 
@@ -108,16 +124,16 @@ def read_vae_config(config: JsonObject, *, sdxl: bool = False) -> VaeConfig:
     """Read the config of an `AutoencoderKL`.
 
     Raises UnsupportedCheckpoint for an autoencoder that ours is not, ConfigError for a malformed
-    file.
+    file or numbers that make no network.
     """
-    channels = config.many("block_out_channels", int) or (64,)
+    channels = config.many_or("block_out_channels", int, (64,))
     allowed = {
         "act_fn": ("silu", "swish"),
         "down_block_types": (["DownEncoderBlock2D"] * len(channels),),
         "up_block_types": (["UpDecoderBlock2D"] * len(channels),),
     }
     refuse_other_values(config, allowed)
-    return VaeConfig(
+    vae = VaeConfig(
         in_channels=config.get("in_channels", 3),
         out_channels=config.get("out_channels", 3),
         latent_channels=config.get("latent_channels", 4),
@@ -134,6 +150,8 @@ def read_vae_config(config: JsonObject, *, sdxl: bool = False) -> VaeConfig:
         # The class says true for every model; only SDXL's pipelines ask it.
         force_upcast=sdxl and config.get("force_upcast", True),
     )
+    check_vae(vae, lambda name: config.named(VAE_KEYS.get(name, name)))
+    return vae
 
 
 def _read_text(index: JsonObject, *, sdxl: bool) -> tuple[ClipTextConfig, ...]:
@@ -146,7 +164,7 @@ def _read_text(index: JsonObject, *, sdxl: bool) -> tuple[ClipTextConfig, ...]:
 def _read_encoder(index: JsonObject, component: str) -> ClipTextConfig:
     config = _component(index, component, ("CLIPTextModel", "CLIPTextModelWithProjection"))
     projected = _class_of(index, component) == "CLIPTextModelWithProjection"
-    return ClipTextConfig(
+    text = ClipTextConfig(
         vocab_size=config.get("vocab_size", 49408),
         width=config.get("hidden_size", 512),
         layers=config.get("num_hidden_layers", 12),
@@ -157,6 +175,8 @@ def _read_encoder(index: JsonObject, component: str) -> ClipTextConfig:
         norm_eps=config.get("layer_norm_eps", 1e-5),
         projection=config.get("projection_dim", 512) if projected else None,
     )
+    check_text(text, lambda name: config.named(TEXT_KEYS.get(name, name)))
+    return text
 
 
 def _read_schedule(index: JsonObject, *, latent_sd: bool) -> ScheduleConfig:

@@ -1,14 +1,12 @@
-"""Finds the weights of a component in a folder laid out as diffusers saves it.
-
-Importing this module does not import torch.
-"""
+"""Finds the weights of a component in a folder laid out as diffusers saves it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffgen.errors import ConfigError, WeightsError
+from diffgen.errors import ConfigError, WeightsError, shown, some
 from diffgen.jsonfile import JsonObject
 from diffgen.types import Component
 from diffgen.weights.files import PICKLE_SUFFIXES, refuse_pickle
@@ -20,6 +18,7 @@ STEMS: dict[Component, str] = {
     "text_encoder_2": "model",
 }
 # Full precision serves every number format asked for; the weights before averaging come last.
+FILE_NAME = re.compile(r"[^/\\\x00-\x1f\ud800-\udfff]{1,200}\.safetensors")
 VARIANTS = ("", ".fp16", ".bf16", ".non_ema")
 
 
@@ -50,14 +49,20 @@ def _candidates(stem: str) -> Iterator[str]:
 
 
 def _shards(index: Path) -> list[Path]:
-    weight_map = JsonObject.read(index).data.get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ConfigError(f'{index}: "weight_map" should name the file of each tensor.')
-    shards = [index.parent / name for name in sorted({str(name) for name in weight_map.values()})]
+    weight_map = JsonObject.read(index).table("weight_map")
+    if not weight_map:
+        raise ConfigError(f'{index}: "weight_map" should name the file of each tensor')
+    for name in weight_map.values():
+        # No path: an index that somebody else wrote must not make us read outside its folder.
+        if not (isinstance(name, str) and FILE_NAME.fullmatch(name)):
+            raise ConfigError(
+                f'{index}: "weight_map" should name .safetensors files beside it, not {shown(name)}'
+            )
+    shards = [index.parent / name for name in sorted(set(weight_map.values()))]
     missing = [shard.name for shard in shards if not shard.is_file()]
     if missing:
         raise WeightsError(
-            f"{index.parent} lacks {', '.join(missing)}, {len(missing)} of the {len(shards)} parts "
+            f"{index.parent} lacks {some(missing)}, {len(missing)} of the {len(shards)} parts "
             f"that {index.name} names; is the download complete?"
         )
     return shards

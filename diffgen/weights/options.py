@@ -1,7 +1,4 @@
-"""Options in a model's JSON files that must be what diffgen implements.
-
-Importing this module does not import torch.
-"""
+"""Options in a model's JSON files that must be what diffgen implements."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from diffgen.errors import UnsupportedCheckpoint
+from diffgen.errors import UnsupportedCheckpoint, shown
 from diffgen.jsonfile import JsonObject
 
 S = TypeVar("S", bound=str)
@@ -38,7 +35,7 @@ def one_of(config: JsonObject, key: str, choices: Sequence[S]) -> S:
 def unsupported(config: JsonObject, key: str, values: Iterable[object]) -> UnsupportedCheckpoint:
     """The error for an option whose value is none of those that diffgen implements."""
     known = ", ".join(json.dumps(value) for value in values) or "null"
-    value = json.dumps(config.data.get(key))
+    value = shown(config.data.get(key))
     return UnsupportedCheckpoint(
-        f'{config.path}: "{key}" is {value}, which is not supported (supported: {known}).'
+        f"{config.named(key)} is {value}, which is not supported (supported: {known})"
     )

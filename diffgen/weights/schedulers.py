@@ -1,7 +1,4 @@
-"""scheduler_config.json -> ScheduleConfig: what each diffusers scheduler class means here.
-
-Importing this module does not import torch.
-"""
+"""scheduler_config.json -> ScheduleConfig: what each diffusers scheduler class means here."""
 
 from __future__ import annotations
 
@@ -9,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from diffgen.errors import UnsupportedCheckpoint
+from diffgen.errors import UnsupportedCheckpoint, shown
 from diffgen.jsonfile import JsonObject
+from diffgen.models.checks import check_schedule
 from diffgen.types import Prediction, SamplerName, ScheduleConfig, ScheduleName
 from diffgen.weights.options import one_of, refuse_other_values
 
@@ -25,6 +23,9 @@ SIGMA_OPTIONS: Mapping[str, ScheduleName] = {
     "use_exponential_sigmas": "exponential",
     "use_beta_sigmas": "beta",
 }
+
+# How the file calls our fields, where it has another name.
+KEYS = {"betas": "trained_betas", "clip": "clip_sample_range"}
 
 # What a silent JSON means, for most classes.
 DEFAULTS: Options = {
@@ -155,18 +156,18 @@ def read_schedule(config: JsonObject, class_name: str) -> ScheduleConfig:
     """Read scheduler_config.json as diffusers' scheduler `class_name` would.
 
     Raises UnsupportedCheckpoint, naming file and key, for a class or an option that would give
-    another picture here.
+    another picture here, and ConfigError for numbers that make no schedule.
     """
     kind = CLASSES.get(class_name)
     if kind is None:
         raise UnsupportedCheckpoint(
-            f'{config.path}: the scheduler class "{class_name}" is not supported '
-            f"(supported: {', '.join(CLASSES)})."
+            f"{config.path}: the scheduler class {shown(class_name)} is not supported "
+            f"(supported: {', '.join(CLASSES)})"
         )
     given = {key: value for key, value in config.data.items() if value is not None}
     read = JsonObject(config.path, {**DEFAULTS, **kind.defaults, **given, **kind.ignored})
     refuse_other_values(read, {**ALLOWED, **kind.allowed})
-    return ScheduleConfig(
+    schedule = ScheduleConfig(
         beta_schedule=one_of(read, "beta_schedule", BETA_SCHEDULES),
         beta_start=read.get("beta_start", 0.0),
         beta_end=read.get("beta_end", 0.0),
@@ -180,6 +181,8 @@ def read_schedule(config: JsonObject, class_name: str) -> ScheduleConfig:
         sampler=_sampler(read, kind),
         spacing=_spacing(read),
     )
+    check_schedule(schedule, lambda name: config.named(KEYS.get(name, name)))
+    return schedule
 
 
 def _sampler(config: JsonObject, kind: SchedulerClass) -> SamplerName:

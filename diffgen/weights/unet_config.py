@@ -1,12 +1,13 @@
-"""unet/config.json -> UNetConfig. Importing this module does not import torch."""
+"""unet/config.json -> UNetConfig."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from diffgen.errors import ConfigError
+from diffgen.errors import ConfigError, UnsupportedCheckpoint, shown
 from diffgen.jsonfile import JsonObject
+from diffgen.models.checks import check_unet
 from diffgen.models.config import UNetConfig
 from diffgen.weights.options import one_of, refuse_other_values, unsupported
 
@@ -15,6 +16,20 @@ T = TypeVar("T")
 BLOCK_TYPES = {
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}
+
+# How the file calls our fields, where it has another name.
+KEYS = {
+    "channels": "block_out_channels",
+    "blocks": "layers_per_block",
+    "depth": "transformer_layers_per_block",
+    "up_depth": "reverse_transformer_layers_per_block",
+    "mid_depth": "transformer_layers_per_block",
+    "context_dim": "cross_attention_dim",
+    "norm_groups": "norm_num_groups",
+    "time_ids_dim": "addition_time_embed_dim",
+    "added_dim": "projection_class_embeddings_input_dim",
+    "guidance_dim": "time_cond_proj_dim",
 }
 
 # Options that change the network, with the values that ours implements.
@@ -50,16 +65,19 @@ def read_unet_config(config: JsonObject) -> UNetConfig:
     """Read the config of a `UNet2DConditionModel`.
 
     Raises UnsupportedCheckpoint, naming file and key, for a network that ours is not, and
-    ConfigError for a malformed one.
+    ConfigError for a malformed one or numbers that make no network.
     """
     refuse_other_values(config, ALLOWED)
-    channels = config.many("block_out_channels", int) or (320, 640, 1280, 1280)
+    channels = config.many_or("block_out_channels", int, (320, 640, 1280, 1280))
+    if not channels:
+        raise ConfigError(f"{config.named('block_out_channels')} is empty")
     levels = len(channels)
     layers = _per_level(config, "transformer_layers_per_block", levels, 1)
     depth = _down_depth(config, layers)
     up_depth = _up_depth(config, layers)
     sdxl = config.get("addition_embed_type", "") == "text_time"
-    return UNetConfig(
+    heads_key = _heads_key(config)
+    unet = UNetConfig(
         in_channels=config.get("in_channels", 4),
         out_channels=config.get("out_channels", 4),
         sample_size=_same_everywhere(config, "sample_size"),
@@ -68,23 +86,26 @@ def read_unet_config(config: JsonObject) -> UNetConfig:
         depth=depth,
         up_depth=None if up_depth == depth else up_depth,
         mid_depth=_mid_depth(config, layers[-1]),
-        num_heads=_num_heads(config, levels),
+        num_heads=_per_level(config, heads_key, levels, 8),
         context_dim=_same_everywhere(config, "cross_attention_dim", 1280),
         linear_projection=config.get("use_linear_projection", False),
         norm_groups=config.get("norm_num_groups", 32),
         norm_eps=config.get("norm_eps", 1e-5),
         flip_sin_to_cos=config.get("flip_sin_to_cos", True),
         freq_shift=config.get("freq_shift", 0.0),
-        time_ids_dim=config.optional("addition_time_embed_dim", int) if sdxl else None,
-        added_dim=config.optional("projection_class_embeddings_input_dim", int) if sdxl else None,
+        time_ids_dim=_needed(config, KEYS["time_ids_dim"]) if sdxl else None,
+        added_dim=_needed(config, KEYS["added_dim"]) if sdxl else None,
         guidance_dim=config.optional("time_cond_proj_dim", int),
         upcast_attention=config.get("upcast_attention", False),
     )
+    keys = {**KEYS, "num_heads": heads_key}
+    check_unet(unet, lambda name: config.named(keys.get(name, name)))
+    return unet
 
 
 def _per_level(config: JsonObject, key: str, levels: int, default: int) -> tuple[int, ...]:
     """A whole number for each level, from a list or from one that all levels share."""
-    values = config.many(key, int) or (default,)
+    values = _numbers(config, key, (default,))
     if not isinstance(config.data.get(key), list):
         values *= levels
     return _check_length(config, key, values, levels)
@@ -96,26 +117,42 @@ def _check_length(
     if len(values) != levels:
         raise ConfigError(
             f'{config.path}: "{key}" has {len(values)} entries where "block_out_channels" has '
-            f"{levels}; they must agree."
+            f"{levels}; they must agree"
         )
     return values
 
 
 def _same_everywhere(config: JsonObject, key: str, default: int | None = None) -> int:
     """A whole number that may be written as a list of equal ones."""
-    values = config.many(key, int) or ((default,) if default else ())
+    values = _numbers(config, key, (default,) if default else ())
     if not values:
-        raise ConfigError(f'{config.path}: "{key}" is missing.')
+        raise ConfigError(f"{config.named(key)} is missing or empty")
     if len(set(values)) > 1:
         raise unsupported(config, key, values[:1])
     return values[0]
 
 
-def _num_heads(config: JsonObject, levels: int) -> tuple[int, ...]:
+def _numbers(config: JsonObject, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    """The whole numbers under `key`; a list of lists is well-formed, but for another network."""
+    value = config.data.get(key)
+    if isinstance(value, list) and any(isinstance(item, list) for item in value):
+        raise UnsupportedCheckpoint(
+            f"{config.named(key)} is {shown(value)}; lists in a list are not supported"
+        )
+    return config.many_or(key, int, default)
+
+
+def _needed(config: JsonObject, key: str) -> int:
+    value = config.optional(key, int)
+    if value is None:
+        raise ConfigError(f'{config.named(key)} is missing, which "addition_embed_type" needs')
+    return value
+
+
+def _heads_key(config: JsonObject) -> str:
     # By an old mistake that every checkpoint keeps, "attention_head_dim" is a number of heads.
     given = config.data.get("num_attention_heads") is not None
-    key = "num_attention_heads" if given else "attention_head_dim"
-    return _per_level(config, key, levels, 8)
+    return "num_attention_heads" if given else "attention_head_dim"
 
 
 def _down_depth(config: JsonObject, layers: tuple[int, ...]) -> tuple[int, ...]:
@@ -138,7 +175,7 @@ def _up_depth(config: JsonObject, layers: tuple[int, ...]) -> tuple[int, ...]:
 def _attends(config: JsonObject, key: str, default: tuple[str, ...]) -> tuple[bool, ...]:
     """Which of the listed blocks have cross-attention."""
     plain, attending = BLOCK_TYPES[key]
-    types = _check_length(config, key, config.many(key, str) or default, len(default))
+    types = _check_length(config, key, config.many_or(key, str, default), len(default))
     if not set(types) <= {plain, attending}:
         raise unsupported(config, key, (plain, attending))
     return tuple(name == attending for name in types)

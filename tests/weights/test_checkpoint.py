@@ -107,6 +107,11 @@ def test_a_model_without_vae_has_no_such_part(sd1: TinyModel, tmp_path: Path) ->
     index = tmp_path / "model" / "model_index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"vae": [None, None]}))
     shutil.rmtree(tmp_path / "model" / "vae")
+    with pytest.raises(ConfigError, match="U-Net takes 4 channels and gives 4, its pictures 3"):
+        Checkpoint.open(tmp_path / "model")
+    unet = tmp_path / "model" / "unet" / "config.json"
+    channels = {"in_channels": 3, "out_channels": 3}
+    unet.write_text(json.dumps(json.loads(unet.read_text()) | channels))
     assert set(Checkpoint.open(tmp_path / "model").tensors) == {"unet", "text_encoder"}
 
 

@@ -53,6 +53,43 @@ def test_an_index_names_its_shards(tmp_path: Path, index: str) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../secret.safetensors",
+        "/etc/passwd",
+        "..\\\\other.safetensors",
+        f"{STEM}.safetensors.index.json",
+        "model.bin",
+        "x" * 10_000 + ".safetensors",
+        "\x00.safetensors",
+        "",
+        ".safetensors",
+        7,
+        None,
+        ["1.safetensors"],
+    ],
+)
+def test_an_index_names_files_beside_it_and_no_others(tmp_path: Path, name: object) -> None:
+    index = tmp_path / "unet" / f"{STEM}.safetensors.index.json"
+    index.parent.mkdir()
+    (tmp_path / "other.safetensors").touch()
+    index.write_text(json.dumps({"weight_map": {"a": "1.safetensors", "b": name}}))
+    with pytest.raises(
+        ConfigError, match=r"should name \.safetensors files beside it, not"
+    ) as caught:
+        weight_files(tmp_path / "unet", "unet")
+    assert str(index) in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("weight_map", [[], {}, None, 7, ["1.safetensors"]])
+def test_an_index_of_another_form(tmp_path: Path, weight_map: object) -> None:
+    (tmp_path / f"{STEM}.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(ConfigError, match='"weight_map" should'):
+        weight_files(tmp_path, "unet")
+
+
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     parts = {"a": "1.safetensors", "b": "2.safetensors"}
     (tmp_path / f"{STEM}.safetensors.index.json").write_text(json.dumps({"weight_map": parts}))

@@ -1,0 +1,172 @@
+"""What of a config makes no network, found before one is built.
+
+Every check takes how the fields are named where they were read, and raises ConfigError naming one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from diffgen.diffusion.schedule import NoiseSchedule
+from diffgen.errors import ConfigError
+from diffgen.limits import Naming, check_ranges
+from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
+from diffgen.types import ScheduleConfig
+
+MAX_LEVELS = 10  # resolutions, each half of the one before
+MAX_TRANSFORMERS = 1000  # layers in a U-Net; SDXL has 70
+MAX_SIDE = 1 << 14  # pixels
+SIZES_AND_CROPS = 6  # numbers that SDXL is told beside the text
+LARGEST_SIGMA = 1e10  # noise beyond leaves nothing of a picture in float32
+
+
+def check_text(config: ClipTextConfig, named: Naming) -> None:
+    """Check a text encoder by itself."""
+    check_ranges(config, named)
+    if config.width % config.num_heads:
+        raise ConfigError(
+            f"{named('num_heads')} is {config.num_heads}, which does not divide "
+            f"the width, {config.width}"
+        )
+
+
+def check_unet(config: UNetConfig, named: Naming) -> None:
+    """Check a U-Net by itself."""
+    check_ranges(config, named)
+    _check_channels(config.channels, config.norm_groups, named)
+    levels = len(config.channels)
+    for name in ("blocks", "depth", "up_depth", "num_heads"):
+        values = getattr(config, name)
+        if values is not None and len(values) != levels:
+            raise ConfigError(
+                f"{named(name)} has {len(values)} entries for the {levels} of channels"
+            )
+    _check_heads(config, named)
+    transformers = _transformers(config)
+    if transformers > MAX_TRANSFORMERS:
+        raise ConfigError(
+            f"{named('depth')} and the blocks per level make {transformers} transformer layers; "
+            f"at most {MAX_TRANSFORMERS} are read"
+        )
+    for name in ("time_ids_dim", "guidance_dim"):
+        _check_even(named(name), getattr(config, name) or 0)
+    _check_even(f"the first of {named('channels')}", config.channels[0])
+    if config.channels[0] / 2 <= config.freq_shift:
+        raise ConfigError(f"{named('channels')} starts with too few to embed a time in")
+
+
+def _check_even(name: str, number: int) -> None:
+    if number % 2:  # half of it sines, half cosines
+        raise ConfigError(f"{name} must be an even number, not {number}")
+
+
+def _check_channels(channels: tuple[int, ...], groups: int, named: Naming) -> None:
+    if not 1 <= len(channels) <= MAX_LEVELS:
+        raise ConfigError(
+            f"{named('channels')} must have from 1 to {MAX_LEVELS} entries, not {len(channels)}"
+        )
+    for number in channels:
+        if number % groups:
+            raise ConfigError(
+                f"{named('norm_groups')} is {groups}, which does not divide {number} channels"
+            )
+
+
+def _check_heads(config: UNetConfig, named: Naming) -> None:
+    up = config.up_depth or config.depth
+    depths = [max(both) for both in zip(config.depth, up, strict=True)]
+    depths[-1] = max(depths[-1], config.mid_depth or 0)
+    for channels, heads, depth in zip(config.channels, config.num_heads, depths, strict=True):
+        if depth and channels % heads:
+            raise ConfigError(
+                f"{named('num_heads')} is {heads}, which does not divide {channels} channels"
+            )
+
+
+def _transformers(config: UNetConfig) -> int:
+    down = sum(n * depth for n, depth in zip(config.blocks, config.depth, strict=True))
+    up_depth = config.up_depth or config.depth
+    up = sum((n + 1) * depth for n, depth in zip(config.blocks, up_depth, strict=True))
+    return down + (config.mid_depth or 0) + up
+
+
+def check_vae(config: VaeConfig, named: Naming) -> None:
+    """Check an autoencoder by itself."""
+    check_ranges(config, named)
+    _check_channels(config.channels, config.norm_groups, named)
+    for name in ("latents_mean", "latents_std"):
+        values = getattr(config, name)
+        if values is not None and len(values) != config.latent_channels:
+            raise ConfigError(
+                f"{named(name)} has {len(values)} entries for {config.latent_channels} channels "
+                "of latents"
+            )
+
+
+def check_schedule(config: ScheduleConfig, named: Naming) -> None:
+    """Check that a noise schedule has a rising, finite noise level for each time."""
+    check_ranges(config, named)
+    steps = config.num_train_timesteps
+    if config.betas is not None and len(config.betas) != steps:
+        raise ConfigError(
+            f"{named('betas')} has {len(config.betas)} entries for the {steps} of "
+            "num_train_timesteps"
+        )
+    if config.steps_offset >= steps:
+        raise ConfigError(f"{named('steps_offset')} must be below {steps}, the number of times")
+    try:
+        sigmas = NoiseSchedule.from_config(config).sigmas
+    except ZeroDivisionError:  # the product of 1 - beta has come to 0
+        sigmas = (math.inf,)
+    if sigmas[-1] > LARGEST_SIGMA or not all(a < b for a, b in pairwise(sigmas)):
+        name = named("beta_end" if config.betas is None else "betas")
+        raise ConfigError(f"{name} leaves nothing of a picture long before step {steps}")
+
+
+def check_networks(
+    unet: UNetConfig | None,
+    vae: VaeConfig | None,
+    text: Sequence[ClipTextConfig],
+    schedule: ScheduleConfig | None,
+    named: Naming,
+) -> None:
+    """Check each part that is there; fields are named "unet.channels" and the like."""
+    for encoder in text:
+        check_text(encoder, lambda name: named(f"text.{name}"))
+    if unet:
+        check_unet(unet, lambda name: named(f"unet.{name}"))
+    if vae:
+        check_vae(vae, lambda name: named(f"vae.{name}"))
+    if schedule:
+        check_schedule(schedule, lambda name: named(f"schedule.{name}"))
+
+
+def check_model(config: ModelConfig, where: str) -> None:
+    """Check that the parts of a model, each sound by itself, fit together."""
+    unet, text = config.unet, config.text
+    width = sum(encoder.width for encoder in text)
+    if unet.context_dim != width:
+        raise _misfit(where, f"U-Net reads text of width {unet.context_dim}", f"encoders {width}")
+    if len({encoder.max_tokens for encoder in text}) > 1:
+        lengths = " and ".join(str(encoder.max_tokens) for encoder in text)
+        raise ConfigError(f"{where}: its text encoders read prompts of different length, {lengths}")
+    if unet.added_dim is not None:
+        pooled = text[-1].projection or text[-1].width
+        added = pooled + SIZES_AND_CROPS * (unet.time_ids_dim or 0)
+        if unet.added_dim != added:
+            raise _misfit(where, f"U-Net is told {unet.added_dim} numbers", f"encoders {added}")
+    latent = config.vae.latent_channels if config.vae else 3
+    if unet.in_channels < latent or unet.out_channels not in (latent, 2 * latent):
+        channels = f"{unet.in_channels} channels and gives {unet.out_channels}"
+        raise _misfit(where, f"U-Net takes {channels}", f"pictures {latent}")
+    if config.native_size > MAX_SIDE:
+        raise ConfigError(
+            f"{where}: its pictures would be {config.native_size} pixels wide; at most {MAX_SIDE} "
+            "are made"
+        )
+
+
+def _misfit(where: str, unet: str, others: str) -> ConfigError:
+    return ConfigError(f"{where}: its parts do not belong together: its {unet}, its {others}")
