@@ -12,15 +12,15 @@ not counted.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from benchmark import publish
 
 MODEL = Path(__file__).resolve().parent.parent / "diffgen" / "assets" / "storybook"
 HOG = "while True: pass"
@@ -126,10 +126,8 @@ def main() -> None:
             with busy(load):
                 for name, case in cases.items():
                     times[name][load] += seconds(*case, options.runs)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, seconds: median (lowest to highest)\n")
-    print(table(times, loads))
-    if options.json:
-        options.json.write_text(json.dumps(times, indent=1) + "\n", encoding="utf-8")
+    title = "A storybook picture of 10 steps beside busy processes, seconds"
+    publish(title, table(times, loads), times, options.json, device="cpu")
 
 
 def table(times: dict[str, dict[int, list[float]]], loads: list[int]) -> str:

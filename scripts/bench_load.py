@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 
-from benchmark import Timing, arguments, report
+from benchmark import Timing, arguments, publish, table
 
 from diffgen.engine.model import DEFAULT_MODEL, Model
 
@@ -66,10 +67,13 @@ def main() -> None:
         for _ in range(options.runs + 1)
     ][1:]
     timings = [Timing(name, [figures[name]["seconds"] for figures in rounds]) for name in programs]
-    report(f"Loading {options.model} in fp32", timings, options)
-    print("\n| case | memory at its peak, beyond the imports |\n|---|---|")
+    lines = [table(timings), "\n| case | memory at its peak, beyond the imports |\n|---|---|"]
     for name in programs:
-        print(f"| {name} | {max(figures[name]['peak'] for figures in rounds) / 2**20:.0f} MiB |")
+        peak = max(figures[name]["peak"] for figures in rounds) / 2**20
+        lines.append(f"| {name} | {peak:.0f} MiB |")
+    figures = [asdict(timing) for timing in timings]
+    title = f"Loading {options.model} in fp32, {options.runs} runs"
+    publish(title, "\n".join(lines), figures, options.json, device=options.device)
 
 
 if __name__ == "__main__":

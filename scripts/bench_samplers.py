@@ -12,7 +12,6 @@ seeds than they are judged on.
 from __future__ import annotations
 
 import argparse
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from benchmark import publish
 from PIL import Image
 from torch import Tensor
 
@@ -215,9 +215,10 @@ def main() -> None:
     """Measure all goals and print the table."""
     arguments = parse_arguments()
     rows = [row for goal in arguments.goals for row in measure(arguments, goal)]
-    print(markdown(rows))
-    if arguments.json:
-        arguments.json.write_text(json.dumps([vars(row) for row in rows], indent=1))
+    figures = [vars(row) for row in rows]
+    publish(
+        "Few steps beside diffusers' many", markdown(rows), figures, arguments.json, device="cpu"
+    )
 
 
 if __name__ == "__main__":

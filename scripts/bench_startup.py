@@ -6,9 +6,7 @@ with `--json FILE` writes the raw numbers.
 """
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -72,13 +70,9 @@ def main() -> None:
                 seconds = measure(command, folder)
                 if run:  # the first one warms the page cache
                     times[name].append(seconds)
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
-        f"Python {platform.python_version()}, {arguments.runs} runs\n"
-    )
-    print(table(times))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(times, indent=1))
+    from benchmark import publish  # imports torch, which is among what is timed
+
+    publish("Whole commands", table(times), times, arguments.json, device="cpu")
 
 
 def table(times: dict[str, list[tuple[float, float]]]) -> str:

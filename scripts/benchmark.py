@@ -1,4 +1,4 @@
-"""What the benchmarks share: alternating runs, the machine, its ceilings, tables.
+"""What the benchmarks share: alternating runs, the machine, its ceilings, tables, results.
 
 Cases run in turns, A B C A B C, so that drift of the machine favours none; one round before the
 first is not counted. Compare figures of one table only.
@@ -7,13 +7,18 @@ first is not counted. Compare figures of one table only.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import platform
 import resource
+import shlex
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -95,8 +100,8 @@ def gemm_ceiling(device: str, dtype: torch.dtype, *, side: int = 2048) -> float:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Where the figures hold."""
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
+    """Where the figures hold, and at which commit."""
+    name = torch.cuda.get_device_name() if device == "cuda" else processor()
     return {
         "device": f"{device}, {name}",
         "cores": os.cpu_count(),
@@ -105,7 +110,23 @@ def machine(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "peak_memory_gib": round(peak_memory() / 2**30, 2),
+        "commit": commit(),
     }
+
+
+def processor() -> str:
+    """What multiplies here: the widest instructions, or else the architecture."""
+    if torch.cpu._is_amx_tile_supported():
+        return f"{platform.machine()} with AMX"
+    return f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def commit() -> str:
+    """The commit at hand, or `unknown`."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    with suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()
+    return "unknown"
 
 
 def peak_memory() -> int:
@@ -139,9 +160,23 @@ def report(
     ceilings: Mapping[str, float] | None = None,
 ) -> None:
     """Print the machine and the table; write the JSON that was asked for."""
-    where = machine(options.device)
-    print(f"{title}\n{', '.join(f'{k} {v}' for k, v in where.items())}, {options.runs} runs\n")
-    print(table(timings, ceilings=ceilings))
-    if options.json:
-        figures = {"title": title, "machine": where, "timings": [asdict(t) for t in timings]}
-        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    shown = table(timings, ceilings=ceilings)
+    figures = [asdict(timing) for timing in timings]
+    publish(f"{title}, {options.runs} runs", shown, figures, options.json, device=options.device)
+
+
+def publish(title: str, shown: str, figures: Any, path: Path | None, *, device: str) -> None:
+    """Print a table and where it holds; write both and all figures to `path` as JSON."""
+    where = machine(device)
+    print(f"{title}\n{', '.join(f'{k} {v}' for k, v in where.items())}\n\n{shown}")
+    if path:
+        words = [Path(sys.argv[0]).name, *(word for word in sys.argv[1:])]
+        result = {
+            "title": title,
+            "command": shlex.join(words),
+            "date": datetime.date.today().isoformat(),
+            "machine": where,
+            "table": shown,
+            "figures": figures,
+        }
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

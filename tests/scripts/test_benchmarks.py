@@ -31,7 +31,8 @@ def test_it_runs(name, tmp_path):
     text = run(name, *SMALLEST[name], "--runs", "1", "--device", "cpu", "--json", str(file))
     assert "| case | median, s |" in text
     figures = json.loads(file.read_text())
-    assert all(len(timing["seconds"]) == 1 for timing in figures["timings"])
+    assert all(len(timing["seconds"]) == 1 for timing in figures["figures"])
+    assert figures["table"] in text
 
 
 def test_steps_of_several_sizes():
@@ -48,7 +49,16 @@ def test_busy():
 def test_start_up(tmp_path):
     file = tmp_path / "figures.json"
     assert "| `import torch` |" in run("bench_startup", "--runs", "1", "--json", str(file))
-    assert len(json.loads(file.read_text())["diffgen generate"]) == 1
+    assert len(json.loads(file.read_text())["figures"]["diffgen generate"]) == 1
+
+
+def test_the_page_shows_the_committed_results():
+    sys.path.insert(0, str(SCRIPTS))
+    try:
+        import page
+    finally:
+        sys.path.remove(str(SCRIPTS))
+    assert page.PAGE.read_text(encoding="utf-8") == page.page()
 
 
 def test_fast():
