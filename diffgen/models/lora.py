@@ -121,7 +121,7 @@ def merge(network: nn.Module, loras: Sequence[tuple[Mapping[str, LoraDelta], flo
     """Add deltas, times the weight beside them, to the weights of the layers they are named after.
 
     All that a layer gets is summed in float32 and rounded once. The network is a plain one, without
-    adapters. Weights are replaced, not written to: they may lie in a mapped file.
+    adapters.
     """
     for name in dict.fromkeys(name for deltas, _ in loras for name in deltas):
         layer = network.get_submodule(name)

@@ -19,7 +19,6 @@ from itertools import count, islice
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -35,7 +34,7 @@ from diffgen.train.data import (
 )
 from diffgen.train.loader import Group, Listed, Shown, Stream, all_damaged, candidates, run
 from diffgen.train.order import Draw
-from diffgen.weights.files import LazyTensors, open_tensors
+from diffgen.weights.files import LazyTensors, open_tensors, read_metadata
 
 PER_FILE = 512  # pictures; what an interruption can lose
 FREE_MARGIN = 1.05  # of the space needed: headers and directories
@@ -214,5 +213,4 @@ def _write(path: Path, tensors: dict[str, Tensor], failed: Collection[int]) -> N
 
 
 def _failed(path: Path) -> list[int]:
-    with safe_open(path, framework="pt") as file:
-        return [int(index) for index in (file.metadata() or {})["failed"].split()]
+    return [int(index) for index in read_metadata(path)["failed"].split()]

@@ -188,8 +188,6 @@ def _loaded(
 ) -> AnyModule:
     module = build_empty(kind, config)
     checkpoint.load_into(component, module, dtype=torch.float32)
-    for parameter in module.parameters():
-        parameter.data = parameter.data.clone()  # training must not write to a mapped file
     return module
 
 

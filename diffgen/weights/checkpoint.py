@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
-AT_ONCE = 128 << 20  # bytes
 CLIP_VOCABULARY = PACKAGE / "assets" / "clip_tokenizer"  # no file of a whole model brings its own
 
 
@@ -88,9 +87,7 @@ class Checkpoint:
     ) -> None:
         """Give a module built on the meta device its weights.
 
-        Names and shapes are checked before any data is read. A tensor already in `dtype` and kept
-        on the CPU stays in its memory-mapped file; any other is copied once, and at most `AT_ONCE`
-        of the file is in memory beside the copies. Raises WeightsError.
+        Names and shapes are checked before any data is read. Raises WeightsError.
         """
         from diffgen.device import send
 
@@ -98,15 +95,7 @@ class Checkpoint:
         expected = {name: tuple(t.shape) for name, t in module.state_dict().items()}
         where = tensors.files[0] if len(tensors.files) == 1 else self.source / component
         _check_fit(where, tensors.infos, expected)
-        state, read = {}, 0
-        for name in expected:
-            tensor = tensors[name]
-            state[name] = send(tensor, device, dtype)
-            read += tensor.nbytes
-            if read > AT_ONCE:
-                tensors.close()
-                read = 0
-        tensors.close()
+        state = {name: send(tensor, device, dtype) for name, tensor in tensors.read(expected)}
         module.load_state_dict(state, assign=True)
 
 

@@ -2,25 +2,34 @@
 
 The format: 8 bytes of header length, a JSON header of names, number formats, shapes and offsets,
 then the data (https://github.com/huggingface/safetensors). Headers are checked here, so that a
-damaged download is named as what it is; the data stays in the memory-mapped file. Importing this
-module does not import torch.
+damaged download is named as what it is; a file that has changed since is refused.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from safetensors import SafetensorError, safe_open
-
-from diffgen.errors import WeightsError
+from diffgen.errors import ConfigError, WeightsError
+from diffgen.jsonfile import parse_json
+from diffgen.weights.reading import (
+    DTYPES,
+    Stamp,
+    changed,
+    check_stamp,
+    filled,
+    opened,
+    settled_stamp,
+)
 
 if TYPE_CHECKING:
+    from io import FileIO
+
     from torch import Tensor
 
 Shape: TypeAlias = tuple[int, ...]
@@ -41,6 +50,15 @@ class TensorOp:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor's bytes begin in a file, its shape there, and the file's stamp."""
+
+    start: int
+    shape: Shape
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """Where a tensor lies and what it will look like, known without reading it.
 
@@ -51,15 +69,15 @@ class TensorInfo:
     key: str
     shape: Shape
     dtype: str
+    place: Place
     op: TensorOp | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LazyTensors(Mapping[str, "Tensor"]):
-    """Tensors by name. Looking one up maps it from its file; `infos` costs no reading at all."""
+    """Tensors by name. Looking one up reads it; `infos` costs no reading at all."""
 
     infos: Mapping[str, TensorInfo]
-    _handles: dict[Path, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -67,18 +85,24 @@ class LazyTensors(Mapping[str, "Tensor"]):
         return tuple(dict.fromkeys(info.file for info in self.infos.values()))
 
     def __getitem__(self, name: str) -> Tensor:
-        info = self.infos[name]
-        try:
-            if info.file not in self._handles:
-                self._handles[info.file] = safe_open(info.file, framework="pt")
-            tensor: Tensor = self._handles[info.file].get_tensor(info.key)
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{info.file} cannot be read: {error}.") from error
-        return info.op.apply(tensor) if info.op else tensor
+        ((_, tensor),) = self.read([name])
+        return tensor
 
-    def close(self) -> None:
-        """Give the files back: tensors looked up before stay valid, later ones open them again."""
-        self._handles.clear()
+    def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """Several tensors with their names, each in memory of its own, in the order of the files.
+
+        Raises WeightsError for a file that cannot be read or that has changed since its header was
+        read, at the latest when the last of its tensors has been taken.
+        """
+        by_file: dict[Path, list[str]] = {}
+        for name in names:
+            by_file.setdefault(self.infos[name].file, []).append(name)
+        for path, some in by_file.items():
+            places = {name: self.infos[name].place for name in some}
+            with opened(path) as file:
+                for name in sorted(some, key=lambda name: places[name].start):
+                    yield name, _read(file, self.infos[name])
+                check_stamp(path, file, {place.stamp for place in places.values()})
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.infos)
@@ -101,20 +125,36 @@ def open_tensors(paths: Iterable[Path]) -> LazyTensors:
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """The names, shapes and number formats in one safetensors file. Raises WeightsError."""
+    return _read_header(path)[0]
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What the header says besides: texts by name. Raises WeightsError."""
+    return _read_header(path)[1]
+
+
+def _read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     refuse_pickle(path)
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = _header_length(path, file.read(64), size)
-            file.seek(LENGTH_BYTES)
-            text = file.read(length)
-    except FileNotFoundError:
-        raise WeightsError(f"{path} is missing; is the download complete?") from None
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}.") from error
-    infos, end = _parse_header(path, text)
+    with opened(path) as file:
+        stamp, size = settled_stamp(file), os.fstat(file.fileno()).st_size
+        length = _header_length(path, file.read(64), size)
+        file.seek(LENGTH_BYTES)
+        text = file.read(length)
+        if len(text) < length:
+            raise changed(path)
+    infos, metadata, end = _parse_header(path, text, stamp)
     _check_size(path, size, LENGTH_BYTES + length + end)
-    return infos
+    return infos, metadata
+
+
+def _read(file: FileIO, info: TensorInfo) -> Tensor:
+    """One tensor as it should be. Raises OSError and WeightsError."""
+    tensor = filled(file, info.file, info.place.start, info.place.shape, info.dtype)
+    if info.op:
+        tensor = info.op.apply(tensor)
+        if tensor.untyped_storage().nbytes() > tensor.nbytes:
+            tensor = tensor.clone()  # a part must not keep the whole
+    return tensor
 
 
 def refuse_pickle(path: Path) -> None:
@@ -126,16 +166,16 @@ def refuse_pickle(path: Path) -> None:
 def _pickle_error(path: Path) -> WeightsError:
     return WeightsError(
         f"{path} is a pickle, which can run any code when it is loaded, so diffgen does not open "
-        "it; use the model's .safetensors files, or convert it on a machine you can lose."
+        "it; use the model's .safetensors files, or convert it on a machine you can lose"
     )
 
 
 def _header_length(path: Path, start: bytes, size: int) -> int:
     """The length that a file's first bytes give, or what the file is instead of safetensors."""
     if not start:
-        raise WeightsError(f"{path} is empty; download it again.")
+        raise WeightsError(f"{path} is empty; download it again")
     if size < LENGTH_BYTES:
-        raise WeightsError(f"{path} is cut off after {size} bytes; download it again.")
+        raise WeightsError(f"{path} is cut off after {size} bytes; download it again")
     length = int(struct.unpack("<Q", start[:LENGTH_BYTES])[0])
     # Text and pickles put ASCII where a real length has zeros, so a sane length rules them out.
     if length > MAX_HEADER:
@@ -148,14 +188,14 @@ def _other_format(path: Path, start: bytes) -> WeightsError:
     if start.startswith(b"version https://git-lfs"):
         return WeightsError(
             f"{path} is a Git-LFS pointer, not the weights; run `git lfs pull` there, or download "
-            "the real file."
+            "the real file"
         )
     if start.lstrip().lower().startswith(WEB_PAGE_STARTS):
-        return WeightsError(f"{path} is a web page, not weights; download the file itself again.")
+        return WeightsError(f"{path} is a web page, not weights; download the file itself again")
     if start.startswith(PICKLE_STARTS):
         return _pickle_error(path)
     return WeightsError(
-        f"{path} is not a safetensors file: it starts with {start[:16]!r}; download it again."
+        f"{path} is not a safetensors file: it starts with {start[:16]!r}; download it again"
     )
 
 
@@ -163,30 +203,46 @@ def _check_size(path: Path, size: int, expected: int, *, more_follows: bool = Fa
     if size < expected:
         at_least = "at least " if more_follows else ""
         raise WeightsError(
-            f"{path} is cut off: it has {size} of {at_least}{expected} bytes; download it again."
+            f"{path} is cut off: it has {size} of {at_least}{expected} bytes; download it again"
         )
     if size > expected and not more_follows:
         raise WeightsError(
             f"{path} is damaged: it has {size} bytes where its header describes {expected}; "
-            "download it again."
+            "download it again"
         )
 
 
-def _parse_header(path: Path, text: bytes) -> tuple[dict[str, TensorInfo], int]:
-    """The tensors and the number of data bytes that a header describes."""
+def _parse_header(
+    path: Path, text: bytes, stamp: Stamp
+) -> tuple[dict[str, TensorInfo], dict[str, str], int]:
+    """The tensors, the metadata and the number of data bytes that a header describes."""
     try:
-        header: dict[str, Any] = json.loads(text)
-        header.pop("__metadata__", None)
-        infos = {
-            key: TensorInfo(path, key, tuple(map(int, entry["shape"])), str(entry["dtype"]))
-            for key, entry in header.items()
-        }
-        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        header: dict[str, Any] = parse_json(text.decode(), str(path))
+        metadata: dict[str, str] = header.pop("__metadata__", {})
+        if not all(isinstance(text, str) for text in metadata.values()):
+            raise ValueError
+        begin = LENGTH_BYTES + len(text)
+        infos, end = {}, 0
+        for key, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            shape, dtype = tuple(entry["shape"]), str(entry["dtype"])
+            start, stop = entry["data_offsets"]
+            _check_entry(shape, dtype, start, stop, end)
+            infos[key] = TensorInfo(path, key, shape, dtype, Place(begin + start, shape, stamp))
+            end = stop
+    except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
         raise WeightsError(
-            f"{path} is not a safetensors file, or its header is damaged; download it again."
+            f"{path} is not a safetensors file, or its header is damaged; download it again"
         ) from error
-    return infos, end
+    return infos, metadata, end
+
+
+def _check_entry(shape: Shape, dtype: str, start: int, stop: int, expected_start: int) -> None:
+    """Raise ValueError unless a tensor begins where the one before ends and has its size."""
+    numbers = (*shape, start, stop)
+    if any(type(number) is not int or number < 0 for number in numbers) or start != expected_start:
+        raise ValueError
+    if dtype in DTYPES and stop - start != prod(shape) * DTYPES[dtype][0]:
+        raise ValueError
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:

@@ -1,16 +1,27 @@
 """diffgen.weights.files: lazy tensors, and every kind of file that is not what it should be."""
 
 import json
+import os
 import pickle
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from diffgen.errors import WeightsError
-from diffgen.weights.files import open_tensors, read_header, save_tensors
+from diffgen.weights import files
+from diffgen.weights.files import (
+    LazyTensors,
+    TensorOp,
+    open_tensors,
+    read_header,
+    read_metadata,
+    save_tensors,
+)
+from diffgen.weights.reading import DTYPES
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 3438167534\n"
 
@@ -37,27 +48,51 @@ def test_tensors_of_several_files_read_as_one_mapping(tmp_path: Path) -> None:
     assert tensors.files == (tmp_path / "1.safetensors", tmp_path / "2.safetensors")
 
 
-def test_shapes_and_formats_come_from_the_header_alone(tmp_path: Path) -> None:
-    # The offsets overlap, which safetensors refuses: it cannot have been asked.
+def test_shapes_and_formats_come_from_the_header_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "model.safetensors"
-    path.write_bytes(header_bytes({"a": entry([1], 0, 4), "b": entry([1, 1], 0, 4)}, data=4))
+    path.write_bytes(header_bytes({"a": entry([1], 0, 4), "b": entry([1, 1], 4, 8)}, data=8))
+    monkeypatch.setattr(files, "filled", pytest.fail)
     infos = open_tensors([path]).infos
     assert (infos["b"].shape, infos["b"].dtype) == ((1, 1), "F32")
 
 
-def test_tensors_share_the_mapped_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_number_format_reads_as_safetensors_reads_it(tmp_path: Path, dtype: str) -> None:
     path = tmp_path / "model.safetensors"
-    save_file({"a": torch.zeros(4), "b": torch.ones(4)}, path)
-    tensors = open_tensors([path])
-    assert tensors["a"].data_ptr() == tensors["a"].data_ptr()
-    assert abs(tensors["b"].data_ptr() - tensors["a"].data_ptr()) == 16
+    like = getattr(torch, DTYPES[dtype][1])
+    values = torch.tensor([[1, 0, 1], [0, 1, 1]]).to(like)
+    save_file({"a": values, "b": values[:0], "c": values[0, 0].clone()}, path)
+    ours, theirs = open_tensors([path]), load_file(path)
+    assert {info.dtype for info in ours.infos.values()} == {dtype}
+    for name, tensor in theirs.items():
+        assert ours[name].dtype == tensor.dtype
+        assert ours[name].shape == tensor.shape
+        assert ours[name].to(torch.complex128).equal(tensor.to(torch.complex128))
 
 
-def test_damage_seen_only_by_safetensors_is_ours_too(tmp_path: Path) -> None:
+def test_a_number_format_that_torch_lacks(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    path.write_bytes(header_bytes({"a": entry([1], 0, 4), "b": entry([1], 0, 4)}, data=4))
-    with pytest.raises(WeightsError, match=r"model\.safetensors cannot be read"):
+    path.write_bytes(header_bytes({"a": entry([2], 0, 1) | {"dtype": "F4"}}, data=1))
+    with pytest.raises(WeightsError, match="tensors of the number format F4, which is not read"):
         open_tensors([path])["a"]
+
+
+def test_a_part_of_a_tensor_does_not_keep_the_whole(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"qkv": torch.arange(12.0).reshape(6, 2)}, path)
+    info = read_header(path)["qkv"]
+    op = TensorOp(shape=lambda shape: (2, 2), apply=lambda tensor: tensor[2:4])
+    part = LazyTensors({"k": replace(info, shape=(2, 2), op=op)})["k"]
+    assert part.equal(torch.tensor([[4.0, 5.0], [6.0, 7.0]]))
+    assert part.untyped_storage().nbytes() == 16
+
+
+def test_metadata_is_what_the_file_says_besides(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"a": torch.zeros(1)}, path, metadata={"note": "x"})
+    assert read_metadata(path) == {"note": "x"}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +107,17 @@ def test_damage_seen_only_by_safetensors_is_ours_too(tmp_path: Path) -> None:
         (header_bytes(["a"]), "its header is damaged"),
         (header_bytes({"a": {"dtype": "F32"}}), "its header is damaged"),
         (header_bytes({"a": entry([8], 0, 32) | {"shape": 8}}), "its header is damaged"),
+        (header_bytes({"a": entry([-1], 0, 4)}, data=4), "its header is damaged"),
+        (header_bytes({"a": entry([True], 0, 4)}, data=4), "its header is damaged"),
+        (header_bytes({"a": entry([2**62, 4], 0, 4)}, data=4), "its header is damaged"),
+        (header_bytes({"a": entry([2], 0, 4)}, data=4), "its header is damaged"),
+        (header_bytes({"a": entry([1], 4, 8)}, data=8), "its header is damaged"),
+        (
+            header_bytes({"a": entry([1], 0, 4), "b": entry([1], 0, 4)}, data=4),
+            "its header is damaged",
+        ),
+        (header_bytes({"__metadata__": {"a": 1}}), "its header is damaged"),
+        (struct.pack("<Q", 100_000) + b"[" * 100_000, "its header is damaged"),
         (LFS_POINTER, "Git-LFS pointer.*git lfs pull"),
         (b"\n <!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),
         (b'{"error": "Repository not found"}', "is not a safetensors file: it starts with b'{"),
@@ -108,6 +154,13 @@ def test_pickles_are_refused_unread(tmp_path: Path, name: str) -> None:
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"model\.safetensors is missing"):
+        open_tensors([tmp_path / "model.safetensors"])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match="it is a pipe"):
         open_tensors([tmp_path / "model.safetensors"])
 
 

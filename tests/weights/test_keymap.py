@@ -7,12 +7,15 @@ import torch
 
 from diffgen.errors import WeightsError
 from diffgen.types import Component
-from diffgen.weights.files import TensorInfo
+from diffgen.weights.files import Place, TensorInfo
 from diffgen.weights.keymap import FOLDER_RULES, to_canonical
 
 
 def renamed(component: Component, shapes: dict[str, tuple[int, ...]]) -> dict[str, TensorInfo]:
-    infos = {k: TensorInfo(Path("file"), k, shape, "F32") for k, shape in shapes.items()}
+    infos = {
+        k: TensorInfo(Path("file"), k, shape, "F32", Place(0, shape, ()))
+        for k, shape in shapes.items()
+    }
     return to_canonical(infos, FOLDER_RULES[component])
 
 
