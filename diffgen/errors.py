@@ -15,9 +15,12 @@ import json
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from itertools import islice
+from unicodedata import category
 
+LINE_AT_MOST = 1500  # characters of a message
 SHOWN_AT_MOST = 60  # characters of a value in an error line
 NAMED_AT_MOST = 3  # of many names
+JOINERS = "\u200c\u200d"  # parts of words in Persian, and of emoji
 
 
 class DiffgenError(Exception):
@@ -72,3 +75,24 @@ def some(names: Sequence[str]) -> str:
     more = len(names) - NAMED_AT_MOST
     cut = (n if len(n) <= 2 * SHOWN_AT_MOST else f"{n[: 2 * SHOWN_AT_MOST]}..." for n in names)
     return ", ".join(islice(cut, NAMED_AT_MOST)) + (f" and {more} more" if more > 0 else "")
+
+
+def one_line(text: str, at_most: int = LINE_AT_MOST) -> str:
+    """Text for one line of a terminal, cut in its middle where it is long.
+
+    Characters that steer a terminal, start another line, reverse the order of letters or stand for
+    bytes that are no text are written as Python escapes: names and files of others hold them.
+    """
+    if len(text) > at_most:
+        kept = at_most // 3
+        cut = len(text) - 3 * kept
+        text = f"{text[: 2 * kept]}[... {cut} characters ...]{text[-kept:]}"
+    return "".join(char if _is_harmless(char) else _escaped(char) for char in text)
+
+
+def _is_harmless(char: str) -> bool:
+    return char in JOINERS or category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape", "backslashreplace").decode("ascii")

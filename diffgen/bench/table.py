@@ -1,11 +1,13 @@
-"""The results as a table for the terminal: fits 80 columns, cheapest cells first."""
+"""The results as a table for the terminal, cheapest cells first."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from diffgen.bench.results import Cell, Results, Statistic
 from diffgen.bench.views import DASH, by_cost, plain_seconds, spread_text
+from diffgen.errors import one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,18 +18,23 @@ LEGEND = (
     f"{FRONT} no other cell is both faster and closer    {RECOMMENDED} recommended\n"
     "NFE: network evaluations    +-: 95 % confidence interval"
 )
+COLUMNS = (
+    *("", "sampler", "schedule", "steps", "NFE", "seconds"),
+    *("PSNR dB", "+-", "SSIM", "RMSE", "CLIP"),
+)
+SACRIFICE = ("RMSE", "SSIM", "NFE", "+-", "seconds")  # for a narrow terminal, in this order
 UNMEASURED = {"no_limit": "no limit", "failed": "failed", "ok": DASH}
 
 
-def results_table(results: Results) -> Table:
+def results_table(results: Results, left_out: Collection[str] = ()) -> Table:
     """Every cell, by network evaluations and then by PSNR; failed ones last.
 
-    The caption explains the marks, and says why cells failed or have no distance.
+    `left_out` are columns, of SACRIFICE, that it is to do without. The caption explains the marks,
+    and says why cells failed or have no distance.
     """
     from rich import box
     from rich.table import Table
 
-    scored = any(cell.clip for cell in results.cells)
     table = Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -36,36 +43,41 @@ def results_table(results: Results) -> Table:
         caption_justify="left",
         caption_style="dim",
     )
-    table.add_column("", width=2)
-    table.add_column("sampler", no_wrap=True)
-    # The one column that may be cut: 80 columns are to hold all figures.
-    table.add_column("schedule", no_wrap=False, overflow="crop")
-    for name in ("steps", "NFE", "seconds", "PSNR dB", "+-", "SSIM", "RMSE"):
-        table.add_column(name, justify="right", no_wrap=True)
-    if scored:
-        table.add_column("CLIP", justify="right", no_wrap=True)
+    scored = any(cell.clip for cell in results.cells)
+    names = [name for name in COLUMNS if name not in left_out and (scored or name != "CLIP")]
+    for name in names:
+        _add_column(table, name)
     for cell in by_cost(results.cells):
         row = _row(results, cell)
-        table.add_row(*row if scored else row[:-1], style=_style(results, cell))
+        table.add_row(*(row[name] for name in names), style=_style(results, cell))
     return table
 
 
-def _row(results: Results, cell: Cell) -> list[Text | str]:
+def _add_column(table: Table, name: str) -> None:
+    if name in ("", "sampler"):
+        table.add_column(name, min_width=2, no_wrap=True)
+    elif name == "schedule":  # the one that may be cut: what is left of it can be told apart
+        table.add_column(name, overflow="crop")
+    else:
+        table.add_column(name, justify="right", no_wrap=True)
+
+
+def _row(results: Results, cell: Cell) -> dict[str, Text | str]:
     from rich.text import Text
 
-    return [
-        _mark(results, cell),
-        Text(cell.sampler),
-        Text(cell.schedule),
-        str(cell.steps),
-        str(cell.nfe),
-        plain_seconds(cell.seconds),
-        f"{cell.psnr.mean:.1f}" if cell.psnr else UNMEASURED[cell.status],
-        spread_text(cell.psnr, 1) if cell.psnr else "",
-        _mean(cell.ssim, 3),
-        _mean(cell.latent_rmse, 3),
-        _mean(cell.clip, 2),
-    ]
+    return {
+        "": _mark(results, cell),
+        "sampler": Text(cell.sampler),
+        "schedule": Text(cell.schedule),
+        "steps": str(cell.steps),
+        "NFE": str(cell.nfe),
+        "seconds": plain_seconds(cell.seconds),
+        "PSNR dB": f"{cell.psnr.mean:.1f}" if cell.psnr else UNMEASURED[cell.status],
+        "+-": spread_text(cell.psnr, 1) if cell.psnr else "",
+        "SSIM": _mean(cell.ssim, 3),
+        "RMSE": _mean(cell.latent_rmse, 3),
+        "CLIP": _mean(cell.clip, 2),
+    }
 
 
 def _mark(results: Results, cell: Cell) -> str:
@@ -101,7 +113,7 @@ def _caption(results: Results) -> Text:
             cells.setdefault((cell.status, cell.reason), []).append(cell)
     for (status, reason), group in cells.items():
         names = ", ".join(_name(group))
-        lines.append(f"{UNMEASURED[status]}: {names}" + f" ({reason})")
+        lines.append(f"{UNMEASURED[status]}: {names}" + f" ({one_line(reason)})")
     return Text("\n".join(lines))
 
 

@@ -11,10 +11,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from diffgen import __version__
-from diffgen.cli.console import print_error
+from diffgen.cli.console import kept_warnings, lost_results, print_error
 from diffgen.cli.generate import generate
 from diffgen.cli.sample_steps import sample_steps
 from diffgen.cli.samplers import samplers
+from diffgen.cli.streams import guarded_streams
 from diffgen.cli.train import train
 from diffgen.errors import DiffgenError
 
@@ -55,10 +56,17 @@ app.command()(train)
 
 def main() -> NoReturn:
     """Run a command; errors become one line on stderr and an exit code."""
-    sys.exit(_run())
+    verbose = bool({"-v", "--verbose"} & set(sys.argv))
+    with guarded_streams() as results, kept_warnings(verbose):
+        code = _run(verbose=verbose)
+        results.flush()
+        if not code and (lost := lost_results(results)):
+            print_error(lost)
+            code = 1
+    sys.exit(code)
 
 
-def _run() -> int:
+def _run(*, verbose: bool) -> int:
     try:
         code = app(standalone_mode=False)
         if code == 130:  # typer's word for Ctrl-C
@@ -71,7 +79,7 @@ def _run() -> int:
         print_error(str(error))
         return error.exit_code
     except Exception as error:
-        if {"-v", "--verbose"} & set(sys.argv):
+        if verbose:
             raise
         print_error(f"unexpected {type(error).__name__}: {error} (-v shows where)")
         return 1

@@ -2,68 +2,151 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
-from diffgen.errors import OutputError
-from diffgen.types import StepInfo
+from diffgen.cli.streams import GuardedStream, silence
+from diffgen.errors import OutputError, one_line
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.table import Table
+
+PIPE_WIDTH = 160  # characters, where no terminal says how wide it is
+GONE = "its reader has gone away"
+
+Aside = Callable[[], AbstractContextManager[None]]
+_aside: Aside = nullcontext  # what takes the progress bar off the terminal for a moment
+_lock = threading.RLock()
 
 
 def print_error(message: str) -> None:
     """One line on stderr."""
-    _to_stderr(_coloured("error:", "31"), message)
+    _to_stderr("error:", "31", message)
 
 
 def print_note(message: str) -> None:
     """One line on stderr that is not an error."""
-    _to_stderr(_coloured("note:", "33"), message)
+    _to_stderr("note:", "33", message)
 
 
 def print_line(line: str) -> None:
     """One plain line on stderr."""
-    _to_stderr(line)
+    _to_stderr("", "", line)
 
 
 def print_result(line: str) -> None:
     """One line of results on stdout, at once, so that a reader need not wait for the end.
 
-    Raises OutputError if nobody reads any more.
+    Raises OutputError if nobody reads any more. Any other failure is for the exit code to tell: a
+    full disk below the list of pictures is no reason not to make them.
     """
-    with reported_pipe():
+    with _lock, _aside():
         print(line, flush=True)
+    failure = getattr(sys.stdout, "failure", None)
+    if isinstance(failure, BrokenPipeError):
+        raise OutputError(f"cannot write to stdout: {GONE}; stopped")
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on a line of stdout; in ASCII where it names a file that is no UTF-8."""
+    text = json.dumps(value, ensure_ascii=False)
+    strange = any("\ud800" <= char <= "\udfff" for char in text)
+    print_result(json.dumps(value) if strange else text)
+
+
+def print_table(build: Callable[[Sequence[str]], Table], sacrifice: Sequence[str]) -> None:
+    """A table on stdout, without as many of the columns `sacrifice` as the terminal has no room for.
+
+    `build` makes the table without the columns it is told. Raises OutputError as `print_result`.
+    """
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    unbounded = console.options.update(width=10_000)
+    for left_out in range(len(sacrifice) + 1):
+        table = build(sacrifice[:left_out])
+        if console.measure(table, options=unbounded).maximum <= console.width:
+            break
+    with console.capture() as drawn:
+        console.print(table)
+    print_result("\n".join(line.rstrip() for line in drawn.get().splitlines()))
+    if left_out:
+        names = ", ".join(sacrifice[:left_out])
+        print_note(f"no room for {names}; a wider window shows them, and --json has everything")
+
+
+def lost_results(stream: GuardedStream) -> str:
+    """Why results did not reach stdout, as an error line; empty if they did."""
+    failure = stream.failure
+    if failure is None:
+        return ""
+    reason = GONE if isinstance(failure, BrokenPipeError) else failure.strerror
+    return f"cannot write to stdout: {reason}; results were made but not printed"
 
 
 @contextmanager
 def reported_pipe() -> Iterator[None]:
-    """Turn a failing stdout into OutputError, and keep the interpreter's last flush quiet."""
+    """Turn a failing stdout, where a picture itself is written to it, into OutputError."""
     try:
         yield
     except OSError as error:
-        # What is still buffered would raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
         gone = isinstance(error, BrokenPipeError)
-        reason = "its reader has gone away" if gone else str(error.strerror)
+        reason = GONE if gone else str(error.strerror)
         raise OutputError(f"cannot write to stdout: {reason}; stopped") from error
 
 
 @contextmanager
 def logged_notes(verbose: bool) -> Iterator[None]:
     """Show what the library logs while a command runs: warnings, and with `verbose` the rest."""
-    handler = _NoteHandler()
-    logger = logging.getLogger("diffgen")
+    with _handled(logging.getLogger("diffgen"), logging.INFO if verbose else logging.WARNING):
+        yield
+
+
+@contextmanager
+def kept_warnings(verbose: bool) -> Iterator[None]:
+    """Keep the warnings of Python and of libraries from users; `verbose` shows them as notes."""
+    others = logging.getLogger()
+    with warnings.catch_warnings():
+        logging.captureWarnings(True)
+        try:
+            with _handled(others, others.level, show=verbose):
+                yield
+        finally:
+            logging.captureWarnings(False)
+
+
+@contextmanager
+def beside(aside: Aside) -> Iterator[None]:
+    """Print every line inside `aside()`, which takes a progress bar off the terminal."""
+    global _aside
+    before, _aside = _aside, aside
+    try:
+        yield
+    finally:
+        _aside = before
+
+
+@contextmanager
+def _handled(logger: logging.Logger, level: int, *, show: bool = True) -> Iterator[None]:
+    handler: logging.Handler = _NoteHandler() if show else logging.NullHandler()
+    before, propagates = logger.level, logger.propagate
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    logger.setLevel(level)
+    logger.propagate = False
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(before)
+        logger.propagate = propagates
 
 
 class _NoteHandler(logging.Handler):
@@ -71,72 +154,9 @@ class _NoteHandler(logging.Handler):
         print_note(record.getMessage())
 
 
-class Reporter(Protocol):
-    """Somebody who wants to hear how far the pictures are."""
-
-    def start(self, label: str) -> None: ...
-
-    def on_step(self, info: StepInfo) -> None: ...
-
-
-class _Silent:
-    def start(self, label: str) -> None:
-        pass
-
-    def on_step(self, info: StepInfo) -> None:
-        pass
-
-
-class _Bar:
-    """A rich progress bar over the steps of all batches."""
-
-    def __init__(self, progress: Progress, batches: int) -> None:
-        self._progress, self._batches = progress, batches
-        self._begun = 0
-        self._task = progress.add_task("loading", total=None)
-
-    def start(self, label: str) -> None:
-        self._progress.update(self._task, description=label)
-
-    def on_step(self, info: StepInfo) -> None:
-        if info.index == 0:
-            self._begun += 1
-        if not info.total:  # an adaptive sampler: nobody knows how many steps are left
-            self._progress.update(self._task, advance=1)
-            return
-        done = (self._begun - 1) * info.total + info.index + 1
-        total = self._batches * info.total
-        self._progress.update(self._task, completed=done, total=total)
-
-
-@contextmanager
-def progress_bar(batches: int, *, quiet: bool) -> Iterator[Reporter]:
-    """A bar with step, speed and time left if stderr is a terminal; nothing otherwise."""
-    if quiet or not sys.stderr.isatty():
-        yield _Silent()
-        return
-    from rich import progress
-    from rich.console import Console
-
-    class Speed(progress.ProgressColumn):
-        def render(self, task: progress.Task) -> str:
-            return f"{task.speed:.1f} it/s" if task.speed else ""
-
-    columns = (
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        Speed(),
-        progress.TimeRemainingColumn(),
-    )
-    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield _Bar(bar, batches)
-
-
-def _to_stderr(*parts: str) -> None:
-    print(*parts, file=sys.stderr, flush=True)
-
-
-def _coloured(text: str, code: str) -> str:
+def _to_stderr(word: str, colour: str, message: str) -> None:
+    """Text of others in `message` cannot steer the terminal, nor pass for a second line."""
     plain = "NO_COLOR" in os.environ or not sys.stderr.isatty()
-    return text if plain else f"\x1b[{code}m{text}\x1b[0m"
+    mark = word if plain or not word else f"\x1b[{colour}m{word}\x1b[0m"
+    with _lock, _aside():
+        print(*filter(None, (mark, one_line(message))), file=sys.stderr, flush=True)

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from diffgen.cli import options as opt
-from diffgen.cli.console import (
-    logged_notes,
-    print_line,
-    print_result,
-    progress_bar,
-    reported_pipe,
-)
+from diffgen.cli.console import logged_notes, print_json, print_result, reported_pipe
 from diffgen.cli.memory import keep_from_first_step, loading_to_stay, return_freed_memory
+from diffgen.cli.progress import Display, progress
+from diffgen.cli.streams import stdout_is_closed
 from diffgen.cli.threads import settle_threads
-from diffgen.errors import UsageError
+from diffgen.errors import UsageError, one_line
+from diffgen.types import StepInfo
 
 if TYPE_CHECKING:
     from diffgen.engine.model import Model
     from diffgen.engine.output import PictureOutput
     from diffgen.engine.request import GeneratePlan
     from diffgen.weights.lora import LoraRef
+
+PROMPT_SHOWN = 150  # characters
 
 
 def generate(
@@ -138,6 +138,8 @@ def generate(
     plan = opened.plan(request)
     if output == "-" and as_json:
         raise UsageError("--json and -o - both want stdout; choose one")
+    if output == "-" and stdout_is_closed():
+        raise UsageError("-o -: stdout is closed; give a file's name")
     sink = PictureOutput(output, pictures=plan.count, overwrite=overwrite)
     with logged_notes(verbose):
         _run(opened, loras, plan, sink, device, dtype, as_json=as_json, quiet=quiet)
@@ -154,36 +156,61 @@ def _run(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    batches = -(-plan.count // plan.batch_size)
-    with progress_bar(batches, quiet=quiet) as reporter:
+    with progress(quiet=quiet) as display:
         return_freed_memory()
         with loading_to_stay():
             from diffgen.engine.engine import Engine
 
             engine = Engine.load(model, device=device, dtype=dtype, loras=loras)
-        reporter.start(_count(plan.count, "picture"))
-        for picture in engine.generate(plan, on_step=keep_from_first_step(reporter.on_step)):
+        tracker = Tracker(display, plan)
+        for picture in engine.generate(plan, on_step=keep_from_first_step(tracker.on_step)):
             with reported_pipe():
                 path = sink.save(picture.image, picture.record)
-            if not quiet:
-                print_line(_summary(picture.record))
-            if path:
-                print_result(_result(path, picture.record, as_json=as_json))
+            display.say(tracker.finished(picture.record))
+            if path and as_json:
+                print_json({"path": str(path), **picture.record})
+            elif path:
+                print_result(str(path))
 
 
-def _summary(record: dict[str, Any]) -> str:
+class Tracker:
+    """Counts the steps and pictures of a run."""
+
+    def __init__(self, display: Display, plan: GeneratePlan) -> None:
+        self._display = display
+        self._pictures, self._done = plan.count, 0
+        self._batches, self._begun = -(-plan.count // plan.batch_size), 0
+        self._start = time.monotonic()
+
+    def on_step(self, info: StepInfo) -> None:
+        if info.index == 0:
+            self._begun += 1
+        label = _count(self._pictures, "picture")
+        if not info.total:  # an adaptive sampler: nobody knows how many steps are left
+            self._display.update(label, info.index + 1, None)
+            return
+        done = (self._begun - 1) * info.total + info.index + 1
+        self._display.update(label, done, self._batches * info.total)
+
+    def finished(self, record: Mapping[str, Any]) -> str:
+        """The line about a picture: which it is, what it took, and how long the rest will."""
+        self._done += 1
+        if self._pictures == 1:
+            return _summary(record)
+        per_picture = (time.monotonic() - self._start) / self._done
+        minutes, seconds = divmod(round(per_picture * (self._pictures - self._done)), 60)
+        left = f", {minutes}:{seconds:02} left" if self._done < self._pictures else ""
+        return f"{self._done}/{self._pictures} {_summary(record)}{left}"
+
+
+def _summary(record: Mapping[str, Any]) -> str:
     seconds = sum(record["timings"].values())
+    prompt = one_line(json.dumps(record["prompt"], ensure_ascii=False), PROMPT_SHOWN)
     return (
-        f"{json.dumps(record['prompt'], ensure_ascii=False)} seed {record['seed']}, "
+        f"{prompt} seed {record['seed']}, "
         f"{_count(record['steps'], 'step')} of {record['sampler']}, {seconds:.2f} s"
     )
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _result(path: Path, record: dict[str, Any], *, as_json: bool) -> str:
-    if not as_json:
-        return str(path)
-    return json.dumps({"path": str(path), **record}, ensure_ascii=False)

@@ -2,40 +2,80 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
-from diffgen.cli.console import print_result
+import typer
+
+from diffgen.cli.console import print_json, print_result, print_table
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from diffgen.diffusion.samplers.spec import SamplerSpec
 
-HEADINGS = ("name", "order", "evals/step", "noise", "settings", "known as", "source")
+SACRIFICE = ("source", "order", "settings", "known as", "noise")  # for a narrow terminal
 
 
-def samplers() -> None:
+def samplers(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
     """List the samplers and schedules."""
     from diffgen.diffusion.names import SCHEDULE_NAMES
     from diffgen.diffusion.samplers import SAMPLERS
 
-    rows = [HEADINGS, *(_row(spec) for spec in SAMPLERS.values())]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print_result("  ".join(cells).rstrip())
+    if as_json:
+        known = [_values(spec) for spec in SAMPLERS.values()]
+        print_json({"samplers": known, "schedules": list(SCHEDULE_NAMES)})
+        return
+    print_table(_table, SACRIFICE)
+    line = f"schedules: {', '.join(SCHEDULE_NAMES)}"
     print_result("")
-    print_result(f"schedules: {', '.join(SCHEDULE_NAMES)}")
+    print_result(_wrapped(line) if sys.stdout.isatty() else line)
 
 
-def _row(spec: SamplerSpec) -> tuple[str, ...]:
+def _values(spec: SamplerSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "order": spec.order,
+        "evals_per_step": None if spec.nfe is None else spec.evals_per_step,
+        "noise": spec.noise,
+        "settings": dict(spec.options),
+        "label": spec.label,
+        "source": spec.paper,
+    }
+
+
+def _table(left_out: Sequence[str]) -> Table:
+    from rich.table import Table
+
+    from diffgen.diffusion.samplers import SAMPLERS
+
+    rows = [_row(spec) for spec in SAMPLERS.values()]
+    names = [name for name in rows[0] if name not in left_out]
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[name] for name in names))
+    return table
+
+
+def _row(spec: SamplerSpec) -> dict[str, str]:
     settings = " ".join(f"{name}={value:g}" for name, value in spec.options.items())
-    evaluations = "adaptive" if spec.nfe is None else str(spec.evals_per_step)
-    noise = "" if spec.noise == "none" else spec.noise
-    return (
-        spec.name,
-        str(spec.order),
-        evaluations,
-        noise or "-",
-        settings or "-",
-        spec.label,
-        spec.paper,
-    )
+    return {
+        "name": spec.name,
+        "order": str(spec.order),
+        "evals/step": "adaptive" if spec.nfe is None else str(spec.evals_per_step),
+        "noise": "-" if spec.noise == "none" else spec.noise,
+        "settings": settings or "-",
+        "known as": spec.label,
+        "source": spec.paper,
+    }
+
+
+def _wrapped(line: str) -> str:
+    return textwrap.fill(line, shutil.get_terminal_size().columns, subsequent_indent="  ")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,17 @@ from diffgen.bench.request import SweepRequest
 from diffgen.bench.results import Results
 from diffgen.bench.session import Film, Session
 from diffgen.bench.storage import check_folder, read_results
-from diffgen.cli.console import logged_notes, print_line, print_note, print_result
+from diffgen.cli.console import (
+    logged_notes,
+    print_json,
+    print_line,
+    print_note,
+    print_result,
+    print_table,
+)
 from diffgen.cli.options import read_prompts
-from diffgen.cli.sweep_console import print_table, sweep_progress
+from diffgen.cli.progress import progress
+from diffgen.cli.sweep_progress import SweepProgress
 from diffgen.diffusion.names import parse_sampler
 from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
 from diffgen.errors import DiffgenError, UsageError
@@ -96,8 +104,9 @@ def _parse_film(text: str) -> SamplingSettings:
 def _measure(session: Session, film: SamplingPlan | None, folder: Path, *, quiet: bool) -> bool:
     """Run the sweep; True if the user stopped it."""
     try:
-        with sweep_progress(quiet=quiet) as progress:
-            session.measure(progress, progress.expect)
+        with progress(quiet=quiet) as display:
+            listener = SweepProgress(display)
+            session.measure(listener, listener.expect)
         if film:
             _write_film(session.film(film), folder, quiet=quiet)
     except KeyboardInterrupt:
@@ -118,14 +127,14 @@ def _show(results: Results, folder: Path, *, as_json: bool) -> None:
     """Draw the views into the folder and say what came out."""
     report = _draw(results, folder)
     if as_json:
-        print_result(json.dumps(asdict(results), ensure_ascii=False))
+        print_json(asdict(results))
         for cell in results.cells:
             if cell.status == "failed":
                 print_note(f"{cell.key} failed: {cell.reason}")
     else:
-        from diffgen.bench.table import results_table
+        from diffgen.bench.table import SACRIFICE, results_table
 
-        print_table(results_table(results))
+        print_table(partial(results_table, results), SACRIFICE)
         if results.recommendation:
             print_result(results.recommendation.sentence)
         print_result(str(report))

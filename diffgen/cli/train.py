@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,13 +11,12 @@ import typer
 from diffgen.cli import options as opt
 from diffgen.cli.console import logged_notes, print_line, print_result
 from diffgen.cli.memory import keep_freed_memory
+from diffgen.cli.progress import Display, progress
 from diffgen.cli.threads import settle_threads
 from diffgen.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-
-    from diffgen.train.loop import Progress, Reporter
+    from diffgen.train.loop import Progress
     from diffgen.train.recipe import Recipe
 
 SUFFIX = ".safetensors"
@@ -82,7 +78,7 @@ def train(
     first = os.environ.get("RANK", "0") == "0"
     if file and first and not quiet:
         print_line(f"the run's folder is {folder}")
-    with logged_notes(verbose), _reporter(quiet=quiet) as reporter:
+    with logged_notes(verbose), progress(quiet=quiet) as display:
         keep_freed_memory()
         from diffgen.train import run
 
@@ -90,7 +86,7 @@ def train(
             for line in run.dry_run(checked, folder):
                 print_result(line)
             return
-        outcome = run.train(checked, folder, resume=resume, reporter=reporter)
+        outcome = run.train(checked, folder, resume=resume, reporter=_Reporter(display))
     if outcome.signal:
         print_line(
             f"stopped; --resume -o {file or folder} goes on from the checkpoint just written"
@@ -160,60 +156,24 @@ def _finished(recipe: Recipe, model: Path, file: Path | None) -> Path:
     return file
 
 
-class _Lines:
-    """Plain lines, one whenever the numbers are logged."""
+class _Reporter:
+    """Numbers of every step on a bar, or on lines whenever they are logged."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-
-    def say(self, line: str) -> None:
-        if not self._quiet:
-            print_line(line)
-
-    def step(self, progress: Progress) -> None:
-        if progress.logged:
-            self.say(f"step {progress.step}/{progress.total}: {_numbers(progress)}")
-
-
-class _Terminal:
-    """A rich progress bar, other lines above it."""
-
-    def __init__(self, bar: Bar) -> None:
-        self._bar = bar
-        self._task = bar.add_task("loading", total=None)
+    def __init__(self, display: Display) -> None:
+        self._display = display
 
     def say(self, line: str) -> None:
-        self._bar.console.print(line, highlight=False, markup=False)
+        self._display.say(line)
 
     def step(self, progress: Progress) -> None:
-        self._bar.update(
-            self._task,
-            completed=progress.step,
-            total=progress.total,
-            description=_numbers(progress),
-        )
+        self._display.update(_numbers(progress), progress.step, progress.total)
+        if progress.logged and not self._display.live:
+            minutes, seconds = divmod(round(progress.seconds_left), 60)
+            self.say(
+                f"step {progress.step}/{progress.total}: {_numbers(progress)}, "
+                f"{progress.steps_per_second:.2f} it/s, {minutes}:{seconds:02} left"
+            )
 
 
 def _numbers(progress: Progress) -> str:
-    minutes, seconds = divmod(round(progress.seconds_left), 60)
-    return (
-        f"loss {progress.loss:.4f}, {progress.steps_per_second:.2f} it/s, "
-        f"{progress.pictures_per_second:.1f} images/s, {minutes}:{seconds:02} left"
-    )
-
-
-@contextmanager
-def _reporter(*, quiet: bool) -> Iterator[Reporter]:
-    if quiet or not sys.stderr.isatty():
-        yield _Lines(quiet=quiet)
-        return
-    from rich import progress
-    from rich.console import Console
-
-    columns = (
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.description}"),
-    )
-    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield _Terminal(bar)
+    return f"loss {progress.loss:.4f}, {progress.pictures_per_second:.1f} images/s"

@@ -1,6 +1,5 @@
 """diffgen.cli.main: help, versions, and where errors end."""
 
-import subprocess
 import sys
 import tomllib
 from importlib.metadata import EntryPoint
@@ -106,18 +105,3 @@ def test_every_error_has_an_exit_code() -> None:
     codes = {kind.__name__: kind.exit_code for kind in DiffgenError.__subclasses__()}
     assert codes.pop("UsageError") == 2
     assert set(codes.values()) == {1}
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_behind_stdout() -> None:
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "diffgen", "samplers"],
-            cwd=ROOT,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert done.returncode == 1
-    assert done.stderr == "error: cannot write to stdout: No space left on device; stopped\n"

@@ -1,0 +1,104 @@
+"""How far a piece of work is: nothing, plain lines, or a bar on a terminal. Always on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from diffgen.cli.console import beside, print_line
+from diffgen.errors import one_line
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+NARROW = 70  # columns of a terminal; below, the bar is short and has no speed
+
+
+class Display:
+    """Plain lines. Nobody sees `update`, so that whoever reports says a line now and then."""
+
+    live = False
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        print_line(line)
+
+    def update(self, label: str, done: int, total: int | None) -> None:
+        """What is being done and how far it is; None where nobody knows how much there is."""
+
+
+class Silent(Display):
+    """For --quiet."""
+
+    def say(self, line: str) -> None:
+        pass
+
+
+class Bar(Display):
+    """A bar in the terminal's last line, off it while any other line is printed."""
+
+    live = True
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("loading", total=None)
+
+    def update(self, label: str, done: int, total: int | None) -> None:
+        self._progress.update(
+            self._task, description=one_line(label, at_most=60), completed=done, total=total
+        )
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        self._progress.stop()
+        try:
+            yield
+        finally:
+            self._progress.start()
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Display]:
+    """Somebody to tell how far the work is."""
+    if quiet:
+        yield Silent()
+    elif not sys.stderr.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
+        yield Display()
+    else:
+        with _rich_bar() as running:
+            bar = Bar(running)
+            with beside(bar.hidden):
+                yield bar
+
+
+def _rich_bar() -> Progress:
+    """A bar that fits one line of this terminal, and leaves stdout and stderr to us.
+
+    Redirected by rich, results would go to stderr, and long lines would be broken.
+    """
+    from rich import progress
+    from rich.console import Console
+
+    class Speed(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> str:
+            return f"{task.speed:.1f} it/s" if task.speed else ""
+
+    console = Console(stderr=True)
+    narrow = console.width < NARROW
+    columns = [
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(bar_width=10 if narrow else 30),
+        progress.MofNCompleteColumn(),
+        *([] if narrow else [Speed()]),
+        progress.TimeRemainingColumn(compact=True),
+    ]
+    return progress.Progress(
+        *columns,
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )

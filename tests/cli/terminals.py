@@ -1,0 +1,110 @@
+"""Programs run in a terminal of a given width, and what a person then sees there."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SEQUENCE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|(\r\n|[\r\n])|([^\x1b\r\n]+)|(\x1b)")
+MARK = "=#=#="
+DRIVER = """
+import json, os, sys
+from diffgen import cli
+commands, mark = json.loads(sys.argv[1]), sys.argv[2]
+for arguments in commands:
+    sys.argv = ["diffgen", *arguments]
+    try:
+        cli.main()
+    except SystemExit as left:
+        code = left.code
+    if not os.isatty(1):
+        os.write(1, mark.encode())
+    os.write(2, f"{code:3}{mark}".encode())
+"""
+
+
+class Seen(NamedTuple):
+    """Exit code, what a pipe at stdout got, and what went to the terminal."""
+
+    code: int
+    out: str
+    terminal: str
+
+    @property
+    def screen(self) -> list[str]:
+        """The lines that are left on the terminal, without width."""
+        return screen(self.terminal)
+
+
+def environment(**changes: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+    return kept | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color"} | changes
+
+
+def in_terminal(
+    *commands: Sequence[str], cwd: Path, columns: int = 80, stdout: IO[bytes] | int | None = None
+) -> list[Seen]:
+    """Commands of diffgen, one after the other in one process, at a terminal.
+
+    stdout is at the terminal too unless it is a pipe or a file.
+    """
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER, json.dumps(commands), MARK],
+        cwd=cwd,
+        env=environment(),
+        stdin=theirs,
+        stdout=theirs if stdout is None else stdout,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        words = _read(ours).split(MARK)[:-1]
+        out = process.stdout.read().decode() if process.stdout else ""
+    assert process.returncode == 0
+    results = out.split(MARK) if out else [""] * len(words)
+    assert len(words) == len(commands)
+    return [
+        Seen(int(text[-3:]), result, text[:-3])
+        for text, result in zip(words, results, strict=False)
+    ]
+
+
+def _read(ours: int) -> str:
+    pieces = []
+    try:
+        while piece := os.read(ours, 65536):
+            pieces.append(piece)
+    except OSError:  # how Linux says that the other side is closed
+        pass
+    os.close(ours)
+    return b"".join(pieces).decode()
+
+
+def screen(text: str) -> list[str]:
+    """What a terminal without a right edge shows in the end; knows what rich's bars need."""
+    lines, row, column = [""], 0, 0
+    for codes, letter, move, words, stray in SEQUENCE.findall(text):
+        assert not stray, f"a raw escape in {text!r}"
+        if move:
+            row, column = row + ("\n" in move), 0
+        elif letter == "A":
+            row -= int(codes or 1)
+        elif letter == "K":
+            lines[row] = "" if codes == "2" else lines[row][:column]
+        elif words:
+            lines[row] = (
+                lines[row][:column].ljust(column) + words + lines[row][column + len(words) :]
+            )
+            column += len(words)
+        lines += [""] * (row + 1 - len(lines))
+    return [line.rstrip() for line in lines]
