@@ -6,7 +6,7 @@ paper's perceptual term is left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -143,6 +143,9 @@ class AutoencoderTarget:
         height, width = (side // config.factor for side in pixels.shape[-2:])
         return AutoencoderInputs(pixels, draws.normal((config.latent_channels, height, width)))
 
+    def stepped(self) -> None:
+        """Nothing follows the module."""
+
     def export(self, folder: Path, dtype: torch.dtype) -> None:
         """`vae/` in diffusers layout, its scaling factor measured while training."""
         config = self.vae.config
@@ -152,13 +155,13 @@ class AutoencoderTarget:
         save_component(folder, "vae", self.vae, dtype)
 
     @torch.no_grad()
-    def preview(self, model: Path, picture: Path, held_out: Sequence[Batch]) -> None:
+    def preview(self, model: Path, picture: Path, held_out: Iterator[Batch]) -> None:
         """Held-out pictures above their reconstructions."""
-        if not held_out:
+        batch = next(held_out, None)
+        if batch is None:
             return
-        shown = held_out[0].pixels
-        assert shown is not None
-        pixels = shown[:SHOWN].to(self.device)
+        assert batch.pixels is not None
+        pixels = batch.pixels[:SHOWN].to(self.device)
         # The exported one, as the one that learns may be dealt out over processes.
         vae = load_autoencoder(str(model.resolve())).to(self.device)
         mean, _ = vae.encode(pixels)

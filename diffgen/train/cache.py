@@ -80,13 +80,12 @@ class CachedData:
             group, draws = stream.draws(number)
             yield self._batch(group.size, [self._sound(draw, group) for draw in draws])
 
-    def validation(self, batch_size: int) -> list[Batch]:
+    def validation(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """The held-out pictures, as TrainingData gives them."""
-        batches = held_out_batches(self.collection, batch_size)
-        sound = [
-            (size, [d for d in draws if _name(d) in self._latents.infos]) for size, draws in batches
-        ]
-        return [self._batch(size, draws) for size, draws in sound if draws]
+        for size, draws in held_out_batches(self.collection, batch_size)[rank::world]:
+            sound = [draw for draw in draws if _name(draw) in self._latents.infos]
+            if sound:
+                yield self._batch(size, sound)
 
     def _sound(self, draw: Draw, group: Group) -> Draw:
         for index in candidates(draw.index, group.members):

@@ -8,7 +8,7 @@ like any other, its U-Net as it was, for `model.base` of the diffusion target.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import log
 from pathlib import Path
@@ -108,5 +108,5 @@ class ContrastiveTarget(DiffusionTarget):
         tokens = tokenize(self.networks.tokenizers, batch.captions, self.device)
         return ContrastiveInputs(self._latents(batch, draws), tokens)
 
-    def preview(self, model: Path, picture: Path, held_out: Sequence[Batch]) -> None:
+    def preview(self, model: Path, picture: Path, held_out: Iterator[Batch]) -> None:
         """Nothing: no picture shows what the encoders have learned."""

@@ -105,11 +105,15 @@ class TrainingData:
         for shown in run(stream, start=start, workers=workers):
             yield self._batch(shown)
 
-    def validation(self, batch_size: int) -> list[Batch]:
-        """The held-out pictures: centre crop, first caption, nothing dropped or mirrored."""
-        listed = Listed(self.collection, held_out_batches(self.collection, batch_size))
-        shown = run(listed, stop=len(listed.batches), workers=0)
-        return [self._batch(s) for s in shown if s.draws]
+    def validation(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """One rank's share of the held-out pictures, decoded a batch at a time.
+
+        Centre crop, first caption, nothing dropped or mirrored.
+        """
+        listed = Listed(self.collection, held_out_batches(self.collection, batch_size)[rank::world])
+        for shown in run(listed, stop=len(listed.batches), workers=0):
+            if shown.draws:
+                yield self._batch(shown)
 
     def mark_damaged(self, indices: Sequence[int]) -> None:
         """Add pictures that could not be decoded to the report."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -135,6 +135,9 @@ class DiffusionTarget:
             time_ids,
         )
 
+    def stepped(self) -> None:
+        """Nothing follows the module."""
+
     def _timesteps(self, draws: Draws) -> Tensor:
         objective, count = self.recipe.objective, len(self.alphas_cumprod)
         if objective.timesteps == "uniform":
@@ -203,7 +206,7 @@ class DiffusionTarget:
         room = networks.tokenizers[0].max_tokens
         copy_vocabulary(networks.vocabularies[0], folder / "tokenizer", max_tokens=room)
 
-    def preview(self, model: Path, picture: Path, held_out: Sequence[Batch]) -> None:
+    def preview(self, model: Path, picture: Path, held_out: Iterator[Batch]) -> None:
         """The recipe's prompts as the exported model draws them."""
         if not self.recipe.samples.prompts:
             return

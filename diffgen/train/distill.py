@@ -127,17 +127,12 @@ class DistillTarget(DiffusionTarget):
         if recipe.run.compile:
             for network in filter(None, (self.teacher, target)):
                 network.compile()
-        self.parts = 0  # of steps: batches learned from in this session
         # As the teacher's own DDIM: on to the data, or to the first table entry.
         self.final = self.alphas_cumprod[0] if schedule.final_alpha_one is False else 1.0
 
     @torch.no_grad()
     def inputs(self, batch: Batch, draws: Draws) -> DistillInputs:
         """Noisy latents, and where one step of the guided teacher takes them."""
-        if self.module.training:
-            if self.parts % self.recipe.run.accumulate == 0:
-                self.student.follow()
-            self.parts += 1
         far, near_t, near_alpha_bar = self._noisy(batch, draws)
         both = self._texts(batch)
         cond = both.map(lambda tensor: tensor[: len(batch.captions)])
@@ -147,6 +142,10 @@ class DistillTarget(DiffusionTarget):
         if self.networks.config.unet.guidance_dim is not None:
             cond = replace(cond, guidance=scale)
         return DistillInputs(far, Point(x, near_t, near_alpha_bar), cond)
+
+    def stepped(self) -> None:
+        """The target network follows the student."""
+        self.student.follow()
 
     def _noisy(self, batch: Batch, draws: Draws) -> tuple[Point, Tensor, Tensor]:
         """States at random timesteps of the grid, with t and alpha_bar of the ones below."""

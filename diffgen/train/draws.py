@@ -1,7 +1,8 @@
-"""Random numbers of training, as a pure function of (seed, step, picture).
+"""Random numbers of training, as a pure function of (seed, step, slot).
 
-A picture meets the same timestep and noise whichever process handles it and in whichever part of
-an accumulated batch it comes, and a resumed run needs no generator state to go on exactly.
+A slot is the position of a picture in its whole step, over all parts of an accumulated batch and
+all processes. Copies of one picture in a step so meet timesteps and noise of their own, the numbers
+do not depend on how many processes share a step, and a resumed run needs no generator state.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ class Draws:
     device: torch.device
 
     @classmethod
-    def of(cls, key: tuple[int | str, ...], indices: Sequence[int], device: torch.device) -> Self:
-        """The generators of pictures `indices`; `key` is the seed and the step."""
-        return cls(tuple(_generator((*key, index)) for index in indices), device)
+    def of(cls, key: tuple[int | str, ...], slots: Sequence[int], device: torch.device) -> Self:
+        """The generators of `slots`; `key` is the seed and the step."""
+        return cls(tuple(_generator((*key, slot)) for slot in slots), device)
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """(B, *shape) float32, unit Gaussian."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,19 +14,22 @@ from torch import Tensor, nn
 
 from diffgen.device import DTYPES, memory_errors
 from diffgen.errors import DiffgenError
+from diffgen.files import replaced_folder
 from diffgen.train import state
 from diffgen.train.data import Batch
 from diffgen.train.dist import World, reduction
 from diffgen.train.draws import Draws
 from diffgen.train.ema import Ema
-from diffgen.train.export import replaced_folder
+from diffgen.train.held_out import held_out_loss
 from diffgen.train.lr import learning_rate
-from diffgen.train.metrics import Metrics
-from diffgen.train.muon import Muon, hidden_weights
-from diffgen.train.recipe import OptimizerRecipe, Recipe
+from diffgen.train.metrics import Metrics, means_of
+from diffgen.train.optimizer import make_optimizer
+from diffgen.train.recipe import Recipe
 from diffgen.train.sharding import full, gathered, share_of, whole_weights
 from diffgen.train.tables import to_toml
 from diffgen.train.target import Data, Target
+
+SMALLEST_SCALE = 2.0**-20  # of fp16 losses; below it nothing is left of a gradient that fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +61,13 @@ class Trainer:
             target.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
         self.module = world.wrap(target.module, recipe.run.parallel)
         self.parameters = [p for p in target.module.parameters() if p.requires_grad]
-        self.optimizer = _optimizer(target.module, recipe.optimizer, world.device)
+        self.optimizer = make_optimizer(target.module, recipe.optimizer, world.device)
         self.ema = Ema(target.module, recipe.run.ema)
         self.scaler = torch.amp.GradScaler(
             world.device.type, enabled=recipe.run.precision == "fp16"
         )
-        self.held_out = list(data.validation(recipe.run.batch_size))
         self.step = 0
+        self.skipped = self.told = 0  # steps whose fp16 gradients overflowed; those reported
         self.seconds = 0.0
         self.window: list[dict[str, float]] = []  # of the steps since the last logged one
         torch.manual_seed(recipe.run.seed + world.rank)
@@ -110,8 +113,10 @@ class Trainer:
             logged = self._record(losses, metrics, (self.step - first) / spent)
             if metrics:
                 reporter.step(self._progress(losses["loss"], (self.step - first) / spent, logged))
+                if logged:
+                    self._tell_skipped(reporter)
             signal = self.world.agree(stop())
-            if self._due(run.validate_every) and self.held_out:
+            if self._due(run.validate_every) and self.data.report.held_out:
                 self._validate(metrics, reporter)
             done = self.step == run.steps
             if self._due(self.recipe.samples.every) and not signal and not done:
@@ -125,7 +130,9 @@ class Trainer:
     def learn(self, batches: Iterator[Batch]) -> dict[str, float]:
         """One optimizer step; its losses and gradient norm, averaged over all processes.
 
-        Raises DiffgenError, before any weight changes, when they are not finite.
+        Raises DiffgenError, before any weight changes, when they are not finite. In fp16 a step
+        whose scaled gradients overflow is skipped: nothing moves but the count of steps, and its
+        gradient norm is not finite.
         """
         recipe, count = self.recipe, self.recipe.run.accumulate
         rate = learning_rate(recipe.optimizer, self.step, recipe.run.steps)
@@ -135,30 +142,47 @@ class Trainer:
         opponent = self.target.opponent
         if opponent:
             opponent.begin(self.step, self.world)
-        parts = [self._backward(next(batches), last=i == count - 1) for i in range(count)]
+        parts = [self._backward(next(batches), part) for part in range(count)]
         self.scaler.unscale_(self.optimizer)
         norm = full(nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip or math.inf))
         means = {name: float(sum(part[name] for part in parts)) / count for name in parts[0]}
         losses = self.world.mean({**means, "grad_norm": float(norm)})
         self._check_finite(losses)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update()
+        self._move()
         if opponent:
             losses |= opponent.learn(rate)
         self.step += 1
         return {**losses, "lr": rate}
 
-    def _backward(self, batch: Batch, *, last: bool) -> Mapping[str, Tensor]:
-        with reduction(self.module, last=last):
-            losses = self._losses(self.module, batch, self.step)
-            self.scaler.scale(losses["loss"] / self.recipe.run.accumulate).backward()  # type: ignore[no-untyped-call]
+    def _move(self) -> None:
+        """Let the weights and all that follows them move, unless the scaler skips the step."""
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.scaler.get_scale() >= scale:
+            self.ema.update()
+            self.target.stepped()
+            return
+        self.skipped += 1
+        if scale < SMALLEST_SCALE:
+            raise self._diverged("the gradient overflows fp16 whatever it is scaled by")
+
+    def _backward(self, batch: Batch, part: int) -> Mapping[str, Tensor]:
+        """The losses of one part of the step, their gradients added to the parameters'."""
+        run = self.recipe.run
+        start = (part * self.world.size + self.world.rank) * run.batch_size
+        slots = range(start, start + len(batch.indices))
+        with reduction(self.module, last=part == run.accumulate - 1):
+            losses = self._losses(self.module, batch, self.step, slots)
+            self.scaler.scale(losses["loss"] / run.accumulate).backward()  # type: ignore[no-untyped-call]
         return {name: value.detach() for name, value in losses.items()}
 
-    def _losses(self, module: nn.Module, batch: Batch, key: int | str) -> dict[str, Tensor]:
-        """What the target says of a batch; `key` and the seed decide all randomness."""
-        draws = Draws.of((self.recipe.run.seed, key), batch.indices, self.world.device)
+    def _losses(
+        self, module: nn.Module, batch: Batch, key: int | str, slots: Sequence[int]
+    ) -> dict[str, Tensor]:
+        """What the target says of a batch; the seed, `key` and `slots` decide all randomness."""
+        draws = Draws.of((self.recipe.run.seed, key), slots, self.world.device)
         with self._autocast():
             losses: dict[str, Tensor] = module(self.target.inputs(batch, draws))
         return losses
@@ -179,12 +203,15 @@ class Trainer:
         watched = ["loss"] if self.scaler.is_enabled() else ["loss", "grad_norm"]
         wrong = [name for name in watched if not math.isfinite(losses[name])]
         if wrong:
-            kept = list(state.checkpoints(self.folder).values())
-            last = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was made"
-            raise DiffgenError(
-                f"{wrong[0]} is {losses[wrong[0]]} at step {self.step + 1}; {last}; "
-                "try a smaller optimizer.lr, a longer warmup or run.precision = fp32"
-            )
+            raise self._diverged(f"{wrong[0]} is {losses[wrong[0]]}")
+
+    def _diverged(self, what: str) -> DiffgenError:
+        kept = list(state.checkpoints(self.folder).values())
+        last = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was made"
+        return DiffgenError(
+            f"{what} at step {self.step + 1}; {last}; "
+            "try a smaller optimizer.lr, a longer warmup or run.precision = fp32"
+        )
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0
@@ -195,14 +222,22 @@ class Trainer:
         run = self.recipe.run
         if not self._due(run.log_every) and self.step < run.steps:
             return False
-        names, count = losses, len(self.window)
-        row = {name: sum(entry[name] for entry in self.window) / count for name in names}
+        row = means_of(self.window)
+        if self.scaler.is_enabled():
+            row["skipped_steps"] = self.skipped
         self.window = []
         if metrics:
             pictures = self.pictures_per_step
             pace = {"pictures": self.step * pictures, "pictures_per_second": speed * pictures}
             metrics.write({"step": self.step, **row, **pace, "seconds": self.seconds})
         return True
+
+    def _tell_skipped(self, reporter: Reporter) -> None:
+        if self.skipped > self.told:
+            reporter.say(
+                f"step {self.step}: {self.skipped} skipped, whose fp16 gradients overflowed"
+            )
+            self.told = self.skipped
 
     def _progress(self, loss: float, speed: float, logged: bool) -> Progress:
         total = self.recipe.run.steps
@@ -212,21 +247,16 @@ class Trainer:
     def _validate(self, metrics: Metrics | None, reporter: Reporter) -> None:
         """The loss of averaged weights on held-out pictures, each with its own fixed noise."""
         self.target.module.eval()
-        total, count = 0.0, 0
         with self.ema.applied(), torch.no_grad():
-            for first in range(0, len(self.held_out), self.world.size):
-                # Sharded weights need all processes: those that have no batch left repeat one.
-                index = first + self.world.rank
-                batch = self.held_out[index % len(self.held_out)]
-                size = len(batch.indices) if index < len(self.held_out) else 0
-                loss = float(self._losses(self.target.module, batch, "held out")["loss"])
-                total += loss * size
-                count += size
-        sums = self.world.mean({"total": total, "count": count})
-        loss = sums["total"] / sums["count"]
-        if metrics:
+            loss = held_out_loss(
+                self.data, self.recipe.run.batch_size, self._held_out_loss, self.world
+            )
+        if metrics and loss is not None:
             metrics.write({"step": self.step, "held_out_loss": loss})
             reporter.say(f"step {self.step}: held-out loss {loss:.5f}")
+
+    def _held_out_loss(self, batch: Batch) -> float:
+        return float(self._losses(self.target.module, batch, "held out", batch.indices)["loss"])
 
     def export(self, reporter: Reporter) -> None:
         """Write RUN/model from averaged weights, and what it draws to RUN/samples."""
@@ -238,7 +268,8 @@ class Trainer:
                         self.target.export(folder, DTYPES[self.recipe.run.save_dtype])
             picture = self.run / "samples" / f"step-{self.step:08d}.png"
             if first:
-                self.target.preview(model, picture, self.held_out)
+                held_out = self.data.validation(self.recipe.run.batch_size, rank=0, world=1)
+                self.target.preview(model, picture, held_out)
         if first and picture.exists():
             reporter.say(f"step {self.step}: {picture}")
         self.world.wait()
@@ -257,6 +288,7 @@ class Trainer:
         if self.world.first:
             saved = {
                 "step": self.step,
+                "skipped": self.skipped,
                 "seconds": self.seconds,
                 "window": self.window,
                 "recipe": to_toml(self.recipe),
@@ -273,6 +305,7 @@ class Trainer:
     def restore(self, saved: dict[str, Any]) -> None:
         """Take over what `checkpoint` wrote."""
         self.step, self.seconds, self.window = saved["step"], saved["seconds"], saved["window"]
+        self.skipped = self.told = saved.get("skipped", 0)  # earlier versions did not count
         live, optimizer = self.target.module.state_dict(), saved["optimizer"]
         module = {name: share_of(tensor, live[name]) for name, tensor in saved["module"].items()}
         self.target.module.load_state_dict(module)
@@ -286,19 +319,3 @@ class Trainer:
         if self.target.opponent:
             self.target.opponent.load_state_dict(saved["opponent"])
         state.set_rng_state(saved["rng"][self.world.rank])
-
-
-def _optimizer(
-    module: nn.Module, recipe: OptimizerRecipe, device: torch.device
-) -> torch.optim.AdamW:
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    options: dict[str, Any] = {
-        "lr": recipe.lr,
-        "betas": (recipe.beta1, recipe.beta2),
-        "eps": recipe.eps,
-        "weight_decay": recipe.weight_decay,
-        "fused": device.type in ("cpu", "cuda"),
-    }
-    if recipe.kind == "muon":
-        return Muon(parameters, hidden_weights(module), **options)
-    return torch.optim.AdamW(parameters, **options)

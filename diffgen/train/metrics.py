@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,35 @@ class Metrics:
         """Go on after `step`: later rows, from a run that was killed, are dropped."""
         self.path = run / "metrics.jsonl"
         rows = [row for row in read_rows(self.path) if row["step"] <= step]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
+        text = "".join(map(_line, rows))
         self.path.write_text(text, encoding="utf-8")
         self._board = _tensorboard(run, step)
 
     def write(self, row: Row) -> None:
-        """One line; `step` is among its keys."""
+        """One line; `step` is among its keys. Numbers that are not finite are left out."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(_line(row))
         if self._board:
-            for name, value in row.items():
+            for name, value in _finite(row).items():
                 if name != "step":
                     self._board.add_scalar(name, value, int(row["step"]))
             self._board.flush()  # its own thread would keep rows back that a killed run has written
+
+
+def means_of(rows: Sequence[Row]) -> dict[str, float]:
+    """The average of each number over rows of the same names, leaving out what is not finite."""
+    kept = [_finite(row) for row in rows]
+    columns = {name: [row[name] for row in kept if name in row] for name in rows[0]}
+    return {name: sum(column) / len(column) for name, column in columns.items() if column}
+
+
+def _line(row: Row) -> str:
+    # Infinity and NaN are no JSON.
+    return json.dumps(_finite(row), allow_nan=False) + "\n"
+
+
+def _finite(row: Row) -> dict[str, float]:
+    return {name: value for name, value in row.items() if math.isfinite(value)}
 
 
 def _tensorboard(run: Path, step: int) -> Any:

@@ -55,6 +55,8 @@ class Muon(torch.optim.AdamW):
     ) -> None:
         super().__init__(parameters, **options)
         self._matrices = set(matrices)
+        # Fused AdamW takes fp16's overflow upon itself; a step here is skipped as a whole.
+        self._step_supports_amp_scaling = False
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:

@@ -32,7 +32,7 @@ def test_every_piece_is_a_square_of_its_picture_and_corners_are_reached():
     }
 
 
-def test_a_piece_belongs_to_its_picture_and_step():
+def test_a_piece_belongs_to_its_slot_and_step():
     pixels = places(40, 40, 2)
     both = pieces(pixels, 8, Draws.of((0, 1), (3, 8), CPU))
     alone = pieces(pixels[1:], 8, Draws.of((0, 1), (8,), CPU))

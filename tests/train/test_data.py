@@ -122,7 +122,7 @@ def test_buckets(folder):
 
 def test_validation_is_fixed_and_never_trained_on(folder):
     data = open_data(recipe(folder, validation=4, **VARIED))
-    batches = data.validation(3)
+    batches = list(data.validation(3))
     held_out = [index for batch in batches for index in batch.indices]
     assert len(held_out) == len(set(held_out)) == data.report.held_out == 4
     assert all(
@@ -132,7 +132,7 @@ def test_validation_is_fixed_and_never_trained_on(folder):
     )
     trained = {index for batch in take(data, 30) for index in batch.indices}
     assert trained == set(range(PICTURES)) - set(held_out)
-    assert_same(batches, open_data(recipe(folder, validation=4, **VARIED)).validation(3))
+    assert_same(batches, list(open_data(recipe(folder, validation=4, **VARIED)).validation(3)))
 
 
 def test_a_share_for_validation_is_rounded_down(folder):
@@ -166,10 +166,10 @@ def test_damaged_pictures_are_replaced_and_named(folder, workers):
 
 def test_damaged_pictures_are_left_out_of_validation(folder):
     data = open_data(recipe(folder, validation=6))
-    first = data.validation(6)[0].indices[0]
+    first = next(data.validation(6)).indices[0]
     noise(folder / f"{first:02}.png")
     truncate(folder / f"{first:02}.png")
-    assert len(data.validation(6)[0].indices) == 5
+    assert len(next(data.validation(6)).indices) == 5
 
 
 def test_nothing_but_damaged_pictures(tmp_path):

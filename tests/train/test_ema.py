@@ -1,7 +1,6 @@
 import torch
 from torch import nn
 
-from diffgen.train.draws import Draws
 from diffgen.train.ema import Ema
 
 
@@ -48,15 +47,3 @@ def test_state_goes_round():
     other.load_state_dict(ema.state_dict())
     assert other.updates == 1
     assert torch.equal(other.average["weight"], ema.average["weight"])
-
-
-def test_draws_belong_to_pictures_and_not_to_places():
-    cpu = torch.device("cpu")
-    both = Draws.of((0, 5), (3, 8), cpu).normal((2, 2))
-    alone = Draws.of((0, 5), (8,), cpu).normal((2, 2))
-    assert torch.equal(both[1], alone[0])
-    assert not torch.equal(both[0], both[1])
-    assert not torch.equal(alone, Draws.of((0, 6), (8,), cpu).normal((2, 2)))
-    assert not torch.equal(alone, Draws.of((1, 5), (8,), cpu).normal((2, 2)))
-    draws = Draws.of((0, 5), (3, 8), cpu)
-    assert not torch.equal(draws.uniform(), draws.uniform())

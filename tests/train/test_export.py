@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
@@ -12,7 +10,6 @@ from diffgen.engine.request import GenerateRequest
 from diffgen.errors import ConfigError, UsageError, WeightsError
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
 from diffgen.train import run
-from diffgen.train.export import replaced_folder
 from diffgen.train.layout import write_model_configs
 from diffgen.types import ScheduleConfig
 from diffgen.weights.configs import read_model_config
@@ -178,16 +175,3 @@ def test_what_the_layout_cannot_hold_is_refused(tmp_path):
     )
     with pytest.raises(ConfigError, match=r"cannot hold this recipe: .*timestep_spacing"):
         write_model_configs(tmp_path, config, end=949, pad=949)
-
-
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
-    folder = tmp_path / "model"
-    with replaced_folder(folder) as new:
-        (new / "a").write_text("1")
-    with pytest.raises(FileNotFoundError), replaced_folder(folder) as new:
-        (new / "missing" / "b").write_text("2")
-    assert [p.name for p in tmp_path.iterdir()] == ["model"]
-    assert [p.name for p in folder.iterdir()] == ["a"]
-    with replaced_folder(folder) as new:
-        (new / "c").write_text(json.dumps({}))
-    assert [p.name for p in folder.iterdir()] == ["c"]

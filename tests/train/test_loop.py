@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import random
 import signal
@@ -8,10 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import VAE, Listener, make_recipe
+from training import VAE, Listener, draw_squares, make_recipe
 
 from diffgen.errors import ConfigError, DiffgenError, UsageError
-from diffgen.train import run
+from diffgen.train import loader, run, state
+from diffgen.train.data import open_data
+from diffgen.train.dist import World
+from diffgen.train.loop import Trainer
 from diffgen.train.tables import to_toml
 
 ROOT = Path(__file__).parents[2]
@@ -120,6 +124,90 @@ def test_the_message_names_the_last_good_checkpoint(squares, tmp_path, monkeypat
     monkeypatch.setattr(objectives, "squared_error", poisoned)
     with pytest.raises(DiffgenError, match=r"loss is nan at step 5; .*step-00000004\.pt"):
         run.train(make_recipe(squares), tmp_path, resume=False, reporter=Listener())
+
+
+def strict_rows(folder):
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    text = (folder / "metrics.jsonl").read_text()
+    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_step_that_fp16_skips_moves_nothing_and_is_counted(squares, tmp_path, monkeypatch, kind):
+    """A loss scale of 2^26 overflows in the first steps, and is halved until it does not."""
+    changes = {"run.precision": "fp16", "run.steps": 12, "optimizer.kind": kind}
+    recipe = make_recipe(squares, {**changes, "run.log_every": 4, "data.validation": 0})
+    target = run.DiffusionTarget(recipe, torch.device("cpu"))
+    world = World(0, 1, torch.device("cpu"))
+    trainer = Trainer(recipe, target, run.open_data(recipe.data), world, tmp_path)
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**26)
+    followed, listener = [], Listener()
+    monkeypatch.setattr(target, "stepped", lambda: followed.append(trainer.step))
+    before = {n: t.clone() for n, t in trainer.ema.average.items()}
+    trainer.learn(trainer.batches())
+    assert trainer.skipped == 1
+    assert all(torch.equal(trainer.ema.average[n], t) for n, t in before.items())
+    assert all(torch.equal(p, before[n]) for n, p in target.module.named_parameters())
+    trainer.train(listener, lambda: 0)
+    assert 1 < trainer.skipped < 12
+    assert trainer.ema.updates == len(followed) == 12 - trainer.skipped
+    rows = strict_rows(tmp_path)
+    assert rows[-1]["skipped_steps"] == trainer.skipped
+    assert all(math.isfinite(row["loss"]) for row in rows)
+    assert "grad_norm" in rows[-1]
+    assert [line for line in listener.lines if "whose fp16 gradients overflowed" in line]
+    again = Trainer(recipe, target, run.open_data(recipe.data), world, tmp_path)
+    again.restore(state.load_last(again.folder))
+    assert again.skipped == trainer.skipped
+
+
+def test_gradients_that_no_scale_fits_stop_the_run(squares, tmp_path, monkeypatch):
+    recipe = make_recipe(squares, {"run.precision": "fp16", "data.validation": 0})
+    target = run.DiffusionTarget(recipe, torch.device("cpu"))
+    world = World(0, 1, torch.device("cpu"))
+    trainer = Trainer(recipe, target, run.open_data(recipe.data), world, tmp_path)
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-20)
+    next(iter(target.module.parameters())).register_hook(lambda grad: grad * math.inf)
+    batches = trainer.batches()
+    trainer.learn(batches)
+    with pytest.raises(DiffgenError, match="whatever it is scaled by at step 2; no checkpoint"):
+        trainer.learn(batches)
+
+
+def test_held_out_pictures_are_decoded_when_they_are_needed(squares, tmp_path, monkeypatch):
+    decoded = []
+    real = loader.decode
+    monkeypatch.setattr(
+        loader,
+        "decode",
+        lambda entry, *a, **k: (decoded.append(entry.name), real(entry, *a, **k))[1],
+    )
+    recipe = make_recipe(squares, {"data.validation": 7})
+    target = run.DiffusionTarget(recipe, torch.device("cpu"))
+    data = run.open_data(recipe.data)
+    trainer = Trainer(recipe, target, data, World(0, 1, torch.device("cpu")), tmp_path)
+    assert not decoded
+    batches = trainer.data.validation(2, rank=0, world=1)
+    next(batches)
+    assert len(decoded) == 2
+    shares = [
+        [index for batch in data.validation(2, rank=rank, world=3) for index in batch.indices]
+        for rank in range(3)
+    ]
+    assert [len(share) for share in shares] == [3, 2, 2]
+    assert len({index for share in shares for index in share}) == 7
+
+
+def test_a_held_out_part_that_is_all_damaged_is_not_measured(squares, tmp_path):
+    data = draw_squares(tmp_path / "squares")
+    recipe = make_recipe(data, {"run.steps": 4})
+    for index in next(open_data(recipe.data).validation(4)).indices:
+        file = data / f"{index:02}.png"
+        file.write_bytes(file.read_bytes()[:60])
+    run.train(recipe, tmp_path / "run", resume=False, reporter=Listener())
+    assert "held_out_loss" not in (tmp_path / "run" / "metrics.jsonl").read_text()
 
 
 def test_it_learns(squares, tmp_path):

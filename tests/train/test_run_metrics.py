@@ -1,11 +1,12 @@
 """diffgen.train.metrics: rows in metrics.jsonl and, as they are written, in TensorBoard."""
 
 import json
+import math
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from diffgen.train.metrics import Metrics, plot_curve, read_rows
+from diffgen.train.metrics import Metrics, means_of, plot_curve, read_rows
 
 ROWS = [{"step": step, "loss": 1.0 / step, "lr": 0.001} for step in (1, 2, 3)]
 
@@ -55,3 +56,29 @@ def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
 def test_the_curve_is_a_picture(tmp_path):
     plot_curve([*ROWS, {"step": 3, "held_out_loss": 0.4}], tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def strict_rows(path):
+    """What a reader that knows JSON alone makes of the lines."""
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    return [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
+
+
+def test_numbers_that_are_not_finite_are_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 0.5, "grad_norm": Infinity}\n', encoding="utf-8")
+    metrics = Metrics(tmp_path, step=1)  # a row of an earlier version is put right
+    metrics.write({"step": 2, "loss": math.nan, "grad_norm": 1.0})
+    assert strict_rows(path) == [{"step": 1, "loss": 0.5}, {"step": 2, "grad_norm": 1.0}]
+    assert board(tmp_path)["grad_norm"] == [(2, 1.0)]
+    assert "loss" not in board(tmp_path)
+    plot_curve(read_rows(path), tmp_path / "loss.png")
+
+
+def test_an_average_stays_finite_beside_a_step_that_is_not():
+    rows = [{"loss": 1.0, "norm": math.inf}, {"loss": 2.0, "norm": 3.0}]
+    assert means_of(rows) == {"loss": 1.5, "norm": 3.0}
+    assert means_of(rows[:1]) == {"loss": 1.0}
