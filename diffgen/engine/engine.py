@@ -264,7 +264,12 @@ class Engine:
             for config, name in zip(self.config.text, TEXT_ENCODERS, strict=False)
         ]
         tokenizers = [
-            Tokenizer.from_folder(folder, max_tokens=config.max_tokens, pad=config.pad)
+            Tokenizer.from_folder(
+                folder,
+                max_tokens=config.max_tokens,
+                pad=config.pad,
+                vocab_size=config.vocab_size,
+            )
             for folder, config in zip(checkpoint.tokenizers, self.config.text, strict=True)
         ]
         return Conditioner(self.config, tokenizers, encoders)

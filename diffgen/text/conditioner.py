@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from diffgen.errors import ConfigError
 from diffgen.models.clip import ClipTextModel
 from diffgen.models.config import ModelConfig
 from diffgen.text.tokenizer import Tokenizer
@@ -38,7 +39,16 @@ class Conditioner:
         tokenizers: Sequence[Tokenizer],
         encoders: Sequence[ClipTextModel],
     ) -> None:
-        """One tokenizer for each encoder, in the order of `config.text`."""
+        """One tokenizer for each encoder, in the order of `config.text`.
+
+        Raises ConfigError for tokenizers that cut prompts at different lengths.
+        """
+        lengths = {tokenizer.max_tokens for tokenizer in tokenizers}
+        if len(lengths) > 1:
+            raise ConfigError(
+                "the model's tokenizers read prompts of different length (model_max_length), "
+                f"{' and '.join(map(str, sorted(lengths)))} tokens"
+            )
         self.config = config
         self.tokenizers = tuple(tokenizers)
         self.encoders = tuple(encoders)

@@ -1,6 +1,6 @@
 """CLIP's tokenizer: lower-cased byte-pair encoding (Radford et al., arXiv:2103.00020, section 2.4).
 
-It follows transformers' `CLIPTokenizer` id for id. Importing this module does not import torch.
+It follows transformers' `CLIPTokenizer` id for id.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from typing import Any, Self
 import tokenizers
 from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 
-from diffgen.errors import ConfigError, UsageError
+from diffgen.errors import ConfigError, UsageError, shown
 from diffgen.jsonfile import JsonObject
-from diffgen.text.vocabulary import Vocabulary, read_vocabulary
+from diffgen.text.vocabulary import Vocabulary, check_text, read_vocabulary
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORDS = (
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
     r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 )
+MIN_LENGTH = 3  # a start, an end and a word between them
 ROLES = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
 
 
@@ -48,11 +49,19 @@ class Tokenizer:
         self._start, self._end, self._pad = start, end, pad
 
     @classmethod
-    def from_folder(cls, folder: Path, *, max_tokens: int = 77, pad: str | None = None) -> Self:
+    def from_folder(
+        cls,
+        folder: Path,
+        *,
+        max_tokens: int = 77,
+        pad: str | None = None,
+        vocab_size: int | None = None,
+    ) -> Self:
         """Read vocab.json and merges.txt, or else tokenizer.json, and the special tokens.
 
         `max_tokens` is the length that the text encoder takes; the folder may ask for less. `pad`
-        overrules the folder's padding. Raises ConfigError for a missing or malformed file.
+        overrules the folder's padding. `vocab_size` is how many tokens the text encoder knows.
+        Raises ConfigError for a missing or malformed file, or one that has more.
         """
         options = _read_options(folder)
         if pad:
@@ -61,16 +70,23 @@ class Tokenizer:
         vocabulary = read_vocabulary(folder)
         for token in special.values():
             if token.content not in vocabulary.ids:
-                raise ConfigError(f'{folder}: the vocabulary lacks "{token.content}".')
+                raise ConfigError(f"{folder}: the vocabulary lacks {shown(token.content)}")
         encoder = byte_pair_encoder(vocabulary, unknown=special["unk_token"].content)
         # Of two entries for one token the later counts, as in transformers.
-        encoder.add_tokens([*special.values(), *_listed_tokens(options)])
+        added = [*special.values(), *_listed_tokens(options)]
+        encoder.add_tokens(added)
+        ids = [*vocabulary.ids.values(), *(encoder.token_to_id(t.content) or 0 for t in added)]
+        if vocab_size is not None and max(ids) >= vocab_size:
+            raise ConfigError(
+                f"{folder}: the vocabulary has ids up to {max(ids)}, where the text encoder knows "
+                f"{vocab_size} tokens (vocab_size)"
+            )
         return cls(
             encoder,
             start=vocabulary.ids[special["bos_token"].content],
             end=vocabulary.ids[special["eos_token"].content],
             pad=vocabulary.ids[special["pad_token"].content],
-            max_tokens=min(max_tokens, options.get("model_max_length", max_tokens)),
+            max_tokens=min(max_tokens, _length(options, max_tokens)),
         )
 
     def encode(self, prompt: str) -> Tokens:
@@ -121,20 +137,29 @@ def _read_options(folder: Path) -> JsonObject:
     return JsonObject(config, options)
 
 
+def _length(options: JsonObject, default: int) -> int:
+    length = options.get("model_max_length", default)
+    if length < MIN_LENGTH:
+        name = options.named("model_max_length")
+        raise ConfigError(f"{name} must be at least {MIN_LENGTH}, not {shown(length)}")
+    return length
+
+
 def _role_token(options: JsonObject, role: str) -> AddedToken:
-    entry = options.data.get(role) or ROLES[role]
+    entry = ROLES[role] if options.data.get(role) is None else options.data[role]
     return _as_token(options, role, {"content": entry} if isinstance(entry, str) else entry)
 
 
 def _listed_tokens(options: JsonObject) -> list[AddedToken]:
     """The tokens that the new kind of tokenizer_config.json lists by id."""
     key = "added_tokens_decoder"
-    return [_as_token(options, key, entry) for entry in (options.data.get(key) or {}).values()]
+    return [_as_token(options, key, entry) for entry in options.table(key).values()]
 
 
 def _as_token(options: JsonObject, key: str, entry: Any) -> AddedToken:
     if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
-        raise ConfigError(f'{options.path}: "{key}" should hold a token or its "content".')
+        raise ConfigError(f'{options.named(key)} should hold a token or its "content"')
+    check_text(options.path, entry["content"])
     flags = ("single_word", "lstrip", "rstrip", "normalized")
     given = {flag: bool(entry[flag]) for flag in flags if flag in entry}
     return AddedToken(entry["content"], special=True, **given)

@@ -101,7 +101,6 @@ def _from_nothing(recipe: Recipe) -> Networks:
     config = _new_config(recipe, model.unet, model.text, vae_config)
     vocabulary = _vocabulary(model.tokenizer)
     tokenizers = _tokenizers((vocabulary,), config.text)
-    _check_vocabulary(tokenizers[0], config.text[0], vocabulary)
     torch.manual_seed(recipe.run.seed)
     unet, encoder = UNet(config.unet), ClipTextModel(model.text)
     initialise_unet(unet)
@@ -141,14 +140,6 @@ def _new_config(
     )
 
 
-def _check_vocabulary(tokenizer: Tokenizer, text: ClipTextConfig, folder: Path) -> None:
-    largest = max(JsonObject.read(folder / "vocab.json").data.values())
-    if largest >= text.vocab_size:
-        raise ConfigError(
-            f"model.text.vocab_size is {text.vocab_size}, but {folder} has {largest + 1} tokens."
-        )
-
-
 def _vocabulary(source: str) -> Path:
     path = resolve(source).path
     return path / "tokenizer" if (path / "tokenizer").is_dir() else path
@@ -158,7 +149,9 @@ def _tokenizers(
     folders: tuple[Path, ...], configs: tuple[ClipTextConfig, ...]
 ) -> tuple[Tokenizer, ...]:
     return tuple(
-        Tokenizer.from_folder(folder, max_tokens=config.max_tokens, pad=config.pad)
+        Tokenizer.from_folder(
+            folder, max_tokens=config.max_tokens, pad=config.pad, vocab_size=config.vocab_size
+        )
         for folder, config in zip(folders, configs, strict=True)
     )
 

@@ -174,9 +174,43 @@ def test_bytes_that_are_no_text() -> None:
         ({"pad_token": 7}, r'"pad_token" should hold a token or its "content"'),
         ({"pad_token": {"lstrip": False}}, r'"pad_token" should hold a token'),
         ({"pad_token": "<pad>"}, r'the vocabulary lacks "<pad>"'),
+        ({"pad_token": ["!"]}, r'"pad_token" should hold a token'),
+        ({"pad_token": False}, r'"pad_token" should hold a token'),
+        ({"unk_token": "x" * 10_000}, r'the vocabulary lacks "x{59}\.\.\.$'),
+        ({"eos_token": {"content": "\ud800"}}, r"a token has half a character, U\+D800"),
     ],
 )
 def test_malformed_special_tokens(folder: Path, changes: dict[str, Any], message: str) -> None:
     change(folder, "special_tokens_map.json", **changes)
     with pytest.raises(ConfigError, match=message):
         Tokenizer.from_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"added_tokens_decoder": [{"content": "!"}]},
+            '"added_tokens_decoder" should be an object',
+        ),
+        ({"added_tokens_decoder": {"0": "!"}}, '"added_tokens_decoder" should hold a token'),
+        (
+            {"added_tokens_decoder": {"0": {"content": 7}}},
+            '"added_tokens_decoder" should hold a to',
+        ),
+        ({"model_max_length": "32"}, '"model_max_length" should be a whole number, not "32"'),
+        ({"model_max_length": 1e30}, '"model_max_length" should be a whole number, not 1e'),
+        ({"model_max_length": 2}, '"model_max_length" must be at least 3, not 2'),
+        ({"model_max_length": -(10**30)}, '"model_max_length" must be at least 3, not -1000'),
+    ],
+)
+def test_malformed_options(folder: Path, changes: dict[str, Any], message: str) -> None:
+    change(folder, "tokenizer_config.json", **changes)
+    with pytest.raises(ConfigError, match=rf"tokenizer_config\.json: {message}"):
+        Tokenizer.from_folder(folder)
+
+
+def test_a_vocabulary_larger_than_the_encoder(folder: Path) -> None:
+    assert Tokenizer.from_folder(folder, vocab_size=950)
+    with pytest.raises(ConfigError, match=r"ids up to 949, where the text encoder knows 949 tok"):
+        Tokenizer.from_folder(folder, vocab_size=949)

@@ -1,6 +1,7 @@
 """diffgen.text.vocabulary: the files of a byte-pair vocabulary."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_separate_files_win(tmp_path: Path) -> None:
 @pytest.mark.parametrize("merge", ["a", "a b #", "a c", "b a"])
 def test_a_merge_of_another_vocabulary(tmp_path: Path, merge: str) -> None:
     write(tmp_path, merge.encode())
-    with pytest.raises(ConfigError, match=rf"merges\.txt: the merge '{merge}' does not belong"):
+    with pytest.raises(ConfigError, match=rf'merges\.txt: the merge "{merge}" does not belong'):
         read_vocabulary(tmp_path)
 
 
@@ -73,5 +74,57 @@ def test_missing_files(tmp_path: Path) -> None:
 
 def test_unreadable_merges(tmp_path: Path) -> None:
     write(tmp_path, b"\xff\xfe")
-    with pytest.raises(ConfigError, match=r"merges\.txt cannot be read"):
+    with pytest.raises(ConfigError, match=r"merges\.txt is not UTF-8 text"):
+        read_vocabulary(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ({"a": -1}, 'the token "a" has the id -1; ids are from 0'),
+        ({"a": 2**63}, 'the token "a" has the id 9223372036854775808; ids'),
+        ({"a": 1.0}, "should map tokens to whole numbers"),
+        ({"a": True}, "should map tokens to whole numbers"),
+        ({"a": None}, "should map tokens to whole numbers"),
+        ({"a": 3, "b": 0, "c": 3}, "two tokens have the id 3"),
+        ({"\ud83d": 0}, r"a token has half a character, U\+D83D"),
+        (["a", "b"], "should hold a JSON object"),
+    ],
+)
+def test_ids_that_no_table_has(tmp_path: Path, ids: object, message: str) -> None:
+    write(tmp_path, b"")
+    (tmp_path / "vocab.json").write_text(json.dumps(ids))
+    with pytest.raises(ConfigError, match=rf"vocab\.json:? .*{message}"):
+        read_vocabulary(tmp_path)
+
+
+def test_ids_may_have_gaps(tmp_path: Path) -> None:
+    write(tmp_path, b"a b\n")
+    (tmp_path / "vocab.json").write_text('{"a": 5, "b": 90, "ab": 0}')
+    assert read_vocabulary(tmp_path) == Vocabulary({"a": 5, "b": 90, "ab": 0}, [("a", "b")])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        [],
+        {"vocab": IDS, "merges": {"a": "b"}},
+        {"vocab": IDS, "merges": "a b"},
+        {"vocab": IDS, "merges": [7]},
+        {"vocab": IDS, "merges": [["a", ["b"]]]},
+        {"vocab": IDS, "merges": [["a", "b", "ab"]]},
+        {"vocab": IDS, "merges": [{"a": 1, "b": 2}]},
+        {"vocab": [["a", 0]], "merges": []},
+    ],
+)
+def test_a_tokenizer_json_of_another_form(tmp_path: Path, model: object) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model}))
+    with pytest.raises(ConfigError, match=r"tokenizer\.json: "):
+        read_vocabulary(tmp_path)
+
+
+def test_a_huge_vocabulary_is_refused_unread(tmp_path: Path) -> None:
+    write(tmp_path, b"")
+    os.truncate(tmp_path / "merges.txt", 1 << 40)
+    with pytest.raises(ConfigError, match=r"merges\.txt has more than 16 MiB"):
         read_vocabulary(tmp_path)

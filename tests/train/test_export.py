@@ -119,7 +119,7 @@ def test_fine_tuning_keeps_the_layout(squares, trained, tmp_path):
     [
         ({"model.unet.context_dim": 8}, ConfigError, "must equal model.text.width 16"),
         ({"model.unet.in_channels": 4}, ConfigError, "in_channels and out_channels must be 3"),
-        ({"model.text.vocab_size": 100}, ConfigError, "has 950 tokens"),
+        ({"model.text.vocab_size": 100}, ConfigError, "knows 100 tokens"),
         ({"model.tokenizer": "storybok"}, UsageError, 'Did you mean "storybook"?'),
         ({"model": {"base": "./nothing"}}, UsageError, "there is no model at nothing"),
         ({"model": {"base": "storybook"}, "data.size": 9}, UsageError, "9 does not divide by"),
