@@ -3,12 +3,17 @@
 import io
 import json
 import os
+import re
+import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from diffgen.engine.metadata import text_chunks
@@ -45,7 +50,16 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("Red barn, at SUNSET!", "red-barn-at-sunset-5.png"),
         ("", "unconditional-5.png"),
-        ("...", "unconditional-5.png"),
+        (" \n", "unconditional-5.png"),
+        ("...", "full-stop-full-stop-full-stop-5.png"),
+        ("\U0001f431", "cat-face-5.png"),
+        ("\u2764\ufe0f \U0001f9d1\u200d\U0001f33e", "heavy-black-heart-adult-ear-of-rice-5.png"),
+        ("\x07", "u7-5.png"),
+        ("\U0001f431 asleep", "asleep-5.png"),
+        ("CON", "con-5.png"),
+        ("nul.", "nul-5.png"),
+        ("na\u0131\u0308ve cafe\u0301", "na\u0131\u0308ve-caf\u00e9-5.png"),
+        ("\u0928\u092e\u0938\u094d\u0924\u0947", "\u0928\u092e\u0938\u094d\u0924\u0947-5.png"),
         ("../../etc/passwd", "etc-passwd-5.png"),
         ("caf\u00e9 \u8d64", "caf\u00e9-\u8d64-5.png"),
         (
@@ -53,6 +67,8 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "one-two-three-four-five-six-seven-eight-5.png",
         ),
         ("x" * 300, "x" * 40 + "-5.png"),
+        ("\u8d64" * 300, "\u8d64" * 40 + "-5.png"),
+        ("\U00020000" * 300, "\U00020000" * 30 + "-5.png"),
     ],
 )
 def test_names_come_from_prompts(in_tmp: Path, prompt: str, name: str) -> None:
@@ -61,7 +77,20 @@ def test_names_come_from_prompts(in_tmp: Path, prompt: str, name: str) -> None:
     assert [file.name for file in in_tmp.iterdir()] == [name]
 
 
-@pytest.mark.parametrize("target", ["new/deep", "new/", "there"])
+WINDOWS_KEEPS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.I)
+WINDOWS_FORBIDS = re.compile(r'[<>:"/\\|?*\x00-\x1f]|[. ]$')
+
+
+@given(prompt=st.text(), seed=st.integers(0, 2**64 - 1))
+def test_any_prompt_gives_a_name_that_every_system_takes(prompt: str, seed: int) -> None:
+    made = {"prompt": prompt, "seed": seed}
+    name = next(PictureOutput(None, pictures=1)._names(made)).name
+    assert len(name.encode()) <= 150
+    assert not WINDOWS_KEEPS.fullmatch(name)
+    assert not WINDOWS_FORBIDS.search(name)
+
+
+@pytest.mark.parametrize("target", ["new/deep", "new/", "there", "v1.2", "out.txt", "x.png/"])
 def test_folders_are_made(in_tmp: Path, target: str) -> None:
     (in_tmp / "there").mkdir()
     path = PictureOutput(target, pictures=2).save(IMAGE, record())
@@ -122,24 +151,88 @@ def test_what_cannot_be_written_is_known_at_once(in_tmp: Path) -> None:
         PictureOutput("/proc/pictures/", pictures=1)
 
 
-def test_a_failure_leaves_nothing_behind(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Image.Image, file: io.BytesIO, **options: object) -> None:
-        file.write(b"half a picture")
-        raise OSError(28, "No space left on device")
+def test_a_name_that_is_too_long_is_known_at_once(in_tmp: Path) -> None:
+    for target in ("y" * 300 + ".png", "y" * 300):
+        with pytest.raises(OutputError, match=r"cannot write y+.*: File name too long"):
+            PictureOutput(target, pictures=1)
 
-    monkeypatch.setattr(Image.Image, "save", fail)
-    with pytest.raises(OutputError, match=r"cannot write a\.png: No space left on device"):
-        PictureOutput("a.png", pictures=1).save(IMAGE, record())
+
+TAKE_NAMES = """
+import sys
+sys.path[:0] = sys.argv[1:2]
+from test_output import IMAGE, record
+from diffgen.engine.output import PictureOutput
+output, made = PictureOutput("out", pictures=40), record()
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(40):
+    print(output.save(IMAGE, made))
+"""
+
+
+def test_two_processes_never_take_one_name(in_tmp: Path) -> None:
+    command = [sys.executable, "-c", TAKE_NAMES, str(Path(__file__).parent)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    for process in both:
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = [line for process in both for line in process.communicate(timeout=60)[0].split()]
+    assert [process.returncode for process in both] == [0, 0]
+    assert len(said) == len(set(said)) == 80
+    assert set(map(str, Path("out").iterdir())) == set(said)
+    assert all(size(path) == (8, 6) for path in Path("out").iterdir())
+
+
+def test_a_file_that_another_program_made_meanwhile_is_left_as_it_is(in_tmp: Path) -> None:
+    output = PictureOutput("a.png", pictures=1)
+    Path("a.png").write_bytes(b"another program's")
+    with pytest.raises(
+        OutputError, match=r"another program made a\.png meanwhile.*; the picture is a-2\.png"
+    ):
+        output.save(IMAGE, record())
+    assert Path("a.png").read_bytes() == b"another program's"
+    assert size(Path("a-2.png")) == (8, 6)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no limits of files")
+def test_a_full_disk_leaves_what_was_there(in_tmp: Path) -> None:
+    """No file of this process may grow beyond a limit, as on a disk without space."""
+    import resource
+
+    output = PictureOutput("out", pictures=3)
+    first = output.save(IMAGE, record())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write out/a-barn-5-2\.png: File too large"):
+            output.save(IMAGE, record())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(Path("out").iterdir()) == [first]
+    assert size(first) == (8, 6)
+    assert output.save(IMAGE, record()) == Path("out/a-barn-5-2.png")
+
+
+def test_a_folder_that_goes_away_is_not_made_again(in_tmp: Path) -> None:
+    output = PictureOutput("out", pictures=2)
+    output.save(IMAGE, record())
+    shutil.rmtree("out")
+    with pytest.raises(OutputError, match=r"cannot write out/a-barn-5-2\.png: its folder is gone"):
+        output.save(IMAGE, record())
     assert not list(in_tmp.iterdir())
 
 
 def test_an_interrupt_leaves_what_was_there(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(self: Image.Image, file: io.BytesIO, **options: object) -> None:
-        file.write(b"half a picture")
+    def interrupted(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[:10])
         raise KeyboardInterrupt
 
     Path("a.png").write_bytes(b"old")
-    monkeypatch.setattr(Image.Image, "save", interrupted)
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
     with pytest.raises(KeyboardInterrupt):
         PictureOutput("a.png", pictures=1, overwrite=True).save(IMAGE, record())
     assert [file.name for file in in_tmp.iterdir()] == ["a.png"]
