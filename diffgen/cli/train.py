@@ -35,6 +35,12 @@ def train(
         str | None,
         typer.Option("--data", metavar="DIR", help="Pictures with captions beside them."),
     ] = None,
+    caption: Annotated[
+        str | None,
+        typer.Option(
+            "--caption", metavar="TEXT", help="The caption of the pictures that have none."
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option("-m", "--model", metavar="NAME|PATH", help="The model that --lora adapts."),
@@ -73,7 +79,8 @@ def train(
     `diffgen generate -m MODEL --lora FILE` draw with them.
     """
     settle_threads(threads)
-    checked = _recipe(recipe, data, model, output, assignments or [], lora=lora)
+    changes = assignments or []
+    checked = _recipe(recipe, data, model, output, changes, lora=lora, caption=caption)
     folder, file = _places(checked, recipe, output, resume=resume)
     first = os.environ.get("RANK", "0") == "0"
     if file and first and not quiet:
@@ -104,14 +111,15 @@ def _recipe(
     assignments: list[str],
     *,
     lora: bool,
+    caption: str | None,
 ) -> Recipe:
     """The recipe that was given, or the one made up for --lora. Raises UsageError, ConfigError."""
     if path and lora:
         raise UsageError(f"--lora makes up a recipe by itself; drop it, or {path}")
-    if path and (data or model):
+    if path and (data or model or caption is not None):
         raise UsageError(
-            "--data and --model go with --lora; for a recipe use --set data.path=... and "
-            "--set model.base=..."
+            "--data, --model and --caption go with --lora; for a recipe use --set data.path=..., "
+            "--set model.base=... and --set data.caption=..."
         )
     if not path and not (lora and data and model):
         raise UsageError("give a RECIPE.toml, or --lora with --data DIR and -m MODEL")
@@ -124,7 +132,7 @@ def _recipe(
     assert data
     assert model
     name = (output or Path(f"{Path(data).name or 'my'}-lora")).stem
-    return Recipe.parse(override(lora_table(data, model, name), assignments), "--lora")
+    return Recipe.parse(override(lora_table(data, model, name, caption), assignments), "--lora")
 
 
 def _places(

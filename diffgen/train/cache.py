@@ -26,7 +26,6 @@ from diffgen.errors import OutputError, UsageError
 from diffgen.train.buckets import Size
 from diffgen.train.data import (
     Batch,
-    DataReport,
     TrainingData,
     describe,
     held_out_batches,
@@ -34,6 +33,7 @@ from diffgen.train.data import (
 )
 from diffgen.train.loader import Group, Listed, Shown, Stream, all_damaged, candidates, run
 from diffgen.train.order import Draw
+from diffgen.train.report import DataReport
 from diffgen.weights.files import LazyTensors, open_tensors, read_metadata
 
 PER_FILE = 512  # pictures; what an interruption can lose
@@ -63,6 +63,15 @@ class CachedData:
     def report(self) -> DataReport:
         """The data's own report; every damaged picture is known."""
         return self._data.report
+
+    @property
+    def failed(self) -> tuple[int, ...]:
+        """As TrainingData's."""
+        return self._data.failed
+
+    def mark_damaged(self, indices: Sequence[int]) -> None:
+        """As TrainingData's."""
+        self._data.mark_damaged(indices)
 
     def batches(
         self,

@@ -37,7 +37,7 @@ def commit() -> str:
 def write_card(folder: Path, recipe: Recipe, facts: Mapping[str, str]) -> None:
     """README.md of a model folder: facts as a table, then the whole recipe."""
     pipeline = "pipeline_tag: text-to-image\n" if recipe.target != "autoencoder" else ""
-    rows = "".join(f"| {key} | {value} |\n" for key, value in facts.items())
+    rows = "".join(f"| {_cell(key)} | {_cell(value)} |\n" for key, value in facts.items())
     text = (
         f"---\nlicense: {recipe.license}\nlibrary_name: diffusers\n{pipeline}---\n\n"
         f"# {recipe.name}\n\nMade by `diffgen train`, target {recipe.target}.\n\n"
@@ -46,3 +46,8 @@ def write_card(folder: Path, recipe: Recipe, facts: Mapping[str, str]) -> None:
         f"```toml\n{to_toml(recipe)}```\n"
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _cell(text: str) -> str:
+    """Text that ends neither a table's cell nor its line."""
+    return text.replace("|", "\\|").replace("\n", " ")

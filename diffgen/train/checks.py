@@ -1,4 +1,4 @@
-"""What of a recipe does not go together. Importing this module does not import torch."""
+"""What of a recipe does not go together."""
 
 from __future__ import annotations
 
@@ -58,6 +58,24 @@ def check_autoencoder(recipe: Recipe, where: str) -> None:
         check_factor(recipe, recipe.model.vae.factor, where)
     if recipe.autoencoder.adversarial:
         _check_adversarial(recipe, patch or smallest, where)
+
+
+def check_optimizer(recipe: Recipe, where: str) -> None:
+    """Raise ConfigError for averages of gradients that would never move."""
+    for name in ("beta1", "beta2"):
+        if getattr(recipe.optimizer, name) >= 1:
+            raise ConfigError(f"{where}: optimizer.{name} must be below 1")
+
+
+def remarks(recipe: Recipe) -> list[str]:
+    """What to say about a recipe that can be run and may not be meant so."""
+    warmup, steps = recipe.optimizer.warmup, recipe.run.steps
+    if warmup < steps:
+        return []
+    return [
+        f"optimizer.warmup, {warmup} steps, is not over when the run ends, after {steps}: "
+        f"the learning rate never reaches {recipe.optimizer.lr:g}"
+    ]
 
 
 def check_vocabulary(recipe: Recipe, where: str) -> None:

@@ -1,13 +1,11 @@
-"""Training data: pictures with captions from any of four layouts, as a reproducible stream.
-
-Importing this module does not import torch.
-"""
+"""Training data: pictures with captions from any of four layouts, as a reproducible stream."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -15,18 +13,22 @@ from typing import TYPE_CHECKING, TypedDict
 from diffgen.errors import ConfigError, UsageError
 from diffgen.text.tokenizer import Tokenizer
 from diffgen.train.buckets import Size, TimeIds, bucket_sizes, nearest_bucket, place
-from diffgen.train.captions import check_captioned, read_folder, read_table, some
+from diffgen.train.captions import Style, check_captioned, read_table
+from diffgen.train.folders import TABLES, read_folder
 from diffgen.train.headers import probe_all
 from diffgen.train.loader import Collection, Group, Listed, Shown, Stream, run
+from diffgen.train.opening import TEXT
 from diffgen.train.order import Draw, Variation
 from diffgen.train.pictures import Entry, Probe
 from diffgen.train.recipe import DataRecipe
+from diffgen.train.report import NAMED_AT_MOST, DataReport, Found, printable, some
 from diffgen.train.shards import expand_shards, read_shards
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TABLES = ("metadata.jsonl", "captions.csv")
+BESIDE = "pictures beside the shards, left out"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,38 +54,31 @@ class Description(TypedDict):
     time_ids: tuple[TimeIds, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataReport:
-    """What was found. `skipped` names the damaged pictures met so far.
-
-    `fingerprint` is a hash of the usable pictures' names, bytes and captions; it does not depend
-    on where they lie. `enlarged` pictures are smaller than what they are trained at.
-    """
-
-    pictures: int
-    held_out: int
-    captions: int
-    long_captions: int
-    enlarged: int
-    skipped: tuple[str, ...]
-    sizes: tuple[tuple[Size, int], ...]  # (width, height) and the number of pictures
-    fingerprint: str
-
-
 class TrainingData:
     """Pictures to learn from, and held-out ones."""
 
     def __init__(self, collection: Collection, report: DataReport) -> None:
         self.collection = collection
         self._report = report
-        self._failed: dict[str, None] = {}
+        self._failed: dict[int, None] = {}
 
     @property
     def report(self) -> DataReport:
-        """Counts and names; pictures found damaged while decoding are added as they are met."""
+        """Counts and names; pictures found damaged while decoding are added as they are met.
+
+        `held_out` stays what it was: processes that meet other pictures act on it together.
+        """
+        learned = {i for group in self.collection.groups for i in group.members}
         return replace(
-            self._report, skipped=tuple(dict.fromkeys([*self._report.skipped, *self._failed]))
+            self._report,
+            pictures=self._report.pictures - len(self._failed.keys() & learned),
+            failed=tuple(self.collection.entries[i].name for i in self._failed),
         )
+
+    @property
+    def failed(self) -> tuple[int, ...]:
+        """The pictures found damaged while decoding, by index."""
+        return tuple(self._failed)
 
     def batches(
         self,
@@ -117,11 +112,24 @@ class TrainingData:
 
     def mark_damaged(self, indices: Sequence[int]) -> None:
         """Add pictures that could not be decoded to the report."""
-        self._failed |= dict.fromkeys(self.collection.entries[i].name for i in indices)
+        self._failed |= dict.fromkeys(indices)
 
     def _batch(self, shown: Shown) -> Batch:
+        self._tell(index for index in shown.failed if index not in self._failed)
         self.mark_damaged(shown.failed)
         return Batch(pixels=to_pixels(shown), **describe(self.collection, shown.size, shown.draws))
+
+    def _tell(self, failed: Iterable[int]) -> None:
+        for number, index in enumerate(failed, len(self._failed)):
+            if number < NAMED_AT_MOST:
+                name = printable(self.collection.entries[index].name)
+                _log.warning(
+                    "%s is damaged, as decoding it shows; it is left out, and the next picture of "
+                    "its size comes twice as often",
+                    name,
+                )
+            elif number == NAMED_AT_MOST:
+                _log.warning("more damaged pictures; the model card will name and count them")
 
 
 def open_data(
@@ -133,10 +141,11 @@ def open_data(
     without captions. With a cache folder, headers are read once and remembered there. Raises
     UsageError and ConfigError for data that cannot be trained on.
     """
-    found = find_entries(recipe.path)
-    if not found:
-        raise UsageError(f"data.path: no pictures found in {recipe.path}.")
-    entries, probes, skipped = _usable(found, recipe.path, recipe.cache)
+    found = find_entries(recipe.path, recipe.captions)
+    if not found.entries:
+        remarks = "".join(f"; {about}: {some(names)}" for about, names in found.notes.items())
+        raise UsageError(f"data.path: no pictures found in {recipe.path}{remarks}")
+    entries, probes = _usable(found, recipe)
     if captioned:
         check_captioned(entries, recipe.path)
     dimensions = tuple(p.size for p in probes if p.size)
@@ -146,35 +155,37 @@ def open_data(
         groups=_groups(recipe, entries, dimensions),
         variation=Variation(recipe.flip, recipe.crop == "random", recipe.caption_dropout),
     )
-    report = _report(collection, tokenizer)
+    notes = tuple((about, tuple(names)) for about, names in found.notes.items())
     fingerprint = _fingerprint(entries, probes)
-    return TrainingData(collection, replace(report, skipped=skipped, fingerprint=fingerprint))
+    report = _report(collection, tokenizer)
+    return TrainingData(collection, replace(report, notes=notes, fingerprint=fingerprint))
 
 
-def find_entries(path: str) -> list[Entry]:
+def find_entries(path: str, captions: Style = "auto") -> Found:
     """The pictures behind a path: a folder, a table, or shards. Raises UsageError, ConfigError.
 
-    A folder is read by its metadata.jsonl or captions.csv, else as tar shards if it has any, else
-    as pictures with caption files, subfolders included.
+    A folder with .tar files is read as shards if it has no table, else as pictures with caption
+    files or tables, subfolders included.
     """
     source = Path(path).expanduser()
-    if source.suffix == ".tar" or "://" in path or path.startswith("pipe:"):
-        return read_shards(expand_shards(os.path.expanduser(path)))
+    if any("\ud800" <= char <= "\udfff" for char in path):
+        raise UsageError(f"data.path: {printable(path)} is not UTF-8, as a recipe is; rename it")
+    if not source.is_dir() and (source.suffix == ".tar" or "://" in path or path[:5] == "pipe:"):
+        return read_shards(expand_shards(os.path.expanduser(path)), captions)
     if not source.exists():
-        raise UsageError(f"data.path: {path} does not exist.")
+        raise UsageError(f"data.path: {path} does not exist")
     if source.is_file():
         if source.suffix.lower() not in {".jsonl", ".csv"}:
             raise UsageError(
-                f"data.path: {path} should be a folder, a .jsonl or .csv table, or .tar shards."
+                f"data.path: {path} should be a folder, a .jsonl or .csv table, or .tar shards"
             )
-        return read_table(source)
-    tables = [source / name for name in TABLES if (source / name).is_file()]
-    if len(tables) > 1:
-        raise UsageError(f"data.path: {path} holds {' and '.join(TABLES)}; give the one to use.")
-    if tables:
-        return read_table(tables[0])
+        return Found(read_table(source))
     shards = sorted(source.glob("*.tar"))
-    return read_shards(shards) if shards else read_folder(source)
+    if not shards or any((source / name).is_file() for name in TABLES):
+        return read_folder(source, captions)
+    found = read_shards(shards, captions)
+    found.note(BESIDE, (entry.name for entry in read_folder(source, captions).entries))
+    return found
 
 
 def held_out_batches(collection: Collection, batch_size: int) -> list[tuple[Size, list[Draw]]]:
@@ -205,21 +216,27 @@ def to_pixels(shown: Shown) -> Tensor:
     return rows.permute(0, 3, 1, 2).float().div(127.5).sub(1.0).contiguous()
 
 
-def _usable(
-    found: Sequence[Entry], where: str, cache: str | None
-) -> tuple[tuple[Entry, ...], tuple[Probe, ...], tuple[str, ...]]:
-    """The pictures with a sound header, what it says, and the names of the others."""
-    probes = probe_all(found, Path(cache).expanduser() if cache else None)
-    texts = [entry.name for entry, p in zip(found, probes, strict=True) if p.is_text]
-    if texts:
+def _usable(found: Found, recipe: DataRecipe) -> tuple[tuple[Entry, ...], tuple[Probe, ...]]:
+    """The pictures that can be read, and what their headers say; the others are noted by reason."""
+    cache = Path(recipe.cache).expanduser() if recipe.cache else None
+    probes = probe_all(found.entries, cache)
+    for entry, p in zip(found.entries, probes, strict=True):
+        found.note(p.problem, [entry.name] if p.problem else [])
+    if TEXT in found.notes:
         raise ConfigError(
-            f"{where}: text, not pictures, in {some(texts)}; remove them or get them again."
+            f"{recipe.path}: {TEXT}, in {some(found.notes[TEXT])}; remove them or get them again"
         )
-    skipped = tuple(entry.name for entry, p in zip(found, probes, strict=True) if not p.size)
-    if len(skipped) == len(found):
-        raise ConfigError(f"{where}: not one picture can be read: {some(skipped)}.")
-    kept = [(entry, p) for entry, p in zip(found, probes, strict=True) if p.size]
-    return tuple(entry for entry, _ in kept), tuple(p for _, p in kept), skipped
+    kept = [(entry, p) for entry, p in zip(found.entries, probes, strict=True) if p.size]
+    if not kept:
+        problems = dict.fromkeys(p.problem for p in probes)
+        reasons = "; ".join(f"{about}: {some(found.notes[about])}" for about in problems)
+        raise ConfigError(f"{recipe.path}: not one picture can be read: {reasons}")
+    entries = (replace(e, captions=e.captions or _default(recipe)) for e, _ in kept)
+    return tuple(entries), tuple(p for _, p in kept)
+
+
+def _default(recipe: DataRecipe) -> tuple[str, ...]:
+    return () if recipe.caption is None else (recipe.caption,)
 
 
 def _groups(
@@ -248,15 +265,15 @@ def _held_out(amount: float, entries: Sequence[Entry]) -> set[int]:
         raise UsageError(
             f"data.validation holds out {count} of {len(entries)} pictures; none are left to train."
         )
-    hashes = [hashlib.blake2b(entry.name.encode()).digest() for entry in entries]
+    hashes = [hashlib.blake2b(os.fsencode(entry.name)).digest() for entry in entries]
     return set(sorted(range(len(entries)), key=lambda i: hashes[i])[:count])
 
 
 def _report(collection: Collection, tokenizer: Tokenizer | None) -> DataReport:
-    groups = collection.groups
-    captions = [caption for entry in collection.entries for caption in entry.captions]
-    placed = [
-        place(collection.dimensions[i], group.size)
+    groups, entries = collection.groups, collection.entries
+    captions = [(entry.name, caption) for entry in entries for caption in entry.captions]
+    scales = [
+        (entries[i].name, place(collection.dimensions[i], group.size).scale)
         for group in groups
         for i in (*group.members, *group.held_out)
     ]
@@ -264,11 +281,9 @@ def _report(collection: Collection, tokenizer: Tokenizer | None) -> DataReport:
         pictures=sum(len(group.members) for group in groups),
         held_out=sum(len(group.held_out) for group in groups),
         captions=len(captions),
-        long_captions=sum(bool(tokenizer.encode(c).cut) for c in captions) if tokenizer else 0,
-        enlarged=sum(p.scale < 1 for p in placed),
-        skipped=(),
+        long_captions=tuple(n for n, c in captions if tokenizer and tokenizer.encode(c).cut),
+        enlarged=tuple(sorted(name for name, scale in scales if scale < 1)),
         sizes=tuple((g.size, len(g.members) + len(g.held_out)) for g in groups),
-        fingerprint="",
     )
 
 

@@ -21,8 +21,9 @@ from typing import Protocol
 
 from diffgen.errors import ConfigError, DiffgenError
 from diffgen.train.buckets import Size, TimeIds, place
+from diffgen.train.opening import DamagedPicture
 from diffgen.train.order import BatchOrder, Draw, Variation
-from diffgen.train.pictures import DamagedPicture, Entry, decode
+from diffgen.train.pictures import Entry, decode
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,21 +12,25 @@ BUCKETED = 512  # pixels from which several aspect ratios are worth their while
 PREVIEWS = 4
 
 
-def lora_table(data: str, model: str, name: str) -> Table:
+def lora_table(data: str, model: str, name: str, caption: str | None = None) -> Table:
     """A recipe as a table: the pictures in `data`, at the native size of `model`.
+
+    `caption` is that of the pictures without one.
 
     Raises UsageError and ConfigError for data or a model that cannot be used.
     """
     config = Model.open(model).checkpoint.config
-    entries = find_entries(data)
+    entries = find_entries(data).entries
     least, most = STEPS
     steps = min(max(STEPS_PER_PICTURE * len(entries), least), most)
-    captions = dict.fromkeys(caption for entry in entries for caption in entry.captions if caption)
+    texts = [text for entry in entries for text in entry.captions or (caption or "",)]
+    words = {"caption": caption} if caption is not None else {}
     return {
         "target": "lora",
         "name": name,
         "data": {
             "path": data,
+            **words,
             "size": config.native_size,
             "buckets": config.native_size >= BUCKETED,
         },
@@ -35,5 +39,8 @@ def lora_table(data: str, model: str, name: str) -> Table:
         "optimizer": {"lr": 1e-4, "warmup": steps // 20},
         # SDXL fits a 24 GB card only if activations are recomputed.
         "run": {"steps": steps, "gradient_checkpointing": config.family == "sdxl"},
-        "samples": {"prompts": list(captions)[:PREVIEWS], "every": steps // 4},
+        "samples": {
+            "prompts": list(dict.fromkeys(filter(None, texts)))[:PREVIEWS],
+            "every": steps // 4,
+        },
     }

@@ -15,7 +15,12 @@ from diffgen.errors import ConfigError
 from diffgen.limits import required, within
 from diffgen.models.checks import check_networks
 from diffgen.models.config import ClipTextConfig, UNetConfig, VaeConfig
-from diffgen.train.checks import check_autoencoder, check_parallel, check_vocabulary
+from diffgen.train.checks import (
+    check_autoencoder,
+    check_optimizer,
+    check_parallel,
+    check_vocabulary,
+)
 from diffgen.train.tables import build, override, read_toml
 from diffgen.types import ScheduleConfig
 
@@ -26,7 +31,9 @@ class DataRecipe:
 
     `size` is the side of square pictures in pixels; `width` and `height` override it. `buckets`
     sorts pictures by aspect ratio into sizes that are multiples of `bucket_step` with about as many
-    pixels. `validation` is the part held out: a share below 1, or a number of pictures.
+    pixels. `validation` is the part held out: a share below 1, or a number of pictures. `caption`
+    is that of pictures without one. `captions` says whether each line of a caption file is a
+    caption or the whole of it one; "auto" takes what has blank lines inside for paragraphs of one.
     """
 
     path: str
@@ -37,6 +44,8 @@ class DataRecipe:
     flip: bool = False
     buckets: bool = False
     bucket_step: int = within(64, 8)
+    caption: str | None = None
+    captions: Literal["auto", "lines", "whole"] = "auto"
     caption_dropout: float = within(0.1, 0.0, 1.0)
     validation: int | float = within(0.02, 0.0)
     workers: int = within(0, 0)
@@ -243,6 +252,7 @@ class Recipe:
         check_networks(
             model.unet, model.vae, texts, model.schedule, lambda key: f'{where}: "model.{key}"'
         )
+        check_optimizer(recipe, where)
         check_parallel(recipe, where)
         check_autoencoder(recipe, where)
         check_vocabulary(recipe, where)

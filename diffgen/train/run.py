@@ -22,6 +22,7 @@ from diffgen.train.autoencoder import AutoencoderTarget
 from diffgen.train.bpe import settle_vocabulary
 from diffgen.train.cache import cache_latents
 from diffgen.train.card import commit, hardware, write_card
+from diffgen.train.checks import remarks
 from diffgen.train.contrastive import ContrastiveTarget
 from diffgen.train.data import TrainingData, open_data
 from diffgen.train.diffusion import DiffusionTarget
@@ -71,12 +72,15 @@ def train(recipe: Recipe, run: Path, *, resume: bool, reporter: Reporter) -> Out
         if world.first:
             run.mkdir(parents=True, exist_ok=True)
             (run / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
-            reporter.say(_summary(trainer))
+            for line in [*trainer.data.report.lines, *remarks(recipe), _summary(trainer)]:
+                reporter.say(line)
         with _asked_to_stop() as stop, _disk_errors(trainer):
             stopped = trainer.train(reporter, stop)
             if stopped:
                 return Outcome(None, stopped)
             trainer.export(reporter)
+            for failed in world.gather(trainer.data.failed):
+                trainer.data.mark_damaged(failed)
             if world.first:
                 _finish(trainer)
         return Outcome(run / "model")
@@ -99,7 +103,8 @@ def dry_run(recipe: Recipe, run: Path) -> list[str]:
     steps = recipe.run.steps
     epochs = steps * trainer.pictures_per_step / max(1, trainer.data.report.pictures)
     return [
-        *_describe_data(trainer.data),
+        *trainer.data.report.lines,
+        *remarks(recipe),
         summary,
         f"{steps} steps of {trainer.pictures_per_step} pictures: {epochs:.1f} epochs",
         f"time: about {steps * seconds / 60:.1f} min ({seconds:.3f} s a step, measured)",
@@ -213,20 +218,6 @@ def _summary(trainer: Trainer) -> str:
     )
 
 
-def _describe_data(data: Any) -> list[str]:
-    report = data.report
-    lines = [
-        f"data: {report.pictures} pictures to learn from, {report.held_out} held out, "
-        f"{report.captions} captions"
-    ]
-    if report.long_captions:
-        lines.append(f"{report.long_captions} captions are longer than the text encoder reads")
-    if report.skipped:
-        names = ", ".join(report.skipped[:10])
-        lines.append(f"{len(report.skipped)} damaged pictures skipped: {names}")
-    return lines
-
-
 def _peak_memory(device: torch.device) -> int:
     """Bytes used at most so far: on the GPU, or by this process."""
     if device.type == "cuda":
@@ -245,6 +236,7 @@ def _finish(trainer: Trainer) -> None:
     held_out = [row["held_out_loss"] for row in rows if "held_out_loss" in row]
     facts = {
         "data": f"{recipe.data.path}: {report.pictures} pictures, hash {report.fingerprint}",
+        **report.remarks,
         "licence": recipe.license,
         "base": recipe.model.base or "none: trained from nothing",
         "seed": str(recipe.run.seed),

@@ -24,13 +24,23 @@ class Report(Protocol):
     def pictures(self) -> int: ...
     @property
     def held_out(self) -> int: ...
+    @property
+    def lines(self) -> list[str]: ...
+    @property
+    def remarks(self) -> dict[str, str]: ...
 
 
 class Data(Protocol):
-    """A data set as endless training batches and a fixed held-out part."""
+    """A data set as endless training batches and a fixed held-out part.
+
+    `failed` are the pictures that this process, or one that told it, found damaged in decoding.
+    """
 
     @property
     def report(self) -> Report: ...
+    @property
+    def failed(self) -> tuple[int, ...]: ...
+    def mark_damaged(self, indices: Sequence[int]) -> None: ...
 
     def batches(
         self, *, batch_size: int, seed: int, rank: int, world: int, start: int, workers: int

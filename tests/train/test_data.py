@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from training import spoil
 
 from diffgen.errors import ConfigError, UsageError
 from diffgen.text.tokenizer import Tokenizer
 from diffgen.train.data import open_data
+from diffgen.train.opening import DAMAGED
 from diffgen.train.recipe import DataRecipe
+from diffgen.train.report import CUT, ENLARGED
 
 VOCABULARY = Path(__file__).parents[1] / "vocabulary"
 PICTURES = 13
@@ -140,24 +143,16 @@ def test_a_share_for_validation_is_rounded_down(folder):
     assert open_data(recipe(folder, validation=0.2)).report.held_out == 2
 
 
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:-30])
-
-
-def noise(path):
-    Image.effect_noise((24, 24), 60).convert("RGB").save(path)
-
-
 @pytest.mark.parametrize("workers", [0, 2])
-def test_damaged_pictures_are_replaced_and_named(folder, workers):
+def test_damaged_pictures_are_replaced_and_named(folder, workers, caplog):
     (folder / "01.png").write_bytes(b"\x89PNG\r\n\x1a\n")  # seen at once
-    noise(folder / "05.png")
-    truncate(folder / "05.png")  # seen when it is decoded
+    spoil(folder / "05.png")  # seen when it is decoded
     data = open_data(recipe(folder, caption_dropout=0.0))
-    assert data.report.skipped == ("01.png",)
+    assert dict(data.report.notes)[DAMAGED] == ("01.png",)
+    assert (data.report.pictures, data.report.failed) == (12, ())
     batches = take(data, 12, workers=workers)
-    assert data.report.skipped == ("01.png", "05.png")
-    assert data.report.pictures == 12
+    assert (data.report.pictures, data.report.failed) == (11, ("05.png",))
+    assert [r.getMessage().split(" is damaged")[0] for r in caplog.records] == ["05.png"]
     shown = [caption for batch in batches for caption in batch.captions]
     assert not [c for c in shown if c.endswith((" 1", " 5"))]
     assert sum(c.endswith(" 6") for c in shown) == 8  # its own turns, and those of number 5
@@ -167,15 +162,25 @@ def test_damaged_pictures_are_replaced_and_named(folder, workers):
 def test_damaged_pictures_are_left_out_of_validation(folder):
     data = open_data(recipe(folder, validation=6))
     first = next(data.validation(6)).indices[0]
-    noise(folder / f"{first:02}.png")
-    truncate(folder / f"{first:02}.png")
+    spoil(folder / f"{first:02}.png")
     assert len(next(data.validation(6)).indices) == 5
+    assert (data.report.pictures, len(data.report.failed)) == (PICTURES - 6, 1)
+
+
+def test_ten_damaged_pictures_are_named_and_the_rest_announced(folder, caplog):
+    for k in range(12):
+        spoil(folder / f"{k:02}.png")
+    data = open_data(recipe(folder))
+    take(data, 12)
+    assert len(data.report.failed) == 12
+    assert [r.getMessage().startswith("more damaged") for r in caplog.records] == [False] * 10 + [
+        True
+    ]
 
 
 def test_nothing_but_damaged_pictures(tmp_path):
     for k in range(2):
-        noise(tmp_path / f"{k}.png")
-        truncate(tmp_path / f"{k}.png")
+        spoil(tmp_path / f"{k}.png")
         (tmp_path / f"{k}.txt").write_text("x")
     data = open_data(recipe(tmp_path))
     for workers in (0, 1):
@@ -187,8 +192,11 @@ def test_the_report(folder):
     (folder / "02.txt").write_text("cat " * 100)
     tokenizer = Tokenizer.from_folder(VOCABULARY)
     report = open_data(recipe(folder, size=20), tokenizer=tokenizer).report
-    assert (report.pictures, report.captions, report.long_captions) == (13, 25, 1)
-    assert report.enlarged == 2  # the wide ones have only 16 rows
+    assert (report.pictures, report.captions) == (13, 25)
+    assert report.long_captions == ("02.png",)
+    assert report.enlarged == ("03.png", "07.png")  # the wide ones have only 16 rows
+    assert report.remarks[CUT] == "1 file (02.png)"
+    assert report.remarks[ENLARGED] == "2 files (03.png, 07.png)"
 
 
 def test_the_fingerprint_is_of_the_contents(folder, tmp_path_factory):
@@ -300,4 +308,4 @@ def test_random_bytes_never_stop_the_reading(tmp_path):
     (tmp_path / "sound.txt").write_text("x")
     data = open_data(recipe(tmp_path))
     assert len(take(data, 15)) == 15
-    assert data.report.skipped
+    assert dict(data.report.notes)[DAMAGED]

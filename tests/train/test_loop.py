@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import VAE, Listener, draw_squares, make_recipe
+from training import VAE, Listener, draw_squares, make_recipe, spoil
 
 from diffgen.errors import ConfigError, DiffgenError, UsageError
 from diffgen.train import loader, run, state
@@ -204,8 +204,7 @@ def test_a_held_out_part_that_is_all_damaged_is_not_measured(squares, tmp_path):
     data = draw_squares(tmp_path / "squares")
     recipe = make_recipe(data, {"run.steps": 4})
     for index in next(open_data(recipe.data).validation(4)).indices:
-        file = data / f"{index:02}.png"
-        file.write_bytes(file.read_bytes()[:60])
+        spoil(data / f"{index:02}.png")
     run.train(recipe, tmp_path / "run", resume=False, reporter=Listener())
     assert "held_out_loss" not in (tmp_path / "run" / "metrics.jsonl").read_text()
 

@@ -4,7 +4,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from diffgen.errors import ConfigError
-from diffgen.train.pictures import DamagedPicture, Entry, decode, probe
+from diffgen.train.opening import DamagedPicture
+from diffgen.train.pictures import Entry, decode, probe
 
 
 def save(image, path, **options):
@@ -91,14 +92,6 @@ def test_a_piece_of_a_larger_file(tmp_path):
     (tmp_path / "all").write_bytes(b"x" * 100 + data + b"y" * 100)
     entry = Entry("a.png", tmp_path / "all", offset=100, length=len(data))
     assert decoded(entry, (8, 8)).tobytes() == quarters((8, 8)).tobytes()
-
-
-def test_damage_is_told_from_text(tmp_path):
-    path = tmp_path / "a.png"
-    for data, is_text in ((b"", False), (b"\x89PNG\r\n\x1a\n\0\0", False), (b"<html>\n", True)):
-        path.write_bytes(data)
-        found = probe(Entry("a.png", path))
-        assert (found.size, found.is_text) == (None, is_text)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif"])

@@ -1,7 +1,9 @@
 """A tiny training run that tests of several files share: 16 coloured squares, a 6 k U-Net."""
 
+import struct
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 from PIL import Image
@@ -81,6 +83,17 @@ def make_recipe(data: Path, changes: dict[str, Any] | None = None) -> Recipe:
         else:
             place[last] = value
     return Recipe.parse(table, "recipe.toml")
+
+
+def spoil(path: Path) -> None:
+    """Make a PNG that looks whole, every sum right, and whose pixels cannot be decoded."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 24, 24, 8, 2, 0, 0, 0))
+    pixels = chunk(b"IDAT", b"\x78\x9c" + b"\xff" * 300)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b""))
 
 
 class Listener:

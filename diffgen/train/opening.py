@@ -1,0 +1,202 @@
+"""Picture files opened safely: by named formats, within limits, upright.
+
+Pillow tries every format it knows unless it is told which, and hands PostScript to Ghostscript,
+whatever the file's name says. Here only formats are named that Pillow decodes by itself or with a
+library for exactly that.
+"""
+
+from __future__ import annotations
+
+import codecs
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from io import BytesIO
+
+from PIL import Image, UnidentifiedImageError
+from PIL.Image import Transpose
+
+FORMATS = (
+    *("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB"),
+    *("TIFF", "AVIF", "JPEG2000", "QOI", "PPM"),
+)
+SUFFIXES = frozenset(
+    (
+        *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jpg_large", ".png_large"),
+        *(".mpo", ".webp", ".avif", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".jp2", ".j2k"),
+        *(".j2c", ".jpx", ".qoi", ".ppm", ".pgm", ".pbm", ".pnm"),
+        *(".tga", ".heic", ".heif", ".hif", ".jxl"),
+    )
+)
+TGA = ".tga"  # has no mark of its own: anything else might be taken for it
+HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
+
+MAX_PIXELS = 500_000_000  # decoded, 2 GB; Pillow's own limit is for files from strangers
+MAX_BYTES = 1 << 30
+
+DAMAGED = "damaged pictures, left out"
+TEXT = "text, not pictures"
+LARGE = f"pictures of more than {MAX_PIXELS // 10**6} megapixels, left out"
+HUGE = f"files of more than {MAX_BYTES >> 30} GiB, left out"
+FLOATS = "pictures of floating-point numbers, whose white is unknown, left out"
+NEEDS = "pictures left out until `pip install {}`"
+
+ORIENTATION = 0x0112  # the EXIF tag; the table undoes what a camera held sideways did
+UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+TAG_ERRORS = (
+    SyntaxError,
+    ValueError,
+    TypeError,
+    OSError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+)
+JPEG_TAIL = 1024  # bytes behind which a cut is suspected
+
+# Both are Pillow's for the whole process. Its formats then refuse what is larger before they
+# decode it; from half of its limit on it would only warn, on stderr.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+
+class DamagedPicture(Exception):
+    """A picture that cannot be used; `problem` is the kind of reason, as reports name it."""
+
+    def __init__(self, text: str, problem: str = DAMAGED) -> None:
+        super().__init__(text)
+        self.problem = problem
+
+
+@contextmanager
+def damage_told() -> Iterator[None]:
+    """Turn whatever a damaged file leads Pillow's decoders to raise into DamagedPicture."""
+    try:
+        yield
+    except (DamagedPicture, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DamagedPicture(str(error), LARGE) from error
+    except Exception as error:
+        raise DamagedPicture(str(error)) from error
+
+
+def open_picture(data: bytes, suffix: str = "") -> Image.Image:
+    """A picture by its bytes, its header read; the suffix matters to TGA alone.
+
+    Raises DamagedPicture.
+    """
+    with damage_told():
+        try:
+            image = Image.open(BytesIO(data), formats=_formats(data[:64], suffix))
+        except UnidentifiedImageError as error:
+            raise DamagedPicture(
+                "not a picture", TEXT if is_text(data[:64]) else DAMAGED
+            ) from error
+        if image.width * image.height > MAX_PIXELS:
+            raise DamagedPicture("too large", LARGE)
+        if image.mode == "F":
+            raise DamagedPicture("floating-point pixels", FLOATS)
+        if image.format == "PNG" and _has_late_metadata(data):
+            image.load()
+        return image
+
+
+def check_whole(image: Image.Image, data: bytes) -> None:
+    """Decode a picture if its file looks cut or damaged. Raises DamagedPicture if it is."""
+    if not _looks_whole(data, image.format or ""):
+        with damage_told():
+            image.load()
+
+
+def orientation(image: Image.Image) -> int:
+    """How a picture lies, as EXIF numbers it; 1 for upright. Pillow and libheif turn some."""
+    if image.format == "TIFF":
+        return 1
+    try:  # PNG's own method would decode the picture, just to look for the tag
+        return int(Image.Image.getexif(image).get(ORIENTATION, 1))
+    except TAG_ERRORS:  # damaged tags beside a sound picture
+        return 1
+
+
+def is_text(start: bytes) -> bool:
+    """Whether a file that begins so is text, such as a web page, in UTF-8 or UTF-16."""
+    wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        decoder = codecs.getincrementaldecoder("utf-16" if wide else "utf-8-sig")()
+        text = decoder.decode(start).strip()
+    except UnicodeDecodeError:
+        return False
+    return bool(text) and all(c.isprintable() or c.isspace() for c in text)
+
+
+def _formats(start: bytes, suffix: str) -> tuple[str, ...]:
+    """What a file that begins so may be. Raises DamagedPicture where a library is missing."""
+    brand = start[8:12] if start[4:8] == b"ftyp" else b""
+    if brand in HEIF_BRANDS and b"avif" not in start[16:]:
+        return _with("pillow-heif", "HEIF")
+    if start.startswith(JPEG_XL):
+        return _with("pillow-jxl-plugin", "JXL")
+    return (*_known(), "TGA") if suffix.lower() == TGA else _known()
+
+
+@cache
+def _known() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)  # older Pillows lack AVIF
+
+
+def _with(package: str, name: str) -> tuple[str, ...]:
+    try:
+        if package == "pillow-heif":
+            from pillow_heif import register_heif_opener
+
+            register_heif_opener()
+        else:
+            import pillow_jxl  # noqa: F401
+    except ImportError as error:
+        raise DamagedPicture(f"needs {package}", NEEDS.format(package)) from error
+    return (name,)
+
+
+def _has_late_metadata(data: bytes) -> bool:
+    """Whether a PNG may have tags behind its pixels, where opening it does not look."""
+    pixels = data.find(b"IDAT")
+    return any(data.find(mark, pixels) >= 0 for mark in PNG_METADATA)
+
+
+def _looks_whole(data: bytes, kind: str) -> bool:
+    """Whether a file ends as its format says that files end; True where it says nothing."""
+    if kind == "PNG":
+        return _sums_are_right(data)
+    if kind in ("JPEG", "MPO"):  # inside the pixels this marker cannot occur
+        return b"\xff\xd9" in data[-JPEG_TAIL:]
+    if kind == "WEBP":
+        return int.from_bytes(data[4:8], "little") + 8 <= len(data)
+    return kind != "GIF" or data.rstrip(b"\0").endswith(b";")
+
+
+def _sums_are_right(png: bytes) -> bool:
+    """Check a PNG's chunks, up to the last, by their CRC."""
+    data, start = memoryview(png), 8
+    while start + 12 <= len(data):
+        end = start + 8 + int.from_bytes(data[start : start + 4])
+        if zlib.crc32(data[start + 4 : end]) != int.from_bytes(data[end : end + 4]):
+            return False
+        if png[start + 4 : start + 8] == b"IEND":
+            return True
+        start = end + 4
+    return False
