@@ -1,15 +1,25 @@
 """What the figures come to: the Pareto front, each sampler's knee, and one recommendation.
 
-Importing this module does not import torch.
+Whether to leave "yours", the model's own default, for a rival is decided by `RULE`. With d_i the
+difference of PSNR of picture i, which both drew from the same noise, and n pictures, the rival is
+closer if
+
+    mean(d) - t(n - 1, 0.05 / rivals) s(d) / sqrt(n) > 0
+
+(Student's paired test; the error is divided by the number of rivals, after Dunn 1961, as the one
+proposed is chosen among them). It is faster if the interval of log(its times / your times), after
+Welch, lies below 0, and its median below 1 / `SAME_TIME` of yours.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from diffgen.bench.results import Cell, Recommendation, Reference
+from diffgen.bench.uncertainty import OUTSIDE, Difference, log_ratio, paired, values_needed
 
 # At 30 dB two pictures are taken for the same unless one looks for the differences.
 GOOD_PSNR = 30.0
@@ -17,8 +27,13 @@ GOOD_PSNR = 30.0
 # came out up to 8 % apart on a small model and a quiet machine.
 SAME_TIME = 1.1
 KNEE_CELLS = 3
-# A confidence interval in dB from here on says only that there were too few pictures.
-WIDEST = 10.0
+RULE = (
+    "A change from your default is recommended only where it is shown: it takes less time, by more "
+    "than a tenth and by more than the timings scatter (95 % interval of their ratio, after "
+    "Welch), or its pictures are closer with 95 % confidence (paired t-test over pictures, which "
+    "share seed and prompt; the error is divided by the number of rivals, after Bonferroni). "
+    "Otherwise it is: keep yours."
+)
 
 References: TypeAlias = Mapping[str, Reference]
 
@@ -28,13 +43,19 @@ class Question:
     """What the user wants of a cell, and which cell is "yours": the model's own default.
 
     `target_psnr` is the mean distance to the converged picture in dB that is good enough; None
-    is 30 dB, or as much as the reference can tell apart. `budget_seconds` bounds a picture's
-    sampling time.
+    is 30 dB. `budget_seconds` bounds a picture's sampling time. `prompts` turns pictures into
+    seeds.
     """
 
     baseline: str = ""  # Cell.key
     target_psnr: float | None = None
     budget_seconds: float | None = None
+    prompts: int = 1
+
+    @property
+    def target(self) -> float:
+        """`target_psnr` with its default."""
+        return GOOD_PSNR if self.target_psnr is None else self.target_psnr
 
 
 class Point(NamedTuple):
@@ -43,6 +64,42 @@ class Point(NamedTuple):
     cell: Cell
     seconds: float
     psnr: float
+    floor: float
+
+    def distances(self) -> list[float]:
+        """PSNR of each picture, as far as the reference is sure."""
+        assert self.cell.psnr is not None
+        return [min(value, self.floor) for value in self.cell.psnr.values]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the figures show of a rival against yours."""
+
+    closer: Difference  # dB, paired
+    time: Difference  # log of the ratio
+    share: float  # of your time, by the medians
+
+    @classmethod
+    def of(cls, rival: Point, yours: Point, rivals: int) -> Evidence:
+        """`rivals` is the number of cells that the rival was chosen from."""
+        assert rival.cell.seconds
+        assert yours.cell.seconds
+        return cls(
+            paired(rival.distances(), yours.distances(), OUTSIDE / max(1, rivals)),
+            log_ratio(rival.cell.seconds, yours.cell.seconds),
+            rival.seconds / yours.seconds,
+        )
+
+    @property
+    def saves(self) -> bool:
+        """Whether it looks faster, whatever the scatter."""
+        return self.share * SAME_TIME <= 1.0
+
+    @property
+    def shown(self) -> bool:
+        """Whether a change is shown to gain anything."""
+        return self.closer.rises or (self.saves and self.time.falls)
 
 
 def pareto_front(cells: Sequence[Cell], references: References) -> list[str]:
@@ -78,28 +135,93 @@ def find_knees(cells: Sequence[Cell]) -> dict[str, int]:
 def recommend(
     cells: Sequence[Cell], references: References, question: Question
 ) -> Recommendation | None:
-    """The cheapest cell that is close enough, or the closest where none is; None for no cells."""
+    """The cheapest cell that is close enough, or the closest where none is; None for no cells.
+
+    Yours stays unless the change is shown to gain by `RULE`.
+    """
     points = _points(cells, references)
     budget = question.budget_seconds
     affordable = [p for p in points if budget is None or p.seconds <= budget]
     if not affordable:
         return _too_expensive(points, budget)
-    target = _target(question, references)
-    enough = [p for p in affordable if p.psnr >= target]
-    if enough:
-        limit = min(p.seconds for p in enough) * SAME_TIME
-        choice = max((p for p in enough if p.seconds <= limit), key=lambda p: p.psnr)
-        verdict = f"{target:.4g} is enough"
+    yours = next((p for p in affordable if p.cell.key == question.baseline), None)
+    best = _choose(affordable, question.target)
+    if yours is None:
+        choice = best
     else:
-        choice = max(affordable, key=lambda p: p.psnr)
-        within = "" if budget is None else f" within {budget:g} s"
-        verdict = f"nothing measured reaches {target:.4g}{within}"
+        rivals = len(affordable) - 1
+        shown = [p for p in affordable if p is yours or Evidence.of(p, yours, rivals).shown]
+        choice = _choose(shown, question.target)
+    keeps = choice is yours
+    verdict = _verdict(choice, affordable, references, question)
     sentence = (
-        f"{describe(choice.cell)}: PSNR {_measured(choice)} dB to the converged "
-        f"picture ({verdict}), {choice.seconds:.2g} s a picture"
-        f"{_against(choice, points, question.baseline)}"
+        f"{'keep your ' if keeps else ''}{describe(choice.cell)}: PSNR {_measured(choice)} dB to "
+        f"the converged picture ({verdict}), {choice.seconds:.2g} s a picture"
     )
-    return Recommendation(cell=choice.cell.key, sentence=sentence)
+    if not keeps:
+        return Recommendation(
+            cell=choice.cell.key,
+            sentence=sentence + _against(choice, points, question.baseline),
+        )
+    more = _more_seeds(best, choice, len(affordable) - 1, question.prompts)
+    return Recommendation(
+        cell=choice.cell.key,
+        sentence=sentence + _not_shown(best, choice, len(affordable) - 1, more),
+        more_seeds=more,
+    )
+
+
+def _choose(points: Sequence[Point], target: float) -> Point:
+    """The cheapest that reaches the target, or the closest where none does."""
+    enough = [p for p in points if p.psnr >= target]
+    limit = min((p.seconds for p in enough), default=math.inf) * SAME_TIME
+    return max((p for p in enough or points if p.seconds <= limit), key=lambda p: p.psnr)
+
+
+def _verdict(
+    choice: Point, points: Sequence[Point], references: References, question: Question
+) -> str:
+    target = f"{question.target:.4g}"
+    budget = question.budget_seconds
+    within = "" if budget is None else f" within {budget:g} s"
+    if choice.psnr >= question.target:
+        return f"{target} is enough"
+    if any(p.psnr >= question.target for p in points):
+        return f"short of {target}"
+    sure = max(reference.floor_psnr for reference in references.values())
+    if sure < question.target:
+        return (
+            f"{target} cannot be told: the reference is sure to {sure:.1f} dB only; more "
+            "--reference steps or --dtype fp32 may help"
+        )
+    return f"nothing measured reaches {target}{within}"
+
+
+def _not_shown(best: Point, yours: Point, rivals: int, more: int | None) -> str:
+    """What the best of the others came to, and why that is no reason to change."""
+    if best is yours:
+        return ""
+    evidence = Evidence.of(best, yours, rivals)
+    name, share = describe(best.cell), f"{evidence.share:.0%} of the time"
+    if evidence.saves:
+        scatter = "one timing" if math.isinf(evidence.time.half) else "the scatter of the timings"
+        return f"; {name} took {share}, which {scatter} does not show (--repeats takes more)"
+    if evidence.closer.mean <= 0.0:
+        return ""
+    spread = "" if math.isinf(evidence.closer.half) else f" +- {evidence.closer.half:.1f}"
+    found = f"; {name} is closer by {evidence.closer.mean:.1f}{spread} dB at {share}, which "
+    if more is None:
+        return found + "these seeds cannot tell from chance"
+    return found + f"about {more} more seed{'s' if more > 1 else ''} would tell from chance"
+
+
+def _more_seeds(best: Point, yours: Point, rivals: int, prompts: int) -> int | None:
+    """How many seeds beyond those measured would show `best` to be closer, if it is."""
+    pairs = [a - b for a, b in zip(best.distances(), yours.distances(), strict=False)]
+    needed = values_needed(pairs, OUTSIDE / max(1, rivals))
+    if best is yours or needed is None or sum(pairs) <= 0.0:
+        return None
+    return max(1, -(-(needed - len(pairs)) // prompts))
 
 
 def pick_baseline(cells: Sequence[Cell], sampler: str, schedule: str, steps: int) -> str:
@@ -120,15 +242,9 @@ def _points(cells: Sequence[Cell], references: References) -> list[Point]:
     for cell in cells:
         reference = references.get(cell.sampler if cell.stochastic else "")
         if cell.status == "ok" and cell.seconds and cell.psnr and reference:
-            sure = min(cell.psnr.mean, reference.floor_psnr)
-            points.append(Point(cell, cell.seconds.median, sure))
+            floor = reference.floor_psnr
+            points.append(Point(cell, cell.seconds.median, min(cell.psnr.mean, floor), floor))
     return points
-
-
-def _target(question: Question, references: References) -> float:
-    if question.target_psnr is not None:
-        return question.target_psnr
-    return min(GOOD_PSNR, max(reference.floor_psnr for reference in references.values()))
 
 
 def _against(choice: Point, points: Sequence[Point], baseline: str) -> str:
@@ -140,10 +256,10 @@ def _against(choice: Point, points: Sequence[Point], baseline: str) -> str:
 
 
 def _measured(point: Point) -> str:
-    """`31.0 +- 1.2` as the table has it; an interval too wide to mean anything is left out."""
+    """`31.0 +- 1.2` as the table has it."""
     psnr = point.cell.psnr
     assert psnr is not None
-    interval = f" +- {psnr.ci95:.1f}" if len(psnr.values) > 1 and psnr.ci95 < WIDEST else ""
+    interval = f" +- {psnr.ci95:.1f}" if len(psnr.values) > 1 else ""
     return f"{psnr.mean:.1f}{interval}"
 
 

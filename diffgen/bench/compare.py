@@ -1,16 +1,21 @@
 """Two sweeps side by side: what became slower, faster, closer or farther.
 
-Importing this module does not import torch.
+A cell fails where a change is both larger than allowed and beyond the recorded spread of both
+sides: the 95 % interval of the ratio of times (after Welch) lies above 1, or that of the PSNR
+differences, paired by picture, below 0. A single timing or picture has no spread; then the
+allowance alone decides.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from diffgen.bench.results import Cell, Reference, Results
+from diffgen.bench.uncertainty import Difference, log_ratio, paired
 from diffgen.errors import UsageError
 
 # What decides a cell's distance; where these differ there is nothing to compare.
@@ -36,8 +41,8 @@ class Change:
     """One cell in both sweeps; None where the two cannot be compared."""
 
     key: str
-    time_ratio: float | None  # new / old
-    psnr_difference: float | None  # new - old, in dB
+    time: Difference | None  # log of new / old
+    psnr: Difference | None  # new - old, in dB
     problem: str = ""  # why it fails the gate
 
 
@@ -96,19 +101,24 @@ def check_comparable(old: Results, settings: Mapping[str, Any], keys: Sequence[s
 
 
 def _change(old: Cell, new: Cell, floor: float, limits: Limits, *, timed: bool) -> Change:
-    ratio = difference = None
+    time = psnr = None
     problems = []
     if timed and old.seconds and new.seconds:
-        ratio = new.seconds.median / old.seconds.median
-        if ratio > 1.0 + limits.slower:
+        time = log_ratio(new.seconds, old.seconds)
+        if _beyond(time, math.log1p(limits.slower)):
             problems.append("slower")
     if old.psnr and new.psnr:
-        difference = min(new.psnr.mean, floor) - min(old.psnr.mean, floor)
-        if difference < -limits.worse:
+        after, before = ([min(v, floor) for v in s.values] for s in (new.psnr, old.psnr))
+        psnr = paired(after, before)
+        if _beyond(Difference(-psnr.mean, psnr.half), limits.worse):
             problems.append("worse")
     if new.status == "failed" and old.status != "failed":
         problems.append(f"fails now: {new.reason}")
-    return Change(new.key, ratio, difference, ", ".join(problems))
+    return Change(new.key, time, psnr, ", ".join(problems))
+
+
+def _beyond(change: Difference, allowed: float) -> bool:
+    return change.mean > allowed and (change.rises or math.isinf(change.half))
 
 
 def _floor(old: Results, new: Results, cell: Cell) -> float:
@@ -139,12 +149,27 @@ def _missing(before: Mapping[str, Cell], new: Results) -> list[str]:
 
 def _line(change: Change) -> str:
     parts = []
-    if change.time_ratio is not None:
-        parts.append(f"time {change.time_ratio - 1.0:+.1%}")
-    if change.psnr_difference is not None:
-        parts.append(f"PSNR {change.psnr_difference:+.2f} dB")
+    if change.time is not None:
+        parts.append(f"time {_percent(change.time.mean)}{_interval(change.time, _percent)}")
+    if change.psnr is not None:
+        parts.append(f"PSNR {_decibels(change.psnr.mean)} dB{_interval(change.psnr, _decibels)}")
     mark = f"  <- {change.problem}" if change.problem else ""
     return f"{change.key}: {', '.join(parts) or 'nothing to compare'}{mark}"
+
+
+def _interval(change: Difference, text: Callable[[float], str]) -> str:
+    """` (-1.0% to +3.2%)`, empty where it is not known or has no width."""
+    if change.half == 0.0 or math.isinf(change.half):
+        return ""
+    return f" ({text(change.mean - change.half)} to {text(change.mean + change.half)})"
+
+
+def _percent(log: float) -> str:
+    return f"{math.expm1(min(log, 50.0)):+.1%}"  # beyond that nobody reads the number
+
+
+def _decibels(value: float) -> str:
+    return f"{value:+.2f}"
 
 
 def _number(option: str, text: str, unit: str) -> float:

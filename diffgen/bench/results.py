@@ -104,10 +104,16 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """The plain answer: a cell, and the sentence that says why."""
+    """The plain answer: a cell, the sentence that says why, and the `generate` command to paste.
+
+    `more_seeds` is how many more would tell the best of the others from "yours", where that is
+    what the sentence says.
+    """
 
     cell: str  # Cell.key
     sentence: str
+    command: str = ""
+    more_seeds: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,12 @@ REFERENCE = Reference(
 )
 
 
+def timing(seconds, scatter=0.01):
+    """Three repeats around a median."""
+    repeats = (seconds * (1 - scatter), seconds, seconds * (1 + scatter))
+    return Timing(seconds, repeats[0], repeats[2], repeats)
+
+
 def cell(sampler="ddim", steps=10, *, psnr=30.0, seconds=1.0, ssim=None, **changes):
     """A measured cell; the rest of its figures does not matter."""
     fields = {
@@ -38,7 +44,7 @@ def cell(sampler="ddim", steps=10, *, psnr=30.0, seconds=1.0, ssim=None, **chang
         "status": "ok",
         "psnr": None if psnr is None else statistic([psnr - 1.0, psnr + 1.0]),
         "ssim": None if ssim is None else statistic([ssim]),
-        "seconds": None if seconds is None else Timing(seconds, seconds, seconds, (seconds,)),
+        "seconds": None if seconds is None else timing(seconds),
     }
     return Cell(**fields | changes)
 

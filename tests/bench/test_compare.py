@@ -1,9 +1,11 @@
 from dataclasses import replace
 
 import pytest
-from sweep_examples import MACHINE, REFERENCE, cell, results
+from sweep_examples import MACHINE, REFERENCE, cell, results, timing
 
 from diffgen.bench.compare import Limits, compare
+from diffgen.bench.results import Timing
+from diffgen.bench.uncertainty import statistic
 from diffgen.errors import UsageError
 
 OLD = results([cell(steps=10), cell(steps=20, psnr=35.0)])
@@ -21,8 +23,8 @@ def test_equal_sweeps_pass():
     made = compare(OLD, OLD, Limits())
     assert not made.failed
     assert made.lines() == [
-        "ddim-karras-10: time +0.0%, PSNR +0.00 dB",
-        "ddim-karras-20: time +0.0%, PSNR +0.00 dB",
+        "ddim-karras-10: time +0.0% (-2.2% to +2.3%), PSNR +0.00 dB",
+        "ddim-karras-20: time +0.0% (-2.2% to +2.3%), PSNR +0.00 dB",
         "none of 2 cells got slower or worse",
     ]
 
@@ -30,9 +32,12 @@ def test_equal_sweeps_pass():
 @pytest.mark.parametrize(
     ("changes", "mark"),
     [
-        ({"seconds": 1.2}, "time +20.0%, PSNR +0.00 dB  <- slower"),
-        ({"psnr": 29.0}, "time +0.0%, PSNR -1.00 dB  <- worse"),
-        ({"psnr": 29.0, "seconds": 1.2}, "time +20.0%, PSNR -1.00 dB  <- slower, worse"),
+        ({"seconds": 1.2}, "time +20.0% (+17.3% to +22.8%), PSNR +0.00 dB  <- slower"),
+        ({"psnr": 29.0}, "time +0.0% (-2.2% to +2.3%), PSNR -1.00 dB  <- worse"),
+        (
+            {"psnr": 29.0, "seconds": 1.2},
+            "time +20.0% (+17.3% to +22.8%), PSNR -1.00 dB  <- slower, worse",
+        ),
         (
             {"psnr": None, "seconds": None, "status": "failed", "reason": "NaN"},
             "nothing to compare  <- fails now: NaN",
@@ -51,6 +56,38 @@ def test_what_got_slower_or_worse_fails(changes, mark):
 )
 def test_what_stays_within_the_limits_passes(changes):
     assert not compare(OLD, changed(**changes), Limits()).failed
+
+
+def test_what_lies_within_the_spread_of_either_side_passes():
+    def scattered(scatter, seconds=1.0):
+        return results([replace(cell(steps=10), seconds=timing(seconds, scatter))])
+
+    calm, wild = scattered(0.01), scattered(0.3)
+    assert compare(calm, scattered(0.01, 1.2), Limits()).failed
+    assert not compare(calm, scattered(0.3, 1.2), Limits()).failed
+    assert not compare(wild, scattered(0.01, 1.2), Limits()).failed
+    assert compare(wild, scattered(0.3, 9.0), Limits()).failed
+
+
+def test_distances_are_compared_picture_by_picture():
+    def drew(*values):
+        return results([replace(cell(steps=10), psnr=statistic(values))])
+
+    old = drew(25.0, 30.0, 38.0)
+    assert compare(old, drew(24.1, 29.0, 37.0), Limits()).failed  # each is worse
+    chance = compare(old, drew(31.0, 20.0, 39.0), Limits())  # -1 dB in the mean as well
+    assert not chance.failed
+    assert chance.changes[0].psnr.mean == pytest.approx(-1.0)
+
+
+def test_single_timings_and_pictures_are_held_against_the_allowance_alone():
+    def single(seconds, psnr):
+        one = replace(cell(steps=10), seconds=Timing(seconds, seconds, seconds, (seconds,)))
+        return results([replace(one, psnr=statistic([psnr]))])
+
+    assert not compare(single(1.0, 30.0), single(1.09, 29.6), Limits()).failed
+    made = compare(single(1.0, 30.0), single(1.2, 29.0), Limits())
+    assert made.lines()[0] == "ddim-karras-10: time +20.0%, PSNR -1.00 dB  <- slower, worse"
 
 
 def test_limits_can_be_set():
