@@ -114,7 +114,8 @@ class ScheduleConfig:
     """The noise a model was trained with, and how its makers sample it.
 
     `betas` overrides the named beta schedule; `sampler` and `spacing` are the checkpoint's own
-    defaults. `final_alpha_one=False` lets DDIM and PLMS stop at the first table entry, True lets
+    defaults. `distilled_steps` is the size of the grid that lcm picks its steps from.
+    `final_alpha_one=False` lets DDIM and PLMS stop at the first table entry, True lets
     them go on to 0; where the checkpoint does not say, each does as its authors do.
     """
 
@@ -132,3 +133,4 @@ class ScheduleConfig:
     )  # clamp the x0 estimate to +-clip (pixel-space models)
     sampler: SamplerName = "ddim"
     spacing: ScheduleName = "leading"
+    distilled_steps: int = within(50, 1, 100_000)

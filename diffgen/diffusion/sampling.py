@@ -82,7 +82,11 @@ class SamplingPlan:
         explicit = settings.sigmas is not None or settings.timesteps is not None
         schedule = None if explicit else settings.schedule or spec.schedule or config.spacing
         spacing = SpacingOptions(
-            grid=spec.grid, steps_offset=config.steps_offset, rho=settings.rho, sdxl=sdxl
+            grid=spec.grid,
+            steps_offset=config.steps_offset,
+            rho=settings.rho,
+            sdxl=sdxl,
+            distilled_steps=config.distilled_steps,
         )
         on_grid = settings.timesteps is not None or schedule in _TIMESTEP_GRIDS
         stops_early = spec.final == "table"

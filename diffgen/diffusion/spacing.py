@@ -27,13 +27,15 @@ class SpacingOptions:
     `grid` is how a solver's authors lay out leading and linspace: `steps` whole timesteps
     ("rounded": DDPM, DDIM, PNDM), `steps` exact ones ("exact": the k-diffusion family), or
     `steps + 1` whole ones without the lowest ("extra": the DPM-Solver family, which so does not
-    spend its last step between two almost equal noise levels).
+    spend its last step between two almost equal noise levels). lcm picks its steps from a grid of
+    `distilled_steps`.
     """
 
     grid: Grid = "exact"
     steps_offset: int = 0
     rho: float | None = None
     sdxl: bool = False
+    distilled_steps: int = 50
 
 
 Spacing: TypeAlias = Callable[[NoiseSchedule, int, SpacingOptions], list[float]]
@@ -188,9 +190,14 @@ def _kl_optimal(schedule: NoiseSchedule, steps: int, options: SpacingOptions) ->
 
 
 def _lcm(schedule: NoiseSchedule, steps: int, options: SpacingOptions) -> list[float]:
-    """A subset of the 50 timesteps consistency models are distilled on (arXiv:2310.04378)."""
+    """A subset of the timesteps that a consistency model was distilled on (arXiv:2310.04378)."""
     total = schedule.num_train_timesteps
-    origin = min(max(50, steps), total)
+    origin = min(options.distilled_steps, total)
+    if steps > origin:
+        raise UsageError(
+            f"{steps} steps asked for, but the lcm schedule picks them from the {origin} that "
+            f"models are distilled on; take at most {origin}, or another schedule"
+        )
     stride = total // origin
     picked = (origin - i * origin // steps for i in range(steps))
     return [schedule.t_to_sigma(k * stride - 1) for k in picked]

@@ -187,7 +187,6 @@ class DistillTarget(DiffusionTarget):
         write_lcm_configs(
             folder,
             self.networks.config,
-            steps=consistency.SAMPLER_STEPS,
             timestep_scaling=consistency.TIMESTEP_SCALING,
         )
 
@@ -221,7 +220,8 @@ def _student(teacher: Networks, recipe: Recipe) -> Networks:
     if isinstance(recipe.distill.guidance, tuple):
         unet_config = replace(unet_config, guidance_dim=GUIDANCE_DIM)
         state[NEW_WEIGHT] = torch.zeros(unet_config.channels[0], GUIDANCE_DIM)
-    schedule = replace(config.schedule, sampler="lcm")
+    steps = min(consistency.SAMPLER_STEPS, config.schedule.num_train_timesteps)
+    schedule = replace(config.schedule, sampler="lcm", distilled_steps=steps)
     config = replace(config, unet=unet_config, schedule=schedule)
     return replace(teacher, config=config, unet=_network(unet_config, state))
 

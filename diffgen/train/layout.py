@@ -50,13 +50,8 @@ def write_model_configs(folder: Path, config: ModelConfig, *, end: int, pad: int
     _check_reads_back(folder, config)
 
 
-def write_lcm_configs(
-    folder: Path, config: ModelConfig, *, steps: int, timestep_scaling: float
-) -> None:
-    """Turn the configs of a teacher's folder into its student's, of `config`.
-
-    diffusers picks a run's timesteps from `steps` evenly spaced ones.
-    """
+def write_lcm_configs(folder: Path, config: ModelConfig, *, timestep_scaling: float) -> None:
+    """Turn the configs of a teacher's folder into its student's, of `config`."""
     index, unet, scheduler = (
         folder / name
         for name in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json")
@@ -66,7 +61,7 @@ def write_lcm_configs(
     name = _scheduler_class(config.schedule)
     write_json(index, {**JsonObject.read(index).data, "scheduler": ["diffusers", name]})
     grid = {
-        "original_inference_steps": min(steps, config.schedule.num_train_timesteps),
+        "original_inference_steps": config.schedule.distilled_steps,
         "timestep_scaling": timestep_scaling,
     }
     write_json(scheduler, {"_class_name": name, **schedule_json(config.schedule), **grid})

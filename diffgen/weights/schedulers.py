@@ -25,7 +25,11 @@ SIGMA_OPTIONS: Mapping[str, ScheduleName] = {
 }
 
 # How the file calls our fields, where it has another name.
-KEYS = {"betas": "trained_betas", "clip": "clip_sample_range"}
+KEYS = {
+    "betas": "trained_betas",
+    "clip": "clip_sample_range",
+    "distilled_steps": "original_inference_steps",
+}
 
 # What a silent JSON means, for most classes.
 DEFAULTS: Options = {
@@ -180,6 +184,7 @@ def read_schedule(config: JsonObject, class_name: str) -> ScheduleConfig:
         clip=read.get("clip_sample_range", 1.0) if read.get("clip_sample", False) else None,
         sampler=_sampler(read, kind),
         spacing=_spacing(read),
+        distilled_steps=read.get("original_inference_steps", 50),
     )
     check_schedule(schedule, lambda name: config.named(KEYS.get(name, name)))
     return schedule

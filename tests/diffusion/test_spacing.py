@@ -67,7 +67,7 @@ def test_exactly_the_steps_asked_for_strictly_descending(name: ScheduleName, sch
     """Duplicates divide by zero in multistep samplers: peers crash on cosine with karras."""
     table = SCHEDULES[schedule]
     for options in [*OPTIONS, SpacingOptions(sdxl=True), SpacingOptions(rho=3.0)]:
-        for steps in range(1, 61):
+        for steps in range(1, 51 if name == "lcm" else 61):
             sigmas = SPACINGS[name](table, steps, options)
             assert len(sigmas) == steps
             assert all(high > low for high, low in pairwise(sigmas)), (options, steps)
@@ -248,9 +248,25 @@ def test_lcm_is_the_lcm_scheduler() -> None:
         assert timesteps_of(spaced("lcm", steps)) == oracle.timesteps.tolist(), steps
 
 
-def test_lcm_beyond_50_steps_widens_its_grid() -> None:
-    """Past 50 steps there are not enough distillation timesteps, so every one asked for is."""
-    assert timesteps_of(spaced("lcm", 100)) == [10 * k - 1 for k in range(100, 0, -1)]
+@pytest.mark.parity
+@pytest.mark.parametrize("origin", [8, 50, 60, 100])
+def test_lcm_picks_from_the_grid_that_the_checkpoint_names(origin: int) -> None:
+    options = SpacingOptions(distilled_steps=origin)
+    for steps in (1, 3, origin - 1, origin):
+        oracle = diffusers.LCMScheduler(original_inference_steps=origin)
+        oracle.set_timesteps(steps)
+        assert timesteps_of(spaced("lcm", steps, options)) == oracle.timesteps.tolist()
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("origin", "steps"), [(50, 51), (50, 600), (8, 9)])
+def test_lcm_refuses_what_the_lcm_scheduler_refuses(origin: int, steps: int) -> None:
+    """Beyond the grid there are no timesteps that the student was taught."""
+    oracle = diffusers.LCMScheduler(original_inference_steps=origin)
+    with pytest.raises(ValueError, match="smaller than `num_inference_steps`"):
+        oracle.set_timesteps(steps)
+    with pytest.raises(UsageError, match=f"{steps} steps .* take at most {origin}, or another"):
+        make_sigmas("lcm", SD, steps, SpacingOptions(distilled_steps=origin))
 
 
 @pytest.mark.parametrize("name", SPACINGS)

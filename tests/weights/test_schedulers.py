@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from diffgen.errors import UnsupportedCheckpoint
+from diffgen.errors import ConfigError, UnsupportedCheckpoint
 from diffgen.jsonfile import JsonObject
 from diffgen.types import SamplerName, ScheduleConfig, ScheduleName
 from diffgen.weights.schedulers import CLASSES, read_schedule
@@ -98,6 +98,13 @@ def test_zero_terminal_snr_and_trained_betas() -> None:
     config = schedule("DDIMScheduler", rescale_betas_zero_snr=True, **options)
     assert config.zero_snr
     assert config.betas == (0.1, 0.2)
+
+
+def test_the_grid_of_a_consistency_model() -> None:
+    assert schedule("LCMScheduler").distilled_steps == 50
+    assert schedule("LCMScheduler", original_inference_steps=25).distilled_steps == 25
+    with pytest.raises(ConfigError, match=r"original_inference_steps.* must be from 1"):
+        schedule("LCMScheduler", original_inference_steps=0)
 
 
 def test_clipping() -> None:
