@@ -22,6 +22,7 @@ from diffgen.engine.clock import Clock, paced
 from diffgen.engine.images import to_images
 from diffgen.engine.metadata import make_record
 from diffgen.engine.model import DEFAULT_MODEL, Model
+from diffgen.engine.origin import Origin
 from diffgen.engine.request import FAST_EVERY, FAST_FIRST, GeneratePlan, GenerateRequest, Picture
 from diffgen.errors import DiffgenError
 from diffgen.kernels.ops import check_backend
@@ -70,6 +71,7 @@ class Engine:
         check_backend(device)
         self.model, self.config = model, model.checkpoint.config
         self.device, self.precision, self.loras = device, precision, tuple(loras)
+        self._origin = Origin(model, loras)
         merged = [*model.loras, *loras]
         deltas = [(read_lora(lora.path, model.checkpoint), lora.weight) for lora in merged]
         self.schedule = NoiseSchedule.from_config(self.config.schedule)
@@ -125,6 +127,7 @@ class Engine:
         plan = self.plan(request) if isinstance(request, GenerateRequest) else request
         cut = self._report_cut_words(plan)
         logger.info("%s", plan.summary())
+        origin = self._origin.record  # now, not when a picture waits to be saved
         for batch in plan.batches():
             with memory_errors():
                 images, timings = self._make(plan, batch, on_step)
@@ -132,12 +135,11 @@ class Engine:
                 record = make_record(
                     plan,
                     picture,
-                    model=self.model,
+                    origin=origin,
                     dtype=self.precision.name,
                     device=self.device.type,
                     cut=cut.get(picture.prompt, ""),
                     timings=timings,
-                    loras=self.loras,
                 )
                 yield GeneratedImage(image, record)
 

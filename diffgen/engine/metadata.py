@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from diffgen import __version__
 from diffgen.diffusion.names import SCHEDULE_LABELS
 from diffgen.diffusion.samplers import SAMPLERS
-from diffgen.engine.model import Model
 from diffgen.engine.request import (
     EVERYWHERE,
     FAST_EVERY,
@@ -24,35 +24,35 @@ from diffgen.engine.request import (
     GeneratePlan,
     Picture,
 )
-from diffgen.weights.lora import LoraRef
 
 Record = Mapping[str, Any]
+
+FORMAT = 1  # of the record; changes when a key changes its meaning
+DIGITS, LORA_DIGITS = 10, 12  # of a hash, in A1111's text
+MISLEADING = re.compile(r"(negative prompt|^\s*steps)(?=:)", re.IGNORECASE | re.MULTILINE)
 
 
 def make_record(
     plan: GeneratePlan,
     picture: Picture,
     *,
-    model: Model,
+    origin: Mapping[str, Any],
     dtype: str,
     device: str,
     cut: str,
     timings: Mapping[str, float],
-    loras: Sequence[LoraRef] = (),
 ) -> dict[str, Any]:
-    """All settings of one picture as plain values."""
+    """All settings of one picture as plain values; `origin` is an Origin's record."""
     sampling = plan.sampling
     return {
+        "format": FORMAT,
         "prompt": picture.prompt,
         "negative": plan.negative,
         "ignored_words": cut,
         "seed": picture.seed,
         "width": plan.width,
         "height": plan.height,
-        "model": model.name,
-        "vae": str(model.vae) if model.vae else None,
-        "prediction": model.prediction,
-        "loras": [{"file": str(lora.path), "weight": lora.weight} for lora in loras],
+        **origin,
         "sampler": sampling.spec.name,
         "schedule": sampling.schedule,
         "steps": len(sampling.sigmas) - 1,
@@ -72,18 +72,21 @@ def make_record(
 
 def parameters_text(record: Record) -> str:
     """The record in A1111's grammar: prompt, negative prompt, then one line of settings."""
-    lines = [record["prompt"]]
+    lines = [_unmistakable(record["prompt"])]
     if record["negative"]:
-        lines.append(f"Negative prompt: {record['negative']}")
+        lines.append(f"Negative prompt: {_unmistakable(record['negative'])}")
     pairs = (f"{name}: {_quoted(value)}" for name, value in _settings(record) if value is not None)
     return "\n".join([*lines, ", ".join(pairs)])
 
 
 def text_chunks(record: Record) -> dict[str, str]:
-    """The text chunks of a PNG, by keyword."""
+    """The text chunks of a PNG, by keyword; without the timings, so that equal commands write
+    equal files.
+    """
+    lasting = {key: value for key, value in record.items() if key != "timings"}
     return {
         "parameters": parameters_text(record),
-        "diffgen": json.dumps(record, ensure_ascii=False),
+        "diffgen": json.dumps(lasting, ensure_ascii=False),
     }
 
 
@@ -98,9 +101,12 @@ def _settings(record: Record) -> list[tuple[str, object]]:
         ("CFG scale", f"{record['guidance_scale']:g}"),
         ("Seed", record["seed"]),
         ("Size", f"{record['width']}x{record['height']}"),
-        ("Model", record["model"]),
-        ("VAE", record["vae"] and Path(record["vae"]).name),
+        ("Model hash", _short(record["model_files"], record["model_path"])),
+        ("Model", _name(record["model"])),
+        ("VAE hash", _short(record["vae_files"], record["vae"])),
+        ("VAE", record["vae"] and _name(Path(record["vae"]).name)),
         ("Lora", " ".join(map(_lora, record["loras"])) or None),
+        ("Lora hashes", ", ".join(filter(None, map(_lora_hash, record["loras"]))) or None),
         *((name.replace("_", " ").capitalize(), f"{v:g}") for name, v in record["options"].items()),
         ("Rho", record["rho"]),
         ("Sigmas", listed and " ".join(f"{sigma:.6g}" for sigma in listed)),
@@ -118,7 +124,32 @@ def _fast() -> dict[str, float]:
 
 
 def _lora(entry: Mapping[str, Any]) -> str:
-    return f"{Path(entry['file']).stem}:{entry['weight']:g}"
+    return f"{_name(Path(entry['file']).stem)}:{entry['weight']:g}"
+
+
+def _lora_hash(entry: Mapping[str, Any]) -> str | None:
+    known = entry["data_sha256"]
+    return known and f"{_name(Path(entry['file']).stem)}: {known[:LORA_DIGITS]}"
+
+
+def _short(files: Mapping[str, str | None] | None, path: str | None) -> str | None:
+    """The short hash of a single file; a folder has none that others know."""
+    known = files.get(Path(path).name) if files and path else None
+    return known and known[:DIGITS]
+
+
+def _name(text: str) -> str:
+    """A file's name without the grammar's punctuation, as A1111 writes it: few readers know quotes."""
+    return re.sub(r'[,:"\n\r]', "", text)
+
+
+def _unmistakable(text: str) -> str:
+    """A prompt in which no reader finds the beginning of something else.
+
+    The grammar has no quotes for prompts. A space before the colon keeps the text readable, and
+    CLIP's tokens are the same.
+    """
+    return MISLEADING.sub(r"\1 ", text).replace("\0", " ")
 
 
 def _quoted(value: object) -> str:

@@ -109,11 +109,20 @@ def test_no_seed_is_a_random_one_that_is_shown(run: Run) -> None:
     assert len(seeds) == 2
 
 
-def test_the_same_seed_gives_the_same_picture(run: Run) -> None:
-    for name in ("a.png", "b.png"):
-        assert run("barn", *QUICK, "-q", "-o", name).out == f"{name}\n"
-    with Image.open("a.png") as first, Image.open("b.png") as second:
-        assert first.tobytes() == second.tobytes()
+def test_equal_commands_write_equal_files(tmp_path: Path) -> None:
+    """In processes of their own, the first of which finds no hashes of the model's files."""
+    made = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        subprocess.run(
+            [sys.executable, "-m", "diffgen", "generate", "barn", "cat", *QUICK, "-o", "a/"],
+            cwd=tmp_path / name,
+            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+            check=True,
+        )
+        made.append([(tmp_path / name / "a" / f"{p}-7.png").read_bytes() for p in ("barn", "cat")])
+    assert made[0] == made[1]
+    assert list((tmp_path / "diffgen" / "sha256").iterdir())
 
 
 def test_an_empty_prompt_is_unconditional(run: Run) -> None:
@@ -427,8 +436,10 @@ def test_a_lora_changes_the_picture_as_much_as_it_is_told(run: Run, lora: str) -
         with Image.open(f"{name}.png") as image:
             pixels[name] = image.convert("RGB").tobytes()
             text = image.text["parameters"]
-    assert record["loras"] == [{"file": lora, "weight": 0.5}] * 2
+    assert [(entry["file"], entry["weight"]) for entry in record["loras"]] == [(lora, 0.5)] * 2
     assert 'Lora: "style:0.5 style:0.5"' in text
+    short = record["loras"][0]["data_sha256"][:12]
+    assert f'Lora hashes: "style: {short}, style: {short}"' in text
     assert pixels["zero"] == pixels["none"] != pixels["once"]
     apart = [abs(a - b) for a, b in zip(pixels["halves"], pixels["once"], strict=True)]
     assert max(apart) <= 1  # rounding of sums in another order, and of levels

@@ -1,0 +1,79 @@
+"""SHA-256 of weights files, computed once and kept in the user's cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from diffgen.errors import WeightsError
+from diffgen.files import replaced
+from diffgen.weights.files import LENGTH_BYTES
+from diffgen.weights.reading import Stamp, opened, stamp
+
+
+def sha256(path: Path, known: Stamp, *, data_only: bool = False) -> str | None:
+    """The hash of a file, or of its data without the header, as hexadecimal digits.
+
+    None if the file is not what it was when it had the stamp `known`: what was read then cannot be
+    hashed any more. A cache that cannot be read or written costs time, no more.
+    """
+    entry = _entry(path, "data" if data_only else "file")
+    try:
+        with opened(path) as file:
+            if stamp(file) != known:
+                return None
+            if found := _kept(entry, known):
+                return found
+            if data_only:
+                file.seek(LENGTH_BYTES + int.from_bytes(file.read(LENGTH_BYTES), "little"))
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+            if stamp(file) != known:
+                return None
+    except WeightsError:
+        return None
+    _keep(entry, known, found)
+    return found
+
+
+def cache_folder() -> Path | None:
+    """Where this user's programs keep what they can make anew; None where there is no such place."""
+    if sys.platform == "win32":
+        usual = os.environ.get("LOCALAPPDATA", "")
+    else:
+        usual = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
+    place = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or usual))
+    # The XDG rules ignore relative paths; "~" stays where nobody knows a home.
+    return place / "diffgen" if place.is_absolute() else None
+
+
+def _entry(path: Path, what: str) -> Path | None:
+    folder = cache_folder()
+    name = hashlib.sha256(f"{what} {path.absolute()}".encode(errors="surrogateescape"))
+    return folder and folder / "sha256" / f"{name.hexdigest()[:32]}.json"
+
+
+def _kept(entry: Path | None, known: Stamp) -> str | None:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept = json.loads(entry.read_text(encoding="ascii")) if entry else {}
+        if kept["stamp"] == _lasting(known) and len(bytes.fromhex(kept["sha256"])) == 32:
+            return str(kept["sha256"])
+    return None
+
+
+def _keep(entry: Path | None, known: Stamp, found: str) -> None:
+    with suppress(OSError):
+        if entry:
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            with replaced(entry) as part:
+                part.write_text(
+                    json.dumps({"stamp": _lasting(known), "sha256": found}), encoding="ascii"
+                )
+
+
+def _lasting(known: Stamp) -> list[int]:
+    """Size and times: numbers of devices and files may be others after the next start."""
+    return list(known[2:])
