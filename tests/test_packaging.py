@@ -13,6 +13,7 @@ from diffgen.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SAMPLERS = ROOT / "diffgen" / "diffusion" / "samplers" / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +41,24 @@ def test_the_wheel_stays_small(wheel):
     assert wheel.stat().st_size < 50e6
 
 
-def block(name: str) -> str:
-    """What the README shows between the markers of that name, without the code fence."""
-    match = re.search(rf"<!-- {name} -->\n```\w*\n(.*?)```\n<!-- /{name} -->", README, re.DOTALL)
-    assert match, f"README has no block {name}"
-    return match.group(1)
-
-
-def test_readme_shows_the_samplers_as_they_are():
+def test_the_samplers_page_shows_them_as_they_are():
     printed = CliRunner().invoke(app, ["samplers"]).output
-    assert block("samplers").strip() == printed.strip()
+    page = SAMPLERS.read_text(encoding="utf-8")
+    shown = re.search(r"<!-- samplers -->\n```text\n(.*?)```\n<!-- /samplers -->", page, re.DOTALL)
+    assert shown
+    assert shown[1].strip() == printed.strip()
+
+
+def test_the_readme_is_a_page():
+    assert len(README.split()) <= 900
+
+
+@pytest.mark.parametrize(
+    "page", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("[dst]*/**/README.md"))
+)
+def test_links_of_pages_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        assert link.startswith("http") or (page.parent / link).exists(), link
 
 
 def test_readme_example_runs(tmp_path):
