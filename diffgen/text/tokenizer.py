@@ -5,6 +5,8 @@ It follows transformers' `CLIPTokenizer` id for id.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -63,10 +65,10 @@ class Tokenizer:
         overrules the folder's padding. `vocab_size` is how many tokens the text encoder knows.
         Raises ConfigError for a missing or malformed file, or one that has more.
         """
-        options = _read_options(folder)
+        options, places = _read_options(folder)
         if pad:
-            options = JsonObject(options.path, {**options.data, "pad_token": pad})
-        special = {role: _role_token(options, role) for role in ROLES}
+            places = (JsonObject(options.path, {"pad_token": pad}), *places)
+        special = {role: _role_token(places, role) for role in ROLES}
         vocabulary = read_vocabulary(folder)
         for token in special.values():
             if token.content not in vocabulary.ids:
@@ -128,13 +130,16 @@ def byte_pair_encoder(vocabulary: Vocabulary, *, unknown: str) -> tokenizers.Tok
     return encoder
 
 
-def _read_options(folder: Path) -> JsonObject:
-    """tokenizer_config.json, overridden by special_tokens_map.json where it is of the old kind."""
+def _read_options(folder: Path) -> tuple[JsonObject, tuple[JsonObject, ...]]:
+    """tokenizer_config.json, and where special tokens are to be found, the first first.
+
+    In folders of the old kind special_tokens_map.json has the word.
+    """
     config, old = folder / "tokenizer_config.json", folder / "special_tokens_map.json"
-    options = dict(JsonObject.read(config).data) if config.exists() else {}
-    if old.exists() and "added_tokens_decoder" not in options:
-        options |= JsonObject.read(old).data
-    return JsonObject(config, options)
+    options = JsonObject.read(config) if os.path.lexists(config) else JsonObject(config, {})
+    if os.path.lexists(old) and "added_tokens_decoder" not in options.data:
+        return options, (JsonObject.read(old), options)
+    return options, (options,)
 
 
 def _length(options: JsonObject, default: int) -> int:
@@ -145,9 +150,11 @@ def _length(options: JsonObject, default: int) -> int:
     return length
 
 
-def _role_token(options: JsonObject, role: str) -> AddedToken:
-    entry = ROLES[role] if options.data.get(role) is None else options.data[role]
-    return _as_token(options, role, {"content": entry} if isinstance(entry, str) else entry)
+def _role_token(places: Sequence[JsonObject], role: str) -> AddedToken:
+    default = JsonObject(places[-1].path, {role: ROLES[role]})
+    found = next(place for place in (*places, default) if place.data.get(role) is not None)
+    entry = found.data[role]
+    return _as_token(found, role, {"content": entry} if isinstance(entry, str) else entry)
 
 
 def _listed_tokens(options: JsonObject) -> list[AddedToken]:
