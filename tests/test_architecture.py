@@ -134,6 +134,14 @@ def test_only_the_console_prints():
         assert not prints or module == "diffgen.cli.console", module
 
 
+def test_pictures_are_opened_by_named_formats():
+    """Else Pillow hands a file that begins like PostScript to Ghostscript, whatever its name."""
+    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "scripts").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Image.open"):
+                assert "formats" in {keyword.arg for keyword in node.keywords}, path
+
+
 def loaded_modules(code: str) -> set[str]:
     """Top-level packages in sys.modules after running code in a fresh interpreter."""
     probe = f"{code}\nimport sys; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"

@@ -94,11 +94,25 @@ def check_vocabulary(recipe: Recipe, where: str) -> None:
 
 def check_factor(recipe: Recipe, factor: int, where: str) -> None:
     """Raise ConfigError unless what an autoencoder learns from divides by its `factor`."""
-    patch = recipe.autoencoder.patch
-    sides = {patch} if patch else {side for size in _sizes(recipe) for side in size}
-    key = "autoencoder.patch" if patch else "the side of pictures"
-    for side in sorted(side for side in sides if side % factor):
-        raise ConfigError(f"{where}: {key}, {side}, does not divide by the autoencoder's {factor}.")
+    for key, side in _sides(recipe):
+        if side % factor:
+            raise ConfigError(
+                f"{where}: {key}, {side}, does not divide by the autoencoder's {factor}"
+            )
+
+
+def _sides(recipe: Recipe) -> list[tuple[str, int]]:
+    """The sides of pictures, or pieces of them, by the keys that decide on them."""
+    data = recipe.data
+    if recipe.autoencoder.patch:
+        return [("autoencoder.patch", recipe.autoencoder.patch)]
+    if data.buckets:
+        return [("data.bucket_step", data.bucket_step)]
+    width, height = data.shape
+    return [
+        ("data.width" if data.width else "data.size", width),
+        ("data.height" if data.height else "data.size", height),
+    ]
 
 
 def _sizes(recipe: Recipe) -> tuple[Size, ...]:

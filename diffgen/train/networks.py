@@ -22,6 +22,7 @@ from diffgen.models.unet import UNet
 from diffgen.models.unet_blocks import SpatialTransformer
 from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
 from diffgen.text.tokenizer import Tokenizer
+from diffgen.train.checks import check_factor
 from diffgen.train.recipe import Recipe
 from diffgen.types import Component, ScheduleConfig
 from diffgen.weights.checkpoint import Checkpoint
@@ -56,6 +57,7 @@ def build_networks(recipe: Recipe) -> Networks:
     if not recipe.model.base:
         return _from_nothing(recipe)
     networks = _from_base(recipe.model.base)
+    check_factor(recipe, networks.config.factor, recipe.model.base)
     writes_lora = recipe.target == "lora" or (recipe.target == "distill" and recipe.distill.as_lora)
     if networks.base and networks.base.is_file() and not writes_lora:
         raise ConfigError(
@@ -112,12 +114,7 @@ def _new_config(
     recipe: Recipe, unet: UNetConfig, text: ClipTextConfig, vae: VaeConfig | None
 ) -> ModelConfig:
     factor = vae.factor if vae else 1
-    width, height = recipe.data.shape
-    for name, pixels in (("width", width), ("height", height)):
-        if pixels % factor:
-            raise ConfigError(
-                f"data.{name} {pixels} does not divide by the autoencoder's {factor}."
-            )
+    check_factor(recipe, factor, recipe.model.autoencoder or "recipe")
     channels = vae.latent_channels if vae else 3
     if (unet.in_channels, unet.out_channels) != (channels, channels):
         raise ConfigError(
@@ -134,7 +131,7 @@ def _new_config(
     return ModelConfig(
         family=FAMILY_BY_CONTEXT.get(unet.context_dim, "custom"),
         text=(text,),
-        unet=replace(unet, sample_size=max(width, height) // factor),
+        unet=replace(unet, sample_size=max(recipe.data.shape) // factor),
         vae=vae,
         schedule=schedule,
     )

@@ -67,10 +67,10 @@ TAG_ERRORS = (
 )
 JPEG_TAIL = 1024  # bytes behind which a cut is suspected
 
-# Both are Pillow's for the whole process. Its formats then refuse what is larger before they
-# decode it; from half of its limit on it would only warn, on stderr.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+# Pillow has one limit for the whole process: it refuses twice as many pixels, before it decodes
+# them, and warns on stderr of what lies between.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class DamagedPicture(Exception):
@@ -88,7 +88,7 @@ def damage_told() -> Iterator[None]:
         yield
     except (DamagedPicture, MemoryError):
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise DamagedPicture(str(error), LARGE) from error
     except Exception as error:
         raise DamagedPicture(str(error)) from error

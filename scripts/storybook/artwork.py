@@ -109,5 +109,5 @@ def render(kind: Kind, colour: str | None, cache_dir: Path) -> Image.Image:
     if colour is not None:
         svg = recolour(svg, body=kind.body, colour=colour)
     png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=MASTER, height=MASTER))
-    image = Image.open(io.BytesIO(png)).convert("RGBA")
+    image = Image.open(io.BytesIO(png), formats=["PNG"]).convert("RGBA")
     return image.crop(image.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox())

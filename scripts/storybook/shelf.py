@@ -40,7 +40,7 @@ def _pairs(shard: Path, size: int) -> Iterator[tuple[NDArray[np.uint8], Scene]]:
             file = archive.extractfile(entry)
             assert file is not None
             if entry.name.endswith(".png"):
-                with Image.open(io.BytesIO(file.read())) as image:
+                with Image.open(io.BytesIO(file.read()), formats=["PNG"]) as image:
                     small = image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
                 picture = np.asarray(small)
             elif entry.name.endswith(".json"):

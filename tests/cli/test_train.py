@@ -103,6 +103,9 @@ def test_every_picture_needs_a_caption(one_line, tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, *one_line, "-o", tmp_path / "x.safetensors") == 1
     assert "no caption for 1 file (03.png)" in capsys.readouterr().err
     assert not (tmp_path / "x.safetensors").exists()
+    words = ("--caption", "a photo of \U0001f415 sks dog")
+    assert run(monkeypatch, *one_line, *words, "-o", tmp_path / "x.safetensors") == 0
+    assert (tmp_path / "x.safetensors").exists()
 
 
 @pytest.mark.parametrize(
@@ -114,6 +117,7 @@ def test_every_picture_needs_a_caption(one_line, tmp_path, monkeypatch, capsys):
         (["--data", "photos", "-m", "storybook"], 2, "give a RECIPE.toml, or --lora"),
         (["small.toml", "--lora"], 2, "drop it, or small.toml"),
         (["small.toml", "--data", "photos"], 2, "for a recipe use --set data.path"),
+        (["small.toml", "--caption", "a dog"], 2, "and --set data.caption="),
         (["--lora", "--data", "nowhere", "-m", "storybook"], 2, "nowhere does not exist"),
         (["--lora", "--data", "photos", "-m", "nothing"], 2, "nothing"),
         (

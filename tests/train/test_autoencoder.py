@@ -83,7 +83,7 @@ def test_a_decoder_that_learns_alone_keeps_the_latents(squares, tmp_path):
         # Buckets of 16 x 16 pixels go down to sides of 8.
         ({"data.buckets": True, "data.bucket_step": 8, "autoencoder.patch": 16}, "side is 8"),
         ({"autoencoder.patch": 9}, r"autoencoder\.patch, 9, does not divide by the .* 2"),
-        ({"data.size": 17}, r"the side of pictures, 17, does not divide by the .* 2"),
+        ({"data.size": 17}, r"data\.size, 17, does not divide by the .* 2"),
     ],
 )
 def test_pieces_that_do_not_fit_are_refused(squares, changes, message):

@@ -1,9 +1,22 @@
+import json
+import unicodedata
+
 import pytest
 from PIL import Image
 
 from diffgen.errors import ConfigError
-from diffgen.train.captions import check_captioned, read_table
+from diffgen.train.captions import (
+    LINES,
+    PARAGRAPHS,
+    captions_of,
+    check_captioned,
+    read_table,
+)
 from diffgen.train.folders import read_folder
+from diffgen.train.report import Found
+
+# Ends of lines for str.splitlines, and for no text file.
+SEPARATORS = "\u2028\u2029\x85\v\f\x1c\x1d\x1e"
 
 
 @pytest.fixture
@@ -53,6 +66,54 @@ def test_metadata_jsonl_with_several_captions(folder):
     assert by_name(read_table(table)) == {"a.png": ("one", "two", "four"), "sub/c.png": ("three",)}
 
 
+@pytest.mark.parametrize(
+    ("text", "style", "expected", "note"),
+    [
+        ("a cat\na dog\n", "auto", ("a cat", "a dog"), LINES),
+        ("a cat\r\na dog\r\n", "auto", ("a cat", "a dog"), LINES),
+        ("A barn.\n\nIt is red.\n", "auto", ("A barn. It is red.",), PARAGRAPHS),
+        ("A barn.\r\n \r\nIt is red.", "auto", ("A barn. It is red.",), PARAGRAPHS),
+        ("A barn.\n\nIt is red.\n", "lines", ("A barn.", "It is red."), None),
+        ("a cat\na dog\n", "whole", ("a cat a dog",), None),
+        ("\n\na cat\n\n", "auto", ("a cat",), None),
+        ("", "auto", ("",), None),
+        ("\n", "whole", ("",), None),
+        *((f"a car{end}by a lake", "auto", (f"a car{end}by a lake",), None) for end in SEPARATORS),
+    ],
+)
+def test_only_line_feeds_end_lines_and_blank_lines_make_paragraphs(text, style, expected, note):
+    found = Found()
+    assert captions_of(text, style, "a.txt", found) == expected
+    assert found.notes == ({note: ["a.txt"]} if note else {})
+
+
+@pytest.mark.parametrize("name", ["captions.csv", "metadata.jsonl"])
+def test_only_line_feeds_end_rows(folder, name):
+    words = "".join(f"a car{end}by a lake" for end in SEPARATORS)
+    row = {"file_name": "a.png", "text": words}
+    lines = f"file_name,text\r\na.png,{words}\r\n" if name.endswith("csv") else json.dumps(row)
+    (folder / name).write_bytes(lines.encode())
+    assert by_name(read_table(folder / name)) == {"a.png": (words,)}
+
+
+def test_a_name_in_another_unicode_form_is_found(tmp_path):
+    """macOS writes accents apart from their letters, and tables are written elsewhere."""
+    apart, together = (unicodedata.normalize(form, "für/é.png") for form in ("NFD", "NFC"))
+    (tmp_path / apart).parent.mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / apart)
+    table = tmp_path / "metadata.jsonl"
+    table.write_text(json.dumps({"file_name": together, "text": "x"}))
+    (entry,) = read_table(table)
+    assert entry.name == together
+    assert entry.file.is_file()
+
+
+def test_blanks_after_commas(folder):
+    table = folder / "metadata.csv"
+    table.write_text('file_name, text\na.png, "a cat, asleep"\nb.PNG, bear\n')
+    assert by_name(read_table(table)) == {"a.png": ("a cat, asleep",), "b.PNG": ("bear",)}
+
+
 def test_captions_csv(folder):
     table = folder / "captions.csv"
     table.write_text('file_name,caption\na.png,"a cat, asleep"\nb.PNG,bear\na.png,cat\n')
@@ -85,9 +146,3 @@ def test_malformed_tables_are_named_with_their_line(folder, name, text, message)
     (folder / name).write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_table(folder / name)
-
-
-def test_captions_must_be_utf8(folder):
-    (folder / "a.txt").write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(ConfigError, match=r"a\.txt is not UTF-8"):
-        read_folder(folder)

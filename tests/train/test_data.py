@@ -1,4 +1,5 @@
 import io
+import os
 import random
 import tarfile
 from dataclasses import replace
@@ -12,7 +13,8 @@ from training import spoil
 
 from diffgen.errors import ConfigError, UsageError
 from diffgen.text.tokenizer import Tokenizer
-from diffgen.train.data import open_data
+from diffgen.train.captions import LINES
+from diffgen.train.data import BESIDE, open_data
 from diffgen.train.opening import DAMAGED
 from diffgen.train.recipe import DataRecipe
 from diffgen.train.report import CUT, ENLARGED
@@ -309,3 +311,77 @@ def test_random_bytes_never_stop_the_reading(tmp_path):
     data = open_data(recipe(tmp_path))
     assert len(take(data, 15)) == 15
     assert dict(data.report.notes)[DAMAGED]
+
+
+LATIN_1 = os.fsdecode("Müller".encode("latin-1"))
+
+
+@pytest.fixture
+def latin_1(tmp_path):
+    """A picture and its caption whose names are no UTF-8, as older archives have them."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    try:
+        Image.new("RGB", (8, 8)).save(folder / f"{LATIN_1}.png")
+    except OSError:
+        pytest.skip("this disk has UTF-8 names only")
+    (folder / f"{LATIN_1}.txt").write_text("a mill")
+    Image.new("RGB", (24, 24)).save(folder / "b.png")
+    (folder / "b.txt").write_text("a bridge")
+    return folder
+
+
+def test_names_that_are_no_utf8_are_read_told_and_remembered(latin_1, tmp_path):
+    options = {"validation": 1, "cache": str(tmp_path / "cache")}
+    data = open_data(recipe(latin_1, **options))
+    assert data.report.remarks[ENLARGED] == "1 file (M\\udcfcller.png)"
+    "\n".join(data.report.lines).encode()
+    assert open_data(recipe(latin_1, **options)).report == data.report
+    shown = {c for batch in take(open_data(recipe(latin_1)), 4, workers=1) for c in batch.captions}
+    assert {"a mill", "a bridge"} <= shown
+
+
+def test_a_folder_that_no_recipe_can_name_is_refused(latin_1):
+    with pytest.raises(UsageError, match=r"M\\udcfcller is not UTF-8") as caught:
+        open_data(recipe(latin_1.rename(latin_1.parent / LATIN_1)))
+    str(caught.value).encode()
+
+
+def test_one_caption_for_all_pictures_without(folder):
+    (folder / "04.txt").unlink()
+    (folder / "05.txt").write_text("")
+    entries = open_data(recipe(folder, caption="a photo of sks dog")).collection.entries
+    assert entries[4].captions == ("a photo of sks dog",)
+    assert entries[5].captions == ("",)  # no words were asked for
+    assert entries[6].captions == ("picture 6", "number 6")
+
+
+def test_pictures_beside_shards_are_noted(folder):
+    with tarfile.open(folder / "p.tar", "w") as tar:
+        tar.add(folder / "00.png", "00.png")
+        tar.add(folder / "00.txt", "00.txt")
+    report = open_data(recipe(folder)).report
+    assert report.pictures == 1
+    assert dict(report.notes)[BESIDE] == tuple(f"{k:02}.png" for k in range(PICTURES))
+
+
+def test_a_folder_named_like_a_shard_is_a_folder(folder):
+    named = folder.rename(folder.parent / "photos.tar")
+    assert open_data(recipe(named)).report.pictures == PICTURES
+
+
+def test_nothing_but_other_files(tmp_path):
+    (tmp_path / "a.psd").write_bytes(b"8BPS")
+    with pytest.raises(UsageError, match=r"no pictures found in .*; not read.*1 file \(a\.psd\)"):
+        open_data(recipe(tmp_path))
+
+
+def test_the_lines_of_a_report(folder):
+    (folder / "01.png").write_bytes(b"")
+    lines = open_data(recipe(folder, buckets=True)).report.lines
+    assert lines[:2] == [
+        "data: 12 pictures to learn from, 0 held out, 24 captions",
+        "sizes: 16 x 16 (10), 32 x 8 (2)",
+    ]
+    assert f"{DAMAGED}: 1 file (01.png)" in lines
+    assert sum(line.startswith(LINES) for line in lines) == 1

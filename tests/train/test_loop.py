@@ -15,7 +15,10 @@ from diffgen.errors import ConfigError, DiffgenError, UsageError
 from diffgen.train import loader, run, state
 from diffgen.train.data import open_data
 from diffgen.train.dist import World
+from diffgen.train.folders import NOT_READ, NOWHERE, RUNS
 from diffgen.train.loop import Trainer
+from diffgen.train.opening import DAMAGED
+from diffgen.train.report import CUT, ENLARGED, FAILED
 from diffgen.train.tables import to_toml
 
 ROOT = Path(__file__).parents[2]
@@ -286,3 +289,42 @@ def test_dry_run_writes_nothing(squares, tmp_path):
     assert "12 pictures to learn from, 4 held out" in text
     assert "8 steps of 3 pictures: 2.0 epochs" in text
     assert "memory: about" in text
+
+
+def test_a_run_and_its_card_say_what_is_not_learned_as_it_is(tmp_path):
+    data = draw_squares(tmp_path / "squares")
+    (data / "00.png").write_bytes(b"")
+    (data / "01.txt").write_text("a red square " * 30)
+    (data / "d|e.psd").write_bytes(b"8BPS")
+    (data / "gone.png").symlink_to("nowhere.png")
+    changes = {"data.validation": 0, "data.size": 16, "run.steps": 6, "optimizer.warmup": 6}
+    spoil(data / "05.png")
+    listener = Listener()
+    run.train(make_recipe(data, changes), tmp_path / "run", resume=False, reporter=listener)
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    for name, kind in {
+        "00.png": DAMAGED,
+        "01.png": CUT,
+        "d|e.psd": NOT_READ,
+        "gone.png": NOWHERE,
+    }.items():
+        assert f"{kind}: 1 file ({name})" in listener.lines
+        shown = name.replace("|", "\\|")
+        assert f"| {kind} | 1 file ({shown}) |" in card
+    assert f"| {FAILED} | 1 file (05.png) |" in card
+    assert f"| data | {data}: 14 pictures, hash " in card  # without the two damaged ones
+    assert any(line.startswith(f"{ENLARGED}: 14 files (01.png, ") for line in listener.lines)
+    assert any(line.startswith("optimizer.warmup, 6 steps, is not over") for line in listener.lines)
+
+
+def test_a_run_among_its_pictures_goes_on(tmp_path):
+    """Its own samples are pictures, and none to learn from."""
+    data = draw_squares(tmp_path / "squares")
+    folder, changes = data / "style.run", {"samples.every": 2, "data.validation": 0}
+    for steps in (4, 6):
+        recipe = make_recipe(data, {**changes, "run.steps": steps})
+        listener = Listener()
+        run.train(recipe, folder, resume=steps > 4, reporter=listener)
+    assert list(folder.rglob("*.png"))
+    assert listener.lines[0].startswith("data: 16 pictures")
+    assert f"{RUNS}: 1 file (style.run)" in listener.lines

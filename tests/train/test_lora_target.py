@@ -260,6 +260,15 @@ def test_the_recipe_made_up(tmp_path: Path, base: Path, pictures: int, steps: in
     assert list(recipe.samples.prompts) == captions[: min(4, pictures)]
 
 
+def test_one_caption_for_all_pictures_is_drawn_as_well(tmp_path: Path, base: Path) -> None:
+    data = draw_squares(tmp_path / "data")
+    for file in data.glob("*.txt"):
+        file.unlink()
+    recipe = Recipe.parse(lora_table(str(data), str(base), "mine", "sks dog"), "--lora")
+    assert recipe.data.caption == "sks dog"
+    assert list(recipe.samples.prompts) == ["sks dog"]
+
+
 def test_adapters_are_adapters(squares: Path, base: Path) -> None:
     module = LoraTarget(lora_recipe(squares, base), CPU).module
     (adapters,) = module.children()

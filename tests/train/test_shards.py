@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from diffgen.errors import ConfigError, UsageError
+from diffgen.train.folders import NOT_READ
 from diffgen.train.shards import expand_shards, read_shards
 
 pytest.importorskip("webdataset")
@@ -44,6 +45,62 @@ def test_samples_are_read_at_their_offsets(tmp_path):
     ]
     assert [e.read() for e in entries] == [png(1), png(2), png(3)]
     assert expand_shards(str(tmp_path / "p-*.tar")) == [tmp_path / "p-0.tar", tmp_path / "p-1.tar"]
+
+
+def captions(path):
+    return {entry.name: entry.captions for entry in read_shards([path]).entries}
+
+
+def test_names_with_dots_have_their_own_captions(tmp_path):
+    members = [
+        *(("s 1.0 final.png", png(1)), ("s 1.0 final.txt", b"red")),
+        *(("s 1.1 final.png", png(2)), ("s 1.1 final.txt", b"blue")),
+        *(("d.x/a.b.jpg", png(3)), ("d.x/a.b.caption", b"green")),
+    ]
+    path = write_shard(tmp_path / "p.tar", members)
+    assert list(captions(path).values()) == [("red",), ("blue",), ("green",)]
+
+
+def test_several_pictures_of_a_sample_share_its_caption(tmp_path):
+    members = [("7.left.png", png(1)), ("7.right.png", png(2)), ("7.txt", b"a house")]
+    path = write_shard(tmp_path / "p.tar", members)
+    assert captions(path) == {"p.tar/7.left.png": ("a house",), "p.tar/7.right.png": ("a house",)}
+
+
+@pytest.mark.parametrize("words_first", [False, True])
+def test_captions_may_lie_anywhere_in_a_shard(tmp_path, words_first):
+    pictures = [(f"{k}.png", png(k)) for k in range(3)]
+    words = [(f"{k}.TXT", f"words {k}".encode()) for k in reversed(range(3))]
+    members = [*words, *pictures] if words_first else [*pictures, *words]
+    path = write_shard(tmp_path / "p.tar", members)
+    assert captions(path) == {f"p.tar/{k}.png": (f"words {k}",) for k in range(3)}
+
+
+def test_members_that_are_not_read_are_noted(tmp_path):
+    members = [("a.png", png(1)), ("a.txt", b"x"), ("a.npy", b"x"), ("._a.png", b"x"), ("b", b"x")]
+    found = read_shards([write_shard(tmp_path / "p.tar", members)])
+    assert [entry.name for entry in found.entries] == ["p.tar/a.png"]
+    assert found.notes == {NOT_READ: ["p.tar/a.npy", "p.tar/b"]}
+
+
+def test_paragraphs_in_a_shard_stay_one_caption(tmp_path):
+    path = write_shard(tmp_path / "p.tar", [("a.png", png(1)), ("a.txt", b"A barn.\n\nIt is red.")])
+    assert captions(path) == {"p.tar/a.png": ("A barn. It is red.",)}
+    lines = read_shards([path], "lines").entries[0].captions
+    assert lines == ("A barn.", "It is red.")
+
+
+def test_brackets_in_a_name_are_no_pattern(tmp_path):
+    folder = tmp_path / "set [v2]{1,2}"
+    folder.mkdir()
+    for k in range(2):
+        write_shard(folder / f"a-{k}.tar", [("a.png", png(k))])
+    assert expand_shards(f"{folder}/a-0.tar") == [folder / "a-0.tar"]
+    folder = folder.rename(tmp_path / "set [v2]")
+    both = [folder / "a-0.tar", folder / "a-1.tar"]
+    assert expand_shards(f"{folder}/a-*.tar") == both
+    assert expand_shards(f"{folder}/a-{{0..1}}.tar") == both
+    assert expand_shards(f"{tmp_path}/set*/a-[01].tar") == both
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves its file open
