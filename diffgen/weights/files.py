@@ -11,11 +11,12 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import starmap
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from diffgen.errors import ConfigError, WeightsError
+from diffgen.errors import ConfigError, WeightsError, shown, some
 from diffgen.jsonfile import parse_json
 from diffgen.weights.reading import (
     DTYPES,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 Shape: TypeAlias = tuple[int, ...]
 
 LENGTH_BYTES = 8
+MAX_DIMENSIONS = 16
 MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -97,10 +99,10 @@ class LazyTensors(Mapping[str, "Tensor"]):
         by_file: dict[Path, list[str]] = {}
         for name in names:
             by_file.setdefault(self.infos[name].file, []).append(name)
-        for path, some in by_file.items():
-            places = {name: self.infos[name].place for name in some}
+        for path, here in by_file.items():
+            places = {name: self.infos[name].place for name in here}
             with opened(path) as file:
-                for name in sorted(some, key=lambda name: places[name].start):
+                for name in sorted(here, key=lambda name: places[name].start):
                     yield name, _read(file, self.infos[name])
                 check_stamp(path, file, {place.stamp for place in places.values()})
 
@@ -119,7 +121,10 @@ def open_tensors(paths: Iterable[Path]) -> LazyTensors:
     """
     infos: dict[str, TensorInfo] = {}
     for path in paths:
-        infos |= read_header(path)
+        found = read_header(path)
+        if twice := [key for key in found if key in infos]:
+            raise WeightsError(f"{path} and {infos[twice[0]].file} both have {some(twice)}")
+        infos |= found
     return LazyTensors(infos)
 
 
@@ -217,32 +222,39 @@ def _parse_header(
 ) -> tuple[dict[str, TensorInfo], dict[str, str], int]:
     """The tensors, the metadata and the number of data bytes that a header describes."""
     try:
-        header: dict[str, Any] = parse_json(text.decode(), str(path))
+        header: dict[str, Any] = parse_json(text.decode(), "header")
         metadata: dict[str, str] = header.pop("__metadata__", {})
-        if not all(isinstance(text, str) for text in metadata.values()):
-            raise ValueError
+        if not all(isinstance(entry, str) for entry in metadata.values()):
+            raise ValueError("__metadata__ should map names to texts")
         begin = LENGTH_BYTES + len(text)
         infos, end = {}, 0
-        for key, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            shape, dtype = tuple(entry["shape"]), str(entry["dtype"])
-            start, stop = entry["data_offsets"]
-            _check_entry(shape, dtype, start, stop, end)
+        for start, stop, key, shape, dtype in sorted(starmap(_entry, header.items())):
+            if start != end:
+                raise ValueError(f"{shown(key)} does not begin where the tensor before it ends")
             infos[key] = TensorInfo(path, key, shape, dtype, Place(begin + start, shape, stamp))
             end = stop
-    except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+    except (ValueError, TypeError, AttributeError, ConfigError) as error:
         raise WeightsError(
-            f"{path} is not a safetensors file, or its header is damaged; download it again"
+            f"{path} is not a safetensors file, or its header is damaged ({error}); "
+            "download it again"
         ) from error
     return infos, metadata, end
 
 
-def _check_entry(shape: Shape, dtype: str, start: int, stop: int, expected_start: int) -> None:
-    """Raise ValueError unless a tensor begins where the one before ends and has its size."""
-    numbers = (*shape, start, stop)
-    if any(type(number) is not int or number < 0 for number in numbers) or start != expected_start:
-        raise ValueError
-    if dtype in DTYPES and stop - start != prod(shape) * DTYPES[dtype][0]:
-        raise ValueError
+def _entry(key: str, entry: Any) -> tuple[int, int, str, Shape, str]:
+    """Where a tensor begins and ends, its name, shape and format. Raises ValueError."""
+    try:
+        shape, dtype, (start, stop) = entry["shape"], entry["dtype"], entry["data_offsets"]
+        known = isinstance(dtype, str) and len(shape) <= MAX_DIMENSIONS
+        numbers = (*shape, start, stop)
+    except (LookupError, TypeError, ValueError):
+        known, numbers = False, ()
+    if not known or any(type(n) is not int or not 0 <= n < 1 << 63 for n in numbers):
+        raise ValueError(f"{shown(key)} lacks a sound shape, number format or place")
+    size = stop - start
+    if size < 0 or (dtype in DTYPES and size != prod(shape) * DTYPES[dtype][0]):
+        raise ValueError(f"{shown(key)} has {size} bytes, not those of its shape and format")
+    return start, stop, key, tuple(shape), dtype
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:

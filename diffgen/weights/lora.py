@@ -7,19 +7,18 @@ and `lora_B.weight`, whose alpha is the rank. Importing this module does not imp
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from safetensors import safe_open
-
 from diffgen.errors import UnsupportedCheckpoint, WeightsError
+from diffgen.jsonfile import parse_json
 from diffgen.models.config import ModelConfig
 from diffgen.types import Component
 from diffgen.weights.checkpoint import Checkpoint
-from diffgen.weights.files import LazyTensors, Shape, open_tensors, save_tensors
+from diffgen.weights.files import LazyTensors, Shape, open_tensors, read_metadata, save_tensors
 from diffgen.weights.ldm import ldm_blocks, to_ldm
 
 if TYPE_CHECKING:
@@ -159,9 +158,10 @@ def _such_as(keys: list[str]) -> str:
 
 
 def _refuse_other_alphas(path: Path) -> None:
-    with safe_open(path, framework="numpy") as file:
-        text = (file.metadata() or {}).get("lora_adapter_metadata", "{}")
-    options = json.loads(text)
+    text = read_metadata(path).get("lora_adapter_metadata", "{}")
+    options = parse_json(text, f"{path}: lora_adapter_metadata")
+    if not isinstance(options, dict):
+        raise WeightsError(f"{path}: lora_adapter_metadata should hold a JSON object")
     for name, alpha in options.items():
         if name.endswith("lora_alpha") and alpha != options.get(name[: -len("lora_alpha")] + "r"):
             raise UnsupportedCheckpoint(
@@ -177,6 +177,9 @@ def _check_shapes(
     down, up = (tensors.infos[keys[part]].shape for part in ("down", "up"))
     rank = down[0] if down else 0
     expected = (rank, *shape[1:]), (shape[0], rank, *[1] * len(shape[2:]))
+    alpha = tensors.infos[keys["alpha"]].shape if "alpha" in keys else ()
+    if prod(alpha) != 1:
+        raise WeightsError(f"{path}: the alpha of {layer} should be one number, not {alpha}")
     if rank < 1 or (down, up) != expected:
         raise WeightsError(
             f"{path} does not fit this model: {layer} is {shape}, and the adapter's shapes are "

@@ -105,7 +105,33 @@ def test_metadata_is_what_the_file_says_besides(tmp_path: Path) -> None:
         (header_bytes({"a": entry([8], 0, 32)}, data=33), "is damaged: it has .* describes"),
         (struct.pack("<Q", 4) + b"{no}", "its header is damaged"),
         (header_bytes(["a"]), "its header is damaged"),
-        (header_bytes({"a": {"dtype": "F32"}}), "its header is damaged"),
+        (header_bytes({"a": {"dtype": "F32"}}), '"a" lacks a sound shape, number format or place'),
+        (header_bytes({"a": [1]}), '"a" lacks a sound shape'),
+        (header_bytes({"a": entry([8], 0, 32) | {"dtype": None}}, data=32), '"a" lacks a sound'),
+        (header_bytes({"a": entry([8], 0, float("inf"))}), '"a" lacks a sound shape'),
+        (header_bytes({"a": entry([float("inf")], 0, 4)}), '"a" lacks a sound shape'),
+        (header_bytes({"a": entry([-8], 0, 32)}, data=32), '"a" lacks a sound shape'),
+        (header_bytes({"a": entry(["8"], 0, 32)}, data=32), '"a" lacks a sound shape'),
+        (header_bytes({"a": entry([[8]], 0, 32)}, data=32), '"a" lacks a sound shape'),
+        (header_bytes({"a": entry([8], -32, 0)}), '"a" lacks a sound shape'),
+        (header_bytes({"a": entry([2**62, 2**62], 0, 4)}, data=4), '"a" has 4 bytes, not those'),
+        (header_bytes({"a": entry([8.0], 0, 32)}, data=32), '"a" lacks a sound shape'),
+        (header_bytes({"a": entry([10**4000] * 9, 0, 32)}, data=32), '"a" lacks a sound shape'),
+        (header_bytes({"a": entry([1] * 100_000, 0, 4)}, data=4), '"a" lacks a sound shape'),
+        (header_bytes({"a": entry([7], 0, 32)}, data=32), '"a" has 32 bytes, not those of its'),
+        (
+            header_bytes({"a": entry([1], 0, 4), "b": entry([1], 0, 4)}, data=4),
+            '"b" does not begin where the tensor before it ends',
+        ),
+        (
+            header_bytes({"a": entry([1], 0, 4), "b": entry([1], 8, 12)}, data=12),
+            '"b" does not begin where the tensor before it ends',
+        ),
+        (header_bytes({"__metadata__": {"note": 7}}), "__metadata__ should map names to texts"),
+        (struct.pack("<Q", 3) + b'"\xff"', "its header is damaged .*can't decode byte"),
+        (struct.pack("<Q", 20_000) + b"[" * 20_000, "its header is damaged .*nested too deeply"),
+        (struct.pack("<Q", 14) + b'{"a":1,"a":2} ', 'the key "a" is there twice'),
+        (struct.pack("<Q", 2**64 - 1) + bytes(64), "is not a safetensors file"),
         (header_bytes({"a": entry([8], 0, 32) | {"shape": 8}}), "its header is damaged"),
         (header_bytes({"a": entry([-1], 0, 4)}, data=4), "its header is damaged"),
         (header_bytes({"a": entry([True], 0, 4)}, data=4), "its header is damaged"),
@@ -175,3 +201,10 @@ def test_saved_weights_can_be_shared(tmp_path: Path) -> None:
     modes = [(tmp_path / name).stat().st_mode for name in ("a.safetensors", "plain")]
     assert modes[0] == modes[1]
     assert torch.equal(open_tensors([tmp_path / "a.safetensors"])["a"], torch.ones(2))
+
+
+def test_no_tensor_is_in_two_files(tmp_path: Path) -> None:
+    for name in ("1", "2"):
+        save_file({"a": torch.zeros(1), name: torch.zeros(1)}, tmp_path / f"{name}.safetensors")
+    with pytest.raises(WeightsError, match=r"2\.safetensors and .*1\.safetensors both have a$"):
+        open_tensors([tmp_path / "1.safetensors", tmp_path / "2.safetensors"])

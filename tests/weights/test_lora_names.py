@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffgen.errors import UnsupportedCheckpoint, WeightsError
+from diffgen.errors import DiffgenError, UnsupportedCheckpoint, WeightsError
 from diffgen.models.config import UNetConfig
 from diffgen.models.lora import LoraDelta
 from diffgen.weights.checkpoint import Checkpoint
@@ -198,3 +198,29 @@ def test_alphas_in_pefts_metadata(
     else:
         with pytest.raises(UnsupportedCheckpoint, match="keeps its alpha, 7, in lora_adapter"):
             read_lora(path, sd1_checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"lora_adapter_metadata:1: not valid JSON"),
+        ("[" * 10_000, "lora_adapter_metadata:1: not usable JSON: it is nested too deeply"),
+        ("[]", "lora_adapter_metadata should hold a JSON object"),
+    ],
+)
+def test_damaged_metadata(
+    text: str, message: str, sd1_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "x.safetensors", sd1_checkpoint, "peft")
+    save_file(load_file(path), path, metadata={"lora_adapter_metadata": text})
+    with pytest.raises(DiffgenError, match=rf"x\.safetensors: {message}"):
+        read_lora(path, sd1_checkpoint)
+
+
+def test_an_alpha_is_one_number(sd1_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.safetensors", sd1_checkpoint, "kohya")
+    tensors = load_file(path)
+    key = next(key for key in tensors if key.endswith(".alpha"))
+    save_file(tensors | {key: torch.ones(3)}, path)
+    with pytest.raises(WeightsError, match=r"the alpha of .* should be one number, not \(3,\)"):
+        read_lora(path, sd1_checkpoint)
