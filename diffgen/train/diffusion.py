@@ -198,7 +198,7 @@ class DiffusionTarget:
     def _write_configs(self, folder: Path) -> None:
         networks = self.networks
         if networks.base:
-            copy_configs(networks.base, folder)
+            copy_configs(networks.base, folder, networks.config)
             return
         empty = networks.tokenizers[0].encode("")
         end, pad = empty.ids[empty.end], empty.ids[-1]

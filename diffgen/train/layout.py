@@ -67,6 +67,22 @@ def write_lcm_configs(folder: Path, config: ModelConfig, *, timestep_scaling: fl
     write_json(scheduler, {"_class_name": name, **schedule_json(config.schedule), **grid})
 
 
+def write_choices(folder: Path, config: ModelConfig) -> None:
+    """Let a base's configs say which autoencoder and prediction were chosen instead of its own."""
+    own = read_model_config(folder)
+    if config.vae and own.vae != config.vae:
+        index = folder / "model_index.json"
+        parts = {"vae": list(CLASSES_BY_COMPONENT["vae"])}
+        write_json(index, {**JsonObject.read(index).data, **parts})
+        write_json(folder / "vae" / "config.json", vae_json(config.vae))
+    schedule = config.schedule
+    if (own.schedule.prediction, own.schedule.zero_snr) != (schedule.prediction, schedule.zero_snr):
+        file = folder / "scheduler" / "scheduler_config.json"
+        chosen = schedule_json(schedule)
+        keys = ("prediction_type", "rescale_betas_zero_snr")
+        write_json(file, {**JsonObject.read(file).data, **{key: chosen[key] for key in keys}})
+
+
 def _check_reads_back(folder: Path, config: ModelConfig) -> None:
     try:
         back = read_model_config(folder)

@@ -17,7 +17,7 @@ from diffgen.models.clip import ClipTextModel
 from diffgen.models.config import ModelConfig
 from diffgen.models.lora import Adapter, add_lora
 from diffgen.train.diffusion import DiffusionModule, DiffusionTarget
-from diffgen.train.networks import TEXT_ENCODERS
+from diffgen.train.networks import TEXT_ENCODERS, open_base
 from diffgen.train.recipe import LoraRecipe, Recipe
 from diffgen.types import Component
 from diffgen.weights.lora import LoraRef, save_lora
@@ -119,7 +119,7 @@ def save_adapters(
 
 def adapted_engine(recipe: Recipe, folder: Path) -> Engine:
     """The base with the adapters in a folder."""
-    base = recipe.model.base or ""
+    base = open_base(recipe)
     return Engine.load(base, device=recipe.run.device, loras=[LoraRef(folder / FILE)])
 
 

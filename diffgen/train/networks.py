@@ -56,7 +56,7 @@ def build_networks(recipe: Recipe) -> Networks:
     """
     if not recipe.model.base:
         return _from_nothing(recipe)
-    networks = _from_base(recipe.model.base)
+    networks = _from_base(open_base(recipe))
     check_factor(recipe, networks.config.factor, recipe.model.base)
     writes_lora = recipe.target == "lora" or (recipe.target == "distill" and recipe.distill.as_lora)
     if networks.base and networks.base.is_file() and not writes_lora:
@@ -67,10 +67,26 @@ def build_networks(recipe: Recipe) -> Networks:
     return networks
 
 
-def _from_base(source: str) -> Networks:
-    model = Model.open(source)
+def open_base(recipe: Recipe) -> Model:
+    """`model.base`, with the autoencoder and prediction that the recipe chooses for it."""
+    chosen = recipe.model
+    source = chosen.base or ""
+    vae = _vae_path(chosen.autoencoder) if chosen.autoencoder else None
+    model = Model.open(source, vae=vae, prediction=chosen.prediction)
     if model.loras:
-        raise ConfigError(f"model.base {source} is a LoRA on another model; name that one.")
+        raise ConfigError(
+            f"model.base {source} is a LoRA on another model; name that one"
+            + (", and the file as lora.init" if recipe.target == "lora" else "")
+        )
+    return model
+
+
+def _vae_path(source: str) -> Path:
+    path = resolve(source).path
+    return path / "vae" if (path / "vae").is_dir() else path
+
+
+def _from_base(model: Model) -> Networks:
     checkpoint = model.checkpoint
     config = checkpoint.config
     encoders = tuple(
@@ -158,8 +174,7 @@ def load_autoencoder(source: str) -> Autoencoder:
 
     Raises UsageError for an unknown model, ConfigError and WeightsError for a damaged one.
     """
-    path = resolve(source).path
-    folder = path / "vae" if (path / "vae").is_dir() else path
+    path, folder = resolve(source).path, _vae_path(source)
     config = read_vae_config(JsonObject.read(folder / "config.json"))
     infos = open_tensors(weight_files(folder, "vae")).infos
     tensors = LazyTensors(to_canonical(infos, FOLDER_RULES["vae"]))

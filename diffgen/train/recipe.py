@@ -22,7 +22,7 @@ from diffgen.train.checks import (
     check_vocabulary,
 )
 from diffgen.train.tables import build, override, read_toml
-from diffgen.types import ScheduleConfig
+from diffgen.types import Prediction, ScheduleConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +61,15 @@ class DataRecipe:
 class ModelRecipe:
     """The model to start from: a `base` to fine-tune, or an architecture to begin from nothing.
 
-    Without a base: `unet` and `text` describe new networks, `autoencoder` is a folder with a
+    For a base: `prediction` is what its U-Net predicts, where its files do not say or are wrong,
+    and `autoencoder` a file or folder to use instead of its own. Without a base: `unet` and `text` describe new networks, `autoencoder` is a folder with a
     trained one (none means that the U-Net works on pixels) and `tokenizer` is a model's name or a
     folder with a vocabulary; "captions" learns one of `text.vocab_size` tokens from the data's.
     `vae` is the architecture of the autoencoder target.
     """
 
     base: str | None = None
+    prediction: Prediction | None = None
     autoencoder: str | None = None
     tokenizer: str = "storybook"
     train_text_encoder: bool = False
@@ -261,7 +263,12 @@ class Recipe:
 
 def _check_model(recipe: Recipe, where: str) -> None:
     model = recipe.model
-    new = [name for name in ("unet", "text", "autoencoder", "schedule") if getattr(model, name)]
+    new = [name for name in ("unet", "text", "schedule") if getattr(model, name)]
+    if model.prediction and (not model.base or recipe.target == "autoencoder"):
+        raise ConfigError(
+            f"{where}: model.prediction is for the U-Net of a model.base; a new one has it in "
+            "[model.schedule]"
+        )
     if recipe.target == "autoencoder":
         if (model.base is None) == (model.vae is None):
             raise ConfigError(f"{where}: the autoencoder target needs model.base or [model.vae].")

@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
@@ -10,6 +13,7 @@ from diffgen.engine.request import GenerateRequest
 from diffgen.errors import ConfigError, UsageError, WeightsError
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
 from diffgen.train import run
+from diffgen.train.export import copy_configs
 from diffgen.train.layout import write_model_configs
 from diffgen.types import ScheduleConfig
 from diffgen.weights.configs import read_model_config
@@ -175,3 +179,90 @@ def test_what_the_layout_cannot_hold_is_refused(tmp_path):
     )
     with pytest.raises(ConfigError, match=r"cannot hold this recipe: .*timestep_spacing"):
         write_model_configs(tmp_path, config, end=949, pad=949)
+
+
+@pytest.fixture(scope="module")
+def with_extras(sd1, tmp_path_factory):
+    """SD 1.5's folder in small: its index names a safety checker and what feeds it."""
+    folder = tmp_path_factory.mktemp("extras") / "base"
+    shutil.copytree(sd1.folder, folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    index |= {
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+        "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+        "requires_safety_checker": True,
+    }
+    (folder / "model_index.json").write_text(json.dumps(index))
+    for name, file in (
+        ("safety_checker", "config.json"),
+        ("image_encoder", "config.json"),
+        ("feature_extractor", "preprocessor_config.json"),
+    ):
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / file).write_text("{}")
+    return folder
+
+
+SMALL = {"run.steps": 1, "data.size": 32, "data.validation": 0, "run.save_dtype": "fp32"}
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("target", ["diffusion", "distill"])
+def test_a_base_with_a_safety_checker_opens_in_diffusers(squares, with_extras, tmp_path, target):
+    changes = {"target": target, "model": {"base": str(with_extras)}, **SMALL}
+    run.train(make_recipe(squares, changes), tmp_path, resume=False, reporter=Listener())
+    folder = tmp_path / "model"
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    assert pipeline.safety_checker is None
+    promised = json.loads((folder / "model_index.json").read_text())
+    assert promised["requires_safety_checker"] is False
+    there = {name for name, value in promised.items() if isinstance(value, list) and value[0]}
+    assert there == {path.name for path in folder.iterdir() if path.is_dir()}
+
+
+def test_a_component_that_no_plain_pipeline_has_is_left_out_with_its_class(sd1, tmp_path):
+    base, config = tmp_path / "base", read_model_config(sd1.folder)
+    shutil.copytree(sd1.folder, base)
+    index = json.loads((base / "model_index.json").read_text())
+    index |= {
+        "_class_name": "StableDiffusionControlNetPipeline",
+        "controlnet": ["diffusers", "ControlNetModel"],
+    }
+    (base / "model_index.json").write_text(json.dumps(index))
+    (base / "controlnet").mkdir()
+    (base / "controlnet" / "config.json").write_text("{}")
+    copy_configs(base, tmp_path / "out", config)
+    written = json.loads((tmp_path / "out" / "model_index.json").read_text())
+    assert written["controlnet"] == [None, None]
+    assert written["_class_name"] == "StableDiffusionPipeline"
+    assert not (tmp_path / "out" / "controlnet").exists()
+    assert read_model_config(tmp_path / "out") == config
+
+
+def test_a_base_is_told_what_it_predicts_and_given_an_autoencoder(squares, sd1, tmp_path):
+    """As `generate --prediction v --vae`: for training, the preview and the exported folder."""
+    model = {"base": str(sd1.folder), "prediction": "v", "autoencoder": str(tmp_path / "vae")}
+    vae = tmp_path / "vae"
+    shutil.copytree(sd1.folder / "vae", vae)
+    config = json.loads((vae / "config.json").read_text())
+    (vae / "config.json").write_text(json.dumps({**config, "scaling_factor": 0.5}))
+    changes = {"samples.prompts": ["a red square"], "target": "lora", "model": model, **SMALL}
+    own, told = Listener(), Listener()
+    plain = {**changes, "model": {"base": str(sd1.folder)}}
+    run.train(make_recipe(squares, plain), tmp_path / "own", resume=False, reporter=own)
+    run.train(make_recipe(squares, changes), tmp_path / "told", resume=False, reporter=told)
+    assert own.losses != told.losses
+    pictures = [tmp_path / name / "samples" / "step-00000001.png" for name in ("own", "told")]
+    assert pictures[0].read_bytes() != pictures[1].read_bytes()
+    whole = {**changes, "target": "diffusion"}
+    run.train(make_recipe(squares, whole), tmp_path / "whole", resume=False, reporter=Listener())
+    written = read_model_config(tmp_path / "whole" / "model")
+    assert (written.schedule.prediction, written.vae.scaling_factor) == ("v", 0.5)
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "whole" / "model")
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+
+
+def test_a_new_model_has_its_prediction_elsewhere(squares):
+    with pytest.raises(ConfigError, match=r"a new one has it in \[model.schedule\]"):
+        make_recipe(squares, {"model.prediction": "v"})
