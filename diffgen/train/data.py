@@ -21,7 +21,7 @@ from diffgen.train.opening import TEXT
 from diffgen.train.order import Draw, Variation
 from diffgen.train.pictures import Entry, Probe
 from diffgen.train.recipe import DataRecipe
-from diffgen.train.report import NAMED_AT_MOST, DataReport, Found, printable, some
+from diffgen.train.report import NAMED_AT_MOST, DataReport, Found, listed, printable, some
 from diffgen.train.shards import expand_shards, read_shards
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class TrainingData:
 
         `held_out` stays what it was: processes that meet other pictures act on it together.
         """
+        if not self._failed:
+            return self._report
         learned = {i for group in self.collection.groups for i in group.members}
         return replace(
             self._report,
@@ -143,7 +145,7 @@ def open_data(
     """
     found = find_entries(recipe.path, recipe.captions)
     if not found.entries:
-        remarks = "".join(f"; {about}: {some(names)}" for about, names in found.notes.items())
+        remarks = "".join(f"; {about}: {listed(names)}" for about, names in found.notes.items())
         raise UsageError(f"data.path: no pictures found in {recipe.path}{remarks}")
     entries, probes = _usable(found, recipe)
     if captioned:
@@ -229,7 +231,7 @@ def _usable(found: Found, recipe: DataRecipe) -> tuple[tuple[Entry, ...], tuple[
     kept = [(entry, p) for entry, p in zip(found.entries, probes, strict=True) if p.size]
     if not kept:
         problems = dict.fromkeys(p.problem for p in probes)
-        reasons = "; ".join(f"{about}: {some(found.notes[about])}" for about in problems)
+        reasons = "; ".join(f"{about}: {listed(found.notes[about])}" for about in problems)
         raise ConfigError(f"{recipe.path}: not one picture can be read: {reasons}")
     entries = (replace(e, captions=e.captions or _default(recipe)) for e, _ in kept)
     return tuple(entries), tuple(p for _, p in kept)

@@ -15,6 +15,8 @@ from diffgen.train.report import Found
 
 TABLES = ("metadata.jsonl", "metadata.csv", "captions.csv")
 
+WRITTEN = frozenset({"checkpoints", "samples", "model", "tokenizer"})  # by a run, in its folder
+
 NOT_READ = "not read, neither pictures nor captions by their names"
 NOWHERE = "links that lead nowhere"
 CLOSED = "folders that cannot be read"
@@ -57,7 +59,8 @@ def walk(root: Path, found: Found) -> Iterator[tuple[Path, list[str]]]:
     """Every folder from `root` down with the names of its files; linked folders come last.
 
     Each is read once, however many links lead to it, so that links in a circle end. What is hidden
-    is passed over; what cannot be read, and the folders of training runs, are noted.
+    is passed over; what cannot be read, and the folders of training runs, are noted. Where `root`
+    is a run's folder itself, only what the run wrote is passed over.
     """
     seen: set[tuple[int, int]] = set()
     waiting, linked = [root], list[Path]()
@@ -74,9 +77,11 @@ def walk(root: Path, found: Found) -> Iterator[tuple[Path, list[str]]]:
             continue
         seen.add((status.st_dev, status.st_ino))
         shown = [entry for entry in entries if not entry.name.startswith(".")]
-        if folder != root and _is_run({entry.name for entry in shown}):
+        if _is_run({entry.name for entry in shown}):
             found.note(RUNS, [name])
-            continue
+            if folder != root:
+                continue
+            shown = [entry for entry in shown if entry.name not in WRITTEN]
         waiting += [folder / e.name for e in reversed(shown) if e.is_dir(follow_symlinks=False)]
         linked += [folder / e.name for e in shown if e.is_symlink() and os.path.isdir(e.path)]
         yield folder, _files(root, folder, shown, found)

@@ -19,6 +19,9 @@ from io import BytesIO
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
+from diffgen.train.buckets import Size
+from diffgen.train.jpegxl import BOXES, CODESTREAM, jpeg_xl_size
+
 FORMATS = (
     *("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB"),
     *("TIFF", "AVIF", "JPEG2000", "QOI", "PPM"),
@@ -33,7 +36,6 @@ SUFFIXES = frozenset(
 )
 TGA = ".tga"  # has no mark of its own: anything else might be taken for it
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
-JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 
 MAX_PIXELS = 500_000_000  # decoded, 2 GB; Pillow's own limit is for files from strangers
 MAX_BYTES = 1 << 30
@@ -71,6 +73,8 @@ JPEG_TAIL = 1024  # bytes behind which a cut is suspected
 # them, and warns on stderr of what lies between.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Odd tags beside sound pixels, of which it warns in words of its own, decide nothing here.
+warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 
 
 class DamagedPicture(Exception):
@@ -101,13 +105,12 @@ def open_picture(data: bytes, suffix: str = "") -> Image.Image:
     """
     with damage_told():
         try:
-            image = Image.open(BytesIO(data), formats=_formats(data[:64], suffix))
+            image = Image.open(BytesIO(data), formats=_formats(data, suffix))
         except UnidentifiedImageError as error:
             raise DamagedPicture(
                 "not a picture", TEXT if is_text(data[:64]) else DAMAGED
             ) from error
-        if image.width * image.height > MAX_PIXELS:
-            raise DamagedPicture("too large", LARGE)
+        _check_size(image.size)
         if image.mode == "F":
             raise DamagedPicture("floating-point pixels", FLOATS)
         if image.format == "PNG" and _has_late_metadata(data):
@@ -143,12 +146,21 @@ def is_text(start: bytes) -> bool:
     return bool(text) and all(c.isprintable() or c.isspace() for c in text)
 
 
-def _formats(start: bytes, suffix: str) -> tuple[str, ...]:
-    """What a file that begins so may be. Raises DamagedPicture where a library is missing."""
-    brand = start[8:12] if start[4:8] == b"ftyp" else b""
-    if brand in HEIF_BRANDS and b"avif" not in start[16:]:
+def _check_size(size: Size) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise DamagedPicture("too large", LARGE)
+
+
+def _formats(data: bytes, suffix: str) -> tuple[str, ...]:
+    """What a file may be. Raises DamagedPicture where a library is missing.
+
+    Raises it as well for a JPEG XL picture that is too large, which opening would decode.
+    """
+    brand = data[8:12] if data[4:8] == b"ftyp" else b""
+    if brand in HEIF_BRANDS and b"avif" not in data[16:64]:
         return _with("pillow-heif", "HEIF")
-    if start.startswith(JPEG_XL):
+    if data.startswith((CODESTREAM, BOXES)):
+        _check_size(jpeg_xl_size(data) or (0, 0))
         return _with("pillow-jxl-plugin", "JXL")
     return (*_known(), "TGA") if suffix.lower() == TGA else _known()
 

@@ -55,7 +55,7 @@ class DataReport:
         """What is left out, cut, enlarged or replaced, and the first names of each kind."""
         own = {FAILED: self.failed, CUT: self.long_captions, ENLARGED: self.enlarged}
         named = {**dict(self.notes), **own}
-        return {about: some(names) for about, names in named.items() if names}
+        return {about: listed(names) for about, names in named.items() if names}
 
     @property
     def lines(self) -> list[str]:
@@ -71,10 +71,14 @@ class DataReport:
 
 def some(names: Sequence[str]) -> str:
     """`'3 files (a.png, b.png, c.png)'`, with the first ten names."""
+    return listed(names).replace(" ", " file " if len(names) == 1 else " files ", 1)
+
+
+def listed(names: Sequence[str]) -> str:
+    """`'3 (a.png, b.png, c.png)'`, with the first ten names."""
     more = len(names) - NAMED_AT_MOST
-    listed = ", ".join(map(printable, names[:NAMED_AT_MOST]))
-    rest = f" and {more} more" if more > 0 else ""
-    return f"{len(names)} file{'s' if len(names) > 1 else ''} ({listed}{rest})"
+    first = ", ".join(map(printable, names[:NAMED_AT_MOST]))
+    return f"{len(names)} ({first}{f' and {more} more' if more > 0 else ''})"
 
 
 def printable(name: str) -> str:

@@ -197,8 +197,8 @@ def test_the_report(folder):
     assert (report.pictures, report.captions) == (13, 25)
     assert report.long_captions == ("02.png",)
     assert report.enlarged == ("03.png", "07.png")  # the wide ones have only 16 rows
-    assert report.remarks[CUT] == "1 file (02.png)"
-    assert report.remarks[ENLARGED] == "2 files (03.png, 07.png)"
+    assert report.remarks[CUT] == "1 (02.png)"
+    assert report.remarks[ENLARGED] == "2 (03.png, 07.png)"
 
 
 def test_the_fingerprint_is_of_the_contents(folder, tmp_path_factory):
@@ -334,7 +334,7 @@ def latin_1(tmp_path):
 def test_names_that_are_no_utf8_are_read_told_and_remembered(latin_1, tmp_path):
     options = {"validation": 1, "cache": str(tmp_path / "cache")}
     data = open_data(recipe(latin_1, **options))
-    assert data.report.remarks[ENLARGED] == "1 file (M\\udcfcller.png)"
+    assert data.report.remarks[ENLARGED] == "1 (M\\udcfcller.png)"
     "\n".join(data.report.lines).encode()
     assert open_data(recipe(latin_1, **options)).report == data.report
     shown = {c for batch in take(open_data(recipe(latin_1)), 4, workers=1) for c in batch.captions}
@@ -372,7 +372,7 @@ def test_a_folder_named_like_a_shard_is_a_folder(folder):
 
 def test_nothing_but_other_files(tmp_path):
     (tmp_path / "a.psd").write_bytes(b"8BPS")
-    with pytest.raises(UsageError, match=r"no pictures found in .*; not read.*1 file \(a\.psd\)"):
+    with pytest.raises(UsageError, match=r"no pictures found in .*; not read.*1 \(a\.psd\)"):
         open_data(recipe(tmp_path))
 
 
@@ -383,5 +383,5 @@ def test_the_lines_of_a_report(folder):
         "data: 12 pictures to learn from, 0 held out, 24 captions",
         "sizes: 16 x 16 (10), 32 x 8 (2)",
     ]
-    assert f"{DAMAGED}: 1 file (01.png)" in lines
+    assert f"{DAMAGED}: 1 (01.png)" in lines
     assert sum(line.startswith(LINES) for line in lines) == 1

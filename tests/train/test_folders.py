@@ -94,8 +94,15 @@ def test_runs_are_not_learned_from(tmp_path, mark):
     found = read_folder(tmp_path)
     assert names(found) == ["a.png"]
     assert found.notes == {RUNS: ["runs/mine", "style.run"]}
-    # A folder that is asked for itself is read, whatever it is.
-    assert names(read_folder(tmp_path / "style.run")) == ["model/sample.png"]
+
+
+def test_a_run_may_lie_in_the_folder_of_its_pictures_itself(tmp_path):
+    draw(tmp_path, "a.png", "sub/b.png", "samples/step-1.png", "model/loss.png")
+    for name in ("recipe.toml", "metrics.jsonl"):
+        (tmp_path / name).write_text("")
+    found = read_folder(tmp_path)
+    assert names(found) == ["a.png", "sub/b.png"]
+    assert found.notes == {RUNS: ["."], NOT_READ: ["metrics.jsonl", "recipe.toml"]}
 
 
 @pytest.mark.parametrize("table", ["metadata.jsonl", "metadata.csv", "captions.csv"])

@@ -308,12 +308,12 @@ def test_a_run_and_its_card_say_what_is_not_learned_as_it_is(tmp_path):
         "d|e.psd": NOT_READ,
         "gone.png": NOWHERE,
     }.items():
-        assert f"{kind}: 1 file ({name})" in listener.lines
+        assert f"{kind}: 1 ({name})" in listener.lines
         shown = name.replace("|", "\\|")
-        assert f"| {kind} | 1 file ({shown}) |" in card
-    assert f"| {FAILED} | 1 file (05.png) |" in card
+        assert f"| {kind} | 1 ({shown}) |" in card
+    assert f"| {FAILED} | 1 (05.png) |" in card
     assert f"| data | {data}: 14 pictures, hash " in card  # without the two damaged ones
-    assert any(line.startswith(f"{ENLARGED}: 14 files (01.png, ") for line in listener.lines)
+    assert any(line.startswith(f"{ENLARGED}: 14 (01.png, ") for line in listener.lines)
     assert any(line.startswith("optimizer.warmup, 6 steps, is not over") for line in listener.lines)
 
 
@@ -327,4 +327,4 @@ def test_a_run_among_its_pictures_goes_on(tmp_path):
         run.train(recipe, folder, resume=steps > 4, reporter=listener)
     assert list(folder.rglob("*.png"))
     assert listener.lines[0].startswith("data: 16 pictures")
-    assert f"{RUNS}: 1 file (style.run)" in listener.lines
+    assert f"{RUNS}: 1 (style.run)" in listener.lines

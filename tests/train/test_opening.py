@@ -168,6 +168,19 @@ def test_a_picture_beyond_the_limit_is_told_from_a_damaged_one(tmp_path):
     assert probe(entry_of(tmp_path, "a.webp", webp)).problem == LARGE
 
 
+def test_odd_tags_beside_sound_pixels_are_no_reason_for_warnings(tmp_path):
+    exif = exif_of(6)
+    entry = saved(halves(), tmp_path, "a.jpg", exif=exif[:-8])
+    code = textwrap.dedent(f"""
+        from pathlib import Path
+        from diffgen.train.pictures import Entry, probe
+        print(probe(Entry("a.jpg", Path({str(entry.file)!r}))).size)
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout in ("(32, 16)\n", "(16, 32)\n")
+    assert done.stderr == ""
+
+
 def test_a_panorama_beyond_pillows_limit_is_read_without_a_warning(tmp_path):
     file = tmp_path / "a.png"
     file.write_bytes(png_of((14_000, 14_000), pixels=bytes(14_000 * 14_001)))
