@@ -6,21 +6,45 @@ Nothing here imports torch before a request has been understood.
 from __future__ import annotations
 
 import sys
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from diffgen import __version__
 from diffgen.cli.console import kept_warnings, lost_results, print_error
 from diffgen.cli.generate import generate
+from diffgen.cli.mistakes import explain, known_trouble, no_command
 from diffgen.cli.sample_steps import sample_steps
 from diffgen.cli.samplers import samplers
+from diffgen.cli.signals import asked_to_stop, reason
 from diffgen.cli.streams import guarded_streams
 from diffgen.cli.train import train
-from diffgen.errors import DiffgenError
+from diffgen.errors import DiffgenError, UsageError
+
+if TYPE_CHECKING:
+    from typer._click import Command, Context, HelpFormatter
+
+
+class Commands(TyperGroup):
+    """The commands, with their help in full and a word for whoever left out `generate`."""
+
+    def resolve_command(
+        self, ctx: Context, args: list[str]
+    ) -> tuple[str | None, Command | None, list[str]]:
+        if args[0] not in self.commands and not ctx.resilient_parsing:
+            raise UsageError(no_command(args, self.commands))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        rows = [(name, each.get_short_help_str(500)) for name, each in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
 
 app = typer.Typer(
     name="diffgen",
+    cls=Commands,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -68,17 +92,22 @@ def main() -> NoReturn:
 
 def _run(*, verbose: bool) -> int:
     try:
-        code = app(standalone_mode=False)
-        if code == 130:  # typer's word for Ctrl-C
-            print_error("interrupted")
-        return int(code or 0)
+        with asked_to_stop() as signals:
+            code = int(app(standalone_mode=False) or 0)
+        if code == 130 and signals:  # typer's word for any KeyboardInterrupt
+            print_error(reason(signals[0]))
+            code = 128 + signals[0]
+        return code
     except typer.TyperException as error:
-        print_error(f"{error.format_message().rstrip('.')} (--help tells more)")
+        print_error(explain(error))
         return error.exit_code
     except DiffgenError as error:
         print_error(str(error))
         return error.exit_code
     except Exception as error:
+        if known := known_trouble(error):
+            print_error(known[0])
+            return known[1]
         if verbose:
             raise
         print_error(f"unexpected {type(error).__name__}: {error} (-v shows where)")

@@ -15,12 +15,15 @@ from diffgen.cli import options as opt
 from diffgen.cli.console import logged_notes, print_json, print_result, reported_pipe
 from diffgen.cli.memory import keep_from_first_step, loading_to_stay, return_freed_memory
 from diffgen.cli.progress import Display, progress
+from diffgen.cli.prompts import check_syntax, read_prompts
+from diffgen.cli.signals import Stopped
 from diffgen.cli.streams import stdout_is_closed
 from diffgen.cli.threads import settle_threads
 from diffgen.errors import UsageError, one_line
 from diffgen.types import StepInfo
 
 if TYPE_CHECKING:
+    from diffgen.engine.engine import GeneratedImage
     from diffgen.engine.model import Model
     from diffgen.engine.output import PictureOutput
     from diffgen.engine.request import GeneratePlan
@@ -32,6 +35,7 @@ PROMPT_SHOWN = 150  # characters
 def generate(
     prompts: opt.Prompts = None,
     prompt_file: opt.PromptFile = None,
+    strict: opt.Strict = False,
     model: opt.Model = None,
     vae: opt.Vae = None,
     prediction: opt.PredictionType = None,
@@ -113,7 +117,7 @@ def generate(
     sampler_name, implied = parse_sampler(sampler) if sampler else (None, None)
     options = {"eta": eta, "s_churn": s_churn}
     request = GenerateRequest(
-        prompts=opt.read_prompts(prompts, prompt_file),
+        prompts=read_prompts(prompts, prompt_file),
         negative=negative,
         seed=secrets.randbelow(2**32) if seed is None else seed,
         count=count,
@@ -132,6 +136,7 @@ def generate(
         guidance_interval=opt.parse_interval("--guidance-interval", guidance_interval),
         fast=fast,
     )
+    check_syntax([*request.prompts, negative or ""], strict=strict)
     loras = [opt.parse_lora(text) for text in lora or []]
     other_vae = Path(vae).expanduser() if vae else None
     opened = Model.open(model or DEFAULT_MODEL, vae=other_vae, prediction=prediction)
@@ -157,32 +162,41 @@ def _run(
     quiet: bool,
 ) -> None:
     with progress(quiet=quiet) as display:
-        return_freed_memory()
-        with loading_to_stay():
-            from diffgen.engine.engine import Engine
-
-            engine = Engine.load(model, device=device, dtype=dtype, loras=loras)
         tracker = Tracker(display, plan)
-        for picture in engine.generate(plan, on_step=keep_from_first_step(tracker.on_step)):
-            with reported_pipe():
-                path = sink.save(picture.image, picture.record)
-            display.say(tracker.finished(picture.record))
-            if path and as_json:
-                print_json({"path": str(path), **picture.record})
-            elif path:
-                print_result(str(path))
+        return_freed_memory()
+        try:
+            with loading_to_stay():
+                from diffgen.engine.engine import Engine
+
+                engine = Engine.load(model, device=device, dtype=dtype, loras=loras)
+            for picture in engine.generate(plan, on_step=keep_from_first_step(tracker.on_step)):
+                _deliver(picture, sink, as_json=as_json)
+                display.say(tracker.finished(picture.record))
+        except KeyboardInterrupt as asked:
+            raise Stopped(asked, tracker.rest()) from asked
+
+
+def _deliver(picture: GeneratedImage, sink: PictureOutput, *, as_json: bool) -> None:
+    """Save a picture and tell where, or what it is."""
+    with reported_pipe():
+        path = sink.save(picture.image, picture.record)
+    if path and as_json:
+        print_json({"path": str(path), **picture.record})
+    elif path:
+        print_result(str(path))
 
 
 class Tracker:
     """Counts the steps and pictures of a run."""
 
     def __init__(self, display: Display, plan: GeneratePlan) -> None:
-        self._display = display
+        self._display, self._plan = display, plan
         self._pictures, self._done = plan.count, 0
         self._batches, self._begun = -(-plan.count // plan.batch_size), 0
-        self._start = time.monotonic()
+        self._start: float | None = None
 
     def on_step(self, info: StepInfo) -> None:
+        self._start = self._start or time.monotonic()
         if info.index == 0:
             self._begun += 1
         label = _count(self._pictures, "picture")
@@ -197,17 +211,36 @@ class Tracker:
         self._done += 1
         if self._pictures == 1:
             return _summary(record)
-        per_picture = (time.monotonic() - self._start) / self._done
+        per_picture = (time.monotonic() - (self._start or 0.0)) / self._done
         minutes, seconds = divmod(round(per_picture * (self._pictures - self._done)), 60)
         left = f", {minutes}:{seconds:02} left" if self._done < self._pictures else ""
         return f"{self._done}/{self._pictures} {_summary(record)}{left}"
 
+    def rest(self) -> str:
+        """For the line about being stopped: what is made, and how to make the others."""
+        prompts, seeds = self._plan.prompts, self._plan.seeds
+        if not self._done:
+            return "; no picture was made"
+        made, left = (
+            f" after {self._done} of {self._pictures} pictures",
+            self._pictures - self._done,
+        )
+        if not left:
+            return made
+        prompt, seed = prompts[self._done // len(seeds)], seeds[self._done % len(seeds)]
+        if len(prompts) == 1:
+            return f"{made}; --seed {seed} -c {left} makes the rest"
+        return f"{made}; the next is {_shown(prompt)} seed {seed}"
+
+
+def _shown(prompt: str) -> str:
+    return one_line(json.dumps(prompt, ensure_ascii=False), PROMPT_SHOWN)
+
 
 def _summary(record: Mapping[str, Any]) -> str:
     seconds = sum(record["timings"].values())
-    prompt = one_line(json.dumps(record["prompt"], ensure_ascii=False), PROMPT_SHOWN)
     return (
-        f"{prompt} seed {record['seed']}, "
+        f"{_shown(record['prompt'])} seed {record['seed']}, "
         f"{_count(record['steps'], 'step')} of {record['sampler']}, {seconds:.2f} s"
     )
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -127,31 +125,12 @@ Threads = Annotated[
 ]
 
 
-def read_prompts(prompts: list[str] | None, file: str | None) -> list[str]:
-    """Prompts from the command line, then those of the file.
-
-    Raises UsageError for none at all or a file that cannot be read.
-    """
-    found = [*(prompts or []), *(_read_prompt_file(file) if file else [])]
-    if not found:
-        where = f"{file} has no prompts" if file else 'no prompt given: try "red barn at sunset"'
-        raise UsageError(where)
-    return found
-
-
-def _read_prompt_file(file: str) -> list[str]:
-    name = "stdin" if file == "-" else file
-    try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).expanduser().read_bytes()
-        data = data.removeprefix(codecs.BOM_UTF8)
-        lines = data.decode("utf-8").split("\n")  # splitlines would split at exotic characters too
-    except OSError as error:
-        raise UsageError(f"cannot read prompts from {name}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise UsageError(f"{name}:{line}: not UTF-8 text; save the file as UTF-8") from error
-    stripped = (line.strip() for line in lines)
-    return [line for line in stripped if line and not line.startswith("#")]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Refuse prompts in other programs' syntax: (x:1.2), <lora:...>, {a|b}, ..."
+    ),
+]
 
 
 def parse_lora(text: str) -> LoraRef:

@@ -11,6 +11,7 @@ from diffgen.cli.threads import settle_threads
 def sample_steps(
     prompts: opt.Prompts = None,
     prompt_file: opt.PromptFile = None,
+    strict: opt.Strict = False,
     model: opt.Model = None,
     vae: opt.Vae = None,
     prediction: opt.PredictionType = None,
@@ -53,6 +54,7 @@ def sample_steps(
     given = {
         "prompts": prompts,
         "prompt_file": prompt_file,
+        "strict": strict,
         "model": model,
         "vae": vae,
         "prediction": prediction,

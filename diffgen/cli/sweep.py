@@ -24,14 +24,13 @@ from diffgen.cli.console import (
     print_result,
     print_table,
 )
-from diffgen.cli.options import read_prompts
 from diffgen.cli.progress import progress
+from diffgen.cli.prompts import check_syntax, read_prompts
+from diffgen.cli.signals import Stopped
 from diffgen.cli.sweep_progress import SweepProgress
 from diffgen.diffusion.names import parse_sampler
 from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
 from diffgen.errors import DiffgenError, UsageError
-
-INTERRUPTED = 130
 
 
 def run_sweep(
@@ -49,7 +48,7 @@ def run_sweep(
 ) -> None:
     """The command; `given` holds the options that say what to measure, by name, as typed.
 
-    Raises UsageError, and typer.Exit with 130 after Ctrl-C or 1 when `compare_with` fails.
+    Raises UsageError, Stopped after a signal, and typer.Exit with 1 when `compare_with` fails.
     """
     limits = Limits.parse(max_slower, max_worse)
     before = Path(compare_with).expanduser() if compare_with else None
@@ -67,12 +66,12 @@ def run_sweep(
     shot = session.plan_run(film) if film else None
     session.open(folder, fresh=fresh)
     with logged_notes(verbose):
-        interrupted = _measure(session, shot, folder, quiet=quiet)
+        asked = _measure(session, shot, folder, quiet=quiet)
     results = session.results()
     if results.cells:
         _show(results, folder, as_json=as_json)
-    if interrupted:
-        raise typer.Exit(INTERRUPTED)
+    if asked:
+        raise Stopped(asked, f"; the same command with -o {output} goes on from here")
     if old and not _passes(compare(old, results, limits), as_json=as_json):
         raise typer.Exit(1)
 
@@ -81,12 +80,14 @@ def _request(given: dict[str, Any], old: Results | None) -> SweepRequest:
     """What was asked for, on top of the sweep to compare with."""
     if "steps" in given and "nfe" in given:
         raise UsageError("give one of --steps and --nfe")
-    typed = {k: v for k, v in given.items() if k not in ("prompts", "prompt_file")}
-    settings = dict(old.settings) if old else {}
+    typed = {k: v for k, v in given.items() if k not in ("prompts", "prompt_file", "strict")}
+    settings: dict[str, Any] = dict(old.settings) if old else {}
     if "steps" in typed:
         settings.pop("nfe", None)
     if not old or given.keys() & {"prompts", "prompt_file"}:
         settings["prompts"] = read_prompts(given.get("prompts"), given.get("prompt_file"))
+    texts = [*settings["prompts"], typed.get("negative") or ""]
+    check_syntax(texts, strict=given.get("strict", False))
     if "seeds" in typed:
         typed["seeds"] = parse_integers("--seeds", typed["seeds"], lowest=0)
     return SweepRequest.from_settings(settings | typed)
@@ -101,17 +102,19 @@ def _parse_film(text: str) -> SamplingSettings:
     return SamplingSettings(sampler=sampler, schedule=schedule, steps=int(steps) if colon else None)
 
 
-def _measure(session: Session, film: SamplingPlan | None, folder: Path, *, quiet: bool) -> bool:
-    """Run the sweep; True if the user stopped it."""
+def _measure(
+    session: Session, film: SamplingPlan | None, folder: Path, *, quiet: bool
+) -> KeyboardInterrupt | None:
+    """Run the sweep; what stopped it, if it was."""
     try:
         with progress(quiet=quiet) as display:
             listener = SweepProgress(display)
             session.measure(listener, listener.expect)
         if film:
             _write_film(session.film(film), folder, quiet=quiet)
-    except KeyboardInterrupt:
-        return True
-    return False
+    except KeyboardInterrupt as asked:
+        return asked
+    return None
 
 
 def _write_film(film: Film, folder: Path, *, quiet: bool) -> None:

@@ -128,6 +128,8 @@ def _recipe(
     from diffgen.train.tables import override
 
     if path:
+        if not path.exists():
+            raise UsageError(f"there is no recipe {path}")
         return Recipe.load(path, assignments)
     assert data
     assert model

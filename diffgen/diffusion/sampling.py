@@ -15,7 +15,7 @@ from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.samplers.common import ignore
 from diffgen.diffusion.samplers.spec import Run, SamplerSpec
 from diffgen.diffusion.schedule import NoiseSchedule
-from diffgen.diffusion.spacing import SpacingOptions, make_sigmas, sigmas_from_timesteps
+from diffgen.diffusion.spacing import CURVED, SpacingOptions, make_sigmas, sigmas_from_timesteps
 from diffgen.errors import UsageError
 from diffgen.types import (
     Denoiser,
@@ -81,6 +81,10 @@ class SamplingPlan:
         options = _merge_options(spec, settings.options or {})
         explicit = settings.sigmas is not None or settings.timesteps is not None
         schedule = None if explicit else settings.schedule or spec.schedule or config.spacing
+        if settings.rho is not None and schedule not in CURVED:
+            raise UsageError(
+                f"rho curves the schedules {' and '.join(CURVED)}, not {schedule or 'a list'}"
+            )
         spacing = SpacingOptions(
             grid=spec.grid,
             steps_offset=config.steps_offset,

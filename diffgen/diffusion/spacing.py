@@ -38,6 +38,7 @@ class SpacingOptions:
     distilled_steps: int = 50
 
 
+CURVED: tuple[ScheduleName, ...] = ("karras", "polyexponential")  # those that look at rho
 Spacing: TypeAlias = Callable[[NoiseSchedule, int, SpacingOptions], list[float]]
 
 

@@ -13,11 +13,16 @@ from itertools import islice, pairwise, product, starmap
 from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.sampling import DEFAULT_STEPS, SamplingPlan, SamplingSettings
 from diffgen.diffusion.schedule import NoiseSchedule
-from diffgen.errors import UnsupportedCheckpoint, UsageError
+from diffgen.errors import UnsupportedCheckpoint, UsageError, shown
 from diffgen.models.config import ModelConfig
 from diffgen.types import SamplerName, ScheduleName
 from diffgen.weights.registry import ModelEntry
 
+MAX_PROMPT = 64 << 10  # bytes
+MAX_COUNT = 1_000_000_000
+MAX_BATCH = 4096
+MAX_STEPS = 100_000
+MAX_SIDE = 65_536  # pixels
 MAX_SEED = 2**63 - 1
 GUIDANCE_SCALES = {"sd1": 7.5, "sd2": 7.5, "sdxl": 5.0, "custom": 5.0}
 EVERYWHERE = (0.0, math.inf)
@@ -65,11 +70,14 @@ class GenerateRequest:
     def __post_init__(self) -> None:
         if isinstance(self.prompts, str):
             raise UsageError("prompts is a list of prompts; put a single one into brackets")
-        _at_least("count", self.count, 1)
-        _at_least("batch size", self.batch_size, 1)
-        _at_least("steps", self.steps, 1)
-        _at_least("width", self.width, 1)
-        _at_least("height", self.height, 1)
+        for prompt in [*self.prompts, self.negative or ""]:
+            if len(prompt.encode("utf-8", "surrogatepass")) > MAX_PROMPT:
+                raise UsageError(f"a prompt has at most {MAX_PROMPT >> 10} KiB: {shown(prompt)}")
+        _check_range("count", self.count, MAX_COUNT)
+        _check_range("batch size", self.batch_size, MAX_BATCH)
+        _check_range("steps", self.steps, MAX_STEPS)
+        _check_range("width", self.width, MAX_SIDE)
+        _check_range("height", self.height, MAX_SIDE)
         if self.rho is not None and not 1e-3 <= self.rho <= 1e3:
             raise UsageError(f"rho is between 0.001 and 1000, got {self.rho:g}")
         if not 0 <= self.seed <= MAX_SEED - self.count + 1:
@@ -207,9 +215,11 @@ def _default_guidance(
     return GUIDANCE_SCALES[config.family] if recommended is None else recommended
 
 
-def _at_least(name: str, value: float | None, low: float) -> None:
-    if value is not None and not value >= low:
-        raise UsageError(f"{name} must be at least {low:g}, got {value}")
+def _check_range(name: str, value: int | None, high: int) -> None:
+    if value is not None and value < 1:
+        raise UsageError(f"{name} must be at least 1, got {value}")
+    if value is not None and value > high:
+        raise UsageError(f"{name} must be at most {high}, got {shown(value)}")
 
 
 def _check_levels(name: str, values: Sequence[float] | None, *, lowest: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,13 @@ def resolve(source: str, registry: Mapping[str, ModelEntry] | None = None) -> Mo
     path = Path(source).expanduser()
     if path.exists():
         return ModelRef(path.stem if path.is_file() else path.resolve().name, path)
+    if "://" in source:
+        raise UsageError(f"nothing is downloaded: fetch {source} yourself, then give its path")
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
+        raise UsageError(
+            f"there is no model at {path}, and nothing is downloaded; for a repository of Hugging "
+            f"Face run: hf download {source} --local-dir {path.name}, then give -m ./{path.name}"
+        )
     if "/" in source or source.startswith((".", "~")):
         raise UsageError(f"there is no model at {path}.")
     raise UsageError(

@@ -3,11 +3,13 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +18,8 @@ import pytest
 from PIL import Image
 
 from diffgen import cli
-from diffgen.cli.options import parse_interval, parse_numbers, read_prompts
+from diffgen.cli.options import parse_interval, parse_numbers
+from diffgen.cli.prompts import read_prompts
 from diffgen.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -194,8 +197,23 @@ def test_the_picture_itself_on_stdout(
         (("x", "-m", "./nowhere"), "there is no model at nowhere"),
         (("x", "-o", "a.jpg"), "pictures are PNG files"),
         (("x", "y", "-o", "a.png"), "2 pictures do not fit into a.png"),
-        (("x", "-c", "5000000000", "-o", "a.png"), "5000000000 pictures do not fit"),
+        (("x", "-c", "500000000", "-o", "a.png"), "500000000 pictures do not fit"),
         (("x", "-o", "-", "--json"), "--json and -o - both want stdout"),
+        (("x", "--rho", "3"), "rho curves the schedules karras and polyexponential, not beta"),
+        (("x", "--sigmas", "5,1", "--rho", "3"), "polyexponential, not a list"),
+        (("x", "--batch-size", "9" * 20), "batch size must be at most 4096"),
+        (("x", "-c", str(2**63)), "count must be at most 1000000000"),
+        (("x", "-W", str(2**63)), "width must be at most 65536"),
+        (("x", "-H", "9" * 5000), "--height takes "),
+        (("x" * 70_000,), "a prompt has at most 64 KiB"),
+        (("-",), "--prompts - reads prompts from stdin"),
+        (("x", "-m", "https://example.com/a/b"), "nothing is downloaded: fetch https://"),
+        (("x", "-m", "owner/name"), "hf download owner/name --local-dir name"),
+        (("x", "-m", "~nobody-here/m"), "no such user"),
+        (("x", "-m", "n" * 300), "File name too long"),
+        (("x", "--lora", "n" * 300), "File name too long"),
+        (("x", "-o", "~nobody-here/a.png"), "no such user"),
+        (("a (red:1.3) barn", "--strict"), 'syntax of other programs: weights, "(red:1.3)"'),
         (("--prompts", "none.txt"), "cannot read prompts from none.txt: No such file"),
     ],
 )
@@ -261,7 +279,7 @@ def test_weights_of_another_model(run: Run, model: Path) -> None:
     file = model / "unet" / "config.json"
     config = json.loads(file.read_text()) | {"cross_attention_dim": 128}
     replace(file, json.dumps(config).encode())
-    assert_refused(run("x", *QUICK, "-m", str(model)), 1, "of the wrong shape")
+    assert_refused(run("x", *QUICK, "-m", str(model)), 1, "do not belong together")
 
 
 def test_a_folder_that_is_no_model(run: Run) -> None:
@@ -288,12 +306,32 @@ def test_prompts_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_prompts(None, "-") == ["a", "c"]
 
 
-@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"], ids=["plain", "bom"])
-def test_a_file_that_is_not_utf8(start: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"a\nb\xff\n", ":2: not UTF-8 text"),
+        (b"\xef\xbb\xbfa\nb\xff\n", ":2: not UTF-8 text"),
+        ("a\nb\n".encode("utf-16"), ":1: UTF-16 text; save the file as UTF-8"),
+        ("a\nb\n".encode("utf-16-le"), ":1: a NUL byte"),
+        (b"a\n\0\0\n", ":2: a NUL byte"),
+        (b"a\n" + b"b" * 10_000_000, ":2: more than 64 KiB"),
+    ],
+    ids=["latin-1", "bom", "utf-16", "utf-16-le", "binary", "one line"],
+)
+def test_a_file_that_holds_no_prompts(data: bytes, message: str, tmp_path: Path) -> None:
     file = tmp_path / "p.txt"
-    file.write_bytes(start + b"a\nb\xff\n")
-    with pytest.raises(UsageError, match=r"p\.txt:2: not UTF-8 text"):
+    file.write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(UsageError, match=re.escape(f"p.txt{message}")):
         read_prompts(None, str(file))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_lines_of_every_kind_of_computer(tmp_path: Path) -> None:
+    file = tmp_path / "p.txt"
+    file.write_bytes(b"a\r\n\r\nb\rc\n  # d\n" + b"e" * (64 << 10))
+    assert read_prompts(["x"], str(file)) == ["x", "a", "b", "c", "e" * (64 << 10)]
 
 
 def test_a_file_without_prompts(run: Run) -> None:
@@ -337,7 +375,34 @@ def started(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     signal.signal(signal.SIGINT, previous)
 
 
-def test_ctrl_c_leaves_no_file(
+@pytest.mark.parametrize(
+    ("number", "code", "reason"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "stopped by SIGTERM"),
+        (signal.SIGHUP, 129, "stopped by SIGHUP"),
+    ],
+)
+def test_signals_leave_what_is_done_and_say_how_to_go_on(
+    number: int,
+    code: int,
+    reason: str,
+    started: Callable[..., "subprocess.Popen[str]"],
+    tmp_path: Path,
+) -> None:
+    process = started("x", "--steps", "150", "--seed", "7", "-c", "3")
+    assert process.stdout
+    assert process.stdout.readline() == "x-7.png\n"
+    time.sleep(0.3)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (code, "")
+    told = f"error: {reason} after 1 of 3 pictures; --seed 8 -c 2 makes the rest"
+    assert err.splitlines()[1:] == [told]
+    assert [path.name for path in tmp_path.iterdir()] == ["x-7.png"]
+
+
+def test_a_signal_before_the_first_picture(
     started: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
 ) -> None:
     process = started("x", "--steps", "400", "-v")
@@ -345,10 +410,10 @@ def test_ctrl_c_leaves_no_file(
     for line in process.stderr:
         if "400 steps" in line:  # the last thing said before sampling
             break
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, "", "error: interrupted\n")
+    assert (out, err) == ("", "error: stopped by SIGTERM; no picture was made\n")
+    assert process.returncode == 143
     assert not list(tmp_path.iterdir())
 
 
@@ -385,6 +450,15 @@ def test_a_fast_picture_says_so(run: Run) -> None:
             said = image.text["parameters"]
         assert bool(record["fast"]) == ("Fast: DeepCache 2" in said) == (name == "fast")
     assert pictures["fast"] != pictures["exact"]
+
+
+def test_foreign_syntax_is_told_once(run: Run) -> None:
+    result = run("a (red:1.2) barn", "a {cat|dog}", "b", *QUICK, "-q", "-n", "(x:2)")
+    assert result.code == 0
+    assert result.err == (
+        'note: drawn as plain words (--strict refuses it): weights, "(red:1.2)"; '
+        'choices, "{cat|dog}"\n'
+    )
 
 
 # LoRA
@@ -500,7 +574,7 @@ def test_what_the_model_predicts_can_be_said(run: Run) -> None:
     ("arguments", "message"),
     [
         (("--vae", "nothing"), "there is no autoencoder at nothing"),
-        (("--prediction", "x0"), "'x0' is not one of 'eps', 'v', 'sample'"),
+        (("--prediction", "x0"), '--prediction takes eps, v or sample, not "x0"'),
     ],
 )
 def test_what_cannot_be_taken_instead(run: Run, arguments: tuple[str, ...], message: str) -> None:

@@ -70,10 +70,25 @@ def test_usage_errors_are_one_line(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("columns", [50, 80])
+def test_help_of_commands_is_whole(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert run(monkeypatch, "--help") == 0
+    out = capsys.readouterr().out
+    assert "..." not in out.partition("Commands:")[2]
+    assert "say which to use." in " ".join(out.split())
+    assert max(map(len, out.splitlines())) <= columns
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [
         (WeightsError("a.safetensors is empty"), "error: a.safetensors is empty"),
+        (WeightsError("a\x1b]0;x\x07\nerror: b"), "error: a\\x1b]0;x\\x07\\nerror: b"),
+        (MemoryError(), "error: out of memory; ask for less at a time"),
+        (OSError(28, "No space left on device", "a/b"), "error: a/b: No space left on device"),
         (ZeroDivisionError("x"), "error: unexpected ZeroDivisionError: x (-v shows where)"),
     ],
 )

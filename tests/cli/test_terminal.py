@@ -87,7 +87,7 @@ def test_no_bar_is_left_and_every_word_has_a_line(piped: dict[str, Seen]) -> Non
 
 def test_results_and_words_share_a_window(shown: dict[str, Seen]) -> None:
     lines = [line for line in shown["generate"].screen if line]
-    assert [line[:4] for line in lines] == ["1/2 ", "out/", "2/2 ", "out/"]
+    assert [line[:4] for line in lines] == ["out/", "1/2 ", "out/", "2/2 "]
     assert json.loads(next(line for line in shown["json"].screen if line.startswith("{")))
     assert [line for line in shown["train"].screen if line][
         -1

@@ -1,0 +1,61 @@
+"""Being asked to stop: by Ctrl-C, by a service manager, or by a terminal that closes."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from diffgen.errors import DiffgenError
+
+NUMBERS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+
+
+class Asked(KeyboardInterrupt):
+    """A signal came."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+class Stopped(DiffgenError):
+    """What had been done when a signal came, and how to go on."""
+
+    def __init__(self, asked: KeyboardInterrupt, message: str) -> None:
+        number = getattr(asked, "number", signal.SIGINT)
+        super().__init__(f"{reason(number)}{message}")
+        self.exit_code = 128 + number
+
+
+def reason(number: int) -> str:
+    return "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[list[int]]:
+    """Raise Asked at the first signal; gives a list that holds its number then.
+
+    The second one ends the process at once. Signals that the program was started to ignore, as
+    under nohup, stay ignored.
+    """
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    heard = [number for number in NUMBERS if before[number] != signal.SIG_IGN]
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        for each in heard:
+            signal.signal(each, signal.SIG_DFL)
+        raise Asked(number)
+
+    for number in heard:
+        signal.signal(number, ask)
+    try:
+        yield came
+    finally:
+        for number in heard:
+            signal.signal(number, before[number])

@@ -1,0 +1,61 @@
+"""Syntax that other programs read in prompts, and that is plain text here.
+
+A1111's and ComfyUI's weights, tags and wildcards, dynamic prompts, Midjourney's parameters, and
+tables or JSON that were meant to be read as such.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+
+SHOWN = 40  # characters
+
+_NUMBER = r"\s{0,3}[-+]?(?:\d{1,9}\.?\d{0,9}|\.\d{1,9})\s{0,3}"
+# Repetitions have ends, so that no prompt takes longer than a look at each of its characters.
+KINDS = {
+    "weights": rf"\([^()]{{1,300}}:{_NUMBER}\)|\(\([^()]{{1,300}}\)\)|\[\[[^\[\]]{{1,300}}\]\]",
+    "LoRA tags (--lora takes files)": r"<(?:lora|lyco|hypernet):[^<>]{0,300}>",
+    "embeddings": r"\bembedding:[\w.-]{1,300}",
+    "choices": r"\{[^{}|]{0,300}\|[^{}]{0,300}\}|\[[^\[\]|]{1,300}\|[^\[\]]{1,300}\]",
+    "wildcards": r"(?<!\w)__[\w/*-]{0,100}?[^\W_]__(?!\w)",
+    "prompt editing": rf"\[[^\[\]:]{{0,300}}:(?:[^\[\]:]{{0,300}}:)?{_NUMBER}\]",
+    "BREAK": r"(?<!\S)BREAK(?!\S)",
+    "parameters (give options instead)": r"(?<!\S)--[a-z][a-z-]{0,30}(?:[ =]\S{1,30}|$)",
+}
+TABLE, JSON = "a table's heading", "JSON"
+_PATTERNS = {kind: re.compile(pattern) for kind, pattern in KINDS.items()}
+
+
+def find_foreign(prompts: Iterable[str]) -> dict[str, str]:
+    """The kinds of foreign syntax, each with its first piece in quotes."""
+    found: dict[str, str] = {}
+    for prompt in prompts:
+        for kind, is_of in ((JSON, _is_json), (TABLE, _is_heading)):
+            if kind not in found and is_of(prompt):
+                found[kind] = _quoted(prompt)
+        for kind, pattern in _PATTERNS.items():
+            if kind not in found and (match := pattern.search(prompt)):
+                found[kind] = _quoted(match[0].strip())
+    return found
+
+
+def _is_json(prompt: str) -> bool:
+    if not prompt.lstrip().startswith(("{", "[")):
+        return False
+    try:
+        return isinstance(json.loads(prompt), dict | list)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _is_heading(prompt: str) -> bool:
+    """Names of columns, `prompt` or `caption` among them."""
+    cells = [cell.strip().strip('"') for cell in re.split(r"[,;\t]", prompt)]
+    names = all(re.fullmatch(r"[\w-]+", cell) for cell in cells)
+    return names and len(cells) > 1 and not {"prompt", "caption"}.isdisjoint(cells)
+
+
+def _quoted(piece: str) -> str:
+    return f'"{piece}"' if len(piece) <= SHOWN else f'"{piece[:SHOWN]}..."'

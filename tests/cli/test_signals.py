@@ -1,0 +1,39 @@
+import os
+import signal
+
+import pytest
+
+from diffgen.cli.signals import Asked, Stopped, asked_to_stop
+
+
+def test_the_first_signal_asks_and_the_second_ends() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with asked_to_stop() as came:
+        with pytest.raises(Asked):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert came == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_signals_that_nohup_ignores_stay_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with asked_to_stop() as came:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not came
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "line"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted; x"),
+        (Asked(signal.SIGTERM), 143, "stopped by SIGTERM; x"),
+    ],
+)
+def test_the_exit_code_tells_the_signal(asked: KeyboardInterrupt, code: int, line: str) -> None:
+    stopped = Stopped(asked, "; x")
+    assert (stopped.exit_code, str(stopped)) == (code, line)
