@@ -3,7 +3,7 @@
     python scripts/fuzz.py --cases 10000 --seed 1
     python scripts/fuzz.py --seed 1 --only 4711 --keep /tmp/case
 
-Small models of each layout (folders, single files, LoRA files) are copied, damaged in one place and
+Small models of each layout (folders, single files, with a LoRA or a VAE from elsewhere) are copied, damaged in one place and
 used in a process of their own with limits of time and memory. A fault is an exception that is no
 DiffgenError, an error of more than one line or that names no file, a time over `--seconds`, or
 memory beyond the files' own size and `--memory`. Needs the `test` extra; made for every night.
@@ -37,6 +37,7 @@ from diffgen.errors import DiffgenError  # noqa: E402
 
 GIB = 1 << 30
 LONGEST_LINE = 2000
+LORA, VAE = "lora.safetensors", "vae.safetensors"
 PROMPT = "a red barn, at sunset"
 
 
@@ -55,7 +56,7 @@ class Outcome:
 
 
 def make_models(folder: Path) -> None:
-    """Tiny random models in every layout that is read, and LoRA files for the first."""
+    """Tiny random models in every layout that is read, and LoRA and VAE files for the first."""
     import single_files
     import tiny_models
 
@@ -66,6 +67,7 @@ def make_models(folder: Path) -> None:
         pipeline = single_files.make_pipeline(family)
         single_files.write_single_file(place / "model.safetensors", pipeline, family)
     _shard(folder / "sd1-folder", folder / "sd1-shards")
+    _copy_vae(folder)
     for layout in ("kohya", "peft"):
         shutil.copytree(folder / "sd1-folder", folder / f"lora-{layout}")
         _make_lora(folder / f"lora-{layout}", layout)
@@ -91,6 +93,15 @@ def _shard(source: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder / "tokenizer")
 
 
+def _copy_vae(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder / "sd1-folder", folder / "vae-ldm")
+    tensors = load_file(folder / "sd1-file" / "model.safetensors")
+    vae = {name: t for name, t in tensors.items() if name.startswith("first_stage_model.")}
+    save_file(vae, folder / "vae-ldm" / "vae.safetensors")
+
+
 def _make_lora(folder: Path, layout: str) -> None:
     import torch
 
@@ -106,7 +117,7 @@ def _make_lora(folder: Path, layout: str) -> None:
             layer = LoraDelta(torch.randn(rank, into), torch.randn(out, rank) / 100, float(rank))
             deltas[name.removesuffix(".weight")] = layer
     save_lora(
-        folder / "lora.safetensors",
+        folder / LORA,
         {"unet": deltas},
         checkpoint.config,
         layout=layout,
@@ -120,8 +131,8 @@ def _make_lora(folder: Path, layout: str) -> None:
 
 def damage(model: Path, rng: Random) -> str:
     """Harm one file of a model, or its place in the folder. What was done, in words."""
-    loras = sorted(model.glob("lora.safetensors"))
-    file = rng.choice(loras or sorted(path for path in model.rglob("*") if path.is_file()))
+    extra = [model / name for name in (LORA, VAE) if (model / name).exists()]
+    file = rng.choice(extra or sorted(path for path in model.rglob("*") if path.is_file()))
     name = file.relative_to(model).as_posix()
     if rng.random() < 0.08:
         harm = rng.choice((_removed, _emptied, _piped, _looped, _made_folder, _grown))
@@ -174,9 +185,9 @@ def use(model: Path, stage: Callable[[str], None]) -> None:
     from diffgen.engine.request import GenerateRequest
     from diffgen.weights.lora import LoraRef
 
-    file, lora = model / "model.safetensors", model / "lora.safetensors"
+    file, lora, vae = model / "model.safetensors", model / LORA, model / VAE
     stage("open")
-    opened = Model.open(file if (model / "model.safetensors").exists() else model)
+    opened = Model.open(file if file.exists() else model, vae=vae if os.path.lexists(vae) else None)
     stage("plan")
     plan = opened.plan(GenerateRequest(prompts=[PROMPT]))
     size = 8 * opened.checkpoint.config.factor

@@ -218,7 +218,8 @@ def _changed_header(header: Any, rng: Random) -> Any:
     names = [name for name in header if name != "__metadata__"] if isinstance(header, dict) else []
     entry = header[rng.choice(names)] if names else None
     kind = rng.randrange(5)
-    if not isinstance(entry, dict) or "shape" not in entry or kind == 0:
+    sound = isinstance(entry, dict) and isinstance(entry.get("shape"), list)
+    if not sound or kind == 0:
         return changed(header, rng)
     if kind == 1:
         entry["dtype"] = rng.choice(FORMATS)

@@ -129,3 +129,15 @@ def test_tables() -> None:
 def test_malformed_toml(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"^x\.toml: .*{message}"):
         parse_toml(text, "x.toml")
+
+
+def test_nothing_else_parses_what_others_wrote() -> None:
+    """Each parser of its own forgot another of the ways in which Python's fail."""
+    package = Path(__file__).parents[1] / "diffgen"
+    calls = ("json.load", "tomllib", "tomli.")
+    others = [
+        str(path.relative_to(package))
+        for path in sorted(package.rglob("*.py"))
+        if path.name != "jsonfile.py" and any(call in path.read_text() for call in calls)
+    ]
+    assert not others

@@ -65,7 +65,9 @@ class Journal:
         """
         path = folder / JOURNAL
         check_folder(folder)
-        conditions = json.loads(json.dumps(conditions))  # tuples become lists, as in the file
+        conditions = parse_json(
+            json.dumps(conditions), JOURNAL
+        )  # tuples become lists, as in the file
         try:
             if fresh and path.exists():
                 _clear(folder)

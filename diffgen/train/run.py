@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from diffgen.errors import OutputError, UsageError
+from diffgen.jsonfile import parse_toml
 from diffgen.train import state
 from diffgen.train.autoencoder import AutoencoderTarget
 from diffgen.train.bpe import settle_vocabulary
@@ -166,7 +166,7 @@ def _encoding(say: Say) -> Callable[[int, int], None]:
 
 def _restore(trainer: Trainer) -> None:
     saved: dict[str, Any] = state.load_last(trainer.folder)
-    before = Recipe.parse(tomllib.loads(saved["recipe"]), str(trainer.folder))
+    before = Recipe.parse(parse_toml(saved["recipe"], str(trainer.folder)), str(trainer.folder))
     state.check_same(
         before,
         trainer.recipe,

@@ -6,7 +6,6 @@ Importing this module does not import torch.
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -55,8 +54,8 @@ def override(table: Table, assignments: Sequence[str]) -> Table:
 
 def _parse_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
+        return parse_toml(f"value = {text}", "--set")["value"]
+    except ConfigError:
         return text
 
 

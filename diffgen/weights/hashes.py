@@ -9,8 +9,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from diffgen.errors import WeightsError
+from diffgen.errors import ConfigError, WeightsError
 from diffgen.files import replaced
+from diffgen.jsonfile import parse_json
 from diffgen.weights.files import LENGTH_BYTES
 from diffgen.weights.reading import Stamp, opened, stamp
 
@@ -57,8 +58,8 @@ def _entry(path: Path, what: str) -> Path | None:
 
 
 def _kept(entry: Path | None, known: Stamp) -> str | None:
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        kept = json.loads(entry.read_text(encoding="ascii")) if entry else {}
+    with suppress(OSError, ValueError, KeyError, TypeError, ConfigError):
+        kept = parse_json(entry.read_text(encoding="ascii"), str(entry)) if entry else {}
         if kept["stamp"] == _lasting(known) and len(bytes.fromhex(kept["sha256"])) == 32:
             return str(kept["sha256"])
     return None

@@ -53,6 +53,13 @@ def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
     assert read_rows(tmp_path / "none.jsonl") == []
 
 
+@pytest.mark.parametrize("line", ["[1]", "7", "{}", "[" * 10_000, "9" * 10_000])
+def test_a_line_that_is_no_row_ends_the_rows(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f"{json.dumps(ROWS[0])}\n{line}\n{json.dumps(ROWS[1])}\n", encoding="utf-8")
+    assert read_rows(path) == ROWS[:1]
+
+
 def test_the_curve_is_a_picture(tmp_path):
     plot_curve([*ROWS, {"step": 3, "held_out_loss": 0.4}], tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
