@@ -74,13 +74,13 @@ class TrainingData:
         return replace(
             self._report,
             pictures=self._report.pictures - len(self._failed.keys() & learned),
-            failed=tuple(self.collection.entries[i].name for i in self._failed),
+            failed=tuple(self.collection.entries[i].name for i in self.failed),
         )
 
     @property
     def failed(self) -> tuple[int, ...]:
         """The pictures found damaged while decoding, by index."""
-        return tuple(self._failed)
+        return tuple(sorted(self._failed))
 
     def batches(
         self,

@@ -113,7 +113,7 @@ def open_picture(data: bytes, suffix: str = "") -> Image.Image:
         _check_size(image.size)
         if image.mode == "F":
             raise DamagedPicture("floating-point pixels", FLOATS)
-        if image.format == "PNG" and _has_late_metadata(data):
+        if _turns_when_decoded(image, data):
             image.load()
         return image
 
@@ -184,10 +184,16 @@ def _with(package: str, name: str) -> tuple[str, ...]:
     return (name,)
 
 
-def _has_late_metadata(data: bytes) -> bool:
-    """Whether a PNG may have tags behind its pixels, where opening it does not look."""
-    pixels = data.find(b"IDAT")
-    return any(data.find(mark, pixels) >= 0 for mark in PNG_METADATA)
+def _turns_when_decoded(image: Image.Image, data: bytes) -> bool:
+    """Whether only decoding may tell how a picture lies.
+
+    A PNG's tags may stand behind its pixels; a TIFF is turned by Pillow, of which its size tells
+    nothing before where XMP alone asks for it.
+    """
+    if image.format == "PNG":
+        pixels = data.find(b"IDAT")
+        return any(data.find(mark, pixels) >= 0 for mark in PNG_METADATA)
+    return image.format == "TIFF" and b"tiff:Orientation" in data
 
 
 def _looks_whole(data: bytes, kind: str) -> bool:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from training import VAE, make_recipe
+from training import VAE, draw_squares, make_recipe, spoil
 
 from diffgen.errors import ConfigError
+from diffgen.train.report import FAILED
 from diffgen.train.tables import to_toml
 
 ROOT = Path(__file__).parents[2]
@@ -85,6 +86,17 @@ def test_two_processes_are_one_with_twice_the_batch(runs, layout):
         assert first
         # Sums in another order, then six steps of AdamW, which magnifies tiny gradients.
         assert second == pytest.approx(first, rel=1e-4)
+
+
+def test_the_card_names_the_damage_that_any_process_met(tmp_path):
+    data = draw_squares(tmp_path / "squares")
+    for k in (3, 6, 9, 12):
+        spoil(data / f"{k:02}.png")
+    changes = {"run.steps": 6, "data.validation": 0, "run.save_dtype": "fp32"}
+    train(make_recipe(data, {**changes, "run.batch_size": 2}), tmp_path / "two", *TORCHRUN)
+    card = (tmp_path / "two" / "model" / "README.md").read_text()
+    assert f"| {FAILED} | 4 (03.png, 06.png, 09.png, 12.png) |" in card
+    assert f"| data | {data}: 12 pictures, " in card
 
 
 def test_a_checkpoint_is_the_same_file_whatever_the_layout(runs):

@@ -100,6 +100,21 @@ def test_other_formats_are_turned_as_pillow_turns_them(tmp_path, name, orientati
     assert decode(entry, expected.size)[0] == expected.tobytes()
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp", "a.avif", "a.heic", "a.tif"])
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_xmp_turns_other_formats_as_well(tmp_path, name, orientation):
+    if name.endswith("heic"):
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    xmp = XMP.format(orientation).encode()
+    options = {"tiffinfo": {700: xmp}} if name.endswith("tif") else {"xmp": xmp}
+    entry = saved(halves((128, 64)), tmp_path, name, **options)
+    with Image.open(entry.file) as image:
+        expected = ImageOps.exif_transpose(image).convert("RGB")
+    assert expected.size == ((128, 64) if orientation == 3 else (64, 128))
+    assert probe(entry).size == expected.size
+    assert decode(entry, expected.size)[0] == expected.tobytes()
+
+
 @pytest.mark.parametrize(
     "name",
     [
