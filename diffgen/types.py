@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
@@ -80,7 +80,7 @@ class StepInfo:
     """What a sampler reports after each step: for progress, previews and cancelling.
 
     `x` is the state at `sigma` after the step (sigma space), `denoised` the x0 estimate that led
-    there. `total` is 0 where the sampler chooses its own number of steps.
+    there. `total` is 0 where the sampler decides on its number of steps while it runs.
     """
 
     index: int
@@ -91,6 +91,12 @@ class StepInfo:
 
 
 StepCallback: TypeAlias = Callable[[StepInfo], None]
+# What a sampler yields after each step: (sigma, x, denoised) as in StepInfo.
+Steps: TypeAlias = Iterator["tuple[float, Tensor, Tensor]"]
+
+
+def ignore(info: StepInfo) -> None:
+    """A callback that does nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from diffgen.diffusion.samplers import SAMPLERS
-from diffgen.diffusion.samplers.common import ignore
 from diffgen.diffusion.samplers.spec import Run, SamplerSpec
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import CURVED, SpacingOptions, make_sigmas, sigmas_from_timesteps
@@ -24,6 +23,8 @@ from diffgen.types import (
     ScheduleConfig,
     ScheduleName,
     StepCallback,
+    StepInfo,
+    ignore,
 )
 
 if TYPE_CHECKING:
@@ -138,7 +139,10 @@ class SamplingPlan:
         if noise is None:
             brownian = self.spec.noise == "brownian"
             noise = BrownianNoise(seeds, shape, device) if brownian else stream
-        x = self.spec.fn(denoise, x, self.sigmas, noise=noise, on_step=on_step, **self.arguments)
+        steps = self.spec.fn(denoise, x, self.sigmas, noise=noise, **self.arguments)
+        total = self.spec.steps(self.sigmas)
+        for index, (sigma, x, denoised) in enumerate(steps):  # the state goes on
+            on_step(StepInfo(index, total, sigma, x, denoised))
         # Latents are variance preserving; where a run ends above 0 the state must be scaled back.
         return x / math.hypot(1.0, self.sigmas[-1])
 

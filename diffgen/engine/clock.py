@@ -6,8 +6,7 @@ import time
 
 import torch
 
-from diffgen.diffusion.samplers.common import ignore
-from diffgen.types import StepCallback, StepInfo
+from diffgen.types import StepCallback, StepInfo, ignore
 
 
 class Clock:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from diffgen.device import DeviceName, DtypeName, Precision, memory_errors, pick_device
 from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.guidance import GuidedDenoiser
-from diffgen.diffusion.samplers.common import ignore
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.clock import Clock, paced
 from diffgen.engine.images import to_images
@@ -37,7 +36,7 @@ from diffgen.models.unet import UNet
 from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
 from diffgen.text.conditioner import Conditioner
 from diffgen.text.tokenizer import Tokenizer
-from diffgen.types import Component, Conditioning, StepCallback
+from diffgen.types import Component, Conditioning, StepCallback, ignore
 from diffgen.weights.lora import Deltas, LoraRef, read_lora
 
 logger = logging.getLogger("diffgen")

@@ -12,7 +12,15 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from diffgen.types import Steps
+
 Denoise = Callable[[Tensor, float], Tensor]
+
+
+def last(steps: Steps) -> Tensor:
+    """The state that a sampler ends with."""
+    *_, (_, x, _) = steps
+    return x
 
 
 def gaussian(std: float, mean: float = 0.0) -> Denoise:

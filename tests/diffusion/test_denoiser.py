@@ -6,6 +6,7 @@ from typing import get_args
 import diffusers
 import pytest
 import torch
+from analytic import last
 from diffusers_loop import initial_noise, numpy_2_warns, toy_network
 from torch import Tensor
 
@@ -135,7 +136,7 @@ def test_a_float32_state_beats_a_half_precision_loop() -> None:
         denoise = ModelDenoiser(toy_network(), SD, "eps", dtype=dtype)
         sigmas = make_sigmas("trailing", SD, 50, SpacingOptions())
         x = initial_noise() * sigmas[0]
-        return sample_euler(lambda x, s: denoise(x, s, COND), x, sigmas, noise=lambda a, b: x)
+        return last(sample_euler(lambda x, s: denoise(x, s, COND), x, sigmas, noise=lambda a, b: x))
 
     scheduler = diffusers.EulerDiscreteScheduler(
         beta_start=0.00085,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from analytic import gaussian
+from analytic import gaussian, last
 from torch import Tensor
 
 from diffgen.diffusion.noise import StreamNoise
@@ -221,7 +221,7 @@ def test_a_run_keeps_float32_and_its_input(name: SamplerName) -> None:
     plan = make(sampler=name, schedule="karras", steps=6)
     x = 10.0 * torch.ones(1, *SHAPE)
     noise = StreamNoise([1], SHAPE, CPU)
-    result = plan.spec.fn(DENOISE, x, plan.sigmas, noise=noise, **plan.arguments)
+    result = last(plan.spec.fn(DENOISE, x, plan.sigmas, noise=noise, **plan.arguments))
     assert result.dtype == torch.float32
     assert torch.equal(x, 10.0 * torch.ones(1, *SHAPE))
 

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from diffgen.diffusion.samplers.common import ignore
 from diffgen.engine.clock import Clock, paced
-from diffgen.types import StepInfo
+from diffgen.types import StepInfo, ignore
 
 
 def step(index: int) -> StepInfo:

@@ -189,6 +189,7 @@ _ROWS = (
         fn=dpm_solver.sample_dpm_fast,
         paper="arXiv:2206.00927",
         order=3,
+        steps=lambda sigmas: len(dpm_solver.fast_steps(sigmas)) + 1,
     ),
     SamplerSpec(
         name="dpm_adaptive",
@@ -198,6 +199,7 @@ _ROWS = (
         order=3,
         evals_per_step=3,
         nfe=None,
+        steps=lambda sigmas: 0,
     ),
     SamplerSpec(
         name="deis",

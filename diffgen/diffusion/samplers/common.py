@@ -1,27 +1,15 @@
-"""What several samplers share: the walk over noise levels, noise splitting, polynomial weights."""
+"""What several samplers share: noise splitting and polynomial weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from diffgen.types import NoiseSource, StepInfo
+from diffgen.types import NoiseSource
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def ignore(info: StepInfo) -> None:
-    """The callback of somebody who does not want to know."""
-
-
-def steps(sigmas: Sequence[float]) -> Iterator[tuple[int, int, float, float]]:
-    """(index, number of steps, sigma, sigma_next) for each step of a run."""
-    total = len(sigmas) - 1
-    for index, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        yield index, total, sigma, sigma_next
 
 
 def log_step(sigma: float, sigma_next: float) -> float:

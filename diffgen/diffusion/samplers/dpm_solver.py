@@ -10,8 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from diffgen.diffusion.samplers.common import ignore
-from diffgen.types import Denoiser, NoiseSource, StepCallback, StepInfo
+from diffgen.types import Denoiser, NoiseSource, Steps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,20 +64,19 @@ def fast_orders(evaluations: int) -> list[int]:
     return [3] * (evaluations // 3) + [evaluations % 3]
 
 
+def fast_steps(sigmas: Sequence[float]) -> list[int]:
+    """Orders of the steps to the lowest positive noise level; the last step needs one more."""
+    return fast_orders(len(sigmas) - 2) if sigmas[-2] < sigmas[0] else []
+
+
 def sample_dpm_fast(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Sequence[float],
-    *,
-    noise: NoiseSource,
-    on_step: StepCallback = ignore,
-) -> Tensor:
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: NoiseSource
+) -> Steps:
     """DPM-Solver-fast: as many evaluations as steps were asked for, uniform in log sigma.
 
     Only the ends of the run's noise levels are used.
     """
-    solver, total = _Solver(denoise), len(sigmas) - 1
-    orders = fast_orders(total - 1) if sigmas[-2] < sigmas[0] else []
+    solver, orders = _Solver(denoise), fast_steps(sigmas)
     start, end = -math.log(sigmas[0]), -math.log(sigmas[-2])
     for index, order in enumerate(orders):
         t = start + (end - start) * index / len(orders)
@@ -86,8 +84,8 @@ def sample_dpm_fast(
         eps = solver.eps(x, t)
         denoised = x - math.exp(-t) * eps
         x = solver.step(x, eps, t, h, order)
-        on_step(StepInfo(index, len(orders) + 1, math.exp(-t - h), x, denoised))
-    return _finish(denoise, x, sigmas, on_step, len(orders), len(orders) + 1)
+        yield math.exp(-t - h), x, denoised
+    yield _last_step(denoise, x, sigmas)
 
 
 def sample_dpm_adaptive(
@@ -96,10 +94,9 @@ def sample_dpm_adaptive(
     sigmas: Sequence[float],
     *,
     noise: NoiseSource,
-    on_step: StepCallback = ignore,
     rtol: float = 0.05,
     atol: float = 0.0078,
-) -> Tensor:
+) -> Steps:
     """DPM-Solver-23 with adaptive steps (appendix C): the tolerance decides, not `--steps`.
 
     The error is measured over the whole of x, so x must be a single image for its picture not to
@@ -107,7 +104,7 @@ def sample_dpm_adaptive(
     """
     solver = _Solver(denoise)
     t, end = -math.log(sigmas[0]), -math.log(sigmas[-2])
-    h, index, before = 0.05, 0, x
+    h, before = 0.05, x
     while end - t > 1e-5:
         h = min(h, end - t)
         eps = solver.eps(x, t)
@@ -120,22 +117,15 @@ def sample_dpm_adaptive(
         if not 1.0 < error < math.inf:
             denoised = x - math.exp(-t) * eps
             x, before, t = high, low, t + h
-            on_step(StepInfo(index, 0, math.exp(-t), x, denoised))
-            index += 1
+            yield math.exp(-t), x, denoised
         if math.isfinite(error):
             h *= 0.9 * max(error, 1e-6) ** (-1 / 3)
-    return _finish(denoise, x, sigmas, on_step, index, 0)
+    yield _last_step(denoise, x, sigmas)
 
 
-def _finish(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Sequence[float],
-    on_step: StepCallback,
-    index: int,
-    total: int,
-) -> Tensor:
+def _last_step(
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float]
+) -> tuple[float, Tensor, Tensor]:
     """From the lowest positive noise level to 0 in one evaluation."""
     denoised = denoise(x, sigmas[-2])
-    on_step(StepInfo(index, total, 0.0, denoised, denoised))
-    return denoised
+    return 0.0, denoised, denoised

@@ -10,26 +10,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from diffgen.diffusion.samplers.common import ancestral_split, ignore, log_step, steps
-from diffgen.types import Denoiser, NoiseSource, StepCallback, StepInfo
+from diffgen.diffusion.samplers.common import ancestral_split, log_step
+from diffgen.types import Denoiser, NoiseSource, Steps
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def sample_dpmpp_2m(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Sequence[float],
-    *,
-    noise: NoiseSource,
-    on_step: StepCallback = ignore,
-) -> Tensor:
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: NoiseSource
+) -> Steps:
     """DPM-Solver++(2M): x0 extrapolated linearly from the step before (algorithm 2)."""
     previous, h_previous = None, 0.0
-    for step, total, sigma, sigma_next in steps(sigmas):
+    for sigma, sigma_next in pairwise(sigmas):
         denoised = denoise(x, sigma)
         h = log_step(sigma, sigma_next)
         estimate = denoised
@@ -37,22 +33,15 @@ def sample_dpmpp_2m(
             estimate = denoised + (0.5 * h / h_previous) * (denoised - previous)
         x = (sigma_next / sigma) * x - math.expm1(-h) * estimate
         previous, h_previous = denoised, h
-        on_step(StepInfo(step, total, sigma_next, x, denoised))
-    return x
+        yield sigma_next, x, denoised
 
 
 def sample_dpmpp_2m_sde(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Sequence[float],
-    *,
-    noise: NoiseSource,
-    on_step: StepCallback = ignore,
-    eta: float = 1.0,
-) -> Tensor:
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: NoiseSource, eta: float = 1.0
+) -> Steps:
     """SDE-DPM-Solver++(2M), midpoint form (section 5)."""
     previous, h_previous = None, 0.0
-    for step, total, sigma, sigma_next in steps(sigmas):
+    for sigma, sigma_next in pairwise(sigmas):
         denoised = denoise(x, sigma)
         h = log_step(sigma, sigma_next)
         estimate = denoised
@@ -60,34 +49,26 @@ def sample_dpmpp_2m_sde(
             estimate = denoised + (0.5 * h / h_previous) * (denoised - previous)
         x = _sde_step(x, estimate, sigma, sigma_next, eta, noise)
         previous, h_previous = denoised, h
-        on_step(StepInfo(step, total, sigma_next, x, denoised))
-    return x
+        yield sigma_next, x, denoised
 
 
 def sample_dpmpp_3m_sde(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Sequence[float],
-    *,
-    noise: NoiseSource,
-    on_step: StepCallback = ignore,
-    eta: float = 1.0,
-) -> Tensor:
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: NoiseSource, eta: float = 1.0
+) -> Steps:
     """SDE-DPM-Solver++(3M): x0 as a quadratic in lambda through three steps (appendix B).
 
     The weights are the authors'; they give the curvature half its Taylor weight, so the measured
     order is 2, with a smaller error than 2M's.
     """
     history: list[Tensor] = []
-    for step, total, sigma, sigma_next in steps(sigmas):
+    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         history = [denoised, *history[:2]]
         x_next = _sde_step(x, denoised, sigma, sigma_next, eta, noise)
         if sigma_next > 0.0 and len(history) > 1:
             x_next = x_next + _taylor_terms(history, sigmas[max(step - 2, 0) : step + 2], eta)
         x = x_next
-        on_step(StepInfo(step, total, sigma_next, x, denoised))
-    return x
+        yield sigma_next, x, denoised
 
 
 def _sde_step(
@@ -121,16 +102,10 @@ def _taylor_terms(history: Sequence[Tensor], sigmas: Sequence[float], eta: float
 
 
 def sample_dpmpp_2s_ancestral(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Sequence[float],
-    *,
-    noise: NoiseSource,
-    on_step: StepCallback = ignore,
-    eta: float = 1.0,
-) -> Tensor:
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: NoiseSource, eta: float = 1.0
+) -> Steps:
     """DPM-Solver++(2S) with ancestral noise: x0 taken at the middle of the step (algorithm 1)."""
-    for step, total, sigma, sigma_next in steps(sigmas):
+    for sigma, sigma_next in pairwise(sigmas):
         denoised = denoise(x, sigma)
         sigma_down, sigma_up = ancestral_split(sigma, sigma_next, eta)
         estimate = denoised
@@ -141,21 +116,14 @@ def sample_dpmpp_2s_ancestral(
         x = estimate + (sigma_down / sigma) * (x - estimate)
         if sigma_up > 0.0:
             x = x + sigma_up * noise(sigma, sigma_next)
-        on_step(StepInfo(step, total, sigma_next, x, denoised))
-    return x
+        yield sigma_next, x, denoised
 
 
 def sample_dpmpp_sde(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Sequence[float],
-    *,
-    noise: NoiseSource,
-    on_step: StepCallback = ignore,
-    eta: float = 1.0,
-) -> Tensor:
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: NoiseSource, eta: float = 1.0
+) -> Steps:
     """A single-step second-order solver of the reverse SDE: noise at the middle and at the end."""
-    for step, total, sigma, sigma_next in steps(sigmas):
+    for sigma, sigma_next in pairwise(sigmas):
         denoised = denoise(x, sigma)
         if sigma_next > 0.0:
             middle = math.sqrt(sigma * sigma_next)
@@ -163,8 +131,7 @@ def sample_dpmpp_sde(
             x = _ancestral_step(x, denoise(x_middle, middle), sigma, sigma_next, eta, noise)
         else:
             x = denoised
-        on_step(StepInfo(step, total, sigma_next, x, denoised))
-    return x
+        yield sigma_next, x, denoised
 
 
 def _ancestral_step(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from diffgen.diffusion.samplers.common import ignore, solve_vandermonde, steps
-from diffgen.types import Denoiser, NoiseSource, StepCallback, StepInfo
+from diffgen.diffusion.samplers.common import solve_vandermonde
+from diffgen.types import Denoiser, NoiseSource, Steps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,9 +29,8 @@ def sample_plms(
     sigmas: Sequence[float],
     *,
     noise: NoiseSource,
-    on_step: StepCallback = ignore,
     combine_v: bool = False,
-) -> Tensor:
+) -> Steps:
     """PNDM without its Runge-Kutta warm-up (Liu et al., arXiv:2202.09778, equations 9 and 12).
 
     The first step is a trapezoidal one, so a run of n steps costs n + 1 evaluations. The weights
@@ -40,7 +40,8 @@ def sample_plms(
     """
     read, apply = (_v_from_eps, _eps_from_v) if combine_v else (_same, _same)
     outputs: deque[Tensor] = deque(maxlen=4)
-    for step, total, sigma, sigma_next in steps(sigmas):
+    total = len(sigmas) - 1
+    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         outputs.appendleft(read((x - denoised) / sigma, x, sigma))
         output = _combine(ADAMS_BASHFORTH[len(outputs) - 1], outputs)
@@ -49,8 +50,7 @@ def sample_plms(
             eps_ahead = (ahead - denoise(ahead, sigma_next)) / sigma_next
             output = 0.5 * (output + read(eps_ahead, ahead, sigma_next))
         x = x + (sigma_next - sigma) * apply(output, x, sigma)
-        on_step(StepInfo(step, total, sigma_next, x, denoised))
-    return x
+        yield sigma_next, x, denoised
 
 
 def _same(eps: Tensor, x: Tensor, sigma: float) -> Tensor:
@@ -67,61 +67,43 @@ def _eps_from_v(v: Tensor, x: Tensor, sigma: float) -> Tensor:
 
 
 def sample_ipndm(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Sequence[float],
-    *,
-    noise: NoiseSource,
-    on_step: StepCallback = ignore,
-) -> Tensor:
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: NoiseSource
+) -> Steps:
     """PNDM that warms up with lower orders and no extra evaluation (arXiv:2204.13902, app. C)."""
     slopes: deque[Tensor] = deque(maxlen=4)
-    for step, total, sigma, sigma_next in steps(sigmas):
+    for sigma, sigma_next in pairwise(sigmas):
         denoised = denoise(x, sigma)
         slopes.appendleft((x - denoised) / sigma)
         x = x + (sigma_next - sigma) * _combine(ADAMS_BASHFORTH[len(slopes) - 1], slopes)
-        on_step(StepInfo(step, total, sigma_next, x, denoised))
-    return x
+        yield sigma_next, x, denoised
 
 
 def sample_lms(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Sequence[float],
-    *,
-    noise: NoiseSource,
-    on_step: StepCallback = ignore,
-    order: int = 4,
-) -> Tensor:
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: NoiseSource, order: int = 4
+) -> Steps:
     """Adams-Bashforth for unequal steps: the slope as a polynomial in sigma, integrated exactly."""
     slopes: deque[Tensor] = deque(maxlen=order)
-    for step, total, sigma, sigma_next in steps(sigmas):
+    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         slopes.appendleft((x - denoised) / sigma)
         nodes = [sigmas[step - k] - sigma for k in range(len(slopes))]
         width = sigma_next - sigma
         moments = [width ** (j + 1) / (j + 1) for j in range(len(nodes))]
         x = x + _combine(solve_vandermonde(nodes, moments), slopes)
-        on_step(StepInfo(step, total, sigma_next, x, denoised))
-    return x
+        yield sigma_next, x, denoised
 
 
 def sample_deis(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Sequence[float],
-    *,
-    noise: NoiseSource,
-    on_step: StepCallback = ignore,
-    order: int = 2,
-) -> Tensor:
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: NoiseSource, order: int = 2
+) -> Steps:
     """DEIS in log rho: eps as a polynomial in log sigma (arXiv:2204.13902, section 3.3).
 
     The last step is of first order where the run ends at 0 or is short, as there the polynomial
     would be followed too far.
     """
     slopes: deque[Tensor] = deque(maxlen=order)
-    for step, total, sigma, sigma_next in steps(sigmas):
+    total = len(sigmas) - 1
+    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         slopes.appendleft((x - denoised) / sigma)
         usable = len(slopes) if total >= 15 else min(len(slopes), total - step)
@@ -130,8 +112,7 @@ def sample_deis(
         nodes = [math.log(sigmas[step - k] / sigma) for k in range(usable)]
         weights = solve_vandermonde(nodes, _exponential_moments(sigma, sigma_next, usable))
         x = x + _combine(weights, slopes)
-        on_step(StepInfo(step, total, sigma_next, x, denoised))
-    return x
+        yield sigma_next, x, denoised
 
 
 def _exponential_moments(sigma: float, sigma_next: float, count: int) -> list[float]:

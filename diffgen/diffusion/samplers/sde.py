@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from diffgen.diffusion.samplers.common import ignore, log_step, steps
-from diffgen.types import Denoiser, NoiseSource, StepCallback, StepInfo
+from diffgen.diffusion.samplers.common import log_step
+from diffgen.types import Denoiser, NoiseSource, Steps
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def sample_er_sde(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Sequence[float],
-    *,
-    noise: NoiseSource,
-    on_step: StepCallback = ignore,
-    order: int = 3,
-) -> Tensor:
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: NoiseSource, order: int = 3
+) -> Steps:
     """Extended reverse-time SDE (Cui et al., arXiv:2309.06169, algorithm 1).
 
     `order` is the authors' number of Taylor terms; derivatives are backward differences, so the
@@ -29,7 +24,7 @@ def sample_er_sde(
     """
     before: Tensor | None = None
     slope_before: Tensor | None = None
-    for step, total, sigma, sigma_next in steps(sigmas):
+    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         if sigma_next == 0.0:
             x = denoised
@@ -46,8 +41,7 @@ def sample_er_sde(
             up = math.sqrt(max(sigma_next**2 - (sigma * kept) ** 2, 0.0))
             x = x + up * noise(sigma, sigma_next)
         before = denoised
-        on_step(StepInfo(step, total, sigma_next, x, denoised))
-    return x
+        yield sigma_next, x, denoised
 
 
 def _er_scale(sigma: float) -> float:
@@ -69,9 +63,8 @@ def sample_sa_solver(
     sigmas: Sequence[float],
     *,
     noise: NoiseSource,
-    on_step: StepCallback = ignore,
     stochastic_between: tuple[float, float] = (0.0, math.inf),
-) -> Tensor:
+) -> Steps:
     """SA-Solver: stochastic Adams predictor and corrector of order 2 (arXiv:2309.05019).
 
     tau is 1 for noise levels in `stochastic_between` and 0 elsewhere. The second-order weights
@@ -81,7 +74,8 @@ def sample_sa_solver(
     low, high = stochastic_between
     history: list[Tensor] = []
     x_before, draw = x, x
-    for step, total, sigma, sigma_next in steps(sigmas):
+    total = len(sigmas) - 1
+    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         if step > 0:
             tau = 1.0 if low <= sigmas[step - 1] <= high else 0.0
@@ -97,8 +91,7 @@ def sample_sa_solver(
             if len(history) == 2 and step < total - 1:
                 slope = (denoised - history[1]) / log_step(sigmas[step - 1], sigma)
                 x = x + (0.5 * a * h * h) * slope
-        on_step(StepInfo(step, total, sigma_next, x, denoised))
-    return x
+        yield sigma_next, x, denoised
 
 
 def _adams_base(

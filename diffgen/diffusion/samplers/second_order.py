@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from diffgen.diffusion.samplers.common import ancestral_split, churn, ignore, steps
-from diffgen.types import Denoiser, NoiseSource, StepCallback, StepInfo
+from diffgen.diffusion.samplers.common import ancestral_split, churn
+from diffgen.types import Denoiser, NoiseSource, Steps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,34 +46,26 @@ def sample_heun(
     sigmas: Sequence[float],
     *,
     noise: NoiseSource,
-    on_step: StepCallback = ignore,
     s_churn: float = 0.0,
-) -> Tensor:
+) -> Steps:
     """Karras et al., arXiv:2206.00364, algorithms 1 and 2 (with churn)."""
-    for step, total, sigma, sigma_next in steps(sigmas):
+    total = len(sigmas) - 1
+    for sigma, sigma_next in pairwise(sigmas):
         x, sigma_hat = churn(x, sigma, s_churn / total, noise)
         x, denoised = heun_step(denoise, x, sigma_hat, sigma_next)
-        on_step(StepInfo(step, total, sigma_next, x, denoised))
-    return x
+        yield sigma_next, x, denoised
 
 
 def sample_dpm2(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Sequence[float],
-    *,
-    noise: NoiseSource,
-    on_step: StepCallback = ignore,
-    eta: float = 0.0,
-) -> Tensor:
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: NoiseSource, eta: float = 0.0
+) -> Steps:
     """DPM2; with eta > 0 its ancestral form, which steps below sigma_next and adds noise."""
-    for step, total, sigma, sigma_next in steps(sigmas):
+    for sigma, sigma_next in pairwise(sigmas):
         sigma_down, sigma_up = ancestral_split(sigma, sigma_next, eta)
         x, denoised = midpoint_step(denoise, x, sigma, sigma_down)
         if sigma_up > 0.0:
             x = x + sigma_up * noise(sigma, sigma_next)
-        on_step(StepInfo(step, total, sigma_next, x, denoised))
-    return x
+        yield sigma_next, x, denoised
 
 
 def restart_segment(sigmas: Sequence[float]) -> tuple[int, list[float], int] | None:
@@ -95,26 +88,20 @@ def restart_segment(sigmas: Sequence[float]) -> tuple[int, list[float], int] | N
 
 
 def sample_restart(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Sequence[float],
-    *,
-    noise: NoiseSource,
-    on_step: StepCallback = ignore,
-) -> Tensor:
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: NoiseSource
+) -> Steps:
     """Heun with restarts: jump back up in noise and solve that stretch again (arXiv:2306.14878).
 
     The added noise contracts the error which the solver has gathered until then.
     """
     segment = restart_segment(sigmas)
-    for step, total, sigma, sigma_next in steps(sigmas):
+    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         x, denoised = heun_step(denoise, x, sigma, sigma_next)
         if segment and step == segment[0]:
             _, levels, times = segment
             for _ in range(times):
                 top = levels[0]
                 x = x + math.sqrt(top**2 - sigma_next**2) * noise(sigma_next, top)
-                for _, _, high, low in steps(levels):
+                for high, low in pairwise(levels):
                     x, denoised = heun_step(denoise, x, high, low)
-        on_step(StepInfo(step, total, sigma_next, x, denoised))
-    return x
+        yield sigma_next, x, denoised

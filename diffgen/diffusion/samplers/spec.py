@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from diffgen.diffusion.samplers.second_order import restart_segment
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import Grid
-from diffgen.types import SamplerName, ScheduleConfig, ScheduleName
+from diffgen.types import SamplerName, ScheduleConfig, ScheduleName, Steps
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-SamplerFn: TypeAlias = "Callable[..., Tensor]"
+# (denoise, x, sigmas, *, noise, **settings): yields (sigma, x, denoised) after each step, of which the
+# last x is the result.
+SamplerFn: TypeAlias = Callable[..., Steps]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class SamplerSpec:
     """One sampler.
 
     `nfe(sigmas)` is the exact number of network evaluations of a run, None where the sampler
-    decides while it runs. `options` are the settings a user may change, with their defaults.
+    decides while it runs, and `steps(sigmas)` that of its steps, 0 there. `options` are the settings a user may change, with their defaults.
     `noise` says where randomness comes from: nowhere, independent draws, or one Brownian path.
 
     Three conventions of diffusers decide whether the same seed gives the same picture: `grid`
@@ -53,6 +52,7 @@ class SamplerSpec:
     order: int
     evals_per_step: int = 1
     nfe: Callable[[Sequence[float]], int] | None = lambda sigmas: len(sigmas) - 1
+    steps: Callable[[Sequence[float]], int] = lambda sigmas: len(sigmas) - 1
     noise: Literal["none", "stream", "brownian"] = "none"
     options: Mapping[str, float] = field(default_factory=dict)
     grid: Grid = "exact"

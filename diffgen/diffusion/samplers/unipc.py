@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
-from diffgen.diffusion.samplers.common import ignore, log_step, solve_vandermonde, steps
-from diffgen.types import Denoiser, NoiseSource, StepCallback, StepInfo
+from diffgen.diffusion.samplers.common import log_step, solve_vandermonde
+from diffgen.types import Denoiser, NoiseSource, Steps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,10 +21,9 @@ def sample_unipc(
     sigmas: Sequence[float],
     *,
     noise: NoiseSource,
-    on_step: StepCallback = ignore,
     variant: Literal["bh1", "bh2"] = "bh2",
     order: int = 2,
-) -> Tensor:
+) -> Steps:
     """UniPC of the given order for x0 prediction (algorithms 5 to 8), B(h) by `variant`.
 
     Each evaluation serves twice: it corrects the step that led to it, then predicts the next, so
@@ -31,7 +31,8 @@ def sample_unipc(
     """
     history: list[Tensor] = []  # x0 estimates, newest first
     x_before, used = x, 0
-    for step, total, sigma, sigma_next in steps(sigmas):
+    total = len(sigmas) - 1
+    for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         denoised = denoise(x, sigma)
         update = partial(_update, sigmas=sigmas, variant=variant)
         if step > 0:
@@ -40,8 +41,7 @@ def sample_unipc(
         used = min(order, len(history), total - step)
         x_before = x
         x = update(x, history, step, used) if sigma_next > 0.0 else denoised
-        on_step(StepInfo(step, total, sigma_next, x, denoised))
-    return x
+        yield sigma_next, x, denoised
 
 
 def _update(

@@ -11,7 +11,6 @@ from diffgen.diffusion.samplers.common import (
     churn,
     log_step,
     solve_vandermonde,
-    steps,
 )
 
 PAIRS = [(14.6, 9.0), (1.0, 0.999), (0.5, 0.03), (4096.0, 300.0), (4096.0, 0.03)]
@@ -84,10 +83,6 @@ def test_no_churn_draws_no_noise(amount: float) -> None:
 def test_log_step_is_half_the_gain_in_log_snr() -> None:
     assert log_step(2.0, 0.5) == pytest.approx(math.log(4.0))
     assert log_step(2.0, 0.0) == math.inf
-
-
-def test_steps_walk_over_pairs() -> None:
-    assert list(steps([3.0, 1.0, 0.0])) == [(0, 2, 3.0, 1.0), (1, 2, 1.0, 0.0)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 6])

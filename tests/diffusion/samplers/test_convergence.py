@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from analytic import Denoise, gaussian, mixture, points, solve
+from analytic import Denoise, gaussian, last, mixture, points, solve
 from torch import Tensor
 
 from diffgen.diffusion.noise import BrownianNoise, StreamNoise
@@ -38,7 +38,7 @@ from diffgen.diffusion.samplers.second_order import sample_dpm2, sample_heun, sa
 from diffgen.diffusion.samplers.unipc import sample_unipc
 from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
 from diffgen.diffusion.schedule import NoiseSchedule, linspace
-from diffgen.types import SamplerName, ScheduleConfig, StepInfo
+from diffgen.types import SamplerName, ScheduleConfig, Steps
 
 CPU = torch.device("cpu")
 TOP, BOTTOM = 10.0, 0.02
@@ -54,22 +54,20 @@ def silent(sigma: float, sigma_next: float) -> float:
     return 0.0
 
 
-def dpm_fast(denoise: Denoise, x: Tensor, sigmas: Sequence[float], *, noise: object) -> Tensor:
+def dpm_fast(denoise: Denoise, x: Tensor, sigmas: Sequence[float], *, noise: object) -> Steps:
     """DPM-fast up to its last positive noise level, before the closing evaluation."""
-    reports: list[StepInfo] = []
-    sample_dpm_fast(denoise, x, [*sigmas, 0.0], noise=noise, on_step=reports.append)
-    return reports[-2].x
+    yield from list(sample_dpm_fast(denoise, x, [*sigmas, 0.0], noise=noise))[:-1]
 
 
 def errors(
-    sampler: Callable[..., Tensor],
+    sampler: Callable[..., Steps],
     steps: Sequence[int],
     rate: Callable[[float], float] = lambda sigma: 1.0,
 ) -> list[float]:
     """Relative distances to the exact solution on the mixture."""
     denoise, x = mixture(), points(TOP)
     exact = solve(denoise, x, TOP, BOTTOM, rate)
-    results = (sampler(denoise, x, log_uniform(n), noise=silent) for n in steps)
+    results = (last(sampler(denoise, x, log_uniform(n), noise=silent)) for n in steps)
     return [float((result - exact).norm() / exact.norm()) for result in results]
 
 
@@ -80,7 +78,7 @@ def slopes(values: Sequence[float]) -> list[float]:
 
 # Method, and its order as measured with 48, 96 and 192 steps. Multistep methods start with steps of
 # lower order; as little happens at high noise, their own order shows until rounding takes over.
-ODE_SOLVERS: dict[str, tuple[Callable[..., Tensor], float]] = {
+ODE_SOLVERS: dict[str, tuple[Callable[..., Steps], float]] = {
     "euler": (sample_euler, 1.0),
     "ddim": (partial(sample_euler_ancestral, eta=0.0), 1.0),
     "heun": (sample_heun, 2.0),
@@ -140,9 +138,8 @@ def test_dpm_adaptive_meets_its_tolerance() -> None:
     exact = denoise(solve(denoise, x, TOP, BOTTOM), BOTTOM)
     previous = math.inf
     for tolerance in (0.05, 0.005, 0.0005):
-        result = sample_dpm_adaptive(
-            denoise, x, [TOP, BOTTOM, 0.0], noise=silent, rtol=tolerance, atol=tolerance / 10
-        )
+        levels, precision = [TOP, BOTTOM, 0.0], {"rtol": tolerance, "atol": tolerance / 10}
+        result = last(sample_dpm_adaptive(denoise, x, levels, noise=silent, **precision))
         error = float((result - exact).norm() / exact.norm())
         assert error < min(2 * tolerance, 0.5 * previous)
         previous = error
@@ -150,11 +147,10 @@ def test_dpm_adaptive_meets_its_tolerance() -> None:
 
 @pytest.mark.parametrize("sigmas", [[TOP, 3.0, BOTTOM, 0.0], [1.0, 0.95, 0.0]])
 def test_dpm_adaptive_goes_down_to_its_last_level(sigmas: list[float]) -> None:
-    reports: list[StepInfo] = []
-    x = points(sigmas[0])
-    sample_dpm_adaptive(mixture(), x, sigmas, noise=silent, on_step=reports.append)
-    assert reports[-2].sigma == pytest.approx(sigmas[-2], rel=2e-5)
-    assert reports[-1].sigma == 0.0
+    steps = sample_dpm_adaptive(mixture(), points(sigmas[0]), sigmas, noise=silent)
+    *_, before_last, final = [sigma for sigma, _, _ in steps]
+    assert before_last == pytest.approx(sigmas[-2], rel=2e-5)
+    assert final == 0.0
 
 
 def doubled(sigma: float) -> float:
@@ -179,7 +175,7 @@ def er_rate(sigma: float) -> float:
     ],
 )
 def test_two_stage_solvers_ask_at_the_middle_in_log_sigma(
-    sampler: Callable[..., Tensor], eta: float
+    sampler: Callable[..., Steps], eta: float
 ) -> None:
     """Any middle gives order 2; the published methods take this one, of sigma and sigma_down."""
     asked: list[float] = []
@@ -188,13 +184,13 @@ def test_two_stage_solvers_ask_at_the_middle_in_log_sigma(
         asked.append(sigma)
         return x
 
-    sampler(denoise, points(TOP), [9.0, 4.0, 0.0], noise=silent, eta=eta)
+    last(sampler(denoise, points(TOP), [9.0, 4.0, 0.0], noise=silent, eta=eta))
     down = 4.0 if eta == 0.0 else 4.0**2 / 9.0
     assert asked == pytest.approx([9.0, math.sqrt(9.0 * down), 4.0])
 
 
 # Ancestral samplers solve an ODE to below the next level: of order 2 in that, not in the drift.
-SDE_DRIFTS: dict[str, tuple[Callable[..., Tensor], Callable[[float], float], float]] = {
+SDE_DRIFTS: dict[str, tuple[Callable[..., Steps], Callable[[float], float], float]] = {
     "ddpm": (sample_euler_ancestral, doubled, 1.0),
     "dpm2_a": (partial(sample_dpm2, eta=1.0), doubled, 1.1),
     "dpmpp_2s_a": (sample_dpmpp_2s_ancestral, doubled, 1.0),
@@ -219,7 +215,7 @@ def test_order_of_the_drift(name: str) -> None:
     ids=["dpmpp_3m_sde", "er_sde"],
 )
 def test_the_registry_claims_the_measured_order(
-    name: SamplerName, sampler: Callable[..., Tensor], rate: Callable[[float], float]
+    name: SamplerName, sampler: Callable[..., Steps], rate: Callable[[float], float]
 ) -> None:
     """A solver with a third-order term is of order 3 only if all its terms have the right size."""
     measured = slopes(errors(sampler, (24, 48, 96), rate))
@@ -227,13 +223,12 @@ def test_the_registry_claims_the_measured_order(
 
 
 def increments(
-    sampler: Callable[..., Tensor], denoise: Denoise, sigmas: Sequence[float]
+    sampler: Callable[..., Steps], denoise: Denoise, sigmas: Sequence[float]
 ) -> list[tuple[float, float]]:
     """(state before, state after) of every step, for a single number."""
-    reports: list[StepInfo] = []
-    x = torch.full((1, 1, 1, 1), 3.0, dtype=torch.float64)
-    sampler(denoise, x, sigmas, noise=silent, on_step=reports.append)
-    return list(pairwise([float(x), *(float(info.x) for info in reports)]))
+    start = torch.full((1, 1, 1, 1), 3.0, dtype=torch.float64)
+    states = [float(x) for _, x, _ in sampler(denoise, start, sigmas, noise=silent)]
+    return list(pairwise([float(start), *states]))
 
 
 CUBIC = (0.7, -0.4, 0.3, -0.2)
@@ -278,7 +273,7 @@ def test_lms_integrates_polynomials_in_sigma_exactly(order: int) -> None:
 
 
 @pytest.mark.parametrize("sampler", [sample_ipndm, sample_plms])
-def test_equal_steps_make_ipndm_and_plms_exact_for_cubics(sampler: Callable[..., Tensor]) -> None:
+def test_equal_steps_make_ipndm_and_plms_exact_for_cubics(sampler: Callable[..., Steps]) -> None:
     sigmas = linspace(3.0, 0.5, 11)
     moves = increments(sampler, eps_of_sigma(cubic), sigmas)
     for (start, end), (before, after) in list(zip(pairwise(sigmas), moves, strict=True))[3:]:
@@ -404,7 +399,7 @@ class Impulses:
 
 
 def exact_variance(
-    sampler: Callable[..., Tensor],
+    sampler: Callable[..., Steps],
     denoise: Denoise,
     sigmas: Sequence[float],
     start: float,
@@ -413,15 +408,16 @@ def exact_variance(
 ) -> float:
     """The variance of a linear sampler's results, from a start of that standard deviation."""
     impulses = Impulses(brownian=brownian)
-    sampler(denoise, torch.zeros(1, 1, 1, 1, dtype=torch.float64), sigmas, noise=impulses.record)
+    zero = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    last(sampler(denoise, zero, sigmas, noise=impulses.record))
     x = torch.zeros(len(impulses.cells()) + 1, 1, 1, 1, dtype=torch.float64)
     x[0] = start
-    return float(sampler(denoise, x, sigmas, noise=impulses.source()).square().sum())
+    return float(last(sampler(denoise, x, sigmas, noise=impulses.source())).square().sum())
 
 
 STD = 0.5
 # Sampler, whether it follows a Brownian path, and the order in which its variance converges.
-SDE_SOLVERS: dict[str, tuple[Callable[..., Tensor], bool, float]] = {
+SDE_SOLVERS: dict[str, tuple[Callable[..., Steps], bool, float]] = {
     "ddpm": (sample_euler_ancestral, False, 1.0),
     "ddim eta=0.5": (partial(sample_euler_ancestral, eta=0.5), False, 1.0),
     "dpm2_a": (partial(sample_dpm2, eta=1.0), False, 2.0),
@@ -503,12 +499,12 @@ BROWNIAN = {
 }
 
 
-def refinements(sampler: Callable[..., Tensor], noise: type) -> list[float]:
+def refinements(sampler: Callable[..., Steps], noise: type) -> list[float]:
     """Distances between results with n and 2 n steps from one seed, for growing n."""
     shape = (2, 16, 16)
     x = 20.0 * StreamNoise([5], shape, CPU).draw().double()
     results = [
-        sampler(mixture(), x, [*log_uniform(n, 20.0), 0.0], noise=noise([5], shape, CPU))
+        last(sampler(mixture(), x, [*log_uniform(n, 20.0), 0.0], noise=noise([5], shape, CPU)))
         for n in (16, 32, 64, 128, 256)
     ]
     return [float((a - b).square().mean().sqrt()) for a, b in pairwise(results)]

@@ -13,6 +13,7 @@ from itertools import pairwise, product
 import diffusers
 import pytest
 import torch
+from analytic import last
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from diffusers_loop import (
     SCALED_LINEAR,
@@ -283,13 +284,15 @@ def test_unipc_variants_above_sigma_0(solver_type: str, order: int) -> None:
         scheduler.set_timesteps(steps)
         expected = run_scheduler(scheduler)
         sigmas = fixed_levels(scheduler)
-        x = sample_unipc(
-            denoiser(schedule),
-            vp_start(sigmas),
-            sigmas,
-            noise=None,
-            variant=solver_type,
-            order=order,
+        x = last(
+            sample_unipc(
+                denoiser(schedule),
+                vp_start(sigmas),
+                sigmas,
+                noise=None,
+                variant=solver_type,
+                order=order,
+            )
         )
         actual = x / (1.0 + sigmas[-1] ** 2) ** 0.5
         assert relative_error(actual, expected) < TOLERANCE, steps
@@ -311,7 +314,10 @@ def test_dpmpp_3m_sde_without_noise_is_dpm_solver_pp_3m(steps: int) -> None:
     )
     scheduler.set_timesteps(steps)
     sigmas = fixed_levels(scheduler)
-    x = sample_dpmpp_3m_sde(denoiser(schedule), vp_start(sigmas), sigmas, noise=None, eta=0.0)
+    steps_made = sample_dpmpp_3m_sde(
+        denoiser(schedule), vp_start(sigmas), sigmas, noise=None, eta=0.0
+    )
+    x = last(steps_made)
     actual = x / (1.0 + sigmas[-1] ** 2) ** 0.5
     assert relative_error(actual, run_scheduler(scheduler)) < TOLERANCE
 
@@ -334,7 +340,7 @@ def test_ipndm() -> None:
             output = network(x, t)
             v = (output - scheduler.betas[i] * x) / scheduler.alphas[i]
             x = scheduler.step(v, index, x).prev_sample
-        actual = sample_ipndm(denoiser(schedule), vp_start(sigmas), sigmas, noise=None)
+        actual = last(sample_ipndm(denoiser(schedule), vp_start(sigmas), sigmas, noise=None))
         assert relative_error(actual, x) < TOLERANCE, steps
 
 
@@ -355,7 +361,7 @@ def test_dpmpp_sde(spacing: ScheduleName, prediction: Prediction) -> None:
         expected = run_scheduler(scheduler)
         levels = list(dict.fromkeys(fixed_levels(scheduler)))
         x = initial_noise() * float(scheduler.init_noise_sigma)
-        actual = sample_dpmpp_sde(denoiser(schedule, prediction), x, levels, noise=draws())
+        actual = last(sample_dpmpp_sde(denoiser(schedule, prediction), x, levels, noise=draws()))
         assert relative_error(actual, expected) < TOLERANCE, steps
 
 

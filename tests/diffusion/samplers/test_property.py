@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from analytic import last
 from torch import Tensor
 
 from diffgen.diffusion.samplers import SAMPLERS
@@ -162,7 +163,8 @@ def test_an_adaptive_run_takes_more_steps_for_a_smaller_tolerance() -> None:
 
     def evaluations(tolerance: float) -> int:
         denoise = GaussianData()
-        plan.spec.fn(denoise, x, plan.sigmas, noise=None, rtol=tolerance, atol=tolerance / 10)
+        precision = {"rtol": tolerance, "atol": tolerance / 10}
+        last(plan.spec.fn(denoise, x, plan.sigmas, noise=None, **precision))
         return denoise.calls
 
     assert evaluations(0.05) < evaluations(0.005) < evaluations(0.0005)
