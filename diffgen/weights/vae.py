@@ -47,6 +47,11 @@ def open_vae(path: Path, model: ModelConfig) -> tuple[VaeConfig, LazyTensors]:
     except UnsupportedCheckpoint as error:
         reason = str(error).removesuffix(".")
         raise UnsupportedCheckpoint(f"{path} cannot be used as autoencoder: {reason}.") from error
+    except (IndexError, ValueError) as error:  # a vector where all models have a matrix
+        raise UnsupportedCheckpoint(
+            f"{path} cannot be used as autoencoder: its tensors have other shapes than Stable "
+            "Diffusion's"
+        ) from error
     return config, LazyTensors(infos)
 
 

@@ -129,3 +129,11 @@ def test_what_is_no_autoencoder(model, bare, tmp_path):
             Checkpoint.open(model, vae=path)
         assert str(tmp_path) in str(caught.value)
         assert isinstance(caught.value, UsageError) == (path.name == "none")
+
+
+@pytest.mark.parametrize("name", ["encoder.conv_in.weight", "decoder.conv_out.weight"])
+def test_a_vector_where_all_have_a_matrix(model, bare, tmp_path, name):
+    tensors = load_file(bare / "vae.safetensors")
+    save_file(tensors | {name: torch.tensor(1.0)}, tmp_path / "vae.safetensors")
+    with pytest.raises(DiffgenError, match=r"vae\.safetensors cannot be used as autoencoder: its"):
+        Checkpoint.open(model, vae=tmp_path / "vae.safetensors")
