@@ -103,17 +103,44 @@ def add_lora(
     All weights of the network itself are frozen. Returns the adapters by the layers' names.
     """
     network.requires_grad_(False)
-    chosen = {
+    return {
+        name: _beside(network, name, base, Adapter(base, rank=rank, alpha=alpha))
+        for name, base in _layers_of(network).items()
+        if select(name)
+    }
+
+
+@torch.no_grad()
+def continue_lora(network: nn.Module, deltas: Mapping[str, LoraDelta]) -> dict[str, Adapter]:
+    """As `add_lora`, for the layers that the deltas are named after, with adapters as they are.
+
+    The deltas fit their layers.
+    """
+    network.requires_grad_(False)
+    adapters = {}
+    for name, base in _layers_of(network).items():
+        if name in deltas:
+            delta = deltas[name]
+            adapter = Adapter(base, rank=delta.rank, alpha=delta.alpha)
+            adapter.down.weight.copy_(delta.down)
+            adapter.up.weight.copy_(delta.up)
+            adapters[name] = _beside(network, name, base, adapter)
+    return adapters
+
+
+def _layers_of(network: nn.Module) -> dict[str, AnyLayer]:
+    return {
         name: module
         for name, module in network.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d) and select(name)
+        if isinstance(module, nn.Linear | nn.Conv2d)
     }
-    adapters = {}
-    for name, base in chosen.items():
-        adapters[name] = Adapter(base, rank=rank, alpha=alpha)
-        parent, _, last = name.rpartition(".")
-        setattr(network.get_submodule(parent), last, AdaptedLayer(base, adapters[name]))
-    return adapters
+
+
+def _beside(network: nn.Module, name: str, base: AnyLayer, adapter: Adapter) -> Adapter:
+    """Put an adapter beside a layer of the network."""
+    parent, _, last = name.rpartition(".")
+    setattr(network.get_submodule(parent), last, AdaptedLayer(base, adapter))
+    return adapter
 
 
 @torch.no_grad()

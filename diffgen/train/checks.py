@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from diffgen.errors import ConfigError
 from diffgen.train.buckets import Size, bucket_sizes
 
 if TYPE_CHECKING:
-    from diffgen.train.recipe import Recipe
+    from diffgen.train.recipe import LoraRecipe, Recipe
 
 FROM_CAPTIONS = "captions"  # the model.tokenizer that asks for a vocabulary of one's own
 SMALLEST_VOCABULARY = 514  # 256 bytes, as many that end a word, start and end
+RANK = 16  # of adapters
+MODULES = ("attention",)  # that have them
 SMALLEST_JUDGED = 24  # pixels that a discriminator of patches needs along a side
 
 
@@ -76,6 +79,29 @@ def remarks(recipe: Recipe) -> list[str]:
         f"optimizer.warmup, {warmup} steps, is not over when the run ends, after {steps}: "
         f"the learning rate never reaches {recipe.optimizer.lr:g}"
     ]
+
+
+def settled_lora(recipe: Recipe, where: str) -> LoraRecipe:
+    """`[lora]` with the rank and modules of its adapters, unless a file brings them.
+
+    Raises ConfigError where that is asked for as well, and for a lora recipe without a base.
+    """
+    lora, model = recipe.lora, recipe.model
+    if recipe.target == "lora" and model.base is None:
+        raise ConfigError(f"{where}: the lora target needs model.base, the model to adapt")
+    if recipe.target == "lora" and model.train_text_encoder:
+        raise ConfigError(
+            f"{where}: for the lora target it is lora.text_encoder, not model.train_text_encoder"
+        )
+    given = [name for name in ("rank", "alpha", "modules") if getattr(lora, name) is not None]
+    if lora.init and given:
+        raise ConfigError(
+            f"{where}: lora.init brings its own {given[0]}; drop lora.{given[0]} or lora.init"
+        )
+    if lora.init:
+        return lora
+    modules = MODULES if lora.modules is None else lora.modules
+    return replace(lora, rank=lora.rank or RANK, modules=modules)
 
 
 def check_vocabulary(recipe: Recipe, where: str) -> None:

@@ -42,6 +42,9 @@ class DistillLoraTarget(DistillTarget):
         """The student's adapters as one safetensors file."""
         save_adapters(folder, self.adapters, self.recipe, self.networks.config, dtype)
 
+    def _write_configs(self, folder: Path) -> None:
+        """None: the base, which may be one file, keeps its own."""
+
     def _engine(self, model: Path) -> Engine:
         return adapted_engine(self.recipe, model)
 

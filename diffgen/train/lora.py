@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,12 +15,12 @@ from diffgen.engine.engine import Engine
 from diffgen.errors import ConfigError, did_you_mean
 from diffgen.models.clip import ClipTextModel
 from diffgen.models.config import ModelConfig
-from diffgen.models.lora import Adapter, add_lora
+from diffgen.models.lora import Adapter, LoraDelta, add_lora, continue_lora
 from diffgen.train.diffusion import DiffusionModule, DiffusionTarget
 from diffgen.train.networks import TEXT_ENCODERS, open_base
 from diffgen.train.recipe import LoraRecipe, Recipe
 from diffgen.types import Component
-from diffgen.weights.lora import LoraRef, save_lora
+from diffgen.weights.lora import LoraRef, read_lora, save_lora
 
 FILE = "lora.safetensors"
 
@@ -86,6 +86,9 @@ class LoraTarget(DiffusionTarget):
         """The adapters as one safetensors file."""
         save_adapters(folder, self.adapters, self.recipe, self.networks.config, dtype)
 
+    def _write_configs(self, folder: Path) -> None:
+        """None: the base, which may be one file, keeps its own."""
+
     def _engine(self, model: Path) -> Engine:
         return adapted_engine(self.recipe, model)
 
@@ -93,15 +96,35 @@ class LoraTarget(DiffusionTarget):
 def adapt(recipe: Recipe, networks: Mapping[Component, nn.Module]) -> Adapters:
     """Put the adapters of `[lora]` into the networks.
 
-    Raises ConfigError for `lora.modules` that name nothing.
+    Raises ConfigError for `lora.modules` that name nothing and for a `lora.init` of other networks,
+    and what `read_lora` raises.
     """
     lora = recipe.lora
+    if lora.init:
+        return _continued(recipe, networks, Path(lora.init).expanduser())
     _check_modules(lora, networks.values())
     torch.manual_seed(recipe.run.seed)
+    assert lora.rank is not None
+    rank = lora.rank
+    alpha = float(rank) if lora.alpha is None else lora.alpha
     return {
-        component: add_lora(network, _selects(lora, network), rank=lora.rank, alpha=_alpha(lora))
+        component: add_lora(network, _selects(lora, network), rank=rank, alpha=alpha)
         for component, network in networks.items()
     }
+
+
+def _continued(recipe: Recipe, networks: Mapping[Component, nn.Module], file: Path) -> Adapters:
+    """The adapters in a file, its ranks, alphas and layers."""
+    deltas = read_lora(file, open_base(recipe).checkpoint)
+    for component, named in deltas.items():
+        if named and component not in networks:
+            key = "unset distill.as_lora" if recipe.target == "distill" else "set lora.text_encoder"
+            raise ConfigError(f"lora.init {file} changes the {component} as well; {key}")
+    if idle := [component for component in networks if not deltas.get(component)]:
+        raise ConfigError(
+            f"lora.init {file} has nothing for the {idle[0]}; unset lora.text_encoder"
+        )
+    return {name: continue_lora(network, deltas[name]) for name, network in networks.items()}
 
 
 def save_adapters(
@@ -112,7 +135,7 @@ def save_adapters(
         component: {layer: adapter.delta() for layer, adapter in named.items()}
         for component, named in adapters.items()
     }
-    metadata = _metadata(recipe, config)
+    metadata = _metadata(recipe, config, [d for named in deltas.values() for d in named.values()])
     layout = recipe.lora.layout
     save_lora(folder / FILE, deltas, config, layout=layout, dtype=dtype, metadata=metadata)
 
@@ -121,10 +144,6 @@ def adapted_engine(recipe: Recipe, folder: Path) -> Engine:
     """The base with the adapters in a folder."""
     base = open_base(recipe)
     return Engine.load(base, device=recipe.run.device, loras=[LoraRef(folder / FILE)])
-
-
-def _alpha(lora: LoraRecipe) -> float:
-    return float(lora.rank) if lora.alpha is None else lora.alpha
 
 
 def matches(name: str, wanted: str) -> bool:
@@ -142,7 +161,7 @@ def _selects(lora: LoraRecipe, network: nn.Module) -> Callable[[str], bool]:
             idle = f"text_model.encoder.layers.{config.layers - 1}."
 
     def select(name: str) -> bool:
-        wanted = any(matches(name, module) for module in lora.modules)
+        wanted = any(matches(name, module) for module in lora.modules or ())
         return wanted and not (idle and name.startswith(idle))
 
     return select
@@ -165,7 +184,7 @@ def _check_modules(lora: LoraRecipe, networks: Iterable[nn.Module]) -> None:
             )
 
 
-def _metadata(recipe: Recipe, config: ModelConfig) -> dict[str, str]:
+def _metadata(recipe: Recipe, config: ModelConfig, deltas: Sequence[LoraDelta]) -> dict[str, str]:
     """What the file says of itself, in the words of kohya's scripts and of the model spec."""
     family, prediction = config.family, config.schedule.prediction
     known = {}
@@ -178,8 +197,8 @@ def _metadata(recipe: Recipe, config: ModelConfig) -> dict[str, str]:
         known["modelspec.title"] = recipe.name
     return known | {
         "ss_network_module": "networks.lora",
-        "ss_network_dim": str(recipe.lora.rank),
-        "ss_network_alpha": str(_alpha(recipe.lora)),
+        "ss_network_dim": _common([delta.rank for delta in deltas]),
+        "ss_network_alpha": _common([delta.alpha for delta in deltas]),
         "ss_sd_model_name": Path(recipe.model.base or "").name,
         "ss_output_name": recipe.name,
         "ss_max_train_steps": str(recipe.run.steps),
@@ -187,3 +206,8 @@ def _metadata(recipe: Recipe, config: ModelConfig) -> dict[str, str]:
         "ss_seed": str(recipe.run.seed),
         "diffgen_version": __version__,
     }
+
+
+def _common(values: Sequence[float]) -> str:
+    """The number that all layers share, or kohya's word for several."""
+    return str(values[0]) if len(set(values)) == 1 else "Dynamic"

@@ -35,7 +35,6 @@ def lora_table(data: str, model: str, name: str, caption: str | None = None) -> 
             "buckets": config.native_size >= BUCKETED,
         },
         "model": {"base": model},
-        "lora": {"rank": 16},
         "optimizer": {"lr": 1e-4, "warmup": steps // 20},
         # SDXL fits a 24 GB card only if activations are recomputed.
         "run": {"steps": steps, "gradient_checkpointing": config.family == "sdxl"},

@@ -7,7 +7,7 @@ file saved with each run go through the same checks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -20,6 +20,7 @@ from diffgen.train.checks import (
     check_optimizer,
     check_parallel,
     check_vocabulary,
+    settled_lora,
 )
 from diffgen.train.tables import build, override, read_toml
 from diffgen.types import Prediction, ScheduleConfig
@@ -139,16 +140,18 @@ class DistillRecipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraRecipe:
-    """Low-rank adapters for `model.base`; without `alpha`, it is the rank.
+    """Low-rank adapters for `model.base`, of rank 16 unless told; without `alpha`, it is the rank.
 
     `modules` are groups (attention, feed_forward, projection, convolution, all) or patterns of
-    names such as "mid_block.*.to_q"; with `text_encoder`, those of the text encoders as well.
-    `layout` is how the file names its tensors.
+    names such as "mid_block.*.to_q"; without any they are those of attention. With `text_encoder`,
+    layers of the text encoders are adapted as well. `init` is a LoRA file to begin from, which
+    brings its own rank, alpha and layers. `layout` is how the finished file names its tensors.
     """
 
-    rank: int = within(16, 1)
+    init: str | None = None
+    rank: int | None = within(None, 1)
     alpha: float | None = within(None, 1e-3)
-    modules: tuple[str, ...] = ("attention",)
+    modules: tuple[str, ...] | None = None
     text_encoder: bool = False
     layout: Literal["kohya", "peft"] = "kohya"
 
@@ -244,10 +247,9 @@ class Recipe:
     def parse(cls, table: dict[str, Any], where: str) -> Self:
         """Check a parsed table; `where` names it in errors."""
         recipe = build(cls, table, where)
+        recipe = replace(recipe, lora=settled_lora(recipe, where))
         if recipe.target == "distill":
             _check_distill(recipe, where)
-        if recipe.target == "lora":
-            _check_lora(recipe, where)
         _check_model(recipe, where)
         model = recipe.model
         texts = (model.text,) if model.text else ()
@@ -311,12 +313,3 @@ def _check_distill(recipe: Recipe, where: str) -> None:
         )
     if recipe.distill.as_lora and recipe.lora.text_encoder:
         raise ConfigError(f"{where}: distillation trains the U-Net alone; drop lora.text_encoder.")
-
-
-def _check_lora(recipe: Recipe, where: str) -> None:
-    if recipe.model.base is None:
-        raise ConfigError(f"{where}: the lora target needs model.base, the model to adapt.")
-    if recipe.model.train_text_encoder:
-        raise ConfigError(
-            f"{where}: for the lora target it is lora.text_encoder, not model.train_text_encoder."
-        )

@@ -126,7 +126,7 @@ def test_fine_tuning_keeps_the_layout(squares, trained, tmp_path):
         ({"model.text.vocab_size": 100}, ConfigError, "knows 100 tokens"),
         ({"model.tokenizer": "storybok"}, UsageError, 'Did you mean "storybook"?'),
         ({"model": {"base": "./nothing"}}, UsageError, "there is no model at nothing"),
-        ({"model": {"base": "storybook"}, "data.size": 9}, UsageError, "9 does not divide by"),
+        ({"model": {"base": "storybook"}, "data.size": 9}, ConfigError, "9, does not divide by"),
         ({"model.schedule.sampler": "restart"}, ConfigError, "has no diffusers scheduler"),
         ({"data.path": "nowhere"}, UsageError, "nowhere"),
     ],

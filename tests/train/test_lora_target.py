@@ -284,6 +284,10 @@ def test_one_file_is_a_base_for_a_lora_but_not_for_a_folder(squares: Path, tmp_p
     run.train(recipe, tmp_path / "run", resume=False, reporter=Listener())
     lora = LoraRef(tmp_path / "run" / "model" / FILE)
     assert Engine.load(file, device="cpu", loras=[lora]).loras == (lora,)
+    changes = {"target": "distill", "distill.as_lora": True, "data.size": 32, "run.steps": 1}
+    student = make_recipe(squares, {"model": {"base": str(file)}, **changes})
+    run.train(student, tmp_path / "student", resume=False, reporter=Listener())
+    assert (tmp_path / "student" / "model" / FILE).is_file()
     whole = make_recipe(squares, {"model": {"base": str(file)}})
     with pytest.raises(ConfigError, match="is one file; diffusion writes a model folder"):
         run.train(whole, tmp_path / "whole", resume=False, reporter=Listener())
