@@ -14,7 +14,7 @@ from diffgen.errors import ConfigError, UsageError
 from diffgen.text.tokenizer import Tokenizer
 from diffgen.train.buckets import Size, TimeIds, bucket_sizes, nearest_bucket, place
 from diffgen.train.captions import Style, check_captioned, read_table
-from diffgen.train.folders import TABLES, read_folder
+from diffgen.train.folders import TABLES, pictures_below, read_folder
 from diffgen.train.headers import probe_all
 from diffgen.train.loader import Collection, Group, Listed, Shown, Stream, run
 from diffgen.train.opening import TEXT
@@ -186,7 +186,7 @@ def find_entries(path: str, captions: Style = "auto") -> Found:
     if not shards or any((source / name).is_file() for name in TABLES):
         return read_folder(source, captions)
     found = read_shards(shards, captions)
-    found.note(BESIDE, (entry.name for entry in read_folder(source, captions).entries))
+    found.note(BESIDE, pictures_below(source, found))
     return found
 
 

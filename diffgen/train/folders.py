@@ -50,6 +50,16 @@ def read_folder(root: Path, style: Style = "auto") -> Found:
     return found
 
 
+def pictures_below(root: Path, found: Found) -> list[str]:
+    """The names of all pictures under a folder, whatever their captions."""
+    return [
+        _name(root, folder / name)
+        for folder, names in walk(root, found)
+        for name in names
+        if is_picture(name)
+    ]
+
+
 def is_picture(name: str) -> bool:
     """Whether a file is a picture by its name."""
     return os.path.splitext(name)[1].lower() in SUFFIXES

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from io import BytesIO
+from itertools import dropwhile
 
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
@@ -57,7 +58,7 @@ UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+TURNING = (b"eXIf", b"tEXtRaw profile", b"zTXtRaw profile", b"iTXtXML:com.adobe.xmp")  # PNG's
 TAG_ERRORS = (
     SyntaxError,
     ValueError,
@@ -191,8 +192,10 @@ def _turns_when_decoded(image: Image.Image, data: bytes) -> bool:
     nothing before where XMP alone asks for it.
     """
     if image.format == "PNG":
-        pixels = data.find(b"IDAT")
-        return any(data.find(mark, pixels) >= 0 for mark in PNG_METADATA)
+        behind = dropwhile(lambda chunk: chunk[0] != b"IDAT", _chunks(data))
+        return any(
+            (kind + data[start : start + 20]).startswith(TURNING) for kind, start, _ in behind
+        )
     return image.format == "TIFF" and b"tiff:Orientation" in data
 
 
@@ -209,12 +212,19 @@ def _looks_whole(data: bytes, kind: str) -> bool:
 
 def _sums_are_right(png: bytes) -> bool:
     """Check a PNG's chunks, up to the last, by their CRC."""
-    data, start = memoryview(png), 8
-    while start + 12 <= len(data):
-        end = start + 8 + int.from_bytes(data[start : start + 4])
-        if zlib.crc32(data[start + 4 : end]) != int.from_bytes(data[end : end + 4]):
+    view, last = memoryview(png), b""
+    for kind, start, end in _chunks(png):
+        if zlib.crc32(view[start - 4 : end]) != int.from_bytes(view[end : end + 4]):
             return False
-        if png[start + 4 : start + 8] == b"IEND":
-            return True
-        start = end + 4
-    return False
+        last = kind
+    return last == b"IEND"
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """The kinds of a PNG's chunks, and where the data of each begin and end."""
+    start = 8
+    while start + 12 <= len(png):
+        kind, data = png[start + 4 : start + 8], start + 8
+        end = data + int.from_bytes(png[start : start + 4])
+        yield kind, data, end
+        start = end + 4 if kind != b"IEND" else len(png)

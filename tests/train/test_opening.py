@@ -69,14 +69,22 @@ def sideways_png(where, orientation):
     early = {"exif": exif} if where == "early" else {}
     halves().save(file, "PNG", pnginfo=texts, **early)
     data = file.getvalue()
-    if where == "late":
+    raw = f"\nexif\n{len(exif):8}\n{exif.hex()}\n".encode()
+    late = {
+        "late": chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")),
+        "late xmp": chunk(
+            b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + XMP.format(orientation).encode()
+        ),
+        "late text": chunk(b"tEXt", b"Raw profile type exif\0" + raw),
+    }
+    if where in late:
         end = data.rindex(b"IEND") - 4
-        data = data[:end] + chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")) + data[end:]
+        data = data[:end] + late[where] + data[end:]
     return data
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])
-@pytest.mark.parametrize("where", ["xmp", "imagemagick", "early", "late"])
+@pytest.mark.parametrize("where", ["xmp", "imagemagick", "early", "late", "late xmp", "late text"])
 def test_a_png_is_turned_wherever_it_says_how_it_lies(tmp_path, where, orientation):
     entry = entry_of(tmp_path, "a.png", sideways_png(where, orientation))
     with Image.open(entry.file) as image:
