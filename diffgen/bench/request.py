@@ -27,6 +27,8 @@ class SweepRequest:
     model: str = DEFAULT_MODEL
     vae: str | None = None
     prediction: Prediction | None = None
+    zero_snr: bool | None = None
+    clip_skip: int | None = None
     negative: str | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
     samplers: str = SAMPLERS
@@ -90,6 +92,7 @@ class SweepRequest:
             width=self.width,
             height=self.height,
             guidance_scale=self.guidance,
+            clip_skip=self.clip_skip,
             **changes,
         )
 

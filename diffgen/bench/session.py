@@ -43,7 +43,9 @@ class Session:
         """
         self.request = request
         vae = Path(request.vae).expanduser() if request.vae else None
-        self.opened = Model.open(request.model, vae=vae, prediction=request.prediction)
+        self.opened = Model.open(
+            request.model, vae=vae, prediction=request.prediction, zero_snr=request.zero_snr
+        )
         self._own = self.opened.plan(request.generate_request())
         cells = plan_cells(request.grid(), self.plan_run)
         from diffgen.bench.subject import describe_machine  # imports torch

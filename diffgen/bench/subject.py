@@ -53,7 +53,7 @@ def engine_subject(
 
     Each prompt is encoded once, alone, as `generate` does it.
     """
-    size = {"width": plan.width, "height": plan.height}
+    size = {"width": plan.width, "height": plan.height, "clip_skip": plan.clip_skip}
     prompts = list(dict.fromkeys(picture.prompt for picture in pictures))
     engine.encode_prompts(prompts[:1], plan.negative, **size)  # warm-up
     encoded: dict[str, tuple[Conditioning, Conditioning]] = {}

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from diffgen.weights.lora import LoraRef
 
 PROMPT_SHOWN = 150  # characters
+ANY_SEED = -1  # as A1111 has it
 
 
 def generate(
@@ -39,6 +40,8 @@ def generate(
     model: opt.Model = None,
     vae: opt.Vae = None,
     prediction: opt.PredictionType = None,
+    zero_snr: opt.ZeroSnr = None,
+    clip_skip: opt.ClipSkip = None,
     lora: opt.Loras = None,
     negative: opt.Negative = None,
     steps: opt.Steps = None,
@@ -59,7 +62,8 @@ def generate(
         ),
     ] = False,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Seed of the first picture [default: random].")
+        int | None,
+        typer.Option("--seed", help="Seed of the first picture [default: random, as -1]."),
     ] = None,
     width: Annotated[
         int | None, typer.Option("-W", "--width", help="In pixels [default: the model's].")
@@ -119,7 +123,7 @@ def generate(
     request = GenerateRequest(
         prompts=read_prompts(prompts, prompt_file),
         negative=negative,
-        seed=secrets.randbelow(2**32) if seed is None else seed,
+        seed=secrets.randbelow(2**32) if seed is None or seed == ANY_SEED else seed,
         count=count,
         batch_size=batch_size,
         width=width,
@@ -134,12 +138,15 @@ def generate(
         guidance_scale=guidance,
         guidance_rescale=guidance_rescale,
         guidance_interval=opt.parse_interval("--guidance-interval", guidance_interval),
+        clip_skip=clip_skip,
         fast=fast,
     )
     check_syntax([*request.prompts, negative or ""], strict=strict)
     loras = [opt.parse_lora(text) for text in lora or []]
     other_vae = Path(vae).expanduser() if vae else None
-    opened = Model.open(model or DEFAULT_MODEL, vae=other_vae, prediction=prediction)
+    source = model or DEFAULT_MODEL
+    with logged_notes(verbose):
+        opened = Model.open(source, vae=other_vae, prediction=prediction, zero_snr=zero_snr)
     plan = opened.plan(request)
     if output == "-" and as_json:
         raise UsageError("--json and -o - both want stdout; choose one")

@@ -45,6 +45,23 @@ PredictionType = Annotated[
         "--prediction", help="What the model predicts, where its files say wrong or nothing."
     ),
 ]
+ZeroSnr = Annotated[
+    bool | None,
+    typer.Option(
+        "--zero-snr/--no-zero-snr",
+        help="Whether it was trained with zero terminal SNR [default: as its files say].",
+        show_default=False,
+    ),
+]
+ClipSkip = Annotated[
+    int | None,
+    typer.Option(
+        "--clip-skip",
+        metavar="N",
+        help="Layer of the text encoder to read, from the end: 1 the last [default: the model's].",
+        show_default=False,
+    ),
+]
 Loras = Annotated[
     list[str] | None,
     typer.Option(

@@ -59,7 +59,8 @@ def run_sweep(
         raise UsageError(f"--compare {before} is in {folder}, which is to be written")
     film = _parse_film(trajectory) if trajectory else None
     check_folder(folder)
-    session = Session(request)
+    with logged_notes(verbose):
+        session = Session(request)
     if old:
         settings = request.settings(session.task.plan)
         check_comparable(old, settings, [cell.key for cell in session.task.cells])

@@ -148,8 +148,8 @@ class Engine:
         """The pictures of one batch, and seconds per picture by stage."""
         clock = Clock(self.device, len(batch))
         prompts = [picture.prompt for picture in batch]
-        size = {"width": plan.width, "height": plan.height}
-        cond, uncond = self.encode_prompts(prompts, plan.negative, **size)
+        given = {"width": plan.width, "height": plan.height, "clip_skip": plan.clip_skip}
+        cond, uncond = self.encode_prompts(prompts, plan.negative, **given)
         clock.lap("text")
         seeds = [picture.seed for picture in batch]
         latents = self.sample(plan, seeds, cond, uncond, on_step=on_step)
@@ -160,22 +160,31 @@ class Engine:
 
     @torch.inference_mode()
     def encode_prompts(
-        self, prompts: Sequence[str], negative: str | None, *, width: int, height: int
+        self,
+        prompts: Sequence[str],
+        negative: str | None,
+        *,
+        width: int,
+        height: int,
+        clip_skip: int | None = None,
     ) -> tuple[Conditioning, Conditioning]:
         """Conditional and unconditional inputs of the U-Net for a batch, text in its dtype.
 
-        `width` and `height` in pixels (SDXL is told them).
+        `width` and `height` in pixels (SDXL is told them); `clip_skip` is for the prompts, the negative
+        is read as the model does by itself, as in diffusers.
         """
-        everything = [*prompts, *[negative] * len(prompts)]
-        encoded = self.conditioner.encode(everything, width=width, height=height)
-        both = encoded.map(
-            # Sizes in pixels have more digits than bf16 keeps.
+        size = {"width": width, "height": height}
+        cond = self.conditioner.encode(prompts, **size, clip_skip=clip_skip)
+        uncond = self.conditioner.encode([negative] * len(prompts), **size)
+        return self._in_unets_dtype(cond), self._in_unets_dtype(uncond)
+
+    def _in_unets_dtype(self, cond: Conditioning) -> Conditioning:
+        # Sizes in pixels have more digits than bf16 keeps.
+        return cond.map(
             lambda tensor: tensor.to(
-                self.device, tensor.dtype if tensor is encoded.time_ids else self.precision.unet
+                self.device, tensor.dtype if tensor is cond.time_ids else self.precision.unet
             )
         )
-        half = len(prompts)
-        return both.map(lambda tensor: tensor[:half]), both.map(lambda tensor: tensor[half:])
 
     @torch.inference_mode()
     def encode_image(self, pixels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A model opened but not loaded: enough to check a request against. Imports no torch."""
+"""A model opened but not loaded: enough to check a request against."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEFAULT_MODEL = "storybook"
 class Model:
     """A named checkpoint, what its makers recommend and the LoRAs that are part of it, if any.
 
-    `vae` and `prediction` are what was taken instead of its own.
+    `vae`, `prediction` and `zero_snr` are what was taken instead of its own.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Model:
     loras: tuple[LoraRef, ...] = ()
     vae: Path | None = None
     prediction: Prediction | None = None
+    zero_snr: bool | None = None
 
     @classmethod
     def open(
@@ -36,17 +37,19 @@ class Model:
         *,
         vae: Path | None = None,
         prediction: Prediction | None = None,
+        zero_snr: bool | None = None,
     ) -> Self:
         """Find a model by name or path and read its configs and headers.
 
-        `vae` is an autoencoder to use with it, `prediction` what its U-Net predicts where its
-        files do not say or are wrong. Raises UsageError for an unknown name or a path where
+        `vae` is an autoencoder to use with it, `prediction` what its U-Net predicts and
+        `zero_snr` whether it was trained with zero terminal SNR, where its files do not say or are
+        wrong. Raises UsageError for an unknown name or a path where
         nothing is, WeightsError or ConfigError for a damaged model.
         """
         ref = resolve(str(source))
         loras = (LoraRef(ref.lora),) if ref.lora else ()
-        checkpoint = Checkpoint.open(ref.path, vae=vae, prediction=prediction)
-        return cls(ref.name, checkpoint, ref.entry, loras, vae, prediction)
+        checkpoint = Checkpoint.open(ref.path, vae=vae, prediction=prediction, zero_snr=zero_snr)
+        return cls(ref.name, checkpoint, ref.entry, loras, vae, prediction, zero_snr)
 
     def plan(self, request: GenerateRequest) -> GeneratePlan:
         """The request with this model's defaults. Raises UsageError where it does not fit."""

@@ -51,6 +51,7 @@ class Origin:
             "vae": str(model.vae) if model.vae else None,
             "vae_files": _hashes(model.vae, vae) if model.vae else None,
             "prediction": checkpoint.config.schedule.prediction,
+            "zero_snr": checkpoint.config.schedule.zero_snr,
             "loras": [self._lora(lora) for lora in self._loras],
         }
 

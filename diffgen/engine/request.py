@@ -14,7 +14,7 @@ from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.sampling import DEFAULT_STEPS, SamplingPlan, SamplingSettings
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.errors import UnsupportedCheckpoint, UsageError, shown
-from diffgen.models.config import ModelConfig
+from diffgen.models.config import MAX_LAYERS, ModelConfig
 from diffgen.types import SamplerName, ScheduleName
 from diffgen.weights.registry import ModelEntry
 
@@ -23,7 +23,7 @@ MAX_COUNT = 1_000_000_000
 MAX_BATCH = 4096
 MAX_STEPS = 100_000
 MAX_SIDE = 65_536  # pixels
-MAX_SEED = 2**63 - 1
+MAX_SEED = 2**64 - 1  # what torch.Generator takes
 GUIDANCE_SCALES = {"sd1": 7.5, "sd2": 7.5, "sdxl": 5.0, "custom": 5.0}
 EVERYWHERE = (0.0, math.inf)
 # `fast` takes this share of the default steps, on the schedule that does best with few, and computes
@@ -41,7 +41,8 @@ FAST_PSNR = 27.3
 class GenerateRequest:
     """Pictures to make: each prompt `count` times, with seeds `seed`, `seed + 1`, ...
 
-    None always means the model's own default. An empty prompt is unconditional; `negative=None`
+    None always means the model's own default. `clip_skip` is the text encoders' layer that is read,
+    counted from the last, which is 1, for the prompts; the negative stays at the model's. An empty prompt is unconditional; `negative=None`
     is an absent negative prompt, which SDXL tells from an empty one. `guidance_interval` is in
     noise levels sigma. `fast` is near the exact picture, not equal to it: it takes fewer steps on
     another schedule, unless either is given, and reuses some of what the network computes. Raises
@@ -65,6 +66,7 @@ class GenerateRequest:
     guidance_scale: float | None = None
     guidance_rescale: float = 0.0
     guidance_interval: tuple[float, float] = EVERYWHERE
+    clip_skip: int | None = None
     fast: bool = False
 
     def __post_init__(self) -> None:
@@ -78,10 +80,12 @@ class GenerateRequest:
         _check_range("steps", self.steps, MAX_STEPS)
         _check_range("width", self.width, MAX_SIDE)
         _check_range("height", self.height, MAX_SIDE)
+        _check_range("clip skip", self.clip_skip, MAX_LAYERS)
         if self.rho is not None and not 1e-3 <= self.rho <= 1e3:
             raise UsageError(f"rho is between 0.001 and 1000, got {self.rho:g}")
         if not 0 <= self.seed <= MAX_SEED - self.count + 1:
-            raise UsageError(f"seeds run from 0 to {MAX_SEED}, got {self.seed}")
+            until = f" for the last of {self.count} pictures" if self.count > 1 else ""
+            raise UsageError(f"seeds run from 0 to {MAX_SEED}{until}, got {self.seed}")
         if not math.isfinite(self.guidance_scale or 0.0):
             raise UsageError(f"guidance must be a number, got {self.guidance_scale}")
         if not 0.0 <= self.guidance_rescale <= 1.0:
@@ -122,6 +126,7 @@ class GeneratePlan:
     guidance_scale: float
     guidance_rescale: float
     guidance_interval: tuple[float, float]
+    clip_skip: int
     fast: bool
 
     @classmethod
@@ -150,6 +155,7 @@ class GeneratePlan:
             guidance_scale=_default_guidance(sampling, config, entry) if scale is None else scale,
             guidance_rescale=request.guidance_rescale,
             guidance_interval=request.guidance_interval,
+            clip_skip=_check_clip_skip(request.clip_skip, config),
             fast=request.fast,
         )
 
@@ -243,6 +249,14 @@ def _check_size(name: str, pixels: int | None, config: ModelConfig) -> int:
             f"{name} {pixels} does not divide by {factor}, the factor of this model; take {near}"
         )
     return pixels
+
+
+def _check_clip_skip(layer: int | None, config: ModelConfig) -> int:
+    layer = config.text_layer if layer is None else layer
+    layers = min(encoder.layers for encoder in config.text)
+    if layer > layers:
+        raise UsageError(f"clip skip {layer}: this model's text encoder has {layers} layers")
+    return layer
 
 
 def _check_text_to_image(config: ModelConfig) -> None:

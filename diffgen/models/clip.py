@@ -88,12 +88,13 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, D) -> the outputs of the last layer but one and of the last, (B, T, D) each."""
-        penultimate = x
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, T, D) -> the output of each layer, (B, T, D)."""
+        outputs = []
         for layer in self.layers:
-            penultimate, x = x, layer(x)
-        return penultimate, x
+            x = layer(x)
+            outputs.append(x)
+        return outputs
 
 
 class Embeddings(nn.Module):
@@ -120,10 +121,10 @@ class TextTransformer(nn.Module):
         self.encoder = Encoder(config)
         self.final_layer_norm = LayerNorm(config.width, eps=config.norm_eps)
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T) -> the penultimate hidden state and the normalised final one, (B, T, D) each."""
-        penultimate, final = self.encoder(self.embeddings(ids))
-        return penultimate, self.final_layer_norm(final)
+    def forward(self, ids: Tensor) -> list[Tensor]:
+        """(B, T) -> the output of each layer before the final norm, (B, T, D)."""
+        outputs: list[Tensor] = self.encoder(self.embeddings(ids))
+        return outputs
 
 
 class ClipTextModel(nn.Module):
@@ -139,13 +140,19 @@ class ClipTextModel(nn.Module):
             else nn.Identity()
         )
 
-    def forward(self, ids: Tensor, end: Tensor) -> ClipTextOutput:
+    def forward(self, ids: Tensor, end: Tensor, skip: int | None = None) -> ClipTextOutput:
         """Encode token ids (B, T); `end` (B,) is the index of each prompt's end token.
 
-        The end token has seen the whole prompt, so its final state summarises it (2.4 in the
-        paper): that state, projected, is `pooled`. T is at most `config.max_tokens`.
+        `skip` is the layer that `context` comes from, 1 the last ("clip skip"), by default that of
+        `config.hidden`; it passes the final norm where the last would. The end token has seen the
+        whole prompt, so its final state summarises it (2.4 in the paper): that state, projected,
+        is `pooled`. T is at most `config.max_tokens`.
         """
-        penultimate, final = self.text_model(ids)
-        summary = final[torch.arange(len(end), device=end.device), end]  # (B, D)
-        context = final if self.config.hidden == "final" else penultimate
+        outputs, norm = self.text_model(ids), self.text_model.final_layer_norm
+        last = norm(outputs[-1])
+        summary = last[torch.arange(len(end), device=end.device), end]  # (B, D)
+        if self.config.hidden == "penultimate":
+            context = outputs[-(skip or 2)]
+        else:
+            context = norm(outputs[-skip]) if skip and skip > 1 else last
         return ClipTextOutput(context, self.text_projection(summary))

@@ -113,11 +113,18 @@ class ModelConfig:
     vae: VaeConfig | None
     schedule: ScheduleConfig
     zero_empty_prompt: bool = False  # SDXL: an absent negative prompt is all-zero conditioning
+    # The encoders' layer that is read, from the end, where the trainer says that it is not `hidden`.
+    clip_skip: int | None = within(None, 1, MAX_LAYERS)
 
     @property
     def factor(self) -> int:
         """Pixels per latent, along one side (1 in pixel space)."""
         return self.vae.factor if self.vae else 1
+
+    @property
+    def text_layer(self) -> int:
+        """Which layer of the text encoders is read, counted from the last, which is 1."""
+        return self.clip_skip or (2 if self.text[0].hidden == "penultimate" else 1)
 
     @property
     def native_size(self) -> int:

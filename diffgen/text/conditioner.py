@@ -53,13 +53,21 @@ class Conditioner:
         self.tokenizers = tuple(tokenizers)
         self.encoders = tuple(encoders)
 
-    def encode(self, prompts: Sequence[str | None], *, width: int, height: int) -> Conditioning:
+    def encode(
+        self,
+        prompts: Sequence[str | None],
+        *,
+        width: int,
+        height: int,
+        clip_skip: int | None = None,
+    ) -> Conditioning:
         """Conditioning for a batch of pictures of this size in pixels, B = len(prompts).
 
-        Each distinct prompt is encoded once and by itself, so its numbers never depend on what
+        `clip_skip` is the encoders' layer that is read, 1 the last, None the model's own. Each distinct prompt is encoded once and by itself, so its numbers never depend on what
         else is in the batch.
         """
-        encoded = {prompt: self._encode_one(prompt) for prompt in dict.fromkeys(prompts)}
+        layer = self.config.text_layer if clip_skip is None else clip_skip
+        encoded = {prompt: self._encode_one(prompt, layer) for prompt in dict.fromkeys(prompts)}
         context = torch.cat([encoded[prompt].context for prompt in prompts])
         if self.config.unet.added_dim is None:
             return Conditioning(context)
@@ -75,13 +83,13 @@ class Conditioner:
         """The end of a prompt that some encoder has no room for; empty if all of it is read."""
         return max((t.encode(prompt or "").cut for t in self.tokenizers), key=len)
 
-    def _encode_one(self, prompt: str | None) -> Encoded:
+    def _encode_one(self, prompt: str | None, layer: int) -> Encoded:
         outputs = []
         for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True):
             tokens = tokenizer.encode(prompt or "")
             device = next(encoder.parameters()).device
             ids = torch.tensor([tokens.ids], device=device)
-            outputs.append(encoder(ids, torch.tensor([tokens.end], device=device)))
+            outputs.append(encoder(ids, torch.tensor([tokens.end], device=device), layer))
         # Only the last encoder of SDXL has a pooled output that its U-Net knows.
         context = torch.cat([output.context for output in outputs], dim=-1)
         pooled = outputs[-1].pooled

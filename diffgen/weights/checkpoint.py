@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from diffgen.errors import WeightsError, some
 from diffgen.models.checks import check_model, check_networks, check_vae
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
+FLOATS = frozenset({"F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2"})
 CLIP_VOCABULARY = PACKAGE / "assets" / "clip_tokenizer"  # no file of a whole model brings its own
 
 
@@ -41,28 +41,39 @@ class Checkpoint:
 
     @classmethod
     def open(
-        cls, path: Path, *, vae: Path | None = None, prediction: Prediction | None = None
+        cls,
+        path: Path,
+        *,
+        vae: Path | None = None,
+        prediction: Prediction | None = None,
+        zero_snr: bool | None = None,
     ) -> Self:
         """Open a folder in diffusers layout, or one file in that of LDM or SGM.
 
-        `vae` and `prediction` replace the model's own. Raises UnsupportedCheckpoint for another
+        `vae`, `prediction` and `zero_snr`, whether its last noise level has no signal, replace the
+        model's own. Raises UnsupportedCheckpoint for another
         kind of model, ConfigError for a bad JSON file and WeightsError for missing or damaged
         weights; for `vae` as `open_vae` does.
         """
-        opened = cls._file(path, needs_vae=vae is None) if path.is_file() else cls._folder(path)
+        given = {"prediction": prediction, "zero_snr": zero_snr}
+        asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if path.is_file():
+            opened = cls._file(path, needs_vae=vae is None, asked=asked)
+        else:
+            opened = cls._folder(path)
         config, tensors = opened.config, dict(opened.tensors)
         if vae is not None:
             other, tensors["vae"] = open_vae(vae, config)
             check_vae(other, lambda name: f"{vae}: its vae.{name}")
             config = replace(config, vae=other)
-        if prediction is not None:
-            config = replace(config, schedule=replace(config.schedule, prediction=prediction))
+        if asked:
+            config = replace(config, schedule=replace(config.schedule, **asked))
         check_model(config, str(path))
         return replace(opened, config=config, tensors=tensors)
 
     @classmethod
-    def _file(cls, path: Path, *, needs_vae: bool) -> Self:
-        single = open_single_file(path, needs_vae=needs_vae)
+    def _file(cls, path: Path, *, needs_vae: bool, asked: Mapping[str, object]) -> Self:
+        single = open_single_file(path, needs_vae=needs_vae, asked=asked)
         config = single.config
         check_networks(
             config.unet, config.vae, config.text, config.schedule, lambda key: f"{path}: its {key}"
@@ -128,6 +139,6 @@ def _check_fit(where: Path, infos: Mapping[str, TensorInfo], expected: Mapping[s
     }
     found = [f"{len(names)} {kind} ({some(names)})" for kind, names in problems.items() if names]
     if found:
-        raise WeightsError(
-            f"{where} does not fit its config: tensors {'; '.join(found)}; download it again, whole."
-        )
+        # Only a file that ends too early lacks tensors and has none of its own.
+        advice = "; download it again, whole" if [*problems.values()][1:] == [[], [], []] else ""
+        raise WeightsError(f"{where} does not fit its config: tensors {'; '.join(found)}{advice}")

@@ -1,7 +1,7 @@
 """The config of a model in one file, read from the names and shapes of its tensors.
 
 What they do not say (heads, scales, the noise schedule) is what Stable Diffusion 1, 2 and XL have
-it: which of them it is, the kinds of text encoder tell. Importing this module does not import torch.
+it: which of them it is, the kinds of text encoder tell.
 """
 
 from __future__ import annotations
@@ -21,6 +21,18 @@ SingleFamily: TypeAlias = Literal["sd1", "sd2", "sdxl"]
 SD1_HEADS = 8  # at every level; the later ones have as many as give each HEAD_WIDTH channels
 HEAD_WIDTH = 64
 SDXL_TIME_IDS = 6  # sizes and crops beside the pooled text
+NAMES: Mapping[SingleFamily, str] = {
+    "sd1": "Stable Diffusion 1",
+    "sd2": "Stable Diffusion 2",
+    "sdxl": "Stable Diffusion XL",
+}
+# Layers in use of the text encoders, by family and width.
+SD2_WIDTH = 1024
+LAYERS: Mapping[tuple[SingleFamily, int], int] = {
+    ("sd2", SD2_WIDTH): 23,
+    ("sdxl", 768): 12,
+    ("sdxl", 1280): 32,
+}
 VAE_SCALES: Mapping[SingleFamily, float] = {"sd1": 0.18215, "sd2": 0.18215, "sdxl": 0.13025}
 
 
@@ -117,19 +129,16 @@ def _needed(shapes: Shapes, name: str) -> Shape:
 
 
 def read_vae(shapes: Shapes, family: SingleFamily) -> VaeConfig:
-    """The autoencoder with these names (without prefix) and shapes. Raises UnsupportedCheckpoint."""
-    pattern = r"encoder\.down\.(\d+)\.block\.0\.conv2\.weight"
-    count = _count(shapes, pattern)
-    levels = range(count)
+    """The autoencoder with these canonical names and shapes. Raises UnsupportedCheckpoint."""
+    count = _count(shapes, r"encoder\.down_blocks\.(\d+)\..+")
+    first = "encoder.down_blocks.{}.resnets.0.conv2.weight"
     return VaeConfig(
         in_channels=_needed(shapes, "encoder.conv_in.weight")[1],
         out_channels=_needed(shapes, "decoder.conv_out.weight")[0],
         latent_channels=_needed(shapes, "decoder.conv_in.weight")[1],
-        channels=tuple(
-            _needed(shapes, f"encoder.down.{n}.block.0.conv2.weight")[0] for n in levels
-        ),
-        blocks=_count(shapes, r"encoder\.down\.0\.block\.(\d+)\.conv1\.weight"),
-        mid_attention="encoder.mid.attn_1.q.weight" in shapes,
+        channels=tuple(_needed(shapes, first.format(level))[0] for level in range(count)),
+        blocks=_count(shapes, r"encoder\.down_blocks\.0\.resnets\.(\d+)\.conv1\.weight"),
+        mid_attention=any(key.startswith("encoder.mid_block.attentions.") for key in shapes),
         quant_conv="quant_conv.weight" in shapes,
         post_quant_conv="post_quant_conv.weight" in shapes,
         scaling_factor=VAE_SCALES[family],
@@ -140,42 +149,75 @@ def read_vae(shapes: Shapes, family: SingleFamily) -> VaeConfig:
 def read_clip(shapes: Shapes, family: SingleFamily) -> ClipTextConfig:
     """An encoder under OpenAI's names as transformers has them, the prefix `text_model.` cut off."""
     vocabulary, width = _needed(shapes, "embeddings.token_embedding.weight")
+    layers = _count(shapes, r"encoder\.layers\.(\d+)\..+")
+    if family != "sd1":  # whose last layer is read, whichever it is
+        _check_layers(family, width, layers)
     return ClipTextConfig(
         vocab_size=vocabulary,
         width=width,
-        layers=_count(shapes, r"encoder\.layers\.(\d+)\..+"),
+        layers=layers,
         num_heads=max(1, width // HEAD_WIDTH),
         mlp_width=_needed(shapes, "encoder.layers.0.mlp.fc1.weight")[0],
         max_tokens=_needed(shapes, "embeddings.position_embedding.weight")[0],
+        activation="gelu" if family == "sd2" else "quick_gelu",
         hidden="penultimate" if family == "sdxl" else "final",
+        pad="!" if family == "sd2" else None,
     )
 
 
 def read_open_clip(shapes: Shapes, family: SingleFamily) -> ClipTextConfig:
-    """An encoder under OpenCLIP's names; Stable Diffusion 2 leaves out its last layer."""
+    """An encoder under OpenCLIP's names. Raises UnsupportedCheckpoint."""
     vocabulary, width = _needed(shapes, "token_embedding.weight")
     layers = _count(shapes, r"transformer\.resblocks\.(\d+)\..+")
     sdxl = family == "sdxl"
+    if not sdxl and _has_spare(shapes, width, layers):
+        layers -= 1
+    _check_layers(family, width, layers)
     return ClipTextConfig(
         vocab_size=vocabulary,
         width=width,
-        layers=layers if sdxl else layers - 1,
+        layers=layers,
         num_heads=max(1, width // HEAD_WIDTH),
         mlp_width=_needed(shapes, "transformer.resblocks.0.mlp.c_fc.weight")[0],
         max_tokens=_needed(shapes, "positional_embedding")[0],
         activation="gelu",
         hidden="penultimate" if sdxl else "final",
-        projection=_needed(shapes, "text_projection")[1] if sdxl else None,
+        projection=_projection(shapes) if sdxl else None,
         pad="!",
     )
 
 
+def _has_spare(shapes: Shapes, width: int, layers: int) -> bool:
+    """Whether the last layer is one that Stable Diffusion 2 does not use.
+
+    Its makers left it in their files, with the projection behind it. Files saved by trainers and
+    converters have the layers in use only; some kept the projection.
+    """
+    if width == SD2_WIDTH:
+        return layers == LAYERS["sd2", SD2_WIDTH] + 1
+    return any(key.startswith(("text_projection", "logit_scale")) for key in shapes)
+
+
+def _check_layers(family: SingleFamily, width: int, layers: int) -> None:
+    expected = LAYERS.get((family, width), layers)
+    if layers != expected:
+        raise UnsupportedCheckpoint(
+            f"its text encoder of width {width} has {layers} layers where that of {NAMES[family]} "
+            f"has {expected}, and nothing says which is to be read"
+        )
+
+
+def _projection(shapes: Shapes) -> int:
+    if "text_projection.weight" in shapes:  # as a layer has it: (out, in)
+        return shapes["text_projection.weight"][0]
+    return _needed(shapes, "text_projection")[1]
+
+
 def schedule_of(family: SingleFamily, *, v: bool, zero_snr: bool, turbo: bool) -> ScheduleConfig:
     """How the family's makers have it sampled; the numbers are those of their model folders."""
-    plain: SamplerName = "ddim" if v else "plms"
+    plain: SamplerName = "ddim" if zero_snr or (v and family == "sd2") else "plms"
     return ScheduleConfig(
         prediction="v" if v else "eps",
-        zero_snr=zero_snr,
         steps_offset=1,
         final_alpha_one=False,
         sampler="euler" if turbo or family == "sdxl" else plain,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import starmap
 from math import prod
 from pathlib import Path
@@ -73,6 +73,12 @@ class TensorInfo:
     dtype: str
     place: Place
     op: TensorOp | None = None
+
+    def after(self, op: TensorOp) -> TensorInfo:
+        """The same tensor with one more change."""
+        first, then = self.op, op.apply
+        apply = (lambda tensor: then(first.apply(tensor))) if first else then
+        return replace(self, shape=op.shape(self.shape), op=TensorOp(op.shape, apply))
 
 
 @dataclass(frozen=True, slots=True)

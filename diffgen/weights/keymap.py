@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from diffgen.errors import WeightsError
 from diffgen.types import Component
@@ -40,7 +40,26 @@ IGNORED = re.compile(r"(.*\.)?(position_ids|logit_scale)")
 # Saved with some encoders that have no use for it.
 SPARE = frozenset({"text_projection.weight"})
 
-VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+# What the layers of an autoencoder's attention are called: by us, by LDM, by diffusers in 2022.
+VAE_ATTENTION: Mapping[str, tuple[str, ...]] = {
+    "to_q": ("to_q", "q", "query"),
+    "to_k": ("to_k", "k", "key"),
+    "to_v": ("to_v", "v", "value"),
+    "to_out.0": ("to_out.0", "proj_out", "proj_attn"),
+}
+
+
+def attention_rules(block: str, ours: str) -> tuple[Rule, ...]:
+    """For the attention that a pattern finds, by all names that its layers have."""
+    return tuple(
+        Rule(
+            re.compile(rf"{block}\.(?:{'|'.join(map(re.escape, spellings))})\.(weight|bias)"),
+            rf"{ours}.{name}.\2",
+            AS_MATRIX,
+        )
+        for name, spellings in VAE_ATTENTION.items()
+    )
+
 
 TEXT_RULES = (
     Rule(
@@ -53,14 +72,7 @@ TEXT_RULES = (
 # saves text encoders without their prefix.
 FOLDER_RULES: Mapping[Component, Sequence[Rule]] = {
     "unet": (),
-    "vae": tuple(
-        Rule(
-            re.compile(rf"(.+\.attentions\.\d+)\.(?:{old}|{re.escape(new)})\.(weight|bias)"),
-            rf"\1.{new}.\2",
-            AS_MATRIX,
-        )
-        for old, new in VAE_ATTENTION.items()
-    ),
+    "vae": attention_rules(r"(.+\.attentions\.\d+)", r"\1"),
     "text_encoder": TEXT_RULES,
     "text_encoder_2": TEXT_RULES,
 }
@@ -90,6 +102,5 @@ def _targets(key: str, info: TensorInfo, rules: Sequence[Rule]) -> Iterator[tupl
     if not matches:
         yield key, info
     for rule, match in matches:
-        shape = rule.op.shape(info.shape) if rule.op else info.shape
         name = match.expand(rule.name) if isinstance(rule.name, str) else rule.name(match)
-        yield name, replace(info, shape=shape, op=rule.op)
+        yield name, info.after(rule.op) if rule.op else info

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from diffgen.models.config import UNetConfig, VaeConfig
-from diffgen.weights.files import Shape, TensorOp
-from diffgen.weights.keymap import AS_MATRIX, Rule
+from diffgen.models.config import UNetConfig
+from diffgen.weights.files import Shape, TensorInfo, TensorOp
+from diffgen.weights.keymap import FOLDER_RULES, Rule, attention_rules, to_canonical
 
 OUTSIDE = {
     "conv_in": "input_blocks.0.0",
@@ -96,9 +96,7 @@ def _renamed(layer: str, blocks: Mapping[str, str], inside: Mapping[str, str]) -
 VAE_INSIDE = {
     r"\.mid\.block_1": ".mid_block.resnets.0",
     r"\.mid\.block_2": ".mid_block.resnets.1",
-    r"\.mid\.attn_1\.norm": ".mid_block.attentions.0.group_norm",
-    r"\.mid\.attn_1\.([qkv])(?=\.)": r".mid_block.attentions.0.to_\1",
-    r"\.mid\.attn_1\.proj_out": ".mid_block.attentions.0.to_out.0",
+    r"\.mid\.attn_1\.(?:group_)?norm": ".mid_block.attentions.0.group_norm",
     r"\.block\.(\d+)": r".resnets.\1",
     r"\.downsample\.conv": ".downsamplers.0.conv",
     r"\.upsample\.conv": ".upsamplers.0.conv",
@@ -106,11 +104,11 @@ VAE_INSIDE = {
     r"\.norm_out": ".conv_norm_out",
     r"^encoder\.down\.(\d+)": r"encoder.down_blocks.\1",
 }
+LDM_ATTENTION = attention_rules(r"(.+)\.mid\.attn_1", r"\1.mid_block.attentions.0")
 
 
-def vae_rules(config: VaeConfig) -> Sequence[Rule]:
+def vae_rules(levels: int) -> Sequence[Rule]:
     """From the names in LDM files, without their prefix, to those of our autoencoder."""
-    last = len(config.channels) - 1
 
     def renamed(match: re.Match[str]) -> str:
         name = match[0]
@@ -118,12 +116,21 @@ def vae_rules(config: VaeConfig) -> Sequence[Rule]:
             name = re.sub(old, new, name)
         # Theirs counts the decoder's levels from the highest resolution, ours from the lowest.
         return re.sub(
-            r"^decoder\.up\.(\d+)", lambda level: f"decoder.up_blocks.{last - int(level[1])}", name
+            r"^decoder\.up\.(\d+)",
+            lambda level: f"decoder.up_blocks.{levels - 1 - int(level[1])}",
+            name,
         )
 
-    attention = re.compile(r".+\.mid\.attn_1\.(?:[qkv]|proj_out)\..+")
-    others = re.compile(rf"(?!{attention.pattern}$).+")
-    return [Rule(attention, renamed, AS_MATRIX), Rule(others, renamed)]
+    attention = "|".join(rule.pattern.pattern for rule in LDM_ATTENTION)
+    return [*LDM_ATTENTION, Rule(re.compile(rf"(?!(?:{attention})$).+"), renamed)]
+
+
+def canonical_vae(infos: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
+    """An autoencoder's tensors, without their prefix, from LDM's names or diffusers' to ours."""
+    if any(".mid_block." in key for key in infos):
+        return to_canonical(infos, FOLDER_RULES["vae"])
+    levels = {m[1] for key in infos if (m := re.match(r"decoder\.up\.(\d+)\.", key))}
+    return to_canonical(infos, vae_rules(len(levels)))
 
 
 OPEN_CLIP = {
@@ -151,7 +158,8 @@ def open_clip_rules(layers: int) -> Sequence[Rule]:
         )
         for index, part in enumerate("qkv")
     ]
-    # Theirs multiplies from the right; it is square, so that no shape would tell.
+    # Theirs multiplies from the right; it is square, so that no shape would tell. Programs that
+    # keep it as a layer give it a layer's name, and it keeps ours.
     projection = Rule(re.compile("text_projection"), "text_projection.weight", TRANSPOSED)
     return [*names, *thirds, projection]
 

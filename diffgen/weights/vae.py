@@ -1,12 +1,9 @@
-"""An autoencoder that comes by itself, to be used with somebody else's U-Net.
-
-Importing this module does not import torch.
-"""
+"""An autoencoder that comes by itself, to be used with somebody else's U-Net."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,20 +15,30 @@ from diffgen.weights.configs import read_vae_config
 from diffgen.weights.files import LazyTensors, TensorInfo, open_tensors, read_header
 from diffgen.weights.folder import weight_files
 from diffgen.weights.keymap import FOLDER_RULES, to_canonical
-from diffgen.weights.ldm import vae_rules
+from diffgen.weights.ldm import canonical_vae
 
 Infos = Mapping[str, TensorInfo]
 
 # The autoencoder's tensors in a file, alone or in a whole model; not averages and losses.
-IN_LDM = re.compile(r"(?:first_stage_model\.|vae\.)?((?:en|de)coder\..+|(?:post_)?quant_conv\..+)")
+ANYWHERE = re.compile(
+    r"(?:first_stage_model\.|vae\.)?((?:en|de)coder\..+|(?:post_)?quant_conv\..+)"
+)
+# How latents are scaled and decoded, which shapes do not say.
+TAKEN_FROM_THE_MODEL = (
+    "scaling_factor",
+    "shift_factor",
+    "latents_mean",
+    "latents_std",
+    "force_upcast",
+)
 NAMED_BY_DIFFUSERS = "decoder.mid_block.resnets.0.conv1.weight"
 
 
 def open_vae(path: Path, model: ModelConfig) -> tuple[VaeConfig, LazyTensors]:
     """The autoencoder at a path: a file, its folder in diffusers layout, or a whole model's.
 
-    A file in LDM's names does not say how latents are scaled: that is taken from the model it is
-    for; one in diffusers' names has its config.json beside it. Raises
+    A file does not say how latents are scaled: that is taken from its config.json where that lies
+    beside it, else from the model it is for. Raises
     UsageError where there is nothing, WeightsError or ConfigError for damaged files and
     UnsupportedCheckpoint for what is no autoencoder of ours, or of other latents than the model's.
     """
@@ -57,30 +64,31 @@ def open_vae(path: Path, model: ModelConfig) -> tuple[VaeConfig, LazyTensors]:
 
 def _from_folder(path: Path, model: ModelConfig) -> tuple[VaeConfig, Infos]:
     folder = path / "vae" if (path / "vae").is_dir() else path
-    return _named_by_diffusers(folder, weight_files(folder, "vae"), model)
-
-
-def _named_by_diffusers(
-    folder: Path, files: Sequence[Path], model: ModelConfig
-) -> tuple[VaeConfig, Infos]:
+    infos = open_tensors(weight_files(folder, "vae")).infos
     config = read_vae_config(JsonObject.read(folder / "config.json"), sdxl=model.family == "sdxl")
-    return config, to_canonical(open_tensors(files).infos, FOLDER_RULES["vae"])
+    return config, to_canonical(infos, FOLDER_RULES["vae"])
 
 
 def _from_file(path: Path, model: ModelConfig) -> tuple[VaeConfig, Infos]:
     infos = read_header(path)
-    if NAMED_BY_DIFFUSERS in infos:
-        return _named_by_diffusers(path.parent, [path], model)
-    found = {m[1]: info for key, info in infos.items() if (m := IN_LDM.fullmatch(key))}
+    found = canonical_vae({m[1]: info for k, info in infos.items() if (m := ANYWHERE.fullmatch(k))})
     shapes = {key: info.shape for key, info in found.items()}
     config = detect.read_vae(shapes, "sdxl" if model.family == "sdxl" else "sd1")
+    if NAMED_BY_DIFFUSERS in infos and (said := _config_beside(path, config, model)):
+        return said, found
     if own := model.vae:
-        config = replace(
-            config,
-            scaling_factor=own.scaling_factor,
-            shift_factor=own.shift_factor,
-            latents_mean=own.latents_mean,
-            latents_std=own.latents_std,
-            force_upcast=own.force_upcast,
-        )
-    return config, to_canonical(found, vae_rules(config))
+        config = replace(config, **{name: getattr(own, name) for name in TAKEN_FROM_THE_MODEL})
+    return config, found
+
+
+def _config_beside(path: Path, found: VaeConfig, model: ModelConfig) -> VaeConfig | None:
+    """The config in the file's folder, if it is one of an autoencoder with these shapes."""
+    file = path.with_name("config.json")
+    if not file.is_file():
+        return None
+    config = JsonObject.read(file)
+    if config.data.get("_class_name") != "AutoencoderKL":
+        return None
+    said = read_vae_config(config, sdxl=model.family == "sdxl")
+    not_in_shapes = {name: getattr(said, name) for name in ("norm_groups", *TAKEN_FROM_THE_MODEL)}
+    return said if replace(found, **not_in_shapes) == said else None

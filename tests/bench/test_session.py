@@ -133,7 +133,7 @@ def test_weights_written_anew_are_other_conditions(folder, results, monkeypatch)
         ({"reference": 10, "steps": "5-20:5"}, "more steps than the 20"),
         ({"repeats": 0}, "--repeats must be at least 1"),
         ({"seeds": ()}, "--seeds"),
-        ({"seeds": (2**63,)}, "--seeds"),
+        ({"seeds": (2**64,)}, "--seeds"),
         ({"target_psnr": 0.0}, "--target-psnr must be a number above 0"),
         ({"budget_seconds": float("nan")}, "--budget-seconds must be a number above 0"),
         ({"steps": "0"}, "--steps must be 1 or more"),

@@ -180,7 +180,7 @@ def test_the_picture_itself_on_stdout(
         (("x", "-H", "1"), "height 1 does not divide by 8"),
         (("x", "-c", "0"), "count must be at least 1"),
         (("x", "--batch-size", "0"), "batch size must be at least 1"),
-        (("x", "--seed", "-1"), "seeds run from 0"),
+        (("x", "--seed", "-2"), "seeds run from 0"),
         (("x", "-s", "eulr"), 'unknown sampler "eulr". Did you mean "euler"?'),
         (("x", "--schedule", "kerras"), 'unknown schedule "kerras". Did you mean "karras"?'),
         (("x", "--schedule", "scaled_linear"), "is a beta schedule"),

@@ -241,3 +241,16 @@ def test_fast_leaves_what_was_asked_for(
     made = plan(fast=True, **changes)
     assert (len(made.sampling.sigmas) - 1, made.sampling.schedule) == (steps, schedule)
     assert made.fast
+
+
+def test_seeds_have_64_bits_as_torch_has_them() -> None:
+    (batch,) = plan(seed=MAX_SEED).batches()
+    assert [picture.seed for picture in batch] == [2**64 - 1]
+
+
+@pytest.mark.parametrize(("asked", "layer"), [(None, 1), (1, 1), (2, 2)])
+def test_the_layer_of_the_text_encoder(asked: int | None, layer: int) -> None:
+    assert plan(clip_skip=asked).clip_skip == layer
+    assert plan(replace(SD1, clip_skip=3), clip_skip=asked).clip_skip == (asked or 3)
+    with pytest.raises(UsageError, match="clip skip 99: this model's text encoder has 12 layers"):
+        plan(clip_skip=99)

@@ -3,6 +3,7 @@
 That they make diffusers' pictures is tested in tests/parity/test_single_file_parity.py.
 """
 
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from diffgen.models.clip import ClipTextModel
 from diffgen.models.unet import UNet
 from diffgen.models.vae import Autoencoder
 from diffgen.weights.checkpoint import CLIP_VOCABULARY, Checkpoint
+from diffgen.weights.detect import read_open_clip
 from diffgen.weights.single_file import TELLS_V, open_single_file
 
 FAMILIES = ["sd1", "sd2", "sdxl"]
@@ -194,7 +196,16 @@ def add(**shapes):
             ),
             "other shapes than Stable",
         ),
-        ("sd2", add(model__diffusion_model__label_emb__0__0__weight=(4, 4)), "SDXL refiner"),
+        ("sd2", add(model__diffusion_model__label_emb__0__0__weight=(4, 4)), "Stable unCLIP"),
+        ("sdxl", drop("conditioner.embedders.1."), "lacks the second text encoder"),
+        (
+            "sd2",
+            add(
+                model__diffusion_model__label_emb__0__0__weight=(4, 4),
+                conditioner__embedders__0__model__ln_final__bias=(4,),
+            ),
+            "SDXL refiner",
+        ),
         (
             "sdxl",
             drop(f"{UNET}output_blocks.0.1.transformer_blocks.1."),
@@ -224,3 +235,126 @@ def test_a_tensor_that_is_missing_is_named_with_the_file(changed):
     with pytest.raises(WeightsError, match=r"1 missing \(conv_norm_out\.weight\)") as caught:
         loaded(Checkpoint.open(file), "unet")
     assert str(file) in str(caught.value)
+
+
+def unspare(tensors):
+    """As trainers save Stable Diffusion 2: its layers in use, and nothing behind them."""
+    for key in [key for key in tensors if ".resblocks.3." in key or "logit_scale" in key]:
+        del tensors[key]
+
+
+def test_layers_are_counted_not_assumed(changed, files):
+    ours, plain = Checkpoint.open(changed("sd2", unspare)), Checkpoint.open(files["sd2"])
+    assert ours.config == plain.config
+    expected = loaded(plain, "text_encoder")
+    assert all(torch.equal(t, expected[k]) for k, t in loaded(ours, "text_encoder").items())
+
+
+@pytest.mark.parametrize(
+    ("family", "width", "layers", "used"),
+    [
+        ("sd2", 1024, 24, 23),
+        ("sd2", 1024, 23, 23),
+        ("sd2", 1024, 22, None),
+        ("sd2", 1024, 12, None),
+        ("sdxl", 1280, 32, 32),
+        ("sdxl", 1280, 31, None),
+    ],
+)
+@pytest.mark.parametrize("marked", [True, False])
+def test_layers_of_the_real_encoders(family, width, layers, used, marked):
+    """Whether the projection was kept or not: the count tells."""
+    shapes = {
+        "token_embedding.weight": (49408, width),
+        "positional_embedding": (77, width),
+        **{f"transformer.resblocks.{n}.mlp.c_fc.weight": (4 * width, width) for n in range(layers)},
+    }
+    if marked or family == "sdxl":
+        shapes["text_projection"] = (width, width)
+    if used:
+        assert read_open_clip(shapes, family).layers == used
+    else:
+        with pytest.raises(UnsupportedCheckpoint, match=f"has {layers} layers where that of"):
+            read_open_clip(shapes, family)
+
+
+def rename(*pairs):
+    def change(tensors):
+        for key in list(tensors):
+            new = key
+            for old, other in pairs:
+                new = re.sub(old, other, new)
+            tensors[new] = tensors.pop(key)
+
+    return change
+
+
+def transpose_projection(tensors):
+    key = "conditioner.embedders.1.model.text_projection"
+    tensors[f"{key}.weight"] = tensors.pop(key).T.contiguous()
+
+
+@pytest.mark.parametrize(
+    ("family", "change"),
+    [
+        ("sd1", rename((r"attn_1\.([qkv])\.", r"attn_1.to_\1."), ("1.proj_out", "1.to_out.0"))),
+        (
+            "sd1",
+            rename(
+                (r"attn_1\.q\.", "attn_1.query."),
+                (r"attn_1\.k\.", "attn_1.key."),
+                (r"attn_1\.v\.", "attn_1.value."),
+                (r"attn_1\.proj_out\.", "attn_1.proj_attn."),
+                (r"attn_1\.norm\.", "attn_1.group_norm."),
+            ),
+        ),
+        ("sdxl", rename(("^first_stage_model", "vae"))),
+        ("sdxl", transpose_projection),
+    ],
+)
+def test_other_spellings_of_the_same_tensors(changed, files, family, change):
+    ours, plain = Checkpoint.open(changed(family, change)), Checkpoint.open(files[family])
+    assert ours.config == plain.config
+    for component in ("vae", "text_encoder", *["text_encoder_2"][: len(plain.config.text) - 1]):
+        expected = loaded(plain, component)
+        assert all(torch.equal(t, expected[k]) for k, t in loaded(ours, component).items())
+
+
+def test_what_training_leaves_behind_is_skipped_and_strangers_are_named(changed, files, caplog):
+    def leave(tensors):
+        tensors["model_ema.diffusion_modelout0weight"] = torch.zeros(2)
+        tensors["first_stage_model.loss.logvar"] = torch.zeros(())
+        tensors["first_stage_model.model_ema.decay"] = torch.zeros(())
+        tensors["sqrt_alphas_cumprod"] = torch.zeros(2)
+        tensors["posterior_mean_coef1"] = torch.zeros(2)
+
+    ours = Checkpoint.open(changed("sd1", leave))
+    assert ours.config == Checkpoint.open(files["sd1"]).config
+    assert loaded(ours, "vae")
+    assert not caplog.records
+    Checkpoint.open(changed("sd1", add(control_model__x=(1,))))
+    assert "has 1 tensors that are not read: control_model.x" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_weights_in_8_bits(changed, dtype, scaled):
+    expected = {}
+
+    def shrink(tensors):
+        for key in [k for k in tensors if k.startswith(UNET) and tensors[k].ndim > 1]:
+            name, whole = key.removeprefix(UNET), tensors[key]
+            scale = whole.abs().max() / 100 if scaled else torch.tensor(1.0)
+            tensors[key] = (whole / scale).to(dtype)
+            expected[name] = tensors[key].float() * scale
+            if scaled:
+                tensors[key.removesuffix("weight") + "scale_weight"] = scale
+        if scaled:
+            tensors["scaled_fp8"] = torch.zeros(2)
+
+    ours = loaded(Checkpoint.open(changed("sd1", shrink)), "unet")
+    for name, tensor in expected.items():
+        if name in {"input_blocks.0.0.weight", "out.2.weight", "time_embed.0.weight"}:
+            key = {"i": "conv_in", "o": "conv_out", "t": "time_embedding.linear_1"}[name[0]]
+            assert torch.equal(ours[f"{key}.weight"], tensor)
+    assert ours["conv_in.weight"].dtype == torch.float32

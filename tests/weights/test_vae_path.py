@@ -97,6 +97,26 @@ def test_how_latents_are_scaled(model, bare, tmp_path):
     assert (config.scaling_factor, config.force_upcast) == (0.25, True)
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {},
+        {"_class_name": "UNet2DConditionModel", "block_out_channels": [8]},
+        {"_class_name": "AutoencoderKL", "block_out_channels": [32, 32], "scaling_factor": 3.0},
+    ],
+)
+def test_a_file_in_diffusers_names_needs_no_config(model, bare, tmp_path, beside):
+    """That of another network may lie beside it: downloads share a folder."""
+    file = tmp_path / "vae.safetensors"
+    shutil.copy(bare / "model" / "vae" / "diffusion_pytorch_model.safetensors", file)
+    if beside:
+        (tmp_path / "config.json").write_text(json.dumps(beside))
+    ours = Checkpoint.open(model, vae=file)
+    assert ours.config.vae == Checkpoint.open(model).config.vae
+    expected = weights(Checkpoint.open(model, vae=bare / "model" / "vae"))
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(ours).items())
+
+
 def test_a_prediction_that_no_name_tells(model):
     assert Checkpoint.open(model).config.schedule.prediction == "eps"
     assert Checkpoint.open(model, prediction="v").config.schedule.prediction == "v"
@@ -111,9 +131,6 @@ def test_what_is_no_autoencoder(model, bare, tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     (tmp_path / "text.safetensors").write_text("no weights at all")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "alone").mkdir()
-    named = tmp_path / "alone" / "vae.safetensors"
-    shutil.copy(bare / "model" / "vae" / "diffusion_pytorch_model.safetensors", named)
     for path, message in [
         (tmp_path / "none", f"there is no autoencoder at {tmp_path / 'none'}."),
         (tmp_path / "wide.safetensors", "it has 8 latent channels, the model's U-Net 4"),
@@ -123,7 +140,6 @@ def test_what_is_no_autoencoder(model, bare, tmp_path):
         ),
         (tmp_path / "text.safetensors", "is not a safetensors file"),
         (tmp_path / "empty", "has no weights: expected diffusion_pytorch_model.safetensors"),
-        (named, f"{tmp_path / 'alone' / 'config.json'} is missing"),
     ]:
         with pytest.raises(DiffgenError, match=re.escape(message)) as caught:
             Checkpoint.open(model, vae=path)
