@@ -14,12 +14,12 @@ A message says what is wrong, in which file, key or line, and what to do. It is 
 import json
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from itertools import islice
 from unicodedata import category
 
 LINE_AT_MOST = 1500  # characters of a message
 SHOWN_AT_MOST = 60  # characters of a value in an error line
 NAMED_AT_MOST = 3  # of many names
+NAME_AT_MOST = 200  # characters
 JOINERS = "\u200c\u200d"  # parts of words in Persian, and of emoji
 
 
@@ -73,8 +73,8 @@ def shown(value: object) -> str:
 def some(names: Sequence[str]) -> str:
     """`'a, b, c and 7 more'`: the first few names, each cut where it is long."""
     more = len(names) - NAMED_AT_MOST
-    cut = (n if len(n) <= 2 * SHOWN_AT_MOST else f"{n[: 2 * SHOWN_AT_MOST]}..." for n in names)
-    return ", ".join(islice(cut, NAMED_AT_MOST)) + (f" and {more} more" if more > 0 else "")
+    first = ", ".join(one_line(name, NAME_AT_MOST) for name in names[:NAMED_AT_MOST])
+    return first + (f" and {more} more" if more > 0 else "")
 
 
 def one_line(text: str, at_most: int = LINE_AT_MOST) -> str:

@@ -125,7 +125,7 @@ def _change(place: Any, key: Any, keys: list[Any], rng: Random) -> None:
         place[key], place[other] = place[other], here
     elif action == "rename" and isinstance(place, dict):
         place[f"{key}x"] = place.pop(key)
-    elif action == "number" and type(here) in (int, float):
+    elif action == "number" and type(here) in (int, float) and abs(here) < 1e15:
         place[key] = rng.choice((here * 2, here + 1, -here, here // 3, here / 2, here * 10**9))
     else:
         place[key] = deepcopy(rng.choice(VALUES))

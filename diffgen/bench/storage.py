@@ -35,7 +35,7 @@ from diffgen.bench.results import (
     Timing,
 )
 from diffgen.bench.runs import Run
-from diffgen.errors import ConfigError, OutputError, UsageError
+from diffgen.errors import ConfigError, OutputError, UsageError, shown
 from diffgen.jsonfile import parse_json
 
 JOURNAL, RESULTS, TABLE = "journal.jsonl", "results.json", "results.csv"
@@ -176,7 +176,7 @@ def read_results(path: Path) -> Results:
         raise UsageError(f"{path} is not the JSON of a sweep: {error}") from error
     version = data.get("schema") if isinstance(data, dict) else None
     if version != SCHEMA:
-        raise UsageError(f'{path} has schema "{version}"; this diffgen reads "{SCHEMA}"')
+        raise UsageError(f'{path} has schema {shown(version)}; this diffgen reads "{SCHEMA}"')
     try:
         return _results(data)
     except (AttributeError, KeyError, TypeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
@@ -80,9 +81,9 @@ def read_table(path: Path) -> list[Entry]:
     for name, texts in rows:
         captions.setdefault(name, []).extend(texts)
     files = {name: path.parent / name for name in captions}
-    absent = [name for name, file in files.items() if not file.is_file()]
+    absent = [name for name, file in files.items() if not os.path.isfile(file)]
     files |= _in_another_form(absent, path.parent) if absent else {}
-    missing = [name for name in absent if not files[name].is_file()]
+    missing = [name for name in absent if not os.path.isfile(files[name])]
     if missing:
         raise ConfigError(f"{path} lists pictures that do not exist beside it: {some(missing)}")
     return [Entry(name, files[name], tuple(c)) for name, c in sorted(captions.items())]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from unicodedata import category
 
+from diffgen.errors import NAME_AT_MOST, one_line
 from diffgen.train.buckets import Size
 from diffgen.train.pictures import Entry
 
@@ -77,7 +78,7 @@ def some(names: Sequence[str]) -> str:
 def listed(names: Sequence[str]) -> str:
     """`'3 (a.png, b.png, c.png)'`, with the first ten names."""
     more = len(names) - NAMED_AT_MOST
-    first = ", ".join(map(printable, names[:NAMED_AT_MOST]))
+    first = ", ".join(one_line(printable(n), NAME_AT_MOST) for n in names[:NAMED_AT_MOST])
     return f"{len(names)} ({first}{f' and {more} more' if more > 0 else ''})"
 
 

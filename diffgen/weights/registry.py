@@ -74,7 +74,7 @@ def resolve(source: str, registry: Mapping[str, ModelEntry] | None = None) -> Mo
     if source in entries:
         entry = entries[source]
         return ModelRef(source, PACKAGE / entry.bundled, entry)
-    path = Path(source).expanduser()
+    path = _place(source)
     if path.exists():
         return ModelRef(path.stem if path.is_file() else path.resolve().name, path)
     if "://" in source:
@@ -90,6 +90,18 @@ def resolve(source: str, registry: Mapping[str, ModelEntry] | None = None) -> Mo
         f'there is no model named "{source}".{did_you_mean(source, entries)} '
         f"Known: {', '.join(entries)}; a path to a model works too."
     )
+
+
+def _place(source: str) -> Path:
+    """The path that a user means. Raises UsageError for one that nothing can have."""
+    try:
+        path = Path(source).expanduser()
+        path.exists()
+    except OSError as error:
+        raise UsageError(f"{shown(source)} cannot be read: {error.strerror}") from error
+    except RuntimeError as error:  # ~name of nobody
+        raise UsageError(f"there is no model at {source}: no such user") from error
+    return path
 
 
 def registry_path() -> Path:

@@ -146,3 +146,13 @@ def test_malformed_tables_are_named_with_their_line(folder, name, text, message)
     (folder / name).write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_table(folder / name)
+
+
+def test_a_name_that_no_file_can_have(tmp_path):
+    row = {"file_name": "x" * 5000, "text": "a"}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row))
+    with pytest.raises(
+        ConfigError, match="lists pictures that do not exist beside it: 1 file"
+    ) as e:
+        read_table(tmp_path / "metadata.jsonl")
+    assert len(str(e.value)) < 500

@@ -117,6 +117,15 @@ def test_an_unknown_name_gets_a_suggestion_and_the_list() -> None:
         resolve("storybok")
 
 
+def test_paths_that_nothing_can_have(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^\"xxx.*\.\.\. cannot be read: File name too long$"):
+        resolve("x" * 5000)
+    with pytest.raises(UsageError, match="there is no model at ~nobody-here/model: no such user"):
+        resolve("~nobody-here/model")
+    with pytest.raises(UsageError, match="there is no model"):
+        resolve("./\0")
+
+
 @pytest.mark.parametrize("source", ["./no-such-folder", "~/no-such-folder", "no/such/folder"])
 def test_a_path_that_is_not_there(source: str) -> None:
     with pytest.raises(UsageError, match=r"there is no model at .*no.such.folder"):
