@@ -62,21 +62,36 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
 def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
     """Keep other processes out of `folder`, which is made if need be, until the end of the block.
 
-    Raises OutputError naming the process that is at work there. The lock file stays: removing it
-    would let two processes hold locks of one name.
+    Raises OutputError naming the process that is at work there, and for a folder that cannot be
+    made. A folder that stays empty is removed.
     """
     from filelock import FileLock, Timeout
 
+    path = folder / name
+    lock = FileLock(path, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / name
-        with FileLock(path, timeout=0):
-            path.write_text(str(os.getpid()), encoding="ascii")
-            yield
+        lock.acquire()
+        path.write_text(str(os.getpid()), encoding="ascii")
     except Timeout:
         raise OutputError(
             f"{folder} is in use by {_holder(path)}; wait for it or choose another folder"
         ) from None
+    except OSError as error:
+        raise OutputError(f"cannot work in {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        _leave_no_empty(folder, path)
+        lock.release()
+
+
+def _leave_no_empty(folder: Path, lock: Path) -> None:
+    """Remove a folder that holds nothing but its lock."""
+    with suppress(OSError):
+        if list(folder.iterdir()) == [lock]:
+            lock.unlink()
+            folder.rmdir()
 
 
 def _holder(lock: Path) -> str:

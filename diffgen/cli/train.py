@@ -4,29 +4,56 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from diffgen.cli import options as opt
+from diffgen.cli.command_line import command_line
 from diffgen.cli.console import logged_notes, print_line, print_result
 from diffgen.cli.memory import keep_freed_memory
 from diffgen.cli.progress import Display, progress
+from diffgen.cli.signals import reason
 from diffgen.cli.threads import settle_threads
-from diffgen.errors import UsageError
+from diffgen.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from diffgen.train.loop import Progress
     from diffgen.train.recipe import Recipe
 
 SUFFIX = ".safetensors"
+KEYS = {  # of a recipe, for the options of --lora
+    "data": "data.path",
+    "model": "model.base",
+    "caption": "data.caption",
+    "vae": "model.autoencoder",
+    "prediction": "model.prediction",
+}
+RECIPES = Path(__file__).parent.parent / "assets" / "recipes"
+
+
+def _print_example(wanted: bool) -> None:
+    if wanted:
+        typer.echo((RECIPES / "example.toml").read_text(encoding="utf-8"), nl=False)
+        raise typer.Exit
 
 
 def train(
     recipe: Annotated[
-        Path | None,
-        typer.Argument(metavar="RECIPE.toml", help="What to train, and how.", show_default=False),
+        str | None,
+        typer.Argument(
+            metavar="RECIPE", help="A .toml file, or the name of one on board.", show_default=False
+        ),
     ] = None,
+    example: Annotated[
+        bool,
+        typer.Option(
+            "--example",
+            callback=_print_example,
+            is_eager=True,
+            help="Print a recipe to begin with, and exit.",
+        ),
+    ] = False,
     lora: Annotated[
         bool,
         typer.Option("--lora", help="Without a recipe: adapt MODEL to the pictures of --data."),
@@ -45,6 +72,8 @@ def train(
         str | None,
         typer.Option("-m", "--model", metavar="NAME|PATH", help="The model that --lora adapts."),
     ] = None,
+    vae: opt.Vae = None,
+    prediction: opt.PredictionType = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key: run.steps=100."),
@@ -79,9 +108,17 @@ def train(
     `diffgen generate -m MODEL --lora FILE` draw with them.
     """
     settle_threads(threads)
-    changes = assignments or []
-    checked = _recipe(recipe, data, model, output, changes, lora=lora, caption=caption)
-    folder, file = _places(checked, recipe, output, resume=resume)
+    path = _found(recipe) if recipe else None
+    asked = {
+        "data": data,
+        "model": model,
+        "caption": caption,
+        "vae": vae,
+        "prediction": prediction,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
+    checked = _recipe(path, given, output, assignments or [], lora=lora)
+    folder, file = _places(checked, path, output, resume=resume)
     first = os.environ.get("RANK", "0") == "0"
     if file and first and not quiet:
         print_line(f"the run's folder is {folder}")
@@ -95,46 +132,52 @@ def train(
             return
         outcome = run.train(checked, folder, resume=resume, reporter=_Reporter(display))
     if outcome.signal:
-        print_line(
-            f"stopped; --resume -o {file or folder} goes on from the checkpoint just written"
-        )
+        if first:
+            print_line(f"{reason(outcome.signal)}; this goes on: {command_line('--resume')}")
         raise typer.Exit(128 + outcome.signal)
     if first and outcome.model:
         print_result(str(_finished(checked, outcome.model, file)))
 
 
+def _found(recipe: str) -> Path:
+    """A recipe by path, or by name among those on board. Raises UsageError."""
+    path = Path(recipe)
+    if path.exists():
+        return path
+    on_board = {file.stem: file for file in RECIPES.glob("*.toml")}
+    if recipe in on_board:
+        return on_board[recipe]
+    hint = did_you_mean(recipe, on_board)
+    raise UsageError(f"there is no recipe {recipe}; --example prints one to begin with.{hint}")
+
+
 def _recipe(
     path: Path | None,
-    data: str | None,
-    model: str | None,
+    given: dict[str, Any],
     output: Path | None,
     assignments: list[str],
     *,
     lora: bool,
-    caption: str | None,
 ) -> Recipe:
-    """The recipe that was given, or the one made up for --lora. Raises UsageError, ConfigError."""
+    """The recipe in a file, or the one made up for --lora from what was given.
+
+    Raises UsageError and ConfigError.
+    """
     if path and lora:
         raise UsageError(f"--lora makes up a recipe by itself; drop it, or {path}")
-    if path and (data or model or caption is not None):
-        raise UsageError(
-            "--data, --model and --caption go with --lora; for a recipe use --set data.path=..., "
-            "--set model.base=... and --set data.caption=..."
-        )
-    if not path and not (lora and data and model):
+    if path and given:
+        instead = " and ".join(f"--set {KEYS[name]}=..." for name in given)
+        raise UsageError(f"--{', --'.join(given)}: for --lora; for a recipe use {instead}")
+    if not path and not (lora and {"data", "model"} <= given.keys()):
         raise UsageError("give a RECIPE.toml, or --lora with --data DIR and -m MODEL")
     from diffgen.train.quick import lora_table
     from diffgen.train.recipe import Recipe
     from diffgen.train.tables import override
 
     if path:
-        if not path.exists():
-            raise UsageError(f"there is no recipe {path}")
         return Recipe.load(path, assignments)
-    assert data
-    assert model
-    name = (output or Path(f"{Path(data).name or 'my'}-lora")).stem
-    return Recipe.parse(override(lora_table(data, model, name, caption), assignments), "--lora")
+    name = (output or Path(f"{Path(given['data']).name or 'my'}-lora")).stem
+    return Recipe.parse(override(lora_table(**given, name=name), assignments), "--lora")
 
 
 def _places(

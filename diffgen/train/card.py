@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -23,14 +24,11 @@ def hardware(device: torch.device, processes: int) -> str:
 
 
 def commit() -> str:
-    """The revision of the code if it runs from a repository, else its version."""
-    done = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    revision = done.stdout.strip()
+    """The revision of the code if git knows one, else its version."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    revision = ""
+    with suppress(OSError, subprocess.CalledProcessError):  # no git here, or no repository
+        revision = subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True).strip()
     return f"diffgen {__version__}" + (f" ({revision})" if revision else "")
 
 
@@ -45,7 +43,7 @@ def write_card(folder: Path, recipe: Recipe, facts: Mapping[str, str]) -> None:
         f"The recipe (`diffgen train recipe.toml` makes the model again):\n\n"
         f"```toml\n{to_toml(recipe)}```\n"
     )
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    (folder / "README.md").write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _cell(text: str) -> str:

@@ -24,6 +24,7 @@ from diffgen.train.held_out import held_out_loss
 from diffgen.train.lr import learning_rate
 from diffgen.train.metrics import Metrics, means_of
 from diffgen.train.optimizer import make_optimizer
+from diffgen.train.optional import optional
 from diffgen.train.recipe import Recipe
 from diffgen.train.sharding import full, gathered, share_of, whole_weights
 from diffgen.train.tables import to_toml
@@ -69,6 +70,7 @@ class Trainer:
         self.step = 0
         self.skipped = self.told = 0  # steps whose fp16 gradients overflowed; those reported
         self.seconds = 0.0
+        self.saved = time.monotonic()  # when the last checkpoint was written, or the run began
         self.window: list[dict[str, float]] = []  # of the steps since the last logged one
         torch.manual_seed(recipe.run.seed + world.rank)
 
@@ -115,13 +117,14 @@ class Trainer:
                 reporter.step(self._progress(losses["loss"], (self.step - first) / spent, logged))
                 if logged:
                     self._tell_skipped(reporter)
-            signal = self.world.agree(stop())
+            # One number for two questions: the signal, and whether it is time for a checkpoint.
+            signal, overdue = divmod(self.world.agree(2 * stop() + self._overdue()), 2)
             if self._due(run.validate_every) and self.data.report.held_out:
                 self._validate(metrics, reporter)
             done = self.step == run.steps
             if self._due(self.recipe.samples.every) and not signal and not done:
                 self.export(reporter)
-            if signal or self._due(run.checkpoint_every) or done:
+            if signal or overdue or self._due(run.checkpoint_every) or done:
                 self.checkpoint()
             if signal:
                 return signal
@@ -213,6 +216,12 @@ class Trainer:
             "try a smaller optimizer.lr, a longer warmup or run.precision = fp32"
         )
 
+    def _overdue(self) -> bool:
+        """Whether the last checkpoint, or the start, is too long ago by the first process's clock."""
+        minutes = self.recipe.run.checkpoint_minutes
+        spent = time.monotonic() - self.saved
+        return self.world.first and bool(minutes) and spent >= 60.0 * minutes
+
     def _due(self, every: int) -> bool:
         return self.step % every == 0
 
@@ -269,7 +278,8 @@ class Trainer:
             picture = self.run / "samples" / f"step-{self.step:08d}.png"
             if first:
                 held_out = self.data.validation(self.recipe.run.batch_size, rank=0, world=1)
-                self.target.preview(model, picture, held_out)
+                with optional("the preview"):
+                    self.target.preview(model, picture, held_out)
         if first and picture.exists():
             reporter.say(f"step {self.step}: {picture}")
         self.world.wait()
@@ -301,6 +311,7 @@ class Trainer:
             state.save(self.folder, self.step, saved)
             state.prune(self.folder, keep_last=run.keep_last, keep_every=run.keep_every)
         self.world.wait()
+        self.saved = time.monotonic()
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Take over what `checkpoint` wrote."""

@@ -1,10 +1,13 @@
-"""The recipe that `diffgen train --lora` makes up. Importing this module does not import torch."""
+"""The recipe that `diffgen train --lora` makes up."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from diffgen.engine.model import Model
 from diffgen.train.data import find_entries
 from diffgen.train.tables import Table
+from diffgen.types import Prediction
 
 STEPS_PER_PICTURE = 100
 STEPS = (500, 5000)  # at least and at most
@@ -12,19 +15,29 @@ BUCKETED = 512  # pixels from which several aspect ratios are worth their while
 PREVIEWS = 4
 
 
-def lora_table(data: str, model: str, name: str, caption: str | None = None) -> Table:
+def lora_table(
+    data: str,
+    model: str,
+    name: str,
+    *,
+    caption: str | None = None,
+    vae: str | None = None,
+    prediction: Prediction | None = None,
+) -> Table:
     """A recipe as a table: the pictures in `data`, at the native size of `model`.
 
-    `caption` is that of the pictures without one.
-
-    Raises UsageError and ConfigError for data or a model that cannot be used.
+    `caption` is that of the pictures without one; `vae` and `prediction` are taken instead of the
+    model's own. Raises UsageError and ConfigError for data or a model that cannot be used.
     """
-    config = Model.open(model).checkpoint.config
+    other = Path(vae).expanduser() if vae else None
+    config = Model.open(model, vae=other, prediction=prediction).checkpoint.config
     entries = find_entries(data).entries
     least, most = STEPS
     steps = min(max(STEPS_PER_PICTURE * len(entries), least), most)
     texts = [text for entry in entries for text in entry.captions or (caption or "",)]
     words = {"caption": caption} if caption is not None else {}
+    told = {"autoencoder": vae, "prediction": prediction}
+    chosen = {key: value for key, value in told.items() if value}
     return {
         "target": "lora",
         "name": name,
@@ -34,7 +47,7 @@ def lora_table(data: str, model: str, name: str, caption: str | None = None) -> 
             "size": config.native_size,
             "buckets": config.native_size >= BUCKETED,
         },
-        "model": {"base": model},
+        "model": {"base": model, **chosen},
         "optimizer": {"lr": 1e-4, "warmup": steps // 20},
         # SDXL fits a 24 GB card only if activations are recomputed.
         "run": {"steps": steps, "gradient_checkpointing": config.family == "sdxl"},

@@ -180,7 +180,8 @@ class OptimizerRecipe:
 class RunRecipe:
     """The loop. A step learns from batch_size * accumulate * processes pictures.
 
-    `keep_last` checkpoints are kept, and every one whose step divides by `keep_every` (0: none
+    A checkpoint is written every `checkpoint_every` steps and every `checkpoint_minutes` (0: by steps
+    only). `keep_last` checkpoints are kept, and every one whose step divides by `keep_every` (0: none
     besides). `save_dtype` is the number format of the finished model. `parallel` is how several
     processes work together: "ddp" gives each a copy of all, "fsdp" a share of the weights that
     learn, of their gradients, averages and optimizer, for models that do not fit one device.
@@ -196,6 +197,7 @@ class RunRecipe:
     ema: float = within(0.999, 0.0, 1.0)
     log_every: int = within(10, 1)
     checkpoint_every: int = within(500, 1)
+    checkpoint_minutes: float = within(10.0, 0.0)
     validate_every: int = within(500, 1)
     keep_last: int = within(2, 1)
     keep_every: int = within(0, 0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,8 @@ from typing import Any, TypeAlias
 import torch
 from safetensors import SafetensorError
 
-from diffgen.errors import OutputError, UsageError
+from diffgen.errors import OutputError, UsageError, one_line
+from diffgen.files import locked, replaced
 from diffgen.jsonfile import parse_toml
 from diffgen.train import state
 from diffgen.train.autoencoder import AutoencoderTarget
@@ -31,6 +33,7 @@ from diffgen.train.distill_lora import distill_target
 from diffgen.train.loop import Reporter, Trainer
 from diffgen.train.lora import LoraTarget
 from diffgen.train.metrics import plot_curve, read_rows
+from diffgen.train.optional import optional
 from diffgen.train.recipe import Recipe
 from diffgen.train.tables import to_toml
 from diffgen.train.target import Data, LatentEncoder, Target
@@ -44,6 +47,11 @@ TARGETS: dict[str, Callable[[Recipe, torch.device], Target]] = {
     "distill": distill_target,
     "lora": LoraTarget,
 }
+LOCK = ".lock"
+PRODUCTS = ("model", "samples", "tokenizer", "tensorboard", "metrics.jsonl", "recipe.toml")
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 TRIAL_STEPS = 2
 ENCODING_EVERY = 10.0  # seconds between two lines about the latent cache
 Say: TypeAlias = Callable[[str], None]
@@ -64,14 +72,15 @@ def train(recipe: Recipe, run: Path, *, resume: bool, reporter: Reporter) -> Out
     that cannot be used, and what `Trainer.train` raises afterwards.
     """
     _check_folder(run, resume=resume)
-    with open_world(recipe.run.device) as world:
+    with _alone_in(run), open_world(recipe.run.device) as world:
         settled = settle_vocabulary(recipe, run / "tokenizer", world, learned=resume)
         trainer = _prepare(recipe, run, world, settled, reporter.say)
         if resume:
-            _restore(trainer)
+            for change in _restore(trainer):
+                reporter.say(f"goes on with {change}")
         if world.first:
-            run.mkdir(parents=True, exist_ok=True)
-            (run / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+            with _disk_errors(trainer):
+                keep_recipe(recipe, run)
             for line in [*trainer.data.report.lines, *remarks(recipe), _summary(trainer)]:
                 reporter.say(line)
         with _asked_to_stop() as stop, _disk_errors(trainer):
@@ -113,11 +122,33 @@ def dry_run(recipe: Recipe, run: Path) -> list[str]:
 
 
 def _check_folder(run: Path, *, resume: bool) -> None:
+    """Raises UsageError for a folder that this run has no business in."""
+    if run.exists() and not run.is_dir():
+        raise UsageError(f"{run} is a file; a run needs a folder, so choose another -o")
     found = state.checkpoints(run / "checkpoints")
     if found and not resume:
-        raise UsageError(f"{run} holds a run already; add --resume to go on, or choose another -o.")
+        raise UsageError(f"{run} holds a run already; add --resume to go on, or choose another -o")
     if resume and not found:
-        raise UsageError(f"{run} has no checkpoint to resume from; start without --resume.")
+        raise UsageError(f"{run} has no checkpoint to resume from; start without --resume")
+    taken = [name for name in PRODUCTS if (run / name).exists()]
+    # A run that was stopped before its first checkpoint leaves its lock, and may start again.
+    begun = (run / LOCK).exists() and "model" not in taken
+    if taken and not resume and not begun:
+        raise UsageError(
+            f"{run} holds {', '.join(taken)}, which a run would replace; choose another -o"
+        )
+
+
+def _alone_in(run: Path) -> AbstractContextManager[None]:
+    """The run's folder, locked by the first process. Raises OutputError where it is in use."""
+    return locked(run, LOCK) if os.environ.get("RANK", "0") == "0" else nullcontext()
+
+
+def keep_recipe(recipe: Recipe, run: Path) -> None:
+    """Write RUN/recipe.toml, which makes the run again. Raises OSError."""
+    with replaced(run / "recipe.toml") as part:
+        # File names that are no UTF-8 stay the bytes they are.
+        part.write_text(to_toml(recipe), encoding="utf-8", errors="surrogateescape")
 
 
 def _prepare(recipe: Recipe, run: Path, world: World, settled: Recipe, say: Say) -> Trainer:
@@ -164,16 +195,18 @@ def _encoding(say: Say) -> Callable[[int, int], None]:
     return progress
 
 
-def _restore(trainer: Trainer) -> None:
+def _restore(trainer: Trainer) -> list[str]:
+    """Take over the last checkpoint; gives what was changed on purpose since."""
     saved: dict[str, Any] = state.load_last(trainer.folder)
     before = Recipe.parse(parse_toml(saved["recipe"], str(trainer.folder)), str(trainer.folder))
-    state.check_same(
+    changes = state.check_same(
         before,
         trainer.recipe,
         data=(saved["data"], trainer.data.report.fingerprint),
         world=(len(saved["rng"]), trainer.world.size),
     )
     trainer.restore(saved)
+    return changes
 
 
 @contextmanager
@@ -182,14 +215,19 @@ def _disk_errors(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        kept = list(state.checkpoints(trainer.folder).values())
-        last = f"; the last good checkpoint is {kept[-1]}" if kept else ""
-        raise OutputError(f"cannot write to {trainer.run}: {error}{last}") from error
+        reason = getattr(error, "strerror", None) or one_line(str(error))
+        path = getattr(error, "filename", None) or trainer.run
+        raise OutputError(
+            f"cannot write {path}: {reason}; {state.last_good(trainer.folder)}"
+        ) from error
 
 
 @contextmanager
 def _asked_to_stop() -> Iterator[Callable[[], int]]:
-    """A function that tells which of SIGINT and SIGTERM came, 0 for none; a second one kills."""
+    """A function that tells which signal to end came, 0 for none; a second one kills.
+
+    Signals that the program was started to ignore, as under nohup, stay ignored.
+    """
     came: list[int] = []
 
     def remember(number: int, _frame: object) -> None:
@@ -199,7 +237,8 @@ def _asked_to_stop() -> Iterator[Callable[[], int]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
         return
-    before = {n: signal.signal(n, remember) for n in (signal.SIGINT, signal.SIGTERM)}
+    heard = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+    before = {n: signal.signal(n, remember) for n in heard}
     try:
         yield lambda: came[0] if came else 0
     finally:
@@ -232,7 +271,8 @@ def _finish(trainer: Trainer) -> None:
     recipe, report = trainer.recipe, trainer.data.report
     rows = read_rows(trainer.run / "metrics.jsonl")
     model = trainer.run / "model"
-    plot_curve(rows, model / "loss.png")
+    with optional("the loss curve"):
+        plot_curve(rows, model / "loss.png")
     held_out = [row["held_out_loss"] for row in rows if "held_out_loss" in row]
     facts = {
         "data": f"{recipe.data.path}: {report.pictures} pictures, hash {report.fingerprint}",
@@ -247,4 +287,5 @@ def _finish(trainer: Trainer) -> None:
         "made with": f"{commit()}, torch {torch.__version__}",
         "curve": "![loss](loss.png)",
     }
-    write_card(model, recipe, facts)
+    with optional("the model card"):
+        write_card(model, recipe, facts)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
 import re
 from pathlib import Path
@@ -12,28 +10,38 @@ from typing import Any
 import torch
 
 from diffgen.errors import ConfigError, OutputError, UsageError, WeightsError
+from diffgen.files import replaced
 from diffgen.train.recipe import Recipe
 from diffgen.train.tables import differences
 
 NAME = re.compile(r"step-(\d+)\.pt")
 
-# What may differ between a run and its continuation: nothing that changes the numbers but its
-# length, which the learning rate follows from there on.
+# What may differ between a run and its continuation. FREE changes no number but by the length of the
+# run, which the learning rate follows: what data and base hold is compared by itself. What is MEANT
+# changes numbers, but nobody changes it by mistake; it is said.
 FREE = (
+    "data.path",
+    "data.cache",
     "data.workers",
     "run.device",
     "run.steps",
     "run.parallel",
     "run.log_every",
     "run.checkpoint_every",
+    "run.checkpoint_minutes",
     "run.validate_every",
     "run.keep_last",
     "run.keep_every",
     "run.save_dtype",
+    "run.compile",
+    "run.channels_last",
+    "run.gradient_checkpointing",
     "samples.",
     "name",
     "license",
 )
+MEANT = ("optimizer.", "run.batch_size", "run.accumulate")
+FIXED = ("optimizer.kind",)
 
 
 def rng_state() -> dict[str, Any]:
@@ -57,29 +65,26 @@ def checkpoints(folder: Path) -> dict[int, Path]:
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write the checkpoint of a step: temporary name, fsync, rename.
+    """Write the checkpoint of a step, whole and for good.
 
     Raises OutputError, naming the last good checkpoint, when the disk is full or fails.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.pt"
-    new = path.with_suffix(".tmp")
     try:
-        with new.open("wb") as file:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replaced(path, durable=True) as part, part.open("wb") as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
-        _sync_folder(folder)
     except (OSError, RuntimeError) as error:  # torch turns a failed write into RuntimeError
-        with contextlib.suppress(OSError):
-            new.unlink(missing_ok=True)
-        kept = list(checkpoints(folder).values())
-        last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no earlier one"
-        raise OutputError(
-            f"cannot write {path}: {_reason(error)}; free some space and go on with --resume; {last}"
-        ) from error
+        raise OutputError(f"cannot write {path}: {_reason(error)}; {last_good(folder)}") from error
     return path
+
+
+def last_good(folder: Path) -> str:
+    """What a run that broke off can go on from."""
+    kept = list(checkpoints(folder).values())
+    if not kept:
+        return "there is no checkpoint yet, so start it again"
+    return f"go on with --resume, from {kept[-1]}"
 
 
 def _reason(error: BaseException) -> str:
@@ -89,15 +94,6 @@ def _reason(error: BaseException) -> str:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__
     return str(error).splitlines()[0]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself outlive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def prune(folder: Path, *, keep_last: int, keep_every: int) -> None:
@@ -126,12 +122,14 @@ def load_last(folder: Path) -> dict[str, Any]:
 
 def check_same(
     saved: Recipe, recipe: Recipe, *, data: tuple[str, str], world: tuple[int, int]
-) -> None:
+) -> list[str]:
     """Refuse a continuation that would not be one; `data` and `world` are (saved, present).
 
-    Raises ConfigError saying what differs.
+    Gives what differs on purpose. Raises ConfigError saying what else does.
     """
-    changed = [d for d in differences(saved, recipe) if not d.startswith(FREE)]
+    found = [d for d in differences(saved, recipe) if not d.startswith(FREE)]
+    meant = [d for d in found if d.startswith(MEANT) and not d.startswith(FIXED)]
+    changed = [d for d in found if d not in meant]
     if data[0] != data[1]:
         changed.append("the data has changed")
     if world[0] != world[1]:
@@ -139,5 +137,6 @@ def check_same(
     if changed:
         raise ConfigError(
             f"the checkpoint belongs to another recipe: {'; '.join(changed)}; "
-            "restore these or start a new run with another -o."
+            "restore these or start a new run with another -o"
         )
+    return meant

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import tomli_w
+
 from diffgen.errors import ConfigError, did_you_mean, shown
 from diffgen.jsonfile import KINDS, of_kind, parse_toml
 from diffgen.limits import check_range
@@ -132,15 +134,17 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def to_toml(value: Any) -> str:
-    """A dataclass as TOML that `build` reads back: dotted keys, one a line."""
-    return "".join(f"{key} = {_toml(entry)}\n" for key, entry in flatten(value))
+    """A dataclass as TOML that `build` reads back; None is left out."""
+    return tomli_w.dumps(_table(value))
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    # JSON's true, strings and numbers are TOML's as well, for finite numbers and ASCII escapes.
-    return json.dumps(value)
+def _table(value: Any) -> Table:
+    entries = ((spec.name, getattr(value, spec.name)) for spec in fields(value))
+    return {
+        name: _table(entry) if is_dataclass(entry) else entry
+        for name, entry in entries
+        if entry is not None
+    }
 
 
 def differences(old: Any, new: Any) -> list[str]:
@@ -154,4 +158,4 @@ def differences(old: Any, new: Any) -> list[str]:
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:
-    return _toml(values[key]) if key in values else "unset"
+    return shown(values[key]) if key in values else "unset"

@@ -1,3 +1,4 @@
+import os
 import sys
 from pathlib import Path
 
@@ -8,6 +9,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
 from training import draw_squares, make_recipe
 
 from diffgen import cli
+from diffgen.files import locked
+from diffgen.train import run as runs
+from diffgen.train.recipe import Recipe
 from diffgen.train.tables import to_toml
 
 
@@ -31,7 +35,88 @@ def test_train(recipe, tmp_path, monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert out.strip() == str(folder / "model")
     assert "step 2/2: loss " in err
-    assert "run.steps = 2" in (folder / "recipe.toml").read_text()
+    assert Recipe.load(folder / "recipe.toml").run.steps == 2
+
+
+@pytest.mark.parametrize("name", ["model", "metrics.jsonl", "recipe.toml"])
+def test_a_folder_of_other_things_is_refused(recipe, tmp_path, monkeypatch, capsys, name):
+    other = tmp_path / "run" / name
+    other.mkdir(parents=True) if name == "model" else other.parent.mkdir()
+    if name != "model":
+        other.write_text("mine")
+    assert run(monkeypatch, recipe, "-o", tmp_path / "run") == 2
+    assert f"{tmp_path / 'run'} holds {name}, which a run would replace" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [name]
+
+
+def test_a_run_stopped_before_its_first_checkpoint_may_start_again(recipe, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in (".lock", "recipe.toml", "metrics.jsonl"):  # what kill -9 leaves
+        (folder / name).touch()
+    assert run(monkeypatch, recipe, "--set", "run.steps=1", "-o", folder, "-q") == 0
+    assert (folder / "model").is_dir()
+
+
+def test_a_file_is_no_folder_for_a_run(recipe, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    assert run(monkeypatch, recipe, "-o", tmp_path / "file") == 2
+    assert "is a file" in capsys.readouterr().err
+    assert run(monkeypatch, recipe, "-o", tmp_path / "file" / "run") == 1
+    assert f"cannot work in {tmp_path / 'file' / 'run'}" in capsys.readouterr().err
+
+
+def test_one_process_at_a_time_works_in_a_folder(recipe, tmp_path, monkeypatch, capsys):
+    with locked(tmp_path / "run"):
+        assert run(monkeypatch, recipe, "-o", tmp_path / "run") == 1
+    err = capsys.readouterr().err
+    assert f"run is in use by process {os.getpid()}" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_model_outlives_whatever_fails_after_it(recipe, tmp_path, monkeypatch, capsys):
+    """No git on PATH, no font for the curve: the model and its card are there."""
+
+    def fail(*_):
+        raise RuntimeError("no font\nat all")
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(runs, "plot_curve", fail)
+    folder = tmp_path / "run"
+    assert run(monkeypatch, recipe, "--set", "run.steps=1", "-o", folder) == 0
+    out, err = capsys.readouterr()
+    assert out.strip() == str(folder / "model")
+    assert "the loss curve could not be made: no font" in err
+    assert "diffgen 0." in (folder / "model" / "README.md").read_text()
+
+
+def test_checkpoints_are_written_by_time_too(recipe, tmp_path, monkeypatch):
+    rare = ("--set", "run.checkpoint_every=100", "--set", "run.checkpoint_minutes=1e-9")
+    kept = ("--set", "run.steps=3", "--set", "run.keep_last=9")
+    assert run(monkeypatch, recipe, *rare, *kept, "-o", tmp_path / "run", "-q") == 0
+    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == [f"step-{step:08d}.pt" for step in (1, 2, 3)]
+
+
+def test_the_example_runs(tmp_path, monkeypatch, capsys):
+    assert run(monkeypatch, "--example") == 0
+    text = capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.toml").write_text(text)
+    draw_squares(tmp_path / "photos")
+    small = ("--set", "run.batch_size=2", "--dry-run")
+    assert run(monkeypatch, "my.toml", *small) == 0
+    assert "16 pictures to learn from" in capsys.readouterr().out
+    assert run(monkeypatch, "example", *small, "--set", "run.steps=3") == 0
+    assert "3 steps" in capsys.readouterr().out
+
+
+def test_recipes_that_are_not_there_are_named(tmp_path, monkeypatch, capsys):
+    assert run(monkeypatch, "exampel") == 2
+    assert (
+        'there is no recipe exampel; --example prints one to begin with. Did you mean "example"?'
+        in (capsys.readouterr().err)
+    )
 
 
 def test_quiet(recipe, tmp_path, monkeypatch, capsys):
@@ -83,9 +168,9 @@ def test_a_lora_in_one_line(one_line, tmp_path, monkeypatch, capsys):
         "my-style.run",
         "my-style.safetensors",
     ]
-    recipe = (tmp_path / "out" / "my-style.run" / "recipe.toml").read_text()
-    for line in ('name = "my-style"', "data.size = 128", "lora.rank = 16", "optimizer.lr = 0.0001"):
-        assert line in recipe
+    recipe = Recipe.load(tmp_path / "out" / "my-style.run" / "recipe.toml")
+    assert (recipe.name, recipe.data.size) == ("my-style", 128)
+    assert (recipe.lora.rank, recipe.optimizer.lr) == (16, 1e-4)
     assert run(monkeypatch, *one_line, "-o", file) == 2
     assert f"{file} exists" in capsys.readouterr().err
 
@@ -117,7 +202,12 @@ def test_every_picture_needs_a_caption(one_line, tmp_path, monkeypatch, capsys):
         (["--data", "photos", "-m", "storybook"], 2, "give a RECIPE.toml, or --lora"),
         (["small.toml", "--lora"], 2, "drop it, or small.toml"),
         (["small.toml", "--data", "photos"], 2, "for a recipe use --set data.path"),
-        (["small.toml", "--caption", "a dog"], 2, "and --set data.caption="),
+        (
+            ["small.toml", "--prediction", "v"],
+            2,
+            "--prediction: for --lora; for a recipe use --set model.pre",
+        ),
+        (["small.toml", "--caption", "a dog"], 2, "--set data.caption="),
         (["--lora", "--data", "nowhere", "-m", "storybook"], 2, "nowhere does not exist"),
         (["--lora", "--data", "photos", "-m", "nothing"], 2, "nothing"),
         (

@@ -1,12 +1,17 @@
+import os
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from training import RECIPE
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from training import RECIPE, make_recipe
 
 from diffgen.errors import ConfigError
+from diffgen.train import run
 from diffgen.train.recipe import Recipe
 from diffgen.train.tables import differences, to_toml
 
@@ -123,3 +128,21 @@ def test_checking_a_recipe_needs_no_torch():
         cwd=EXAMPLE.parents[3],
     )
     assert done.stdout.strip() == "False"
+
+
+WORDS = st.text(max_size=30)  # quotes, controls, emoji: all but lone surrogates
+
+
+@given(name=WORDS, license=WORDS, path=WORDS, prompts=st.lists(WORDS, max_size=3))
+@settings(max_examples=200, derandomize=True, deadline=None)
+def test_any_words_come_back_from_a_saved_recipe(name, license, path, prompts):
+    recipe = make_recipe(Path("x"), {"samples.prompts": prompts})
+    data = replace(recipe.data, path=path)
+    recipe = replace(recipe, name=name, license=license, data=data)
+    assert Recipe.parse(tomllib.loads(to_toml(recipe)), "saved") == recipe
+
+
+def test_a_file_name_that_is_no_utf_8_can_be_saved(tmp_path):
+    recipe = make_recipe(Path(os.fsdecode(b"caf\xe9")))
+    run.keep_recipe(recipe, tmp_path)
+    assert b"caf\xe9" in (tmp_path / "recipe.toml").read_bytes()

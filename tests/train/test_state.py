@@ -45,8 +45,16 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
     assert "File too large" in str(caught.value)
     assert str(good) in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "go on with --resume" in str(caught.value)
     assert list(tmp_path.iterdir()) == [good]
     assert torch.equal(state.load_last(tmp_path)["x"], torch.ones(3))
+
+
+def test_a_first_checkpoint_that_fails_advises_no_resume(tmp_path):
+    (tmp_path / "checkpoints").touch()
+    with pytest.raises(OutputError) as caught:
+        state.save(tmp_path / "checkpoints", 2, {})
+    assert "there is no checkpoint yet, so start it again" in str(caught.value)
 
 
 def test_random_numbers_go_on():
@@ -59,12 +67,18 @@ def test_random_numbers_go_on():
 def test_another_recipe_is_refused_with_the_difference(squares):
     recipe = make_recipe(squares)
     harmless = make_recipe(squares, {"data.workers": 2, "samples.every": 5, "run.keep_last": 1})
-    state.check_same(recipe, harmless, data=("a", "a"), world=(1, 1))
-    other = make_recipe(squares, {"optimizer.lr": 0.5, "objective.min_snr_gamma": 5.0})
+    assert state.check_same(recipe, harmless, data=("a", "a"), world=(1, 1)) == []
+    moved = {"data.path": "/else/where", "run.gradient_checkpointing": True}
+    meant = make_recipe(squares, {"optimizer.lr": 0.5, "run.batch_size": 2, **moved})
+    assert state.check_same(recipe, meant, data=("a", "a"), world=(1, 1)) == [
+        "run.batch_size: 3 -> 2",
+        "optimizer.lr: 0.001 -> 0.5",
+    ]
+    other = make_recipe(squares, {"optimizer.kind": "muon", "objective.min_snr_gamma": 5.0})
     with pytest.raises(ConfigError) as caught:
         state.check_same(recipe, other, data=("a", "b"), world=(1, 2))
     for part in (
-        "optimizer.lr: 0.001 -> 0.5",
+        'optimizer.kind: "adamw" -> "muon"',
         "objective.min_snr_gamma: unset -> 5.0",
         "the data has changed",
         "processes: 1 -> 2",

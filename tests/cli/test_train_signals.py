@@ -1,0 +1,77 @@
+"""A closed terminal ends a run with a checkpoint, and the line it prints goes on to the bit."""
+
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
+
+from training import draw_squares, make_recipe
+
+from diffgen.cli.command_line import command_line
+from diffgen.train.tables import to_toml
+
+NAME = 'wüst "🐱" \\n'
+CHANGES = {"run.steps": 150, "run.checkpoint_every": 1000, "run.validate_every": 1000, "name": NAME}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    data = draw_squares(tmp_path / "photos 🐱 of 'mine'")
+    (data / "00.txt").write_text('a "red" square 🐱', encoding="utf-8")
+    recipe = make_recipe(data, {**CHANGES, "samples.prompts": ['a "red" square 🐱']})
+    (tmp_path / "my recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+    return tmp_path
+
+
+def weights(model: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(model)): p.read_bytes() for p in model.rglob("*.safetensors")}
+
+
+def test_the_line_of_a_stopped_run_goes_on_to_the_bit(place: Path) -> None:
+    command = [sys.executable, "-m", "diffgen", "train", "my recipe.toml"]
+    with subprocess.Popen(
+        [*command, "-o", "a run"], cwd=place, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    ) as stopped:
+        assert stopped.stderr
+        for line in stopped.stderr:
+            if line.startswith("step 3/"):
+                stopped.send_signal(signal.SIGHUP)
+                break
+        *_, last = stopped.stderr.read().splitlines()
+    assert stopped.returncode == 128 + signal.SIGHUP
+    said, _, line = last.partition("; this goes on: ")
+    assert said == "stopped by SIGHUP"
+    assert len(list((place / "a run" / "checkpoints").iterdir())) == 1
+    subprocess.run(shlex.split(line), cwd=place, check=True, capture_output=True)
+    subprocess.run([*command, "-o", "whole"], cwd=place, check=True, capture_output=True)
+    assert weights(place / "a run" / "model") == weights(place / "whole" / "model")
+
+
+@pytest.mark.parametrize(
+    ("program", "environment", "start"),
+    [
+        ("/usr/bin/diffgen", {}, "diffgen"),
+        ("/x/diffgen/__main__.py", {}, f"{sys.executable} -m diffgen"),
+        (
+            "/x/diffgen/__main__.py",
+            {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "1"},
+            "torchrun --nproc-per-node 4 -m diffgen",
+        ),
+        (
+            "/x/diffgen/__main__.py",
+            {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "8", "GROUP_WORLD_SIZE": "2"},
+            "torchrun --nnodes 2 --nproc-per-node 8 -m diffgen",
+        ),
+    ],
+)
+def test_the_line_starts_as_the_command_was_started(program, environment, start) -> None:
+    arguments = [program, "train", "a b.toml"]
+    line = command_line("--resume", arguments=arguments, environment=environment)
+    assert line == f"{start} train 'a b.toml' --resume"
+    again = command_line("--resume", arguments=[program, "train", "--resume"], environment={})
+    assert again.count("--resume") == 1
