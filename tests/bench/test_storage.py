@@ -54,7 +54,7 @@ def test_nothing_half_written_is_left(tmp_path):
     ("text", "message"),
     [
         ("{", "not the JSON of a sweep"),
-        ("[]", 'schema "None"'),
+        ("[]", "schema null"),
         ('{"schema": "diffgen.sample-steps/9"}', 'schema "diffgen.sample-steps/9"; this diffgen'),
         ('{"schema": "diffgen.sample-steps/1"}', "is damaged"),
     ],
