@@ -6,7 +6,7 @@ It follows transformers' `CLIPTokenizer` id for id.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -68,21 +68,15 @@ class Tokenizer:
         options, places = _read_options(folder)
         if pad:
             places = (JsonObject(options.path, {"pad_token": pad}), *places)
-        special = {role: _role_token(places, role) for role in ROLES}
         vocabulary = read_vocabulary(folder)
-        for token in special.values():
-            if token.content not in vocabulary.ids:
-                raise ConfigError(f"{folder}: the vocabulary lacks {shown(token.content)}")
+        special = {role: _role_token(places, role) for role in ROLES}
+        _check_special(folder, special.values(), vocabulary)
         encoder = byte_pair_encoder(vocabulary, unknown=special["unk_token"].content)
         # Of two entries for one token the later counts, as in transformers.
         added = [*special.values(), *_listed_tokens(options)]
         encoder.add_tokens(added)
         ids = [*vocabulary.ids.values(), *(encoder.token_to_id(t.content) or 0 for t in added)]
-        if vocab_size is not None and max(ids) >= vocab_size:
-            raise ConfigError(
-                f"{folder}: the vocabulary has ids up to {max(ids)}, where the text encoder knows "
-                f"{vocab_size} tokens (vocab_size)"
-            )
+        _check_size(folder, max(ids), vocab_size)
         return cls(
             encoder,
             start=vocabulary.ids[special["bos_token"].content],
@@ -140,6 +134,20 @@ def _read_options(folder: Path) -> tuple[JsonObject, tuple[JsonObject, ...]]:
     if os.path.lexists(old) and "added_tokens_decoder" not in options.data:
         return options, (JsonObject.read(old), options)
     return options, (options,)
+
+
+def _check_special(folder: Path, tokens: Iterable[AddedToken], vocabulary: Vocabulary) -> None:
+    for token in tokens:
+        if token.content not in vocabulary.ids:
+            raise ConfigError(f"{folder}: the vocabulary lacks {shown(token.content)}")
+
+
+def _check_size(folder: Path, largest: int, vocab_size: int | None) -> None:
+    if vocab_size is not None and largest >= vocab_size:
+        raise ConfigError(
+            f"{folder}: the vocabulary has ids up to {largest}, where the text encoder knows "
+            f"{vocab_size} tokens (vocab_size)"
+        )
 
 
 def _length(options: JsonObject, default: int) -> int:
