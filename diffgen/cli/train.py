@@ -28,6 +28,7 @@ KEYS = {  # of a recipe, for the options of --lora
     "caption": "data.caption",
     "vae": "model.autoencoder",
     "prediction": "model.prediction",
+    "zero_snr": "model.zero_snr",
 }
 RECIPES = Path(__file__).parent.parent / "assets" / "recipes"
 
@@ -74,6 +75,7 @@ def train(
     ] = None,
     vae: opt.Vae = None,
     prediction: opt.PredictionType = None,
+    zero_snr: opt.ZeroSnr = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key: run.steps=100."),
@@ -115,6 +117,7 @@ def train(
         "caption": caption,
         "vae": vae,
         "prediction": prediction,
+        "zero_snr": zero_snr,
     }
     given = {name: value for name, value in asked.items() if value is not None}
     checked = _recipe(path, given, output, assignments or [], lora=lora)
@@ -166,8 +169,9 @@ def _recipe(
     if path and lora:
         raise UsageError(f"--lora makes up a recipe by itself; drop it, or {path}")
     if path and given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         instead = " and ".join(f"--set {KEYS[name]}=..." for name in given)
-        raise UsageError(f"--{', --'.join(given)}: for --lora; for a recipe use {instead}")
+        raise UsageError(f"{names}: for --lora; for a recipe use {instead}")
     if not path and not (lora and {"data", "model"} <= given.keys()):
         raise UsageError("give a RECIPE.toml, or --lora with --data DIR and -m MODEL")
     from diffgen.train.quick import lora_table

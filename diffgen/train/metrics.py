@@ -62,16 +62,16 @@ def _tensorboard(run: Path, step: int) -> Any:
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.jsonl; a last line cut off by a crash is left out."""
+    """The rows of a metrics.jsonl up to the first line that is damaged, or was cut off by a crash."""
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             row = parse_json(line, str(path))
         except ConfigError:
             break
-        if not isinstance(row, dict) or "step" not in row:
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
             break
         rows.append(row)
     return rows

@@ -68,11 +68,11 @@ def build_networks(recipe: Recipe) -> Networks:
 
 
 def open_base(recipe: Recipe) -> Model:
-    """`model.base`, with the autoencoder and prediction that the recipe chooses for it."""
+    """`model.base`, with what the recipe chooses instead of its own."""
     chosen = recipe.model
     source = chosen.base or ""
     vae = _vae_path(chosen.autoencoder) if chosen.autoencoder else None
-    model = Model.open(source, vae=vae, prediction=chosen.prediction)
+    model = Model.open(source, vae=vae, prediction=chosen.prediction, zero_snr=chosen.zero_snr)
     if model.loras:
         raise ConfigError(
             f"model.base {source} is a LoRA on another model; name that one"

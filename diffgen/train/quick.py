@@ -23,21 +23,24 @@ def lora_table(
     caption: str | None = None,
     vae: str | None = None,
     prediction: Prediction | None = None,
+    zero_snr: bool | None = None,
 ) -> Table:
     """A recipe as a table: the pictures in `data`, at the native size of `model`.
 
-    `caption` is that of the pictures without one; `vae` and `prediction` are taken instead of the
-    model's own. Raises UsageError and ConfigError for data or a model that cannot be used.
+    `caption` is that of the pictures without one; `vae`, `prediction` and `zero_snr` are taken
+    instead of the model's own. Raises UsageError and ConfigError for data or a model that cannot be used.
     """
     other = Path(vae).expanduser() if vae else None
-    config = Model.open(model, vae=other, prediction=prediction).checkpoint.config
+    config = Model.open(
+        model, vae=other, prediction=prediction, zero_snr=zero_snr
+    ).checkpoint.config
     entries = find_entries(data).entries
     least, most = STEPS
     steps = min(max(STEPS_PER_PICTURE * len(entries), least), most)
     texts = [text for entry in entries for text in entry.captions or (caption or "",)]
     words = {"caption": caption} if caption is not None else {}
-    told = {"autoencoder": vae, "prediction": prediction}
-    chosen = {key: value for key, value in told.items() if value}
+    told = {"autoencoder": vae, "prediction": prediction, "zero_snr": zero_snr}
+    chosen = {key: value for key, value in told.items() if value is not None}
     return {
         "target": "lora",
         "name": name,

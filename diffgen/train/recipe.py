@@ -62,8 +62,11 @@ class DataRecipe:
 class ModelRecipe:
     """The model to start from: a `base` to fine-tune, or an architecture to begin from nothing.
 
-    For a base: `prediction` is what its U-Net predicts, where its files do not say or are wrong,
-    and `autoencoder` a file or folder to use instead of its own. Without a base: `unet` and `text` describe new networks, `autoencoder` is a folder with a
+    For a base: `prediction` is what its U-Net predicts and `zero_snr` whether it was trained with
+    zero terminal SNR, where its files do not say or are wrong, and `autoencoder` a file or folder to
+    use instead of its own.
+
+    Without a base: `unet` and `text` describe new networks, `autoencoder` is a folder with a
     trained one (none means that the U-Net works on pixels) and `tokenizer` is a model's name or a
     folder with a vocabulary; "captions" learns one of `text.vocab_size` tokens from the data's.
     `vae` is the architecture of the autoencoder target.
@@ -71,6 +74,7 @@ class ModelRecipe:
 
     base: str | None = None
     prediction: Prediction | None = None
+    zero_snr: bool | None = None
     autoencoder: str | None = None
     tokenizer: str = "storybook"
     train_text_encoder: bool = False
@@ -268,9 +272,10 @@ class Recipe:
 def _check_model(recipe: Recipe, where: str) -> None:
     model = recipe.model
     new = [name for name in ("unet", "text", "schedule") if getattr(model, name)]
-    if model.prediction and (not model.base or recipe.target == "autoencoder"):
+    chosen = [name for name in ("prediction", "zero_snr") if getattr(model, name) is not None]
+    if chosen and (not model.base or recipe.target == "autoencoder"):
         raise ConfigError(
-            f"{where}: model.prediction is for the U-Net of a model.base; a new one has it in "
+            f"{where}: model.{chosen[0]} is for the U-Net of a model.base; a new one has it in "
             "[model.schedule]"
         )
     if recipe.target == "autoencoder":

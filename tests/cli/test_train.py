@@ -202,6 +202,7 @@ def test_every_picture_needs_a_caption(one_line, tmp_path, monkeypatch, capsys):
         (["--data", "photos", "-m", "storybook"], 2, "give a RECIPE.toml, or --lora"),
         (["small.toml", "--lora"], 2, "drop it, or small.toml"),
         (["small.toml", "--data", "photos"], 2, "for a recipe use --set data.path"),
+        (["small.toml", "--no-zero-snr"], 2, "for a recipe use --set model.zero_snr="),
         (
             ["small.toml", "--prediction", "v"],
             2,

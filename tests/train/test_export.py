@@ -255,10 +255,11 @@ def test_a_base_is_told_what_it_predicts_and_given_an_autoencoder(squares, sd1, 
     assert own.losses != told.losses
     pictures = [tmp_path / name / "samples" / "step-00000001.png" for name in ("own", "told")]
     assert pictures[0].read_bytes() != pictures[1].read_bytes()
-    whole = {**changes, "target": "diffusion"}
+    whole = {**changes, "target": "diffusion", "model": {**model, "zero_snr": True}}
     run.train(make_recipe(squares, whole), tmp_path / "whole", resume=False, reporter=Listener())
     written = read_model_config(tmp_path / "whole" / "model")
     assert (written.schedule.prediction, written.vae.scaling_factor) == ("v", 0.5)
+    assert written.schedule.zero_snr
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "whole" / "model")
     assert pipeline.scheduler.config.prediction_type == "v_prediction"
 

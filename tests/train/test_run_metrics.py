@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -34,6 +35,7 @@ def test_rows_of_a_killed_run_are_dropped_when_it_goes_on(tmp_path):
     before = Metrics(tmp_path, step=0)
     for row in ROWS:
         before.write(row)
+    time.sleep(1.1)  # TensorBoard orders its files by seconds
     after = Metrics(tmp_path, step=2)
     after.write({"step": 3, "loss": 9.0, "lr": 0.001})
     assert [row["loss"] for row in read_rows(after.path)] == [1.0, 0.5, 9.0]
@@ -83,6 +85,13 @@ def test_numbers_that_are_not_finite_are_left_out(tmp_path):
     assert board(tmp_path)["grad_norm"] == [(2, 1.0)]
     assert "loss" not in board(tmp_path)
     plot_curve(read_rows(path), tmp_path / "loss.png")
+
+
+def test_a_damaged_line_ends_what_is_read(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    for damage in (b"\xff\xfe\n", b'{"step": 2, "lo', b"[1]\n", b'{"step": "x"}\n', b"null\n"):
+        path.write_bytes(b'{"step": 1, "loss": 0.5}\n' + damage)
+        assert read_rows(path) == [{"step": 1, "loss": 0.5}]
 
 
 def test_an_average_stays_finite_beside_a_step_that_is_not():
