@@ -6,9 +6,11 @@ tables or JSON that were meant to be read as such.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
+
+from diffgen.errors import ConfigError
+from diffgen.jsonfile import parse_json
 
 SHOWN = 40  # characters
 
@@ -45,8 +47,8 @@ def _is_json(prompt: str) -> bool:
     if not prompt.lstrip().startswith(("{", "[")):
         return False
     try:
-        return isinstance(json.loads(prompt), dict | list)
-    except (ValueError, RecursionError):
+        return isinstance(parse_json(prompt, "the prompt"), dict | list)
+    except ConfigError:
         return False
 
 
