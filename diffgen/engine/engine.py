@@ -37,7 +37,8 @@ from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
 from diffgen.text.conditioner import Conditioner
 from diffgen.text.tokenizer import Tokenizer
 from diffgen.types import Component, Conditioning, StepCallback, ignore
-from diffgen.weights.lora import Deltas, LoraRef, read_lora
+from diffgen.weights.lora import LoraRef
+from diffgen.weights.lora_files import Deltas, read_lora
 
 logger = logging.getLogger("diffgen")
 TEXT_ENCODERS: tuple[Component, ...] = ("text_encoder", "text_encoder_2")

@@ -12,6 +12,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from diffgen.models.deltas import Delta
+
 AnyLayer: TypeAlias = nn.Linear | nn.Conv2d
 
 
@@ -36,6 +38,15 @@ class LoraDelta:
         """alpha / rank * B A in float32, of the layer's shape (section 4.1)."""
         product = self.up.float().flatten(1) @ self.down.float().flatten(1)
         return (self.alpha / self.rank * product).reshape(len(self.up), *self.down.shape[1:])
+
+    def change(self, weight: Tensor) -> Tensor:
+        """The same, whatever the layer's own weight is."""
+        return self.weight().reshape(weight.shape)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """What is added to the layer's bias: nothing."""
+        return None
 
     def with_alpha(self, alpha: float) -> LoraDelta:
         """The same delta under another alpha: B takes up the difference."""
@@ -144,7 +155,7 @@ def _beside(network: nn.Module, name: str, base: AnyLayer, adapter: Adapter) -> 
 
 
 @torch.no_grad()
-def merge(network: nn.Module, loras: Sequence[tuple[Mapping[str, LoraDelta], float]]) -> None:
+def merge(network: nn.Module, loras: Sequence[tuple[Mapping[str, Delta], float]]) -> None:
     """Add deltas, times the weight beside them, to the weights of the layers they are named after.
 
     All that a layer gets is summed in float32 and rounded once. The network is a plain one, without
@@ -153,10 +164,19 @@ def merge(network: nn.Module, loras: Sequence[tuple[Mapping[str, LoraDelta], flo
     for name in dict.fromkeys(name for deltas, _ in loras for name in deltas):
         layer = network.get_submodule(name)
         old = layer.get_parameter("weight")
-        new = old.float()
+        new, bias = old.float(), None
         for deltas, weight in loras:
             if name in deltas:
-                new = new + weight * deltas[name].weight().to(old.device)
-        layer.register_parameter(
-            "weight", nn.Parameter(new.to(old.dtype), requires_grad=old.requires_grad)
-        )
+                delta = deltas[name]
+                new = new + weight * delta.change(old).to(old.device)
+                if delta.bias is not None:
+                    bias = layer.get_parameter("bias").float() if bias is None else bias
+                    bias = bias + weight * delta.bias.to(old.device, torch.float32)
+        _replace(layer, "weight", new)
+        if bias is not None:
+            _replace(layer, "bias", bias)
+
+
+def _replace(layer: nn.Module, name: str, new: Tensor) -> None:
+    old = layer.get_parameter(name)
+    layer.register_parameter(name, nn.Parameter(new.to(old.dtype), requires_grad=old.requires_grad))

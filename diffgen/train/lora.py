@@ -20,7 +20,8 @@ from diffgen.train.diffusion import DiffusionModule, DiffusionTarget
 from diffgen.train.networks import TEXT_ENCODERS, open_base
 from diffgen.train.recipe import LoraRecipe, Recipe
 from diffgen.types import Component
-from diffgen.weights.lora import LoraRef, read_lora, save_lora
+from diffgen.weights.lora import LoraRef, save_lora
+from diffgen.weights.lora_files import read_lora
 
 FILE = "lora.safetensors"
 
@@ -124,7 +125,15 @@ def _continued(recipe: Recipe, networks: Mapping[Component, nn.Module], file: Pa
         raise ConfigError(
             f"lora.init {file} has nothing for the {idle[0]}; unset lora.text_encoder"
         )
-    return {name: continue_lora(network, deltas[name]) for name, network in networks.items()}
+    plain = {
+        component: {layer: delta for layer, delta in named.items() if isinstance(delta, LoraDelta)}
+        for component, named in deltas.items()
+    }
+    if plain != deltas:
+        raise ConfigError(
+            f"lora.init {file} holds other adapters than plain LoRA; train cannot go on"
+        )
+    return {name: continue_lora(network, plain[name]) for name, network in networks.items()}
 
 
 def save_adapters(

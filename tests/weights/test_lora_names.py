@@ -11,12 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffgen.errors import DiffgenError, UnsupportedCheckpoint, WeightsError
+from diffgen.errors import DiffgenError, WeightsError
 from diffgen.models.config import UNetConfig
 from diffgen.models.lora import LoraDelta
 from diffgen.weights.checkpoint import Checkpoint
 from diffgen.weights.ldm import ldm_blocks, to_ldm
-from diffgen.weights.lora import Deltas, Layout, read_lora, save_lora
+from diffgen.weights.lora import Layout, save_lora
+from diffgen.weights.lora_files import Deltas, _layers, read_lora
+from diffgen.weights.lora_names import flat, layer_table
 
 if TYPE_CHECKING:
     from tiny_models import TinyModel
@@ -156,9 +158,9 @@ STEM = "lora_unet_down_blocks_0_resnets_0_conv1"
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lora_unet_nowhere.alpha": torch.ones(())}, "has 1 tensors that .*: lora_unet_nowhere"),
-        ({f"{STEM}.dora_scale": torch.ones(2)}, "has 1 tensors that .*dora_scale"),
-        ({f"unet.{QUERY}.lora_A.weight": torch.ones(2, 2)}, "no place for: unet.mid_block"),
+        ({"lora_unet_nowhere.alpha": torch.ones(())}, "does not fit .*: lora_unet_nowhere"),
+        ({f"{STEM}.dora_scale": torch.ones(2)}, "does not fit this model"),
+        ({f"unet.{QUERY}.lora_A.weight": torch.ones(2, 2)}, "are the same; keep one"),
         ({f"{STEM}.lora_up.weight": None}, f"half of the adapter of {KERNEL} is missing"),
         ({f"{STEM}.lora_down.weight": torch.ones(2, 9, 3, 3)}, f"{KERNEL} is .* are .2, 9, 3, 3."),
         ({f"{STEM}.lora_up.weight": torch.ones(32, 4, 1, 1)}, "does not fit this model"),
@@ -178,26 +180,140 @@ def test_a_file_for_another_model_is_refused(
     sd1_checkpoint: Checkpoint, sdxl_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     path = write(tmp_path / "x.safetensors", sdxl_checkpoint, "kohya")
-    with pytest.raises(WeightsError, match="matches nothing in this model: lora_"):
+    with pytest.raises(WeightsError, match=r"is a LoRA for .* and does not fit this model: "):
         read_lora(path, sd1_checkpoint)
     save_file({}, path)
-    with pytest.raises(WeightsError, match="matches nothing in this model"):
+    with pytest.raises(WeightsError, match="is no LoRA that is known"):
         read_lora(path, sd1_checkpoint)
 
 
-@pytest.mark.parametrize(("alpha", "read"), [(RANK, True), (7, False)])
-def test_alphas_in_pefts_metadata(
-    alpha: int, read: bool, sd1_checkpoint: Checkpoint, tmp_path: Path
+@pytest.mark.parametrize(
+    ("options", "scale"),
+    [
+        ({"lora_alpha": RANK}, 1.0),
+        ({"lora_alpha": 7}, 7 / RANK),
+        ({"lora_alpha": 7, "use_rslora": True}, 7 / RANK**0.5),
+        ({"lora_alpha": 7, "alpha_pattern": {"to_q": 3}}, 3 / RANK),
+        ({"lora_alpha": 7, "r": 64, "rank_pattern": {"to_q": RANK}}, 7 / RANK),
+    ],
+)
+@pytest.mark.parametrize("beside", [False, True])
+def test_scales_in_pefts_options(
+    options: dict[str, object],
+    scale: float,
+    beside: bool,
+    sd1_checkpoint: Checkpoint,
+    tmp_path: Path,
 ) -> None:
-    """diffusers writes them there; those that change nothing are no reason to refuse."""
-    path = write(tmp_path / "x.safetensors", sd1_checkpoint, "peft")
-    options = json.dumps({"unet.r": RANK, "unet.lora_alpha": alpha})
-    save_file(load_file(path), path, metadata={"lora_adapter_metadata": options})
-    if read:
-        assert read_lora(path, sd1_checkpoint)
-    else:
-        with pytest.raises(UnsupportedCheckpoint, match="keeps its alpha, 7, in lora_adapter"):
-            read_lora(path, sd1_checkpoint)
+    """diffusers writes them into the metadata, PEFT beside the file."""
+    path = write(tmp_path / "adapter_model.safetensors", sd1_checkpoint, "peft")
+    said = json.dumps({f"unet.{name}": value for name, value in options.items()})
+    if beside:
+        (tmp_path / "adapter_config.json").write_text(json.dumps(options))
+    metadata = {} if beside else {"lora_adapter_metadata": said}
+    save_file(load_file(path), path, metadata=metadata)
+    read = read_lora(path, sd1_checkpoint)["unet"][QUERY]
+    assert read.alpha / read.rank == pytest.approx(scale)
+
+
+def processor(name: str) -> str:
+    """An attention's layer as diffusers named it before 0.21."""
+    head, _, last = name.removesuffix(".0").rpartition(".")
+    return f"{head}.processor.{last}_lora"
+
+
+OUT = "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0"
+SPELLINGS = {
+    "kohya": lambda n: (f"lora_unet_{n.replace('.', '_')}", "lora_down.weight", "lora_up.weight"),
+    "bare PEFT": lambda n: (n, "lora_A.weight", "lora_B.weight"),
+    "PEFT's model": lambda n: (f"base_model.model.{n}", "lora_A.weight", "lora_B.weight"),
+    "named": lambda n: (f"unet.{n}", "lora_A.default.weight", "lora_B.default.weight"),
+    "0.21": lambda n: (f"unet.{n}", "lora.down.weight", "lora.up.weight"),
+    "0.20": lambda n: (f"unet.{processor(n)}", "down.weight", "up.weight"),
+    "0.18, U-Net alone": lambda n: (processor(n), "down.weight", "up.weight"),
+    "SimpleTuner": lambda n: (
+        f"lycoris_{n.replace('.', '_')}",
+        "lora_down.weight",
+        "lora_up.weight",
+    ),
+    "ComfyUI": lambda n: (f"diffusion_model.{n}", "lora_down.weight", "lora_up.weight"),
+    "dots after the prefix": lambda n: (f"lora_unet.{n}", "lora_down.weight", "lora_up.weight"),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("ldm", [False, True])
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_every_spelling_of_a_layer(
+    spelling: str, ldm: bool, family: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if ldm and spelling.startswith("0."):
+        pytest.skip("diffusers never used LDM's names")
+    checkpoint: Checkpoint = request.getfixturevalue(f"{family}_checkpoint")
+    blocks = ldm_blocks(checkpoint.config.unet)
+    deltas = {name: delta(checkpoint, "unet", name) for name in (QUERY, OUT)}
+    tensors = {}
+    for name, made in deltas.items():
+        stem, down, up = SPELLINGS[spelling](to_ldm(name, blocks) if ldm else name)
+        tensors |= {f"{stem}.{down}": made.down, f"{stem}.{up}": made.up}
+    save_file(tensors, tmp_path / "x.safetensors")
+    read = read_lora(tmp_path / "x.safetensors", checkpoint)
+    assert {k: set(v) for k, v in read.items()} == {"unet": {QUERY, OUT}}
+    for name, made in deltas.items():
+        assert torch.equal(read["unet"][name].down, made.down)
+
+
+@pytest.mark.parametrize(
+    "stem",
+    [
+        f"text_encoder.{TEXT}",
+        f"text_encoder.{TEXT.removeprefix('text_model.')}",
+        f"lora_te_{TEXT.replace('.', '_')}",
+        f"lora_te1_{TEXT.replace('.', '_')}",
+        f"lora_te_{TEXT.removeprefix('text_model.').replace('.', '_')}",
+        f"text_encoder.{TEXT}.lora_linear_layer",
+        f"text_encoder.{TEXT.replace('out_proj', 'to_out_lora')}",
+        f"base_model.model.{TEXT}",
+    ],
+)
+def test_every_spelling_of_a_text_encoders_layer(
+    stem: str, sd1_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    made = delta(sd1_checkpoint, "text_encoder", TEXT)
+    inner = "" if stem.endswith(("_layer", "_lora")) else "lora_"
+    tensors = {f"{stem}.{inner}down.weight": made.down, f"{stem}.{inner}up.weight": made.up}
+    save_file(tensors, tmp_path / "x.safetensors")
+    assert set(read_lora(tmp_path / "x.safetensors", sd1_checkpoint)["text_encoder"]) == {TEXT}
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_no_name_is_two_layers(family: str, request: pytest.FixtureRequest) -> None:
+    checkpoint: Checkpoint = request.getfixturevalue(f"{family}_checkpoint")
+    layers = dict(_layers(checkpoint))
+    table = layer_table(layers, checkpoint.config)
+    for layer in layers:
+        found = {table.get(flat(".".join(layer))), table.get(flat(layer[1])) or layer}
+        assert found - {layer} <= ({None} if layer[0] != "unet" else set())
+
+
+def test_what_is_no_delta_is_a_note(
+    sd1_checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stray = {"bundle_emb.word.string_to_param.*": torch.ones(1, 32)}
+    path = write(tmp_path / "x.safetensors", sd1_checkpoint, "kohya", **stray)
+    assert read_lora(path, sd1_checkpoint)
+    assert "not read: bundle_emb.word" in caplog.text
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_named(
+    number: float, sd1_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    key = f"{STEM}.lora_up.weight"
+    path = write(tmp_path / "x.safetensors", sd1_checkpoint, "kohya")
+    save_file(load_file(path) | {key: torch.full((32, RANK, 1, 1), number)}, path)
+    with pytest.raises(WeightsError, match=f"{key} has numbers that are not finite"):
+        read_lora(path, sd1_checkpoint)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from diffgen.errors import ConfigError, UsageError
 from diffgen.weights.checkpoint import Checkpoint
-from diffgen.weights.lora import read_lora
+from diffgen.weights.lora_files import read_lora
 from diffgen.weights.registry import (
     ModelEntry,
     ModelRef,

@@ -1,0 +1,77 @@
+"""The scale of PEFT's adapters, which their tensors do not have.
+
+diffusers writes PEFT's configs as JSON into a file's metadata, as `unet.r`, `unet.lora_alpha` and so
+on; PEFT itself writes `adapter_config.json` beside `adapter_model.safetensors`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffgen.errors import WeightsError, shown
+from diffgen.jsonfile import JsonObject, parse_json
+from diffgen.types import Component
+
+KEY = "lora_adapter_metadata"
+OF_PEFT = ("adapter_model.safetensors", "adapter_config.json")
+
+
+@dataclass(frozen=True, slots=True)
+class PeftOptions:
+    """PEFT's options by name, those of a component with its name and a dot in front."""
+
+    where: str
+    data: Mapping[str, Any]
+
+    def alpha(self, component: Component, layer: str, rank: int) -> float:
+        """The alpha for which alpha / rank is the layer's scale; the rank where nothing is said.
+
+        A layer's own alpha and rank go by patterns of its name. With rank-stabilised adapters
+        (arXiv:2312.03732) the scale is alpha / sqrt(rank). Raises WeightsError.
+        """
+        given = self._get(component, "lora_alpha")
+        patterns = self._get(component, "alpha_pattern") or {}
+        if not isinstance(patterns, dict):
+            raise self._wrong("alpha_pattern", patterns)
+        alpha = next((value for key, value in patterns.items() if _matches(key, layer)), given)
+        if alpha is None:
+            return float(rank)
+        if (
+            isinstance(alpha, bool)
+            or not isinstance(alpha, int | float)
+            or not math.isfinite(alpha)
+        ):
+            raise self._wrong("lora_alpha", alpha)
+        stabilised = self._get(component, "use_rslora")
+        return alpha * math.sqrt(rank) if stabilised is True else float(alpha)
+
+    def _get(self, component: Component, name: str) -> Any:
+        return self.data.get(f"{component}.{name}", self.data.get(name))
+
+    def _wrong(self, name: str, value: object) -> WeightsError:
+        return WeightsError(f"{self.where}: {name} is {shown(value)}, which is no scale")
+
+
+def _matches(pattern: str, layer: str) -> bool:
+    """As PEFT finds a layer: the pattern is its name's end, after a dot, or all of it."""
+    try:
+        return re.match(rf"(.*\.)?({pattern})$", layer) is not None
+    except re.error:
+        return False
+
+
+def read_peft_options(path: Path, metadata: Mapping[str, str]) -> PeftOptions:
+    """What is said of a file's scales, in its metadata or beside it. Raises WeightsError."""
+    beside = path.with_name(OF_PEFT[1])
+    if KEY not in metadata and path.name == OF_PEFT[0] and beside.is_file():
+        return PeftOptions(str(beside), JsonObject.read(beside).data)
+    where = f"{path}: {KEY}"
+    options = parse_json(metadata.get(KEY, "{}"), where)
+    if not isinstance(options, dict):
+        raise WeightsError(f"{where} should hold a JSON object")
+    return PeftOptions(where, options)
