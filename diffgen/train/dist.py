@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
@@ -15,7 +17,14 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from diffgen.device import DeviceName, pick_device
+from diffgen.errors import DeviceError, DiffgenError
 from diffgen.train.sharding import shard
+
+# How long a process waits for the others. One of them may fill a cache, draw previews or write a
+# checkpoint to a slow disk for hours. A process that dies is noticed at once, by its closed
+# connections and by torchrun: only one that hangs makes the others wait this long.
+PATIENCE = timedelta(hours=24)
+BROKEN = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer|[Tt]imed out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +110,48 @@ def reduction(module: nn.Module, *, last: bool) -> Iterator[None]:
 
 @contextmanager
 def open_world(device: DeviceName, environment: Mapping[str, str] = os.environ) -> Iterator[World]:
-    """Join the other processes that torchrun's variables speak of. Raises DeviceError."""
+    """Join the other processes that torchrun's variables speak of.
+
+    Raises DeviceError, and DiffgenError where another process ended or does not answer.
+    """
     place = pick_device(device)
     size = int(environment.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World(0, 1, place)
         return
     if place.type == "cuda":
-        place = torch.device("cuda", int(environment.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+        place = _own_gpu(int(environment.get("LOCAL_RANK", "0")))
+    with _lost_processes():
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
+        try:
+            yield World(dist.get_rank(), size, place)
+            # Together: who goes while another still waits for him makes that one fail or hang.
+            dist.barrier()
+        finally:
+            dist.destroy_process_group()
+
+
+def _own_gpu(number: int) -> torch.device:
+    count = torch.cuda.device_count()
+    if number >= count:
+        raise DeviceError(
+            f"process {number} of this machine has no GPU of its own, there are {count}; start at "
+            f"most {count} with --nproc-per-node"
+        )
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
+
+
+@contextmanager
+def _lost_processes() -> Iterator[None]:
+    """Turn what torch raises when another process is gone or silent into DiffgenError."""
     try:
-        yield World(dist.get_rank(), size, place)
-    finally:
-        dist.destroy_process_group()
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and not BROKEN.search(str(error)):
+            raise
+        reason = str(error).splitlines()[0].rpartition("] ")[2]
+        raise DiffgenError(
+            f"another process of this run ended or stopped to answer ({reason}); if it said why, "
+            "mend that; --resume goes on from the last checkpoint"
+        ) from error

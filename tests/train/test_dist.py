@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 from training import VAE, draw_squares, make_recipe, spoil
 
-from diffgen.errors import ConfigError
+from diffgen.errors import ConfigError, DeviceError
+from diffgen.train import dist
 from diffgen.train.report import FAILED
 from diffgen.train.tables import to_toml
 
@@ -180,3 +182,82 @@ def test_a_discriminator_learns_from_all_processes(squares, tmp_path):
 def test_what_cannot_be_sharded_is_refused(squares, changes, message):
     with pytest.raises(ConfigError, match=message):
         make_recipe(squares, {**changes, "run.parallel": "fsdp"})
+
+
+ONE_OF_TWO = """
+import os, sys, time
+from datetime import timedelta
+from diffgen.errors import DiffgenError
+from diffgen.train import dist
+case = sys.argv[1]
+dist.PATIENCE = timedelta(seconds=3 if case == "silent" else 600)
+try:
+    with dist.open_world("cpu") as world:
+        world.wait()
+        if case == "dies" and not world.first:
+            os._exit(3)
+        if case == "fails" and not world.first:
+            raise DiffgenError("the disk is full")
+        if case == "silent" and not world.first:
+            time.sleep(8)
+        if case == "late" and world.first:
+            time.sleep(1)
+        if case != "late":
+            world.wait()
+except DiffgenError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("case", ["dies", "fails", "silent", "late"])
+def test_a_lost_process_is_one_line_for_the_others(tmp_path, case):
+    """In a second where it died; and one that leaves first does not break the other's end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONE_OF_TWO, case],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**shared, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(2)
+    ]
+    outs = [process.communicate(timeout=120) for process in processes]
+    assert processes[0].returncode == 0, outs[0][1]
+    assert "Traceback" not in outs[0][1] + outs[1][1]
+    if case == "late":
+        assert outs[0][0] == outs[1][0] == ""
+        return
+    line = outs[0][0].strip()
+    assert line.startswith("another process of this run ended or stopped to answer (")
+    assert line.count("\n") == 0
+    if case == "fails":
+        assert outs[1][0] == "the disk is full\n"
+
+
+def test_waiting_outlasts_torch_s_own_half_hour(monkeypatch):
+    """A cache is filled and a preview drawn by some while the rest wait."""
+    asked = {}
+    monkeypatch.setattr(dist.dist, "init_process_group", lambda name, **k: asked.update(k))
+    monkeypatch.setattr(dist.dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(dist.dist, "barrier", lambda: None)
+    monkeypatch.setattr(dist.dist, "destroy_process_group", lambda: None)
+    with dist.open_world("cpu", {"WORLD_SIZE": "2"}) as world:
+        assert (world.rank, world.size) == (1, 2)
+    assert asked["timeout"].total_seconds() >= 12 * 3600
+
+
+def test_a_process_without_a_gpu_of_its_own_is_told(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(dist, "pick_device", lambda name: torch.device("cuda"))
+    variables = {"WORLD_SIZE": "2", "LOCAL_RANK": "1"}
+    with (
+        pytest.raises(DeviceError, match="there are 1; start at most 1"),
+        dist.open_world("cuda", variables),
+    ):
+        pass
