@@ -1,25 +1,21 @@
-"""Latents on disk, so that epochs do not pay for the autoencoder again.
+"""Latents in place of pixels, so that epochs do not pay for the autoencoder again.
 
-Each run of pictures becomes one safetensors file under a folder named after everything that the
-latents depend on: the data's fingerprint, the caller's key (the autoencoder's hash), the sizes and
-whether pictures are mirrored, in which case both versions are kept. Files appear complete or not
-at all, so an interrupted run goes on where it stopped. Captions are kept as text: which one is
-shown, and whether any, is drawn anew in each turn, and tokenizing one takes 40 microseconds.
+`latents` says how they lie on disk. Both versions of a mirrored picture are kept. An interrupted
+run goes on where it stopped, damaged files are made anew, and several processes share the work.
+Captions are no part of it: which one is shown, and whether any, is drawn anew in each turn, and
+tokenizing one takes 40 microseconds.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from itertools import count, islice
+from itertools import count, groupby
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from diffgen.errors import OutputError, UsageError
@@ -31,37 +27,46 @@ from diffgen.train.data import (
     held_out_batches,
     to_pixels,
 )
-from diffgen.train.loader import Group, Listed, Shown, Stream, all_damaged, candidates, run
+from diffgen.train.dist import World
+from diffgen.train.latents import LatentFiles, is_whole, read_latent, write_latent
+from diffgen.train.loader import Group, Listed, Stream, all_damaged, candidates, run, show
 from diffgen.train.order import Draw
 from diffgen.train.report import DataReport
-from diffgen.weights.files import LazyTensors, open_tensors, read_metadata
 
-PER_FILE = 512  # pictures; what an interruption can lose
-FREE_MARGIN = 1.05  # of the space needed: headers and directories
+BLOCK = 4096  # bytes; what a small file takes of a disk, at least
+HEADER = 128  # bytes
 
 Encode = Callable[[Tensor], Tensor]
 Progress = Callable[[int, int], None]
 
+ALONE = World(0, 1, torch.device("cpu"))
+
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A run of pictures of one size and the file with their latents."""
+class Variant:
+    """A picture as it is shown, and the file of its latent."""
 
-    path: Path
     size: Size
-    draws: tuple[Draw, ...]
+    draw: Draw
+    path: Path
 
 
 class CachedData:
     """TrainingData with latents in place of pixels; the same stream, picture by picture."""
 
-    def __init__(self, data: TrainingData, latents: LazyTensors) -> None:
-        self._data, self._latents = data, latents
+    def __init__(self, data: TrainingData, encode: Encode, files: LatentFiles) -> None:
+        """Latents are read from the files; those that are missing are encoded when asked for.
+
+        Raises UsageError for random crops, which have no fixed latents.
+        """
+        if data.collection.variation.random_crop:
+            raise UsageError('a cache holds one crop of each picture; use data.crop = "centre"')
+        self._data, self._encode, self._files = data, encode, files
         self.collection = data.collection
 
     @property
     def report(self) -> DataReport:
-        """The data's own report; every damaged picture is known."""
+        """The data's own report; after `fill` every damaged picture is known."""
         return self._data.report
 
     @property
@@ -72,6 +77,63 @@ class CachedData:
     def mark_damaged(self, indices: Sequence[int]) -> None:
         """As TrainingData's."""
         self._data.mark_damaged(indices)
+
+    def variants(self) -> list[Variant]:
+        """All that may be asked for, one size after the other."""
+        mirrored = (False, True) if self.collection.variation.flip else (False,)
+        return [
+            self._variant(group.size, Draw(index, flip=flip))
+            for group in self.collection.groups
+            for flip in mirrored
+            for index in sorted((*group.members, *group.held_out))
+        ]
+
+    def state(self) -> str:
+        """How much of it there is."""
+        variants = self.variants()
+        there = sum(is_whole(variant.path) for variant in variants)
+        return f"{there} of {len(variants)} pictures have a latent in {self._files.folder}"
+
+    def fill(
+        self,
+        source: str,
+        *,
+        world: World = ALONE,
+        batch_size: int = 8,
+        workers: int = 0,
+        on_progress: Progress = lambda done, total: None,
+    ) -> None:
+        """Encode what is missing, shared by all processes, and remove what no data set uses.
+
+        `source` says which data set this is: its path, if it is an absolute one that exists; `on_progress` gets pictures done and all. Raises OutputError
+        where the folder cannot be written, another process fills it or the disk is too small,
+        before more than one batch is encoded.
+        """
+        variants = self.variants()
+        names = {variant.path.stem for variant in variants}
+        with ExitStack() as held:
+            missing: list[int] = []
+            if world.first:
+                missing = _missing(variants)
+                if missing or not self._files.remembers(source, names):
+                    held.enter_context(self._files.lock())
+                    missing = _missing(variants)  # another run may have been at it until now
+            # Only one looks: the others might see what is written by then.
+            numbers = world.gather(missing)[0]
+            work = _Work(self, batch_size, workers, on_progress, len(variants), world)
+            failed = work.encode([variants[n] for n in numbers], world.rank, world.size)
+            failed = {index for some in world.gather(sorted(failed)) for index in some}
+            self.mark_damaged(sorted(failed))
+            # Where processes share no disk, the others' share is missing here.
+            rest = [variants[n] for n in numbers if variants[n].draw.index not in failed]
+            work.encode([variant for variant in rest if not is_whole(variant.path)], 0, 1)
+            world.wait()
+            if world.first and not self._files.remembers(source, names):
+                self._files.keep(source, names)
+
+    def _variant(self, size: Size, draw: Draw) -> Variant:
+        digest = self.collection.digests[draw.index]
+        return Variant(size, draw, self._files.path(digest, size, flip=draw.flip))
 
     def batches(
         self,
@@ -92,133 +154,89 @@ class CachedData:
     def validation(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """The held-out pictures, as TrainingData gives them."""
         for size, draws in held_out_batches(self.collection, batch_size)[rank::world]:
-            sound = [draw for draw in draws if _name(draw) in self._latents.infos]
+            pairs = [(draw, self._latent(size, draw)) for draw in draws]
+            sound = [(draw, latent) for draw, latent in pairs if latent is not None]
             if sound:
                 yield self._batch(size, sound)
 
-    def _sound(self, draw: Draw, group: Group) -> Draw:
+    def _sound(self, draw: Draw, group: Group) -> tuple[Draw, Tensor]:
         for index in candidates(draw.index, group.members):
-            if _name(substitute := replace(draw, index=index)) in self._latents.infos:
-                return substitute
+            substitute = replace(draw, index=index)
+            latent = self._latent(group.size, substitute)
+            if latent is not None:
+                return substitute, latent
         raise all_damaged(group.size)
 
-    def _batch(self, size: Size, draws: Sequence[Draw]) -> Batch:
-        latents = torch.stack([self._latents[_name(draw)] for draw in draws]).float()
-        return Batch(latents=latents, **describe(self.collection, size, draws))
+    def _latent(self, size: Size, draw: Draw) -> Tensor | None:
+        """(C, h, w); None for a damaged picture."""
+        latent = read_latent(self._variant(size, draw).path)
+        if latent is not None or draw.index in self._data.failed:
+            return latent
+        shown = show(self.collection, size, [draw], ())
+        self.mark_damaged(shown.failed)
+        return self._encode(to_pixels(shown))[0].cpu() if shown.draws else None
+
+    def _batch(self, size: Size, pairs: Sequence[tuple[Draw, Tensor]]) -> Batch:
+        draws, latents = zip(*pairs, strict=True)
+        stacked = torch.stack(latents).float()
+        return Batch(latents=stacked, **describe(self.collection, size, draws))
 
 
-def cache_latents(
-    data: TrainingData,
-    encode: Encode,
-    *,
-    folder: Path,
-    key: str,
-    batch_size: int = 8,
-    workers: int = 0,
-    on_progress: Progress = lambda done, total: None,
-) -> CachedData:
-    """Encode every picture that is not in the cache yet: pixels (B, 3, H, W) to (B, C, h, w).
+@dataclass(slots=True)
+class _Work:
+    """Encoding pictures into files."""
 
-    `key` is a hash of the autoencoder and how it is used; `on_progress` gets pictures done and all.
-    Raises UsageError for random crops, which have no fixed latents, and OutputError where the
-    folder cannot be written or the disk is too small, before more than one batch is encoded.
-    """
-    if data.collection.variation.random_crop:
-        raise UsageError('a cache holds one crop of each picture; use data.crop = "centre".')
-    parts = _parts(data, _make_folder(folder / _digest(data, key)))
-    missing = [part for part in parts if not part.path.is_file()]
-    total = sum(len(part.draws) for part in parts)
-    done = total - sum(len(part.draws) for part in missing)
-    batches = [_batches(part, batch_size) for part in missing]
-    loader = Listed(data.collection, [batch for part in batches for batch in part])
-    with closing(run(loader, stop=len(loader.batches), workers=workers)) as decoded:
-        for k, part in enumerate(missing):
-            tensors: dict[str, Tensor] = {}
-            failed: set[int] = set()
-            for shown in islice(decoded, len(batches[k])):
+    data: CachedData
+    batch_size: int
+    workers: int
+    on_progress: Progress
+    total: int
+    world: World
+
+    def encode(self, missing: Sequence[Variant], rank: int, size: int) -> set[int]:
+        """Write one share in `size` of what is missing: the pictures that cannot be decoded."""
+        batches = _batches(missing, self.batch_size)[rank::size]
+        collection = self.data.collection
+        loader = Listed(collection, [(b[0].size, [v.draw for v in b]) for b in batches])
+        failed: set[int] = set()
+        done, written = self.total - len(missing), 0
+        with closing(run(loader, stop=len(batches), workers=self.workers)) as decoded:
+            for shown in decoded:
                 failed.update(shown.failed)
-                rows = _encode(shown, encode)
-                if rows and not tensors:
-                    _check_space(folder, next(iter(rows.values())), part.size, missing[k:])
-                tensors |= rows
-                on_progress(done + len(tensors), total)
-            _write(part.path, tensors, failed)
-            done += len(part.draws)
-    for part in parts:
-        data.mark_damaged(_failed(part.path))
-    return CachedData(data, open_tensors(part.path for part in parts))
+                rows = [*self.data._encode(to_pixels(shown)).cpu()] if shown.draws else []
+                if not written and rows:
+                    _check_space(self.data._files.folder, rows[0], shown.size, missing)
+                for draw, row in zip(shown.draws, rows, strict=True):
+                    write_latent(self.data._variant(shown.size, draw).path, row)
+                written += len(shown.draws) + len(shown.failed)
+                # The others are about as far.
+                self.on_progress(done + min(written * size, len(missing)), self.total)
+        return failed
 
 
-def _parts(data: TrainingData, folder: Path) -> list[Part]:
-    """Fixed runs of pictures, so that another batch size finds what this one left."""
-    mirrored = (False, True) if data.collection.variation.flip else (False,)
-    parts = []
-    for g, group in enumerate(data.collection.groups):
-        indices = sorted((*group.members, *group.held_out))
-        for start in range(0, len(indices), PER_FILE):
-            some = indices[start : start + PER_FILE]
-            draws = tuple(Draw(index, flip=flip) for flip in mirrored for index in some)
-            path = folder / f"{g:03}-{start // PER_FILE:06}.safetensors"
-            parts.append(Part(path, group.size, draws))
-    return parts
+def _missing(variants: Sequence[Variant]) -> list[int]:
+    return [number for number, variant in enumerate(variants) if not is_whole(variant.path)]
 
 
-def _batches(part: Part, batch_size: int) -> list[tuple[Size, tuple[Draw, ...]]]:
-    starts = range(0, len(part.draws), batch_size)
-    return [(part.size, part.draws[start : start + batch_size]) for start in starts]
+def _batches(variants: Sequence[Variant], batch_size: int) -> list[list[Variant]]:
+    """Runs of one size."""
+    return [
+        some[start : start + batch_size]
+        for _, group in groupby(variants, key=lambda variant: variant.size)
+        for some in [list(group)]
+        for start in range(0, len(some), batch_size)
+    ]
 
 
-def _encode(shown: Shown, encode: Encode) -> dict[str, Tensor]:
-    if not shown.draws:
-        return {}
-    latents = encode(to_pixels(shown)).cpu()
-    return {_name(d): row.contiguous() for d, row in zip(shown.draws, latents, strict=True)}
-
-
-def _digest(data: TrainingData, key: str) -> str:
-    sizes = [group.size for group in data.collection.groups]
-    held = (data.report.fingerprint, key, sizes, data.collection.variation.flip)
-    return hashlib.blake2b(repr(held).encode(), digest_size=16).hexdigest()
-
-
-def _name(draw: Draw) -> str:
-    return f"{draw.index}-mirrored" if draw.flip else str(draw.index)
-
-
-def _check_space(folder: Path, latents: Tensor, size: Size, missing: Sequence[Part]) -> None:
+def _check_space(folder: Path, latent: Tensor, size: Size, missing: Sequence[Variant]) -> None:
     """Raise OutputError if the disk cannot take what is missing, judged by one (C, h, w)."""
-    per_pixel = latents.nbytes / (size[0] * size[1])
-    pixels = sum(len(part.draws) * part.size[0] * part.size[1] for part in missing)
-    needed, free = pixels * per_pixel * FREE_MARGIN, shutil.disk_usage(folder).free
+    per_pixel = latent.nbytes / (size[0] * size[1])
+    sizes = (per_pixel * v.size[0] * v.size[1] + HEADER for v in missing)
+    needed = sum(-(-nbytes // BLOCK) * BLOCK for nbytes in sizes)
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(nearest).free
     if needed > free:
         raise OutputError(
             f"{folder}: the latent cache needs {needed / 1e6:,.2f} MB and the disk has "
-            f"{free / 1e6:,.2f} MB left; free some, or set data.cache to a folder elsewhere."
+            f"{free / 1e6:,.2f} MB left; free some, or set data.cache to a folder elsewhere"
         )
-
-
-def _make_folder(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made: {error.strerror}.") from error
-    return folder
-
-
-def _write(path: Path, tensors: dict[str, Tensor], failed: Collection[int]) -> None:
-    """A whole file or none; several processes may write the same one."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    metadata = {"failed": " ".join(map(str, sorted(failed)))}
-    try:
-        with temporary.open("wb") as file:
-            file.write(save(tensors, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
-
-
-def _failed(path: Path) -> list[int]:
-    return [int(index) for index in read_metadata(path)["failed"].split()]

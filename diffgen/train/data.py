@@ -156,6 +156,7 @@ def open_data(
         dimensions=dimensions,
         groups=_groups(recipe, entries, dimensions),
         variation=Variation(recipe.flip, recipe.crop == "random", recipe.caption_dropout),
+        digests=tuple(p.digest for p in probes),
     )
     notes = tuple((about, tuple(names)) for about, names in found.notes.items())
     fingerprint = _fingerprint(entries, probes)

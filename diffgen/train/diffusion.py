@@ -172,8 +172,9 @@ class DiffusionTarget:
         return self.recipe.run.precision == "bf16"
 
     def autoencoder_hash(self) -> str:
-        """A hash of the autoencoder's weights and of the number format it computes in."""
+        """A hash of the autoencoder, its config and the number format it computes in."""
         digest = blake2b(b"bf16" if self._encodes_in_bf16 else b"fp32", digest_size=16)
+        digest.update(repr(self.networks.config.vae).encode())  # its scale, which no weight holds
         for tensor in self.networks.vae.state_dict().values():
             digest.update(tensor.cpu().numpy().tobytes())
         return digest.hexdigest()

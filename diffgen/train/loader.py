@@ -43,6 +43,7 @@ class Collection:
     dimensions: tuple[Size, ...]  # upright, before cropping
     groups: tuple[Group, ...]
     variation: Variation
+    digests: tuple[str, ...] = ()  # hashes of the pictures' bytes
 
     def caption(self, draw: Draw) -> str:
         """The caption drawn; empty where it was dropped or there is none."""

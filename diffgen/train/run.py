@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
@@ -22,7 +23,7 @@ from diffgen.jsonfile import parse_toml
 from diffgen.train import state
 from diffgen.train.autoencoder import AutoencoderTarget
 from diffgen.train.bpe import settle_vocabulary
-from diffgen.train.cache import cache_latents
+from diffgen.train.cache import CachedData
 from diffgen.train.card import commit, hardware, write_card
 from diffgen.train.checks import remarks
 from diffgen.train.contrastive import ContrastiveTarget
@@ -30,13 +31,14 @@ from diffgen.train.data import TrainingData, open_data
 from diffgen.train.diffusion import DiffusionTarget
 from diffgen.train.dist import World, open_world
 from diffgen.train.distill_lora import distill_target
+from diffgen.train.latents import LatentFiles
 from diffgen.train.loop import Reporter, Trainer
 from diffgen.train.lora import LoraTarget
 from diffgen.train.metrics import plot_curve, read_rows
 from diffgen.train.optional import optional
 from diffgen.train.recipe import Recipe
 from diffgen.train.tables import to_toml
-from diffgen.train.target import Data, LatentEncoder, Target
+from diffgen.train.target import LatentEncoder, Target
 
 ENCODED_TOGETHER = 16  # pictures; more leave a processor's cache without gaining anything
 
@@ -102,8 +104,14 @@ def dry_run(recipe: Recipe, run: Path) -> list[str]:
     """
     with open_world(recipe.run.device) as world, TemporaryDirectory() as scratch:
         settled = settle_vocabulary(recipe, Path(scratch) / "tokenizer", world, learned=False)
-        trainer = _prepare(recipe, run, world, settled, lambda _line: None)
+        trainer = _prepare(recipe, run, world, settled, None)
         summary, batches = _summary(trainer), trainer.batches()
+        latents = []
+        if isinstance(trainer.data, CachedData):
+            latents = [f"latent cache: {trainer.data.state()}; a run encodes the others first"]
+            # Those that a few steps need are encoded now, for the time below is without that.
+            needed = (1 + TRIAL_STEPS) * recipe.run.accumulate
+            batches = iter(list(islice(batches, needed)))
         trainer.learn(batches)  # the first is slower: kernels are chosen, memory is found
         start = time.perf_counter()
         for _ in range(TRIAL_STEPS):
@@ -113,6 +121,7 @@ def dry_run(recipe: Recipe, run: Path) -> list[str]:
     epochs = steps * trainer.pictures_per_step / max(1, trainer.data.report.pictures)
     return [
         *trainer.data.report.lines,
+        *latents,
         *remarks(recipe),
         summary,
         f"{steps} steps of {trainer.pictures_per_step} pictures: {epochs:.1f} epochs",
@@ -151,35 +160,37 @@ def keep_recipe(recipe: Recipe, run: Path) -> None:
         part.write_text(to_toml(recipe), encoding="utf-8", errors="surrogateescape")
 
 
-def _prepare(recipe: Recipe, run: Path, world: World, settled: Recipe, say: Say) -> Trainer:
-    """What is about to run; `settled` is the recipe with its vocabulary learned."""
+def _prepare(recipe: Recipe, run: Path, world: World, settled: Recipe, say: Say | None) -> Trainer:
+    """What is about to run; `settled` is the recipe with its vocabulary learned.
+
+    The latent cache is filled if there is somebody to `say` so to; else it is left as it is.
+    """
     target = TARGETS[recipe.target](settled, world.device)
     tokenizer = next(iter(target.tokenizers), None)
     data = open_data(recipe.data, tokenizer=tokenizer, captioned=tokenizer is not None)
-    if recipe.data.cache and target.latent_encoder:
-        cached = _cached(recipe, data, target.latent_encoder, world, say)
-        return Trainer(recipe, target, cached, world, run)
-    return Trainer(recipe, target, data, world, run)
+    if not recipe.data.cache or not target.latent_encoder:
+        return Trainer(recipe, target, data, world, run)
+    cached = _cached(recipe, data, target.latent_encoder)
+    if say:
+        cached.fill(
+            _source(recipe.data.path),
+            world=world,
+            batch_size=min(recipe.run.batch_size, ENCODED_TOGETHER),
+            workers=recipe.data.workers,
+            on_progress=_encoding(say) if world.first else lambda _done, _total: None,
+        )
+    return Trainer(recipe, target, cached, world, run)
 
 
-def _cached(
-    recipe: Recipe, data: TrainingData, encoder: LatentEncoder, world: World, say: Say
-) -> Data:
-    """Latents of the data from its cache; the first process fills it, the others wait."""
-    if not world.first:
-        world.wait()
-    cached = cache_latents(
-        data,
-        encoder.encode,
-        folder=Path(recipe.data.cache or "").expanduser(),
-        key=encoder.autoencoder_hash(),
-        batch_size=min(recipe.run.batch_size, ENCODED_TOGETHER),
-        workers=recipe.data.workers,
-        on_progress=_encoding(say) if world.first else lambda _done, _total: None,
-    )
-    if world.first:
-        world.wait()
-    return cached
+def _source(data: str) -> str:
+    """What a cache calls a data set: the folder or file, or what several are named by."""
+    path = Path(data).expanduser()
+    return str(path.absolute()) if path.exists() else f"data.path = {data}"
+
+
+def _cached(recipe: Recipe, data: TrainingData, encoder: LatentEncoder) -> CachedData:
+    folder = Path(recipe.data.cache or "").expanduser()
+    return CachedData(data, encoder.encode, LatentFiles(folder, encoder.autoencoder_hash()))
 
 
 def _encoding(say: Say) -> Callable[[int, int], None]:

@@ -272,9 +272,16 @@ def test_latents_are_cached(squares, tmp_path, monkeypatch):
         "data.cache": str(tmp_path / "cache"),
         "run.steps": 2,
     }
+    (trial,) = [
+        line
+        for line in run.dry_run(make_recipe(squares, changes), tmp_path / "run")
+        if line.startswith("latent cache: 0 of 16 pictures")
+    ]
+    assert "a run encodes the others first" in trial
+    assert not list((tmp_path / "cache").rglob("*.latent"))
     first, second = Listener(), Listener()
     run.train(make_recipe(squares, changes), tmp_path / "a", resume=False, reporter=first)
-    assert list((tmp_path / "cache").rglob("*.safetensors"))
+    assert len(list((tmp_path / "cache").rglob("*.latent"))) == 16
     run.train(make_recipe(squares, changes), tmp_path / "b", resume=False, reporter=second)
     assert first.losses == second.losses
     assert "encoded 16 of 16 pictures" in first.lines
