@@ -16,7 +16,7 @@ from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 
 from diffgen.errors import ConfigError, UsageError, shown
 from diffgen.jsonfile import JsonObject
-from diffgen.text.vocabulary import Vocabulary, check_text, read_vocabulary
+from diffgen.text.vocabulary import MAX_FILE, Vocabulary, check_text, read_vocabulary
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORDS = (
@@ -71,9 +71,13 @@ class Tokenizer:
         vocabulary = read_vocabulary(folder)
         special = {role: _role_token(places, role) for role in ROLES}
         _check_special(folder, special.values(), vocabulary)
+        numbered = _numbered_tokens(folder)
+        vocabulary.ids.update(
+            {t.content: n for t, n in numbered if t.content not in vocabulary.ids}
+        )
         encoder = byte_pair_encoder(vocabulary, unknown=special["unk_token"].content)
         # Of two entries for one token the later counts, as in transformers.
-        added = [*special.values(), *_listed_tokens(options)]
+        added = [*special.values(), *(token for token, _ in numbered), *_listed_tokens(options)]
         encoder.add_tokens(added)
         ids = [*vocabulary.ids.values(), *(encoder.token_to_id(t.content) or 0 for t in added)]
         _check_size(folder, max(ids), vocab_size)
@@ -169,6 +173,22 @@ def _listed_tokens(options: JsonObject) -> list[AddedToken]:
     """The tokens that the new kind of tokenizer_config.json lists by id."""
     key = "added_tokens_decoder"
     return [_as_token(options, key, entry) for entry in options.table(key).values()]
+
+
+def _numbered_tokens(folder: Path) -> list[tuple[AddedToken, int]]:
+    """Tokens added to a vocabulary, with their ids, where old and new versions list them."""
+    found = []
+    old, new = folder / "added_tokens.json", folder / "tokenizer.json"
+    if old.exists():
+        ids = JsonObject.read(old)
+        found += [(_as_token(ids, key, {"content": key}), ids.get(key, 0)) for key in ids.data]
+    if new.exists():
+        whole = JsonObject.read(new, at_most=MAX_FILE)
+        entries = whole.data.get("added_tokens") or []
+        for entry in entries if isinstance(entries, list) else [entries]:
+            token = _as_token(whole, "added_tokens", entry)
+            found.append((token, JsonObject(new, entry).get("id", 0)))
+    return found
 
 
 def _as_token(options: JsonObject, key: str, entry: Any) -> AddedToken:

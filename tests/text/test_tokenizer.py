@@ -214,3 +214,12 @@ def test_a_vocabulary_larger_than_the_encoder(folder: Path) -> None:
     assert Tokenizer.from_folder(folder, vocab_size=950)
     with pytest.raises(ConfigError, match=r"ids up to 949, where the text encoder knows 949 tok"):
         Tokenizer.from_folder(folder, vocab_size=949)
+
+
+@pytest.mark.parametrize("place", ["added_tokens.json", "tokenizer.json"])
+def test_added_tokens_keep_the_ids_of_wherever_they_are_listed(place: str, tmp_path: Path) -> None:
+    shutil.copytree(VOCABULARY, tmp_path / "t")
+    entry = {"id": 955, "content": "<cat-toy>", "special": False}
+    listed = {"<cat-toy>": 955} if place.startswith("added") else {"added_tokens": [entry]}
+    (tmp_path / "t" / place).write_text(json.dumps(listed))
+    assert Tokenizer.from_folder(tmp_path / "t").encode("a <cat-toy>").ids[2] == 955
