@@ -23,7 +23,7 @@ from diffgen.engine.metadata import make_record
 from diffgen.engine.model import DEFAULT_MODEL, Model
 from diffgen.engine.origin import Origin
 from diffgen.engine.request import FAST_EVERY, FAST_FIRST, GeneratePlan, GenerateRequest, Picture
-from diffgen.errors import DiffgenError
+from diffgen.errors import DiffgenError, some
 from diffgen.kernels.ops import check_backend
 from diffgen.models import graphs
 from diffgen.models.build import AnyConfig, AnyModule, build_empty
@@ -106,6 +106,8 @@ class Engine:
         """
         model = source if isinstance(source, Model) else Model.open(source)
         place = pick_device(device)
+        if dtype == "fp16" and place.type == "cpu":
+            logger.warning("fp16 on a CPU takes many times as long as --dtype auto")
         vae = model.checkpoint.config.vae
         overflows = vae is not None and vae.force_upcast
         return cls(model, place, Precision.pick(dtype, place, vae_overflows=overflows), loras)
@@ -126,6 +128,7 @@ class Engine:
         """
         plan = self.plan(request) if isinstance(request, GenerateRequest) else request
         cut = self._report_cut_words(plan)
+        self._report_unknown_words(plan)
         logger.info("%s", plan.summary())
         origin = self._origin.record  # now, not when a picture waits to be saved
         for batch in plan.batches():
@@ -267,6 +270,13 @@ class Engine:
         for words in cut.values():
             logger.warning('prompt too long for this model, ignored from: "%s"', words)
         return cut
+
+    def _report_unknown_words(self, plan: GeneratePlan) -> None:
+        texts = dict.fromkeys([*plan.prompts, plan.negative or ""])
+        tokenizers = self.conditioner.tokenizers
+        strange = [f'"{text}"' for text in texts if all(each.spells(text) for each in tokenizers)]
+        if strange:
+            logger.warning("this model's vocabulary has no word of %s", some(strange))
 
     def _load_conditioner(self) -> Conditioner:
         checkpoint = self.model.checkpoint

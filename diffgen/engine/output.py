@@ -55,7 +55,8 @@ class PictureOutput:
                 self._check_single(target or "", pictures)
             self._must_make = not self._stdout and _check_writable(self._folder)
         except OSError as error:  # a name that is too long, above all
-            raise OutputError(f"cannot write {target}: {error.strerror}") from error
+            where = target or "into the current folder"
+            raise OutputError(f"cannot write {where}: {error.strerror}") from error
 
     @property
     def to_stdout(self) -> bool:

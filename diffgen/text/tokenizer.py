@@ -103,6 +103,11 @@ class Tokenizer:
         cut = _text_from(prompt, encoding, room) if len(encoding.ids) > room else ""
         return Tokens(tuple(ids), ids.index(self._end), cut)
 
+    def spells(self, prompt: str) -> bool:
+        """Whether a prompt beyond ASCII comes to single bytes: none of its words is known."""
+        pieces = self._encoder.encode(prompt, add_special_tokens=False).tokens
+        return not prompt.isascii() and all(len(p.removesuffix("</w>")) == 1 for p in pieces)
+
 
 def _text_from(prompt: str, encoding: tokenizers.Encoding, index: int) -> str:
     """The prompt from token `index` on; from the start of its word, as half a word says nothing."""

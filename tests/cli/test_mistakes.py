@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from diffgen import cli
+from diffgen.cli.mistakes import known_trouble
 from diffgen.cli.peers import OPTIONS, TRAINING
 
 
@@ -111,7 +112,28 @@ def test_a_folder_that_is_gone(
     monkeypatch.setattr(sys, "argv", ["diffgen", "generate", "x"])
     with pytest.raises(SystemExit) as left:
         cli.main()
-    assert left.value.code == 2
+    assert left.value.code == 1
     assert capsys.readouterr().err == (
-        "error: the current folder is gone; change to one that exists\n"
+        "error: cannot write into the current folder: No such file or directory\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (FileNotFoundError(2, "No such file"), ("the current folder is gone; change to one", 2)),
+        (OSError(36, "File name too long", "x"), ("x: File name too long", 2)),
+        (OSError(28, "No space left", b"caf\xe9"), ("caf\udce9: No space left", 1)),
+        (RuntimeError("Could not determine home directory."), ("a path begins with ~", 2)),
+    ],
+)
+def test_what_the_system_says_is_one_line(error: Exception, told: tuple[str, int]) -> None:
+    trouble = known_trouble(error)
+    assert trouble is not None
+    assert trouble[0].startswith(told[0])
+    assert trouble[1] == told[1]
+
+
+def test_a_defect_is_no_known_trouble() -> None:
+    assert known_trouble(ZeroDivisionError()) is None
+    assert known_trouble(RuntimeError("x")) is None

@@ -130,12 +130,12 @@ def test_a_picture_for_a_closed_stdout_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_utf8_and_a_stdout_that_is_latin_1(tmp_path: Path) -> None:
     folder = os.fsdecode(b"caf\xe9")
     done = run(
-        *("generate", "b\u00e4r \u732b", *QUICK, "-q", "-o", f"{folder}/"),
+        *("generate", "barn \u732b", *QUICK, "-q", "-o", f"{folder}/"),
         cwd=tmp_path,
         text=False,
         PYTHONIOENCODING="latin-1",
     )
     assert (done.returncode, done.stderr) == (0, b"")
     path = done.stdout.removesuffix(b"\n")
-    assert path == b"caf\xe9/" + "b\u00e4r-\u732b-7.png".encode()
+    assert path == b"caf\xe9/" + "barn-\u732b-7.png".encode()
     assert Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), path))).is_file()
