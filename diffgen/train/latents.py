@@ -11,8 +11,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,18 +46,9 @@ class LatentFiles:
         name = hashlib.blake2b(made_by.encode(), digest_size=16).hexdigest()
         return self.folder / "latents" / name[:2] / f"{name}{SUFFIX}"
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Keep other processes from filling the folder. Raises OutputError."""
-        try:
-            lock = locked(self.folder)
-            lock.__enter__()
-        except OSError as error:
-            raise OutputError(f"{self.folder} cannot be used: {error.strerror}") from error
-        try:
-            yield
-        finally:
-            lock.__exit__(None, None, None)
+        return locked(self.folder)
 
     def remembers(self, source: str, names: Collection[str]) -> bool:
         """Whether a data set is known to use exactly these latents."""
