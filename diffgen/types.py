@@ -122,7 +122,8 @@ class ScheduleConfig:
     `betas` overrides the named beta schedule; `sampler` and `spacing` are the checkpoint's own
     defaults. `distilled_steps` is the size of the grid that lcm picks its steps from.
     `final_alpha_one=False` lets DDIM and PLMS stop at the first table entry, True lets
-    them go on to 0; where the checkpoint does not say, each does as its authors do.
+    them go on to 0; where the checkpoint does not say, each does as its authors do. `unsupported`
+    says why the checkpoint's own sampler cannot be had here, if so; another can be named.
     """
 
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "scaled_linear"
@@ -140,3 +141,4 @@ class ScheduleConfig:
     sampler: SamplerName = "ddim"
     spacing: ScheduleName = "leading"
     distilled_steps: int = within(50, 1, 100_000)
+    unsupported: str | None = None

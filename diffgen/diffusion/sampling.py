@@ -15,7 +15,7 @@ from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.samplers.spec import Run, SamplerSpec
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import CURVED, SpacingOptions, make_sigmas, sigmas_from_timesteps
-from diffgen.errors import UsageError
+from diffgen.errors import UnsupportedCheckpoint, UsageError
 from diffgen.types import (
     Denoiser,
     NoiseSource,
@@ -76,8 +76,11 @@ class SamplingPlan:
     ) -> SamplingPlan:
         """Resolve the settings against a checkpoint's schedule.
 
-        Raises UsageError for options the sampler does not have and for impossible step counts.
+        Raises UsageError for options the sampler does not have and for impossible step counts, and
+        UnsupportedCheckpoint where the checkpoint's own sampler is asked for and not to be had.
         """
+        if settings.sampler is None and config.unsupported:
+            raise UnsupportedCheckpoint(f"{config.unsupported}; name another sampler with -s")
         spec = SAMPLERS[settings.sampler or config.sampler]
         options = _merge_options(spec, settings.options or {})
         explicit = settings.sigmas is not None or settings.timesteps is not None

@@ -188,19 +188,17 @@ def _plan_sampling(
     schedule = config.schedule
     # A recommendation is one whole: with another sampler its schedule and steps mean nothing.
     recommended = entry if request.sampler is None else None
-    if recommended:
-        sampler = recommended.sampler or schedule.sampler
-        schedule = replace(
-            schedule, sampler=sampler, spacing=recommended.schedule or schedule.spacing
-        )
-    spec = SAMPLERS[request.sampler or schedule.sampler]
+    named = request.sampler or (recommended.sampler if recommended else None)
+    if recommended and recommended.schedule:
+        schedule = replace(schedule, spacing=recommended.schedule)
+    spec = SAMPLERS[named or schedule.sampler]
     steps = request.steps or (recommended.steps if recommended else None)
     spacing = request.schedule
     if request.fast and not (request.steps or spacing or spec.distilled):
         steps = max(1, round(FAST_STEPS * (steps or DEFAULT_STEPS)))
         spacing = None if request.sigmas or request.timesteps else FAST_SCHEDULE
     settings = SamplingSettings(
-        sampler=spec.name,
+        sampler=named,
         steps=steps,
         schedule=spacing,
         sigmas=None if request.sigmas is None else tuple(request.sigmas),

@@ -47,11 +47,14 @@ SD_BETAS: Options = {"beta_start": 0.00085, "beta_end": 0.012}
 ALLOWED: Mapping[str, Sequence[object]] = {
     "thresholding": (False,),
     "interpolation_type": ("linear",),
-    "timestep_type": ("discrete",),
     "final_sigmas_type": ("zero",),
     "sigma_min": (),
     "sigma_max": (),
     "use_lu_lambdas": (False,),
+}
+# Options that speak of another kind of noise than a table of betas: no other sampler helps.
+NOISE: Mapping[str, Sequence[object]] = {
+    "timestep_type": ("discrete",),
     "use_flow_sigmas": (False,),
 }
 
@@ -155,22 +158,26 @@ CLASSES: Mapping[str, SchedulerClass] = {
     ),
 }
 
+UNKNOWN = SchedulerClass("euler")  # reads the noise alone; its sampler is never taken
+
 
 def read_schedule(config: JsonObject, class_name: str) -> ScheduleConfig:
     """Read scheduler_config.json as diffusers' scheduler `class_name` would.
 
-    Raises UnsupportedCheckpoint, naming file and key, for a class or an option that would give
-    another picture here, and ConfigError for numbers that make no schedule.
+    A class or an option that would give another picture here is no error yet: the noise that the
+    model was trained with is in the same file, and a user may name another sampler. Raises
+    UnsupportedCheckpoint for another kind of noise and ConfigError for numbers that make no schedule.
     """
-    kind = CLASSES.get(class_name)
-    if kind is None:
+    kind = CLASSES.get(class_name, UNKNOWN)
+    if kind is UNKNOWN and not isinstance(config.data.get("beta_schedule"), str):
         raise UnsupportedCheckpoint(
-            f"{config.path}: the scheduler class {shown(class_name)} is not supported "
+            f"{config.path}: the scheduler class {shown(class_name)} is not supported, and no "
+            '"beta_schedule" tells the noise that the model was trained with '
             f"(supported: {', '.join(CLASSES)})"
         )
     given = {key: value for key, value in config.data.items() if value is not None}
     read = JsonObject(config.path, {**DEFAULTS, **kind.defaults, **given, **kind.ignored})
-    refuse_other_values(read, {**ALLOWED, **kind.allowed})
+    refuse_other_values(read, NOISE)
     schedule = ScheduleConfig(
         beta_schedule=one_of(read, "beta_schedule", BETA_SCHEDULES),
         beta_start=read.get("beta_start", 0.0),
@@ -185,9 +192,21 @@ def read_schedule(config: JsonObject, class_name: str) -> ScheduleConfig:
         sampler=_sampler(read, kind),
         spacing=_spacing(read),
         distilled_steps=read.get("original_inference_steps", 50),
+        unsupported=_unsupported(read, kind, class_name),
     )
     check_schedule(schedule, lambda name: config.named(KEYS.get(name, name)))
     return schedule
+
+
+def _unsupported(config: JsonObject, kind: SchedulerClass, class_name: str) -> str | None:
+    """Why the sampler that the file speaks of cannot be had, with file and key; else None."""
+    if kind is UNKNOWN:
+        return f"{config.path}: the scheduler class {shown(class_name)} is not supported"
+    try:
+        refuse_other_values(config, {**ALLOWED, **kind.allowed})
+    except UnsupportedCheckpoint as error:
+        return str(error)
+    return None
 
 
 def _sampler(config: JsonObject, kind: SchedulerClass) -> SamplerName:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
+from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.errors import ConfigError, UnsupportedCheckpoint
 from diffgen.jsonfile import JsonObject
 from diffgen.types import SamplerName, ScheduleConfig, ScheduleName
@@ -122,9 +124,6 @@ def test_null_is_as_good_as_absent() -> None:
     ("class_name", "option"),
     [
         ("DDIMScheduler", {"thresholding": True}),
-        ("DDIMScheduler", {"beta_schedule": "laplace"}),
-        ("DDIMScheduler", {"prediction_type": "flow_prediction"}),
-        ("DDIMScheduler", {"timestep_spacing": "karras"}),
         ("DDPMScheduler", {"variance_type": "fixed_large"}),
         ("PNDMScheduler", {"skip_prk_steps": False}),
         ("EulerDiscreteScheduler", {"interpolation_type": "log_linear"}),
@@ -132,20 +131,46 @@ def test_null_is_as_good_as_absent() -> None:
         ("EulerDiscreteScheduler", {"sigma_max": 80.0}),
         ("DPMSolverMultistepScheduler", {"solver_order": 3}),
         ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver"}),
-        ("DPMSolverMultistepScheduler", {"use_flow_sigmas": True}),
         ("UniPCMultistepScheduler", {"predict_x0": False}),
         ("SASolverScheduler", {"predictor_order": 3}),
     ],
 )
 def test_options_that_would_change_the_picture(class_name: str, option: dict[str, Any]) -> None:
+    """They matter where the file's own sampler is asked for, and only there."""
     (key,) = option
-    with pytest.raises(UnsupportedCheckpoint, match=rf'scheduler_config\.json: "{key}" is'):
-        schedule(class_name, **option)
+    config = schedule(class_name, **option)
+    tables = NoiseSchedule.from_config(config)
+    with pytest.raises(UnsupportedCheckpoint, match=rf'_config\.json: "{key}" is .* with -s'):
+        SamplingPlan.make(SamplingSettings(), config, tables)
+    assert SamplingPlan.make(SamplingSettings(sampler="ddim"), config, tables).sigmas
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"use_flow_sigmas": True},
+        {"timestep_type": "continuous"},
+        {"prediction_type": "flow_prediction"},
+        {"beta_schedule": "laplace"},
+        {"timestep_spacing": "karras"},
+    ],
+)
+def test_another_kind_of_noise_is_refused_whatever_the_sampler(option: dict[str, Any]) -> None:
+    (key,) = option
+    with pytest.raises((UnsupportedCheckpoint, ConfigError), match=f'"{key}"'):
+        schedule("EulerDiscreteScheduler", **option)
+
+
+def test_a_class_that_is_not_here_still_tells_the_noise() -> None:
+    betas = {"beta_schedule": "scaled_linear", "beta_start": 0.001, "beta_end": 0.02}
+    config = schedule("DPMSolverSinglestepScheduler", **betas, prediction_type="v_prediction")
+    assert (config.beta_start, config.prediction) == (0.001, "v")
+    assert "DPMSolverSinglestepScheduler" in str(config.unsupported)
 
 
 def test_pndm_warms_up_by_runge_kutta_unless_told_not_to() -> None:
-    with pytest.raises(UnsupportedCheckpoint, match='"skip_prk_steps" is false'):
-        read_schedule(JsonObject(Path("scheduler_config.json"), {}), "PNDMScheduler")
+    config = read_schedule(JsonObject(Path("scheduler_config.json"), {}), "PNDMScheduler")
+    assert '"skip_prk_steps" is false' in str(config.unsupported)
 
 
 def test_edm_schedulers_are_refused() -> None:
