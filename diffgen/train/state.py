@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,16 @@ from diffgen.train.recipe import Recipe
 from diffgen.train.tables import differences
 
 NAME = re.compile(r"step-(\d+)\.pt")
+WRITTEN = {
+    "step",
+    "recipe",
+    "data",
+    "module",
+    "ema",
+    "optimizer",
+    "scaler",
+    "rng",
+}  # by every version
 
 # What may differ between a run and its continuation. FREE changes no number but by the length of the
 # run, which the learning rate follows: what data and base hold is compared by itself. What is MEANT
@@ -109,15 +120,20 @@ def load_last(folder: Path) -> dict[str, Any]:
     found = checkpoints(folder)
     if not found:
         raise UsageError(f"{folder} has no checkpoint to resume from; start without --resume.")
-    path = list(found.values())[-1]
+    *earlier, path = found.values()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise WeightsError(
-            f"{path} is damaged; delete it to resume from the checkpoint before."
-        ) from error
-    assert isinstance(state, dict)
+        raise WeightsError(f"{path} is damaged; {_without(path, earlier)}") from error
+    if not isinstance(state, dict) or not state.keys() >= WRITTEN:
+        raise WeightsError(f"{path} is no checkpoint of a run; {_without(path, earlier)}")
     return state
+
+
+def _without(path: Path, earlier: Sequence[Path]) -> str:
+    if not earlier:
+        return "there is no other, so start a new run with another -o"
+    return f"delete it to resume from the one before, {earlier[-1].name}"
 
 
 def check_same(

@@ -9,9 +9,13 @@ from diffgen.errors import ConfigError, OutputError, UsageError, WeightsError
 from diffgen.train import state
 
 
+def save(folder, step, more):
+    return state.save(folder, step, {**dict.fromkeys(state.WRITTEN), "step": step, **more})
+
+
 def test_the_newest_is_loaded_and_old_ones_go(tmp_path):
     for step in range(1, 9):
-        state.save(tmp_path, step, {"step": step})
+        save(tmp_path, step, {})
         state.prune(tmp_path, keep_last=2, keep_every=3)
     assert list(state.checkpoints(tmp_path)) == [3, 6, 7, 8]
     assert state.load_last(tmp_path)["step"] == 8
@@ -23,16 +27,25 @@ def test_nothing_to_resume(tmp_path):
         state.load_last(tmp_path)
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    path = state.save(tmp_path, 3, {"x": torch.zeros(100)})
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(WeightsError, match=r"step-00000003\.pt is damaged"):
+@pytest.mark.parametrize("damage", [b"PK\x03\x04", b"", {"x": torch.ones(2)}, torch.ones(2)])
+def test_a_damaged_checkpoint_is_named_and_the_advice_can_be_followed(tmp_path, damage):
+    path = tmp_path / "step-00000003.pt"
+    if isinstance(damage, bytes):
+        path.write_bytes(damage)
+    else:
+        torch.save(damage, path)
+    with pytest.raises(WeightsError, match=r"step-00000003\.pt is .*; there is no other"):
         state.load_last(tmp_path)
+    good = save(tmp_path, 2, {"x": torch.ones(3)})
+    with pytest.raises(WeightsError, match=f"delete it to resume from the one before, {good.name}"):
+        state.load_last(tmp_path)
+    path.unlink()
+    assert torch.equal(state.load_last(tmp_path)["x"], torch.ones(3))
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
     """The kernel refuses to write past a limit, as a full disk does."""
-    good = state.save(tmp_path, 1, {"x": torch.ones(3)})
+    good = save(tmp_path, 1, {"x": torch.ones(3)})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
