@@ -11,6 +11,8 @@ from pathlib import Path
 
 from diffgen.errors import OutputError
 
+NOBODY = "another process"  # whose number is not known
+
 
 @contextmanager
 def replaced(path: Path, *, durable: bool = False) -> Iterator[Path]:
@@ -86,6 +88,11 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
         lock.release()
 
 
+def was_locked(folder: Path, name: str = ".lock") -> bool:
+    """Whether a process of ours has been at work in a folder."""
+    return _holder(folder / name) != NOBODY
+
+
 def _leave_no_empty(folder: Path, lock: Path) -> None:
     """Remove a folder that holds nothing but its lock."""
     with suppress(OSError):
@@ -97,7 +104,7 @@ def _leave_no_empty(folder: Path, lock: Path) -> None:
 def _holder(lock: Path) -> str:
     with suppress(OSError, ValueError):
         return f"process {int(lock.read_text(encoding='ascii'))}"
-    return "another process"
+    return NOBODY
 
 
 @contextmanager

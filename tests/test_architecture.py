@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,12 @@ TORCH_FREE = (
     "diffgen.weights.lora",
     "diffgen.weights.registry",
 )
+
+
+def test_no_two_tests_have_one_name() -> None:
+    """pytest imports them by their names, and refuses the second of two."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def module_name(path: Path) -> str:

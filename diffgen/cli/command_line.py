@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,4 +30,5 @@ def _start(program: Path, environment: Mapping[str, str]) -> list[str]:
         return ["torchrun", *several, "--nproc-per-node", processes, "-m", "diffgen"]
     if program.name == "__main__.py":
         return [sys.executable, "-m", "diffgen"]
-    return [program.name]
+    found = shutil.which(program.name)
+    return [program.name if found and Path(found).resolve() == program.resolve() else str(program)]

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 
 from diffgen.errors import OutputError, UsageError, one_line
-from diffgen.files import locked, replaced
+from diffgen.files import locked, replaced, was_locked
 from diffgen.jsonfile import parse_toml
 from diffgen.train import state
 from diffgen.train.autoencoder import AutoencoderTarget
@@ -141,7 +141,7 @@ def _check_folder(run: Path, *, resume: bool) -> None:
         raise UsageError(f"{run} has no checkpoint to resume from; start without --resume")
     taken = [name for name in PRODUCTS if (run / name).exists()]
     # A run that was stopped before its first checkpoint leaves its lock, and may start again.
-    begun = (run / LOCK).exists() and "model" not in taken
+    begun = was_locked(run, LOCK) and "model" not in taken
     if taken and not resume and not begun:
         raise UsageError(
             f"{run} holds {', '.join(taken)}, which a run would replace; choose another -o"
@@ -227,7 +227,9 @@ def _disk_errors(trainer: Trainer) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or one_line(str(error))
-        path = getattr(error, "filename", None) or trainer.run
+        # Of a failed rename, the second name is the one that was meant.
+        names = (getattr(error, "filename2", None), getattr(error, "filename", None))
+        path = next(filter(None, names), trainer.run)
         raise OutputError(
             f"cannot write {path}: {reason}; {state.last_good(trainer.folder)}"
         ) from error

@@ -28,8 +28,8 @@ WRITTEN = {
 }  # by every version
 
 # What may differ between a run and its continuation. FREE changes no number but by the length of the
-# run, which the learning rate follows: what data and base hold is compared by itself. What is MEANT
-# changes numbers, but nobody changes it by mistake; it is said.
+# run, which the learning rate follows; what the data hold is compared by itself. What is MEANT changes
+# numbers, but nobody changes it by mistake; it is said.
 FREE = (
     "data.path",
     "data.cache",
@@ -119,7 +119,7 @@ def load_last(folder: Path) -> dict[str, Any]:
     """The newest checkpoint. Raises UsageError if there is none, WeightsError if it is damaged."""
     found = checkpoints(folder)
     if not found:
-        raise UsageError(f"{folder} has no checkpoint to resume from; start without --resume.")
+        raise UsageError(f"{folder} has no checkpoint to resume from; start without --resume")
     *earlier, path = found.values()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -52,8 +52,11 @@ def test_a_folder_of_other_things_is_refused(recipe, tmp_path, monkeypatch, caps
 def test_a_run_stopped_before_its_first_checkpoint_may_start_again(recipe, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     folder.mkdir()
-    for name in (".lock", "recipe.toml", "metrics.jsonl"):  # what kill -9 leaves
+    for name in ("recipe.toml", "metrics.jsonl"):  # what kill -9 leaves, with the lock
         (folder / name).touch()
+    (folder / ".lock").touch()
+    assert run(monkeypatch, recipe, "-o", folder, "-q") == 2  # somebody else's lock
+    (folder / ".lock").write_text("123")
     assert run(monkeypatch, recipe, "--set", "run.steps=1", "-o", folder, "-q") == 0
     assert (folder / "model").is_dir()
 

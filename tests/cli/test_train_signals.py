@@ -55,7 +55,7 @@ def test_the_line_of_a_stopped_run_goes_on_to_the_bit(place: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "environment", "start"),
     [
-        ("/usr/bin/diffgen", {}, "diffgen"),
+        ("/not/on/the/path/diffgen", {}, "/not/on/the/path/diffgen"),
         ("/x/diffgen/__main__.py", {}, f"{sys.executable} -m diffgen"),
         (
             "/x/diffgen/__main__.py",
