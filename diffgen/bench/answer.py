@@ -26,6 +26,9 @@ GOOD_PSNR = 30.0
 # Times closer than this are the same time; then the closer picture wins. Samplers of equal cost
 # came out up to 8 % apart on a small model and a quiet machine.
 SAME_TIME = 1.1
+# dB by which a reference's two solutions are to agree better than the distance that is good enough:
+# its error is then at most half as large, and such a distance is known to 1 dB.
+MARGIN = 6.0
 KNEE_CELLS = 3
 RULE = (
     "A change from your default is recommended only where it is shown: it takes less time, by more "

@@ -1,17 +1,32 @@
-"""From a journal of runs to the results that are stored and drawn. Imports no torch."""
+"""From a journal of runs to the results that are stored and drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from diffgen.bench.answer import Question, find_knees, pareto_front, pick_baseline, recommend
+from diffgen.bench.answer import (
+    MARGIN,
+    Question,
+    find_knees,
+    pareto_front,
+    pick_baseline,
+    recommend,
+)
+from diffgen.bench.command import generate_command
 from diffgen.bench.compare import SAME
 from diffgen.bench.grid import PlannedCell
 from diffgen.bench.request import SweepRequest
-from diffgen.bench.results import SCHEMA, Cell, Machine, Results
+from diffgen.bench.results import (
+    SCHEMA,
+    Cell,
+    Machine,
+    Recommendation,
+    Reference,
+    Results,
+)
 from diffgen.bench.runs import make_cell
 from diffgen.bench.storage import Journal
 from diffgen.engine.request import GeneratePlan
@@ -60,6 +75,7 @@ def assemble(task: Task, journal: Journal) -> Results:
         baseline=baseline,
         target_psnr=request.target_psnr,
         budget_seconds=request.budget_seconds,
+        prompts=len(request.prompts),
     )
     return Results(
         schema=SCHEMA,
@@ -72,8 +88,37 @@ def assemble(task: Task, journal: Journal) -> Results:
         cells=measured,
         front=tuple(pareto_front(measured, references)),
         knees=find_knees(measured),
-        recommendation=recommend(measured, references, question),
+        recommendation=_advice(request, measured, references, question),
+        notes=tuple(_notes(journal, references, question)),
     )
+
+
+def _advice(
+    request: SweepRequest,
+    cells: Sequence[Cell],
+    references: Mapping[str, Reference],
+    question: Question,
+) -> Recommendation | None:
+    """The recommendation with the command that follows it."""
+    advice = recommend(cells, references, question)
+    if advice is None:
+        return None
+    cell = next(cell for cell in cells if cell.key == advice.cell)
+    return replace(advice, command=generate_command(request, cell))
+
+
+def _notes(
+    journal: Journal, references: Mapping[str, Reference], question: Question
+) -> Iterator[str]:
+    """What was measured again, and what is not known as well as it should be."""
+    yield from (drift.sentence() for drift in journal.drifts)
+    for name, reference in references.items():
+        if reference.floor_psnr < question.target + MARGIN:
+            yield (
+                f"the reference{f' of {name}' if name else ''} has not converged for "
+                f"{question.target:.4g} dB: with {reference.steps} steps its two solutions agree "
+                f"to {reference.floor_psnr:.1f} dB, and distances near that are not known well"
+            )
 
 
 def _cell(task: Task, planned: PlannedCell, journal: Journal) -> Cell | None:

@@ -3,5 +3,5 @@
 from typing import Final
 
 SAMPLERS: Final = "ddim,dpmpp_2m,unipc"
-SCHEDULES: Final = "default,karras,beta"
+SCHEDULES: Final = "default,karras,beta,ays"
 STEPS: Final = "5,7,10,14,20"

@@ -8,12 +8,17 @@ from `sigma * noise`, `leading` and `ays` below sigma_max. Some end otherwise: L
 0, DEIS stops at the lowest level. These are choices of theirs which more steps do not mend, so
 they count as part of their error.
 
+It is solved in the number format of the cells, which is that of `generate`: what is asked is how
+near a sampler comes to what this network, so computed, leads to. Two solvers round differently, so
+that rounding is part of the floor; where it is what keeps the floor below the target, that is said.
+
 A stochastic sampler solves an SDE, whose solution depends on the noise on the way; along one fixed
 Brownian path per seed it converges to a limit of its own, which is its reference.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,21 +30,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from diffgen.bench.folder import CELLS
 from diffgen.bench.metrics import latent_rmse, psnr, ssim
 from diffgen.bench.results import Reference
-from diffgen.bench.storage import CELLS
 from diffgen.bench.subject import Subject
 from diffgen.device import memory_errors
 from diffgen.diffusion.noise import BrownianNoise
 from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
 from diffgen.errors import DeviceError, DiffgenError
+from diffgen.files import replaced
 from diffgen.types import Denoiser, SamplerName, ScheduleName
 
 SCHEDULE: ScheduleName = "exponential"  # uniform in log sigma, so that all scales get their share
+MAX_STEPS = 800
+SETTLED, GAIN = 100, 0.5  # steps, dB
 BATCH = 4  # pictures solved together: a picture never depends on its neighbours
 
 
-Solve = Callable[[int], Tensor]  # steps -> latents
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +128,35 @@ def converge(
     return record, latents
 
 
+def converge_until(
+    subject: Subject,
+    sampler: SamplerName | None,
+    steps: int,
+    floor: float,
+    count: Callable[[Denoiser], Denoiser],
+) -> tuple[Reference, Tensor]:
+    """The same with the steps doubled until the two solutions agree to `floor` dB.
+
+    It ends at `MAX_STEPS`, and where doubling `SETTLED` steps or more gained less than `GAIN`:
+    then rounding is what is left.
+    """
+    record, latents = converge(subject, sampler, steps, count)
+    while record.floor_psnr < floor and 2 * record.steps <= MAX_STEPS:
+        _log.warning(
+            "the reference%s has not converged in %d steps (its two solutions agree to %.1f dB); "
+            "taking %d",
+            f" of {sampler}" if sampler else "",
+            record.steps,
+            record.floor_psnr,
+            2 * record.steps,
+        )
+        before = record
+        record, latents = converge(subject, sampler, 2 * before.steps, count)
+        if before.steps >= SETTLED and record.floor_psnr < before.floor_psnr + GAIN:
+            break
+    return record, latents
+
+
 def calls(subject: Subject, sampler: SamplerName | None, steps: int) -> int:
     """Network evaluations that `converge` will spend."""
     batches = -(-len(subject.pictures) // BATCH)
@@ -133,16 +170,18 @@ def file_name(sampler: SamplerName | None) -> str:
 
 
 def save_latents(latents: Tensor, path: Path) -> None:
-    """Write the latents of a reference."""
-    path.write_bytes(save({"latents": latents.contiguous()}))
+    """Put the latents of a reference in place. Raises OSError."""
+    with replaced(path) as part:
+        part.write_bytes(save({"latents": latents.contiguous()}))
 
 
-def load_latents(path: Path) -> Tensor | None:
-    """Latents written before, or None where they are not usable."""
+def load_latents(path: Path, subject: Subject) -> Tensor | None:
+    """Latents written before, or None where they are not usable for this subject."""
     try:
-        return load_file(path)["latents"]
+        latents = load_file(path)["latents"]
     except (OSError, SafetensorError, KeyError):
         return None
+    return latents if latents.shape == (len(subject.pictures), *subject.shape) else None
 
 
 def attach(subject: Subject, record: Reference, latents: Tensor) -> Converged:

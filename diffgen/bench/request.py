@@ -1,4 +1,4 @@
-"""What a user asks of a sweep. Importing this module does not import torch."""
+"""What a user asks of a sweep."""
 
 from __future__ import annotations
 
@@ -79,6 +79,11 @@ class SweepRequest:
         """The axes of the sweep."""
         numbers = self.steps if self.nfe is None else self.nfe
         return Grid.parse(self.samplers, self.schedules, numbers, by_calls=self.nfe is not None)
+
+    @property
+    def takes_default_steps(self) -> bool:
+        """Whether nobody said how many steps are to be measured."""
+        return self.steps == STEPS and self.nfe is None
 
     def pictures(self) -> tuple[Picture, ...]:
         """What every cell draws: each prompt with each seed."""

@@ -1,15 +1,14 @@
-"""The results of a sweep as plain data: what results.json holds and every view is drawn from.
-
-Importing this module does not import torch.
-"""
+"""The results of a sweep as plain data: what results.json holds and every view is drawn from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 SCHEMA = "diffgen.sample-steps/1"
+
+FORM = {"extra": "forbid", "allow_inf_nan": False}  # what pydantic is to check when reading
 
 # ok: measured. no_limit: ran, but has no converged picture to be compared with (lcm).
 # failed: `reason` says why (out of memory, numbers that are not finite, ...).
@@ -23,6 +22,8 @@ class Statistic:
     `values` holds one number per picture, in the order of the sweep's pictures.
     """
 
+    __pydantic_config__ = FORM
+
     mean: float
     ci95: float
     values: tuple[float, ...]
@@ -31,6 +32,8 @@ class Statistic:
 @dataclass(frozen=True, slots=True)
 class Timing:
     """Seconds of one picture over the repeats: their median and extremes."""
+
+    __pydantic_config__ = FORM
 
     median: float
     low: float
@@ -47,6 +50,8 @@ class Cell:
     CLIP score against the prompt. `seconds` is sampling alone. `picture` is the file of the first
     picture, relative to the report's folder; `peak_memory` is in bytes.
     """
+
+    __pydantic_config__ = FORM
 
     sampler: str
     schedule: str
@@ -80,6 +85,8 @@ class Reference:
     floor is against half as many. `picture` is the file of the first picture.
     """
 
+    __pydantic_config__ = FORM
+
     sampler: str
     schedule: str
     steps: int
@@ -94,6 +101,8 @@ class Reference:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """What the timings were taken on."""
+
+    __pydantic_config__ = FORM
 
     device: str
     dtype: str
@@ -110,6 +119,8 @@ class Recommendation:
     what the sentence says.
     """
 
+    __pydantic_config__ = FORM
+
     cell: str  # Cell.key
     sentence: str
     command: str = ""
@@ -122,8 +133,11 @@ class Results:
 
     `references` maps "" to the deterministic reference and a stochastic sampler's name to its
     own. `front` lists the keys of the Pareto-optimal cells (quality against seconds), fastest
-    first; `knees` maps "sampler-schedule" to the step count where more steps stop paying.
+    first; `knees` maps "sampler-schedule" to the step count where more steps stop paying. `notes` are sentences on what
+    was measured again or could not be told.
     """
+
+    __pydantic_config__ = FORM
 
     schema: str
     created: str  # ISO 8601, UTC
@@ -132,7 +146,8 @@ class Results:
     machine: Machine
     text_seconds: float
     references: Mapping[str, Reference]
-    cells: Sequence[Cell]
-    front: Sequence[str] = ()
+    cells: tuple[Cell, ...]
+    front: tuple[str, ...] = ()
     knees: Mapping[str, int] = field(default_factory=dict)
     recommendation: Recommendation | None = None
+    notes: tuple[str, ...] = ()

@@ -1,7 +1,4 @@
-"""One run is one picture of one cell; a cell's figures are made of its runs.
-
-Importing this module does not import torch.
-"""
+"""One run is one picture of one cell; a cell's figures are made of its runs."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from diffgen.bench.grid import PlannedCell
-from diffgen.bench.results import Cell, CellStatus, Statistic, Timing
+from diffgen.bench.results import FORM, Cell, CellStatus, Statistic, Timing
 from diffgen.bench.uncertainty import statistic
 from diffgen.diffusion.samplers.spec import SamplerSpec
 
@@ -19,14 +16,39 @@ NO_LIMIT = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """The times of a sitting, counted from 0, no longer count: the machine has changed.
+
+    `ratio` is the time of the same runs now to what it was.
+    """
+
+    __pydantic_config__ = FORM
+
+    sitting: int
+    ratio: float
+
+    def sentence(self) -> str:
+        """What happened, for the user."""
+        slower = self.ratio > 1.0
+        factor = self.ratio if slower else 1.0 / self.ratio
+        return (
+            f"the machine is {factor:.2g} times {'slower' if slower else 'faster'} than when this "
+            "sweep was interrupted; what was timed before is timed again"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """What one run of a sampler gave.
 
     Each round of a sweep makes one run of every cell: of the pictures in turn, then, where more
     repeats are asked for than there are pictures, of the first ones again for their time alone.
-    `reason` says why a run failed; whatever was not measured is None.
+    `reason` says why a run failed; whatever was not measured is None. `sitting` is the part of a
+    sweep, between two interruptions, in which it was timed.
     """
+
+    __pydantic_config__ = FORM
 
     cell: str  # Cell.key
     round: int
@@ -40,6 +62,7 @@ class Run:
     clip: float | None = None
     picture: str | None = None
     reason: str = ""
+    sitting: int = 0
 
 
 def has_limit(spec: SamplerSpec) -> bool:
@@ -65,8 +88,11 @@ def make_cell(
     why = reason or (NO_LIMIT if status == "no_limit" else "")
     done = [] if reason else sorted(runs, key=lambda run: run.round)
 
+    # Cells are compared picture by picture: what follows a picture that is missing has to wait.
+    unbroken = [run for number, run in enumerate(done) if run.round == number]
+
     def over_pictures(name: str) -> Statistic | None:
-        values = [getattr(run, name) for run in done]
+        values = [getattr(run, name) for run in unbroken]
         found = [value for value in values if value is not None]
         return statistic(found) if found else None
 

@@ -8,8 +8,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from diffgen.bench.answer import MARGIN, Question
 from diffgen.bench.assemble import Task, assemble
-from diffgen.bench.grid import plan_cells
+from diffgen.bench.grid import PlannedCell, plan_cells
+from diffgen.bench.pictures import read_png
 from diffgen.bench.request import SweepRequest
 from diffgen.bench.results import Results
 from diffgen.bench.storage import Journal, write_results
@@ -47,7 +49,7 @@ class Session:
             request.model, vae=vae, prediction=request.prediction, zero_snr=request.zero_snr
         )
         self._own = self.opened.plan(request.generate_request())
-        cells = plan_cells(request.grid(), self.plan_run)
+        cells = self._with_yours(plan_cells(request.grid(), self.plan_run))
         from diffgen.bench.subject import describe_machine  # imports torch
 
         machine = describe_machine(self.opened, request.device, request.dtype)
@@ -61,6 +63,17 @@ class Session:
         """Begin the folder, or go on with it. Raises UsageError (see Journal)."""
         conditions = self.task.conditions(_fingerprint(self.opened))
         self._journal = Journal.open(folder, conditions, fresh=fresh)
+
+    def _with_yours(self, cells: list[PlannedCell]) -> list[PlannedCell]:
+        """With what `generate` does by default, which the answer is held against.
+
+        Left out where the user chose the steps, and where the reference takes fewer.
+        """
+        plan = self._own.sampling
+        yours = PlannedCell(plan, len(plan.sigmas) - 1)
+        wanted = self.request.takes_default_steps and yours.steps <= self.request.reference
+        measured = {cell.key for cell in cells}
+        return [*cells, yours] if wanted and yours.key not in measured else cells
 
     @property
     def journal(self) -> Journal:
@@ -104,6 +117,7 @@ class Session:
             reference_steps=self.request.reference,
             repeats=self.request.repeats,
             scorer=scorer or None,
+            floor=Question(target_psnr=self.request.target_psnr).target + MARGIN,
         )
         announce(sweep.calls())
         saved = time.monotonic()
@@ -129,7 +143,10 @@ class Session:
     def _is_complete(self) -> bool:
         rounds = range(max(len(self.request.pictures()), self.request.repeats))
         keys = [cell.key for cell in self.task.cells]
-        return all((key, number) in self.journal.runs for key in keys for number in rounds)
+        measured = all((key, number) in self.journal.runs for key in keys for number in rounds)
+        folder = self.journal.path.parent
+        shown = (read_png(folder / one.picture) for one in self.journal.references.values())
+        return measured and not self.journal.outdated() and None not in shown
 
     def _load(self) -> Subject:
         from diffgen.bench.subject import engine_subject

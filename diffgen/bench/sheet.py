@@ -51,7 +51,7 @@ def write_sheet(results: Results, folder: Path) -> Path | None:
     files = [path for cell in results.cells if (path := views.picture_file(folder, cell))]
     if not files:
         return None
-    with Image.open(files[0], formats=["PNG"]) as first:
+    with Image.open(files[0], formats=("PNG",)) as first:
         tile = tiles.tile_size(*first.size)
     steps = tuple(sorted({cell.steps for cell in results.cells}))
     series = views.all_series(results)
@@ -118,7 +118,7 @@ class _Sheet:
             self._draw.rectangle((x, y, x + width - 1, y + height - 1), fill=tiles.SHADE)
             self._write((x + 8, y + 8), empty, width=width - 16)
             return
-        with Image.open(file, formats=["PNG"]) as picture:
+        with Image.open(file, formats=("PNG",)) as picture:
             self.canvas.paste(tiles.fitted(picture, self._layout.tile), (x, y))
 
     def _write(

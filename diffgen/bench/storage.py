@@ -2,12 +2,12 @@
 
     journal.jsonl        one line per finished piece of work, appended at once; see `Journal`
     references/*.safetensors   the converged latents, (pictures, C, h, w)
-    cells/*.png          the first picture of each cell and of each reference
+    cells/*.png          the first pictures of each cell and of each reference
     results.json         `Results` field by field (diffgen.bench.results documents them), its
                          version under "schema"; numbers in seconds, bytes and dB
     results.csv          one line per cell, with all its settings
 
-plus the report and plots that are drawn from these. Importing this module does not import torch.
+plus the report and plots that are drawn from these.
 """
 
 from __future__ import annotations
@@ -15,32 +15,33 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from diffgen.bench.results import (
-    SCHEMA,
-    Cell,
-    Machine,
-    Recommendation,
-    Reference,
-    Results,
-    Statistic,
-    Timing,
+from diffgen.bench.folder import (
+    CELLS,
+    JOURNAL,
+    REFERENCES,
+    RESULTS,
+    TABLE,
+    check_folder,
+    clear,
+    writing_into,
 )
-from diffgen.bench.runs import Run
-from diffgen.errors import ConfigError, OutputError, UsageError, shown
+from diffgen.bench.pictures import read_png
+from diffgen.bench.results import SCHEMA, Cell, Reference, Results, Statistic
+from diffgen.bench.runs import Drift, Run
+from diffgen.errors import ConfigError, UsageError, shown
+from diffgen.files import replaced
 from diffgen.jsonfile import parse_json
 
-JOURNAL, RESULTS, TABLE = "journal.jsonl", "results.json", "results.csv"
-CELLS, REFERENCES = "cells", "references"
+T = TypeVar("T")
 STATISTICS = ("latent_rmse", "psnr", "ssim", "clip")
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -48,71 +49,92 @@ class Journal:
     """What a folder already holds. Its first line is a header: the schema and the conditions.
 
     Runs may be taken over only where all conditions are equal: everything besides the grid and
-    the number of repeats that decides what a run gives.
+    the number of repeats that decides what a run gives. `sitting` counts how often the sweep was
+    gone on with: the machine may have changed in between.
     """
 
     path: Path
     runs: dict[tuple[str, int], Run] = field(default_factory=dict)
     references: dict[str, Reference] = field(default_factory=dict)
+    drifts: list[Drift] = field(default_factory=list)
     text_seconds: float = 0.0
+    sitting: int = 0
 
     @classmethod
     def open(cls, folder: Path, conditions: Mapping[str, Any], *, fresh: bool = False) -> Journal:
-        """Begin a journal, or go on with the one in the folder.
+        """Begin a journal, or go on with the one in the folder; what is damaged is made anew.
 
         Raises UsageError where the folder cannot be written or holds other people's files, or a
         sweep under other conditions or of another version that `fresh` was not to replace.
         """
         path = folder / JOURNAL
         check_folder(folder)
-        conditions = parse_json(
-            json.dumps(conditions), JOURNAL
-        )  # tuples become lists, as in the file
+        # Tuples become lists, as in the file.
+        conditions = parse_json(json.dumps(conditions), JOURNAL)
         try:
             if fresh and path.exists():
-                _clear(folder)
+                clear(folder)
+            folder.mkdir(parents=True, exist_ok=True)
             if path.exists():
-                return cls._read(path, conditions)
-            (folder / CELLS).mkdir(parents=True, exist_ok=True)
-            (folder / REFERENCES).mkdir(exist_ok=True)
-            _write(path, json.dumps({"schema": SCHEMA, "conditions": conditions}) + "\n")
+                journal = cls._read(path, conditions)
+            else:
+                journal = cls(path)
+                _write(path, json.dumps({"schema": SCHEMA, "conditions": conditions}) + "\n")
+            for name in (CELLS, REFERENCES):
+                (folder / name).mkdir(exist_ok=True)
         except OSError as error:
             raise UsageError(f"cannot write into {folder}: {error.strerror or error}") from error
-        return cls(path)
+        return journal
 
     @classmethod
     def _read(cls, path: Path, conditions: Mapping[str, Any]) -> Journal:
         journal = cls(path)
-        first, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+        data = path.read_bytes()
+        first, *lines = data.split(b"\n")
         header = _parse_line(first)
-        if header.get("schema") != SCHEMA:
-            raise UsageError(f"{path} was written by another version; --fresh starts over")
-        other = header.get("conditions", {})
-        changed = [name for name in conditions if conditions[name] != other.get(name)]
-        if changed:
-            name = changed[0]
-            raise UsageError(
-                f"{path.parent} holds a sweep with other settings ({name} was {other.get(name)}, "
-                f"now {conditions[name]}); --fresh starts over, -o chooses another folder"
-            )
-        for line in lines:
-            journal._take(_parse_line(line))
-        if not path.read_bytes().endswith(b"\n"):
-            journal._append("")  # close a line that was cut off
+        if header is None:
+            raise UsageError(f"{path}: line 1 is damaged; --fresh starts over")
+        _check_header(header, path, conditions)
+        damaged = [n for n, line in enumerate(lines, 2) if not journal._take(line)]
+        if damaged and damaged[-1] == len(lines) + 1:
+            damaged.pop()  # the last line was cut off when the sweep was
+        if damaged:
+            numbers = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
+            _log.warning("%s: damaged, line %s; what they held is measured again", path, numbers)
+        if not data.endswith(b"\n"):
+            journal._append("")
+        journal._forget_damaged_pictures()
+        journal.sitting = 1 + max((run.sitting for run in journal.runs.values()), default=-1)
         return journal
 
-    def _take(self, entry: Mapping[str, Any]) -> None:
-        if "run" in entry:
-            run = Run(**entry["run"])
+    def _take(self, line: bytes) -> bool:
+        """Whether the line is one of ours; an empty one closed what was cut off."""
+        entry = _parse_line(line)
+        if entry is None:
+            return not line
+        if run := _made(Run, entry.get("run")):
             if not run.reason:  # what failed is tried again
                 self.runs[run.cell, run.round] = run
-        elif "reference" in entry:
-            self.references[entry["name"]] = Reference(**entry["reference"])
-        elif "text_seconds" in entry:
-            self.text_seconds = entry["text_seconds"]
+        elif reference := _made(Reference, entry.get("reference")):
+            self.references[str(entry.get("name"))] = reference
+        elif drift := _made(Drift, entry.get("drift")):
+            self.drifts.append(drift)
+        elif isinstance(seconds := entry.get("text_seconds"), float):
+            self.text_seconds = seconds
+        else:
+            return False
+        return True
+
+    def _forget_damaged_pictures(self) -> None:
+        """Runs whose picture cannot be shown are made again."""
+        for key, run in list(self.runs.items()):
+            if run.picture and read_png(self.path.parent / run.picture) is None:
+                _log.warning("%s is missing or damaged; it is made again", run.picture)
+                del self.runs[key]
 
     def add_run(self, run: Run) -> None:
         """Keep a run, on disk at once."""
+        run = replace(run, sitting=self.sitting)
         self.runs[run.cell, run.round] = run
         self._append(json.dumps({"run": asdict(run)}))
 
@@ -120,6 +142,16 @@ class Journal:
         """Keep a reference whose latents have been written, on disk at once."""
         self.references[name] = reference
         self._append(json.dumps({"name": name, "reference": asdict(reference)}))
+
+    def add_drift(self, drift: Drift) -> None:
+        """Keep that the machine is not what it was: timings of a sitting no longer count."""
+        self.drifts.append(drift)
+        self._append(json.dumps({"drift": asdict(drift)}))
+
+    def outdated(self) -> list[Run]:
+        """The runs with timings of a sitting that no longer counts."""
+        gone = {drift.sitting for drift in self.drifts}
+        return [r for r in self.runs.values() if r.sitting in gone and r.seconds is not None]
 
     def add_text_seconds(self, seconds: float) -> None:
         """Keep how long a prompt took to encode."""
@@ -137,27 +169,6 @@ class Journal:
             os.fsync(file.fileno())
 
 
-@contextmanager
-def writing_into(folder: Path) -> Iterator[None]:
-    """Turn what the system says about a failing write into OutputError."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"cannot write into {folder}: {error.strerror or error}") from error
-
-
-def check_folder(folder: Path) -> None:
-    """Raises UsageError where a sweep would be written among other people's files."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; -o takes a folder")
-    try:
-        foreign = folder.exists() and any(folder.iterdir()) and not (folder / JOURNAL).exists()
-    except OSError as error:
-        raise UsageError(f"cannot read {folder}: {error.strerror}") from error
-    if foreign:
-        raise UsageError(f"{folder} holds other files; -o takes a new or empty folder")
-
-
 def write_results(results: Results, folder: Path) -> None:
     """results.json and results.csv, each replaced in one go. Raises OutputError."""
     with writing_into(folder):
@@ -169,7 +180,8 @@ def read_results(path: Path) -> Results:
     """Read results.json, or the one in a folder. Raises UsageError where it cannot be used."""
     path = path / RESULTS if path.is_dir() else path
     try:
-        data = parse_json(path.read_text(encoding="utf-8"), str(path))
+        text = path.read_text(encoding="utf-8")
+        data = parse_json(text, str(path))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except (ConfigError, UnicodeDecodeError) as error:
@@ -177,32 +189,26 @@ def read_results(path: Path) -> Results:
     version = data.get("schema") if isinstance(data, dict) else None
     if version != SCHEMA:
         raise UsageError(f'{path} has schema {shown(version)}; this diffgen reads "{SCHEMA}"')
+    from pydantic import TypeAdapter, ValidationError
+
     try:
-        return _results(data)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is damaged: {error}") from error
+        return TypeAdapter(Results).validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{path} is damaged: {where}: {first['msg']}") from error
 
 
-def _results(data: dict[str, Any]) -> Results:
-    advice = data["recommendation"]
-    return Results(
-        **data
-        | {
-            "machine": Machine(**data["machine"]),
-            "references": {k: Reference(**v) for k, v in data["references"].items()},
-            "cells": tuple(_cell(cell) for cell in data["cells"]),
-            "front": tuple(data["front"]),
-            "recommendation": advice and Recommendation(**advice),
-        }
-    )
+def _made(kind: type[T], value: object) -> T | None:
+    """What a line of the journal holds, None where it is no such thing."""
+    from pydantic import TypeAdapter, ValidationError
 
-
-def _cell(data: dict[str, Any]) -> Cell:
-    seconds = data["seconds"]
-    timing = seconds and Timing(**seconds | {"repeats": tuple(seconds["repeats"])})
-    found = {name: data[name] for name in STATISTICS if data[name]}
-    statistics = {k: Statistic(**v | {"values": tuple(v["values"])}) for k, v in found.items()}
-    return Cell(**data | {"seconds": timing} | statistics)
+    if not isinstance(value, dict):
+        return None
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError:
+        return None
 
 
 def _csv(results: Results) -> str:
@@ -230,34 +236,28 @@ def _row(results: Results, cell: Cell) -> dict[str, Any]:
     return row | {f"set_{name}": value for name, value in cell.settings.items()}
 
 
-def _clear(folder: Path) -> None:
-    """Remove what a sweep wrote, the journal last; other files stay."""
-    for name in (CELLS, REFERENCES):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (RESULTS, TABLE, JOURNAL):
-        (folder / name).unlink(missing_ok=True)
+def _check_header(header: Mapping[str, Any], path: Path, conditions: Mapping[str, Any]) -> None:
+    if header.get("schema") != SCHEMA:
+        raise UsageError(f"{path} was written by another version; --fresh starts over")
+    other = header.get("conditions")
+    other = other if isinstance(other, dict) else {}
+    changed = [name for name in conditions if conditions[name] != other.get(name)]
+    if changed:
+        name = changed[0]
+        raise UsageError(
+            f"{path.parent} holds a sweep with other settings ({name} was {other.get(name)}, "
+            f"now {conditions[name]}); --fresh starts over, -o chooses another folder"
+        )
 
 
-def _parse_line(line: str) -> dict[str, Any]:
-    """One line of a journal; what was cut off by a crash counts as not written."""
+def _parse_line(line: bytes) -> dict[str, Any] | None:
     try:
-        entry = parse_json(line, JOURNAL)
-    except ConfigError:
-        return {}
-    return entry if isinstance(entry, dict) else {}
+        entry = parse_json(line.decode("utf-8"), JOURNAL)
+    except (ConfigError, UnicodeDecodeError):
+        return None
+    return entry if isinstance(entry, dict) else None
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace a file in one go, readable as the user's umask says."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replaced(path) as part:
+        part.write_text(text, encoding="utf-8")

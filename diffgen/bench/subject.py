@@ -83,14 +83,11 @@ def engine_subject(
 
 
 def describe_machine(model: Model, device: DeviceName, dtype: DtypeName) -> Machine:
-    """Where a model would run and in what format. Raises DeviceError.
+    """Where a model would run and in what format, which are those of `generate`.
 
-    On a CPU `auto` is fp32, though `generate` may take bf16: its rounding, 50 dB on storybook, would
-    hide how near the samplers come.
+    Raises DeviceError.
     """
     place = pick_device(device)
-    if dtype == "auto" and place.type == "cpu":
-        dtype = "fp32"
     vae = model.checkpoint.config.vae
     precision = Precision.pick(dtype, place, vae_overflows=vae is not None and vae.force_upcast)
     name = torch.cuda.get_device_name(place) if place.type == "cuda" else _processor()

@@ -20,11 +20,14 @@ from PIL import Image
 from torch import Tensor
 
 from diffgen.bench import reference as references
+from diffgen.bench.drift import find_drifts, time_again
+from diffgen.bench.folder import CELLS, REFERENCES, writing_into
 from diffgen.bench.grid import PlannedCell, shuffled
 from diffgen.bench.metrics import latent_rmse, psnr, ssim
+from diffgen.bench.pictures import KEPT, picture_name, write_png
 from diffgen.bench.reference import Converged
 from diffgen.bench.runs import Run, has_limit
-from diffgen.bench.storage import CELLS, REFERENCES, Journal, writing_into
+from diffgen.bench.storage import Journal
 from diffgen.bench.subject import Subject, synchronize
 from diffgen.device import memory_errors
 from diffgen.diffusion.noise import BrownianNoise
@@ -68,6 +71,7 @@ class Sweep:
     reference_steps: int
     repeats: int
     scorer: Scorer | None = None
+    floor: float = 0.0  # dB to which references are to agree
     _converged: dict[SamplerName | None, Converged | str] = field(default_factory=dict)
 
     def run(self) -> Iterator[Run]:
@@ -78,9 +82,11 @@ class Sweep:
         """
         for name in self._limits():
             self._converged[name] = self._converge(name)
-        if any(self._left(number) for number in range(self._rounds)):
+        if self.journal.outdated() or any(self._left(n) for n in range(self._rounds)):
             self.listener.begin("warm-up")
             self._warm_up()
+            if self.journal.sitting:
+                yield from self._check_times()
         for number in range(self._rounds):
             self.listener.begin(f"round {number + 1} of {self._rounds}")
             for cell in self._left(number):
@@ -125,13 +131,13 @@ class Sweep:
         folder = self.journal.path.parent
         path = folder / REFERENCES / f"{references.file_name(name)}.safetensors"
         record = self.journal.references.get(name or "")
-        latents = references.load_latents(path) if record else None
+        latents = references.load_latents(path, self.subject) if record else None
         if record is None or latents is None:
             self.listener.begin(f"reference of {name}" if name else "reference")
             count = partial(CountingDenoiser, listener=self.listener)
             try:
-                record, latents = references.converge(
-                    self.subject, name, self.reference_steps, count
+                record, latents = references.converge_until(
+                    self.subject, name, self.reference_steps, self.floor, count
                 )
             except (DiffgenError, RuntimeError, ArithmeticError, ValueError) as error:
                 return f"no reference to compare with: {_one_line(error)}"
@@ -140,8 +146,25 @@ class Sweep:
             self.journal.add_reference(name or "", record)
         converged = references.attach(self.subject, record, latents)
         with writing_into(folder):
-            converged.images[0].save(folder / record.picture)
+            for number, image in enumerate(converged.images[:KEPT]):
+                stem = references.file_name(name)
+                write_png(image, folder / CELLS / picture_name(stem, number))
         return converged
+
+    def _check_times(self) -> Iterator[Run]:
+        """Where the sweep was interrupted: time again what the machine no longer takes as long for."""
+        cells = {cell.key: cell for cell in self.cells}
+        self.listener.begin("timing again")
+
+        def clock(cell: PlannedCell) -> float:
+            timed_only = Run(cell=cell.key, round=len(self.subject.pictures))
+            with torch.inference_mode(), memory_errors():
+                run, _ = self._sample(cell, timed_only, _Nobody())
+            assert run.seconds is not None
+            return run.seconds
+
+        find_drifts(self.journal, cells, clock)
+        yield from time_again(self.journal, cells, self.repeats, clock)
 
     def _warm_up(self) -> None:
         """One short run that nobody times: the first one allocates, and chooses algorithms."""
@@ -191,7 +214,7 @@ class Sweep:
     def _look(
         self, cell: PlannedCell, run: Run, latents: Tensor, converged: Converged | None
     ) -> Run:
-        """Decode, compare with the reference, score, and keep the first picture."""
+        """Decode, compare with the reference, score, and keep the first pictures."""
         start = _now(self.subject.device)
         image = self.subject.decode(latents)[0]
         run = replace(run, decode_seconds=_now(self.subject.device) - start)
@@ -206,12 +229,12 @@ class Sweep:
         if self.scorer:
             prompt = self.subject.pictures[run.round].prompt
             run = replace(run, clip=self.scorer(image, prompt))
-        if run.round > 0:
+        if run.round >= KEPT:
             return run
-        picture = f"{CELLS}/{cell.key}.png"
+        picture = f"{CELLS}/{picture_name(cell.key, run.round)}"
         folder = self.journal.path.parent
         with writing_into(folder):
-            image.save(folder / picture)
+            write_png(image, folder / picture)
         return replace(run, picture=picture)
 
 

@@ -107,6 +107,7 @@ def _caption(results: Results) -> Text:
     lines = [LEGEND]
     if floor := results.references.get(""):
         lines.append(f"floor: two solvers of the reference agree to {floor.floor_psnr:.1f} dB")
+    lines += [f"note: {note}" for note in results.notes]
     cells: dict[tuple[str, str], list[Cell]] = {}
     for cell in by_cost(results.cells):
         if cell.status != "ok":

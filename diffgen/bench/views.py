@@ -1,7 +1,4 @@
-"""What all views of a sweep share: the order of its cells, colours, numbers as text, writing files.
-
-Importing this module does not import torch.
-"""
+"""What all views of a sweep share: the order of its cells, colours, numbers as text, writing files."""
 
 from __future__ import annotations
 
@@ -9,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffgen.bench.folder import CELLS
+from diffgen.bench.pictures import picture_name, read_png
 from diffgen.bench.results import Cell, Reference, Results, Statistic, Timing
 from diffgen.errors import OutputError
-
-CELLS = "cells"
+from diffgen.files import replaced
 
 # Told apart on white and on black, and by people who see fewer colours; neighbours differ most.
 PALETTE = (
@@ -91,16 +89,21 @@ def reference_label(reference: Reference) -> str:
     return f"{reference.sampler} + {reference.schedule}, {reference.steps} steps"
 
 
-def picture_file(folder: Path, cell: Cell) -> Path | None:
-    """A cell's picture, None where it has none."""
-    path = folder / CELLS / f"{cell.key}.png"
-    return path if cell.status != "failed" and path.is_file() else None
+def picture_file(folder: Path, cell: Cell, number: int = 0) -> Path | None:
+    """A cell's picture, None where it has none that can be shown."""
+    if cell.status == "failed":
+        return None
+    return _readable(folder / CELLS / picture_name(cell.key, number))
 
 
-def reference_file(folder: Path, name: str) -> Path | None:
+def reference_file(folder: Path, name: str, number: int = 0) -> Path | None:
     """The picture of a reference by its key in `Results.references`, None where there is none."""
-    path = folder / CELLS / (f"reference-{name}.png" if name else "reference.png")
-    return path if path.is_file() else None
+    stem = f"reference-{name}" if name else "reference"
+    return _readable(folder / CELLS / picture_name(stem, number))
+
+
+def _readable(path: Path) -> Path | None:
+    return path if read_png(path) is not None else None
 
 
 def first_prompt(settings: Mapping[str, object]) -> str:
@@ -164,13 +167,10 @@ def memory_text(size: int | None) -> str:
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> Path:
-    """Let `write` make a file beside `path`, then put it there in one go. Raises OutputError."""
-    part = path.with_name(f".part-{path.name}")
+    """Let `write` make a file, which is put in place whole. Raises OutputError."""
     try:
-        write(part)
-        part.replace(path)
+        with replaced(path) as part:
+            write(part)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
     return path

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,11 +13,12 @@ from typing import Any
 import typer
 
 from diffgen.bench.compare import Comparison, Limits, check_comparable, compare
+from diffgen.bench.folder import check_folder, kept_to_ourselves
 from diffgen.bench.grid import parse_integers
 from diffgen.bench.request import SweepRequest
 from diffgen.bench.results import Results
 from diffgen.bench.session import Film, Session
-from diffgen.bench.storage import check_folder, read_results
+from diffgen.bench.storage import read_results
 from diffgen.cli.console import (
     logged_notes,
     print_json,
@@ -65,16 +68,21 @@ def run_sweep(
         settings = request.settings(session.task.plan)
         check_comparable(old, settings, [cell.key for cell in session.task.cells])
     shot = session.plan_run(film) if film else None
-    session.open(folder, fresh=fresh)
-    with logged_notes(verbose):
+    with logged_notes(verbose), kept_to_ourselves(folder):
+        session.open(folder, fresh=fresh)
         asked = _measure(session, shot, folder, quiet=quiet)
-    results = session.results()
-    if results.cells:
-        _show(results, folder, as_json=as_json)
+        results = session.results()
+        if results.cells:
+            _show(results, folder, as_json=as_json)
     if asked:
-        raise Stopped(asked, f"; the same command with -o {output} goes on from here")
+        raise Stopped(asked, f"; to go on: {_same_command()}")
     if old and not _passes(compare(old, results, limits), as_json=as_json):
         raise typer.Exit(1)
+
+
+def _same_command() -> str:
+    """What was typed, without what would start over."""
+    return shlex.join(["diffgen", *(word for word in sys.argv[1:] if word != "--fresh")])
 
 
 def _request(given: dict[str, Any], old: Results | None) -> SweepRequest:
@@ -142,6 +150,8 @@ def _show(results: Results, folder: Path, *, as_json: bool) -> None:
         if results.recommendation:
             print_result(results.recommendation.sentence)
         print_result(str(report))
+        if results.recommendation:
+            print_result(results.recommendation.command)
     if all(cell.status == "failed" for cell in results.cells):
         raise DiffgenError("no cell could be measured")
 

@@ -48,7 +48,9 @@ Height = Annotated[
 ]
 ReferenceSteps = Annotated[
     int | None,
-    typer.Option("--reference", help="Steps of the converged solution [default: 100]."),
+    typer.Option(
+        "--reference", help="Steps of the converged solution, doubled where too few [default: 100]."
+    ),
 ]
 Repeats = Annotated[
     int | None,
@@ -60,7 +62,11 @@ Clip = Annotated[
 ]
 TargetPsnr = Annotated[
     float | None,
-    typer.Option("--target-psnr", metavar="DB", help="How close is close enough [default: 30]."),
+    typer.Option(
+        "--target-psnr",
+        metavar="DB",
+        help="How close is close enough; the reference takes more steps for it [default: 30].",
+    ),
 ]
 BudgetSeconds = Annotated[
     float | None,
@@ -75,9 +81,19 @@ CompareWith = Annotated[
     ),
 ]
 MaxSlower = Annotated[
-    str, typer.Option("--max-slower", metavar="PERCENT", help="Allowed by --compare.")
+    str,
+    typer.Option(
+        "--max-slower",
+        metavar="PERCENT",
+        help="Slowdown that --compare lets pass, besides any within the spread of both sweeps.",
+    ),
 ]
-MaxWorse = Annotated[str, typer.Option("--max-worse", metavar="DB", help="Allowed by --compare.")]
+MaxWorse = Annotated[
+    str,
+    typer.Option(
+        "--max-worse", metavar="DB", help="Loss of PSNR that it lets pass, in the same way."
+    ),
+]
 Trajectory = Annotated[
     str | None,
     typer.Option(
@@ -99,7 +115,7 @@ Device = Annotated[
 ]
 Dtype = Annotated[
     Literal["auto", "fp32", "fp16", "bf16"] | None,
-    typer.Option("--dtype", help="Number format of the networks [default: fp32 on CPUs]."),
+    typer.Option("--dtype", help="Number format of the networks [default: auto, as generate]."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON, not as a table.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but results and errors.")]

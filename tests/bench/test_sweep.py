@@ -1,4 +1,7 @@
+import itertools
+import json
 import math
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -8,6 +11,7 @@ from PIL import Image
 from sweep_examples import Mixture, Quiet, mixture_subject
 
 from diffgen.bench import reference as references
+from diffgen.bench.drift import find_drifts
 from diffgen.bench.grid import Grid, PlannedCell, plan_cells
 from diffgen.bench.metrics import latent_rmse
 from diffgen.bench.runs import has_limit, make_cell
@@ -236,6 +240,85 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path):
     for key, cell in cells.items():
         assert cell.psnr == whole[key].psnr
         assert cell.nfe == whole[key].nfe
+
+
+def slowed(folder, factor):
+    """A sweep stopped after its first round, of which the journal says other times."""
+    stopped = make_sweep(folder, "ddim,heun,euler", "20,40", repeats=3)
+    runs = stopped.run()
+    for _ in range(6):
+        next(runs)
+    runs.close()
+    lines = []
+    for line in stopped.journal.path.read_text().splitlines():
+        entry = json.loads(line)
+        if "run" in entry:
+            entry["run"]["seconds"] *= factor
+        lines.append(json.dumps(entry))
+    stopped.journal.path.write_text("\n".join(lines) + "\n")
+    return stopped
+
+
+@pytest.mark.parametrize(("factor", "word"), [(0.1, "slower"), (10.0, "faster")])
+def test_times_of_another_machine_state_are_taken_again(tmp_path, factor, word, caplog):
+    """One table is not to mix the times of an idle and of a busy machine."""
+    stopped = slowed(tmp_path, factor)
+    pictures = {run.cell: run.psnr for run in stopped.journal.runs.values()}
+    rest = make_sweep(tmp_path, "ddim,heun,euler", "20,40", repeats=3)
+    cells = measured(rest)
+    assert re.search(rf"machine is [\d.]+ times {word} than when this sweep", caplog.text)
+    assert rest.journal.outdated() == []
+    for key, cell in cells.items():
+        assert cell.seconds.high < 5 * cell.seconds.low
+        assert cell.psnr.values[0] == pictures[key]
+    # What was found out is known the next time, and nothing is left to do.
+    again = make_sweep(tmp_path, "ddim,heun,euler", "20,40", repeats=3)
+    assert [drift.sitting for drift in again.journal.drifts] == [0]
+    assert list(again.run()) == []
+
+
+def test_times_of_the_same_machine_state_stay(tmp_path, caplog):
+    """Controls that scatter to both sides say nothing."""
+    stopped = slowed(tmp_path, 1.0)
+    cells = {cell.key: cell for cell in stopped.cells}
+    old = {key: run.seconds for (key, _), run in stopped.journal.runs.items()}
+    journal = Journal.open(tmp_path, {})
+    factors = itertools.cycle([0.7, 1.4])
+    find_drifts(journal, cells, lambda cell: old[cell.key] * next(factors))
+    find_drifts(journal, cells, lambda cell: old[cell.key] * 1.1)
+    assert (journal.drifts, journal.outdated(), caplog.text) == ([], [], "")
+
+
+def test_a_sweep_stopped_while_it_times_again_does_so_once_more(tmp_path):
+    slowed(tmp_path, 10.0)
+    rest = make_sweep(tmp_path, "ddim,heun,euler", "20,40", repeats=3).run()
+    next(rest)
+    rest.close()
+    assert len(Journal.open(tmp_path, {}).outdated()) == 5
+    assert measured(make_sweep(tmp_path, "ddim,heun,euler", "20,40", repeats=3))
+    assert Journal.open(tmp_path, {}).outdated() == []
+
+
+def test_a_reference_that_has_not_converged_takes_more_steps(tmp_path, caplog):
+    sweep = make_sweep(tmp_path, "ddim", "5", reference_steps=6, floor=50.0)
+    measured(sweep)
+    record = sweep.journal.references[""]
+    assert record.floor_psnr >= 50.0
+    assert record.steps > 6
+    assert "has not converged in 6 steps" in caplog.text
+    assert f"taking {record.steps}" in caplog.text
+
+
+def test_a_reference_stops_at_what_rounding_lets_it_reach(monkeypatch):
+    class Coarse(Mixture):
+        def __call__(self, x, sigma):
+            noise = torch.sin(x * 1e4) * 0.02
+            return super().__call__(x, sigma) + noise
+
+    subject = replace(mixture_subject(), denoiser=lambda indices: Coarse())
+    record, _ = references.converge_until(subject, None, 100, 90.0, lambda d: d)
+    assert record.floor_psnr < 90.0
+    assert record.steps <= references.MAX_STEPS
 
 
 def test_a_lost_reference_is_solved_again(tmp_path):

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from diffgen.bench.storage import read_results
 
@@ -39,11 +41,30 @@ def done(workplace):
 
 def test_a_sweep_ends_with_a_table_and_one_sentence(done, workplace):
     assert done.returncode == 0, done.stderr
-    *table, sentence, report = done.stdout.rstrip().splitlines()
+    *table, sentence, report, command = done.stdout.rstrip().splitlines()
     assert "dpmpp_2m" in "".join(table)
     assert re.search(r"steps?: PSNR \d", sentence)
     assert Path(report) == Path("report/report.html")
-    assert sentence == read_results(workplace / "report").recommendation.sentence
+    advice = read_results(workplace / "report").recommendation
+    assert (sentence, command) == (advice.sentence, advice.command)
+
+
+def test_the_last_line_makes_the_recommended_picture(done, workplace):
+    *_, command = done.stdout.rstrip().splitlines()
+    program, *words = shlex.split(command)
+    assert program == "diffgen"
+    made = subprocess.run(
+        [sys.executable, "-m", "diffgen", *words, "-o", "pasted.png"],
+        capture_output=True,
+        text=True,
+        cwd=workplace,
+        env=ENVIRONMENT,
+    )
+    assert made.returncode == 0, made.stderr
+    advice = read_results(workplace / "report").recommendation
+    pictures = [workplace / "pasted.png", workplace / "report" / "cells" / f"{advice.cell}.png"]
+    shown = [Image.open(path).convert("RGB").tobytes() for path in pictures]
+    assert shown[0] == shown[1]
 
 
 def test_the_folder_holds_the_whole_report(done, workplace):

@@ -1,0 +1,69 @@
+"""Whether the machine is still what it was when an interrupted sweep is gone on with.
+
+One table must not mix the times of an idle and of a busy machine. A few cells of each earlier
+sitting are timed once more; where they say that the machine has changed, the times of that sitting
+are taken again. Pictures and distances stay: they do not depend on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from statistics import median
+
+from diffgen.bench.grid import PlannedCell, shuffled
+from diffgen.bench.runs import Drift, Run
+from diffgen.bench.storage import Journal
+
+CONTROLS = 3  # cells of each sitting
+TRIES = 2
+DRIFTED = 1.15  # beyond what timings of one machine differ by from hour to hour
+Clock = Callable[[PlannedCell], float]  # the seconds of one run
+
+_log = logging.getLogger(__name__)
+
+
+def find_drifts(journal: Journal, cells: Mapping[str, PlannedCell], clock: Clock) -> None:
+    """Time a few cells of each earlier sitting again, and keep in the journal what drifted."""
+    known = {drift.sitting for drift in journal.drifts}
+    timed = {run.sitting for run in journal.runs.values() if run.seconds and run.cell in cells}
+    for sitting in sorted(timed - known - {journal.sitting}):
+        ratios = _ratios(journal, sitting, cells, clock)
+        same_side = all(r > 1.0 for r in ratios) or all(r < 1.0 for r in ratios)
+        if same_side and abs(math.log(median(ratios))) > math.log(DRIFTED):
+            drift = Drift(sitting, median(ratios))
+            journal.add_drift(drift)
+            _log.warning("%s", drift.sentence())
+
+
+def time_again(
+    journal: Journal, cells: Mapping[str, PlannedCell], repeats: int, clock: Clock
+) -> Iterator[Run]:
+    """Replace the times that no longer count, `repeats` of each cell, round by round.
+
+    The other outdated ones are dropped.
+    """
+    runs = {(run.cell, run.round): run for run in journal.outdated() if run.cell in cells}
+    for number in sorted({number for _, number in runs}):
+        for cell in shuffled(
+            [cell for key, cell in cells.items() if (key, number) in runs], number
+        ):
+            seconds = clock(cell) if number < repeats else None
+            run = replace(runs[cell.key, number], seconds=seconds)
+            journal.add_run(run)
+            yield run
+
+
+def _ratios(
+    journal: Journal, sitting: int, cells: Mapping[str, PlannedCell], clock: Clock
+) -> list[float]:
+    """Time now / time then, of a cheap, a middling and a dear cell."""
+    then: dict[str, list[float]] = {}
+    for run in journal.runs.values():
+        if run.sitting == sitting and run.seconds and run.cell in cells:
+            then.setdefault(run.cell, []).append(run.seconds)
+    keys = sorted(then, key=lambda key: (median(then[key]), key))
+    chosen = dict.fromkeys(keys[i * (len(keys) - 1) // (CONTROLS - 1)] for i in range(CONTROLS))
+    return [clock(cells[key]) / median(then[key]) for key in chosen for _ in range(TRIES)]

@@ -1,0 +1,93 @@
+"""What in the folder of a sweep is its own: nothing else is replaced or removed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from diffgen.errors import ConfigError, OutputError, UsageError
+from diffgen.files import locked
+from diffgen.jsonfile import parse_json
+
+JOURNAL, RESULTS, TABLE = "journal.jsonl", "results.json", "results.csv"
+CELLS, REFERENCES = "cells", "references"
+SCHEMAS = "diffgen.sample-steps/"  # of every version
+
+# By folder, the names that a sweep gives. The journal goes last: it says whose folder this is.
+OWN = {
+    CELLS: r"(reference(-[a-z0-9_]+)?|[a-z0-9_]+-[a-z0-9_]+-\d+)(-p\d+)?\.png",
+    REFERENCES: r"reference(-[a-z0-9_]+)?\.safetensors",
+    "": r"trajectory-[a-z0-9_-]+-(strip\.png|animated\.(png|gif))"
+    r"|results\.(json|csv)|report\.html|plots\.(png|svg)|sheet\.png",
+}
+
+
+@contextmanager
+def kept_to_ourselves(folder: Path) -> Iterator[None]:
+    """Lock the folder, which is made if need be, against other sweeps.
+
+    Raises UsageError where it is not a sweep's to write into, OutputError where one is at work.
+    """
+    check_folder(folder)
+    begun = False
+    try:
+        with locked(folder):
+            begun = True
+            yield
+    except OSError as error:
+        if begun:
+            raise
+        raise UsageError(f"cannot write into {folder}: {error.strerror or error}") from error
+
+
+def check_folder(folder: Path) -> None:
+    """Raises UsageError where a sweep would be written among other people's files."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; -o takes a folder")
+    try:
+        visible = folder.exists() and any(p.name[0] != "." for p in folder.iterdir())
+    except OSError as error:
+        raise UsageError(f"cannot read {folder}: {error.strerror}") from error
+    if visible and not is_sweep(folder):
+        raise UsageError(f"{folder} holds other files; -o takes a new or empty folder")
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether this is a sweep's folder: its journal says so, or where that is damaged, the rest."""
+    journal = folder / JOURNAL
+    if not journal.is_file():
+        return False
+    if journal.stat().st_size == 0:
+        return True  # nothing to lose
+    return _says_schema(journal) or all((folder / name).is_dir() for name in (CELLS, REFERENCES))
+
+
+def clear(folder: Path) -> None:
+    """Remove what a sweep wrote; other files stay, and so do folders that hold some."""
+    for name, pattern in OWN.items():
+        place = folder / name
+        for path in place.iterdir() if place.is_dir() else ():
+            if re.fullmatch(pattern, path.name) and not path.is_dir():
+                path.unlink()
+        if name:
+            with suppress(OSError):  # not there, or not empty
+                place.rmdir()
+    (folder / JOURNAL).unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_into(folder: Path) -> Iterator[None]:
+    """Turn what the system says about a failing write into OutputError."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {error.strerror or error}") from error
+
+
+def _says_schema(journal: Path) -> bool:
+    with suppress(OSError, UnicodeDecodeError, ConfigError), journal.open("rb") as file:
+        header = parse_json(file.readline(1 << 20).decode("utf-8"), JOURNAL)
+        return isinstance(header, dict) and str(header.get("schema")).startswith(SCHEMAS)
+    return False
