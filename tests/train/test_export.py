@@ -87,7 +87,7 @@ def test_the_model_card_says_how_it_was_made(trained):
         "12 pictures, hash ",
         "| seed | 0 |",
         "CPU cores",
-        "run.steps = 4",
+        "[run]\nsteps = 4\n",
     ):
         assert part in card
     with Image.open(trained / "latent" / "model" / "loss.png") as curve:

@@ -264,7 +264,7 @@ def test_one_caption_for_all_pictures_is_drawn_as_well(tmp_path: Path, base: Pat
     data = draw_squares(tmp_path / "data")
     for file in data.glob("*.txt"):
         file.unlink()
-    recipe = Recipe.parse(lora_table(str(data), str(base), "mine", "sks dog"), "--lora")
+    recipe = Recipe.parse(lora_table(str(data), str(base), "mine", caption="sks dog"), "--lora")
     assert recipe.data.caption == "sks dog"
     assert list(recipe.samples.prompts) == ["sks dog"]
 
