@@ -108,7 +108,7 @@ def _draw(axis: Axes, results: Results, series: Sequence[Series], cost: Cost) ->
         _draw_series(axis, one, cost)
     _draw_front(axis, [c for key in results.front for c in measured if c.key == key], cost)
     _draw_recommendation(axis, results, measured, cost)
-    _set_scales(axis, [_cost(cell, cost) for cell in measured])
+    _set_scales(axis, [_cost(cell, cost) for cell in measured], every=cost == "nfe")
     levels = [*map(_psnr, measured), *([] if floor is None else [floor])]
     # What the means and the floor span; the bars of a few pictures would reach far beyond.
     room = max(1.0, 0.06 * (max(levels) - min(levels)))
@@ -194,15 +194,26 @@ def _draw_recommendation(
             )
 
 
-def _set_scales(axis: Axes, costs: Sequence[float]) -> None:
-    """A logarithmic axis of costs, with its ticks as plain numbers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+def _set_scales(axis: Axes, costs: Sequence[float], *, every: bool) -> None:
+    """A logarithmic axis of costs, with its ticks as plain numbers: at each cost if `every`."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
     axis.set_xscale("log")
     axis.set_xlim(min(costs) / 1.15, max(costs) * 1.15)
-    axis.xaxis.set_major_locator(LogLocator(subs=TICKS, numticks=100))
+    measured = FixedLocator(_apart(costs))
+    axis.xaxis.set_major_locator(measured if every else LogLocator(subs=TICKS, numticks=100))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+
+
+def _apart(costs: Sequence[float]) -> list[float]:
+    """The costs that lie a twentieth of the logarithmic axis apart, so that all can be read."""
+    room = (max(costs) / min(costs)) ** 0.05
+    kept: list[float] = []
+    for cost in sorted(set(costs)):
+        if not kept or cost >= room * kept[-1]:
+            kept.append(cost)
+    return kept
 
 
 def _is_measured(cell: Cell) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from diffgen.bench import views
+from diffgen.bench.answer import RULE
 from diffgen.bench.results import Cell, Reference, Results, Statistic
 from diffgen.bench.views import DASH, Series
 
@@ -28,6 +29,7 @@ METRICS: Mapping[str, tuple[str, str, int, bool, bool, str]] = {
     "clip": ("CLIP score", "", 2, True, False, "agreement of the picture with its prompt"),
 }
 SHOWN_VALUES = 32
+BESIDE = ("results.csv", "results.json", "plots.png", "sheet.png")
 
 
 def write_report(results: Results, folder: Path) -> Path:
@@ -68,6 +70,10 @@ def _page(results: Results, folder: Path) -> dict[str, Any]:
             "seed": views.first_seed(results.settings),
         },
         "answer": results.recommendation.sentence if results.recommendation else None,
+        "command": results.recommendation.command if results.recommendation else None,
+        "rule": RULE,
+        "notes": list(results.notes),
+        "files": _files(folder),
         "machine": _machine_facts(results),
         "settings": _settings(results.settings),
         "metrics": [
@@ -88,6 +94,12 @@ def _page(results: Results, folder: Path) -> dict[str, Any]:
         "front": list(results.front),
         "recommended": results.recommendation.cell if results.recommendation else None,
     }
+
+
+def _files(folder: Path) -> list[str]:
+    """The files beside the report: those every sweep gets, then the films."""
+    films = folder.glob("trajectory-*")
+    return [*BESIDE, *sorted(film.name for film in films if film.suffix in (".png", ".gif"))]
 
 
 def _metric(name: str) -> dict[str, Any]:

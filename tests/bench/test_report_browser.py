@@ -10,6 +10,7 @@ from chromium_page import Page
 from PIL import Image
 from view_examples import MODEL, NO_LIMIT, PROMPT, REASON, RESULTS, SIZE, empty_results, make_folder
 
+from diffgen.bench.answer import RULE
 from diffgen.bench.report import write_report
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -231,6 +232,22 @@ def test_plots_show_all_that_was_measured(page):
             == "floor of the reference"
         )
     assert page.run("document.querySelector('#plot-seconds .front') !== null")
+
+
+def test_evaluations_are_marked_where_they_were_measured(page):
+    ticks = page.texts("#plot-nfe .notch + .tick")
+    assert set(ticks) <= {str(cell.nfe) for cell in RESULTS.cells if cell.status == "ok"}
+    assert len(ticks) > 1
+
+
+def test_the_rule_the_command_and_the_files_are_at_hand(page):
+    assert page.text("#rule") == RULE
+    assert page.text("#command") == RESULTS.recommendation.command
+    assert page.texts("#files a") == ["results.csv", "results.json", "plots.png", "sheet.png"]
+    links = page.run(
+        "[...document.querySelectorAll('#files a')].map((a) => a.getAttribute('href'))"
+    )
+    assert links == page.texts("#files a")
 
 
 def test_better_cells_are_drawn_higher_whatever_the_metric(page):

@@ -13,6 +13,7 @@ function drawAnswer() {
   byId("answer").hidden = false;
   const [head, ...rest] = DATA.answer.split(": ");
   byId("sentence").replaceChildren(...(rest.length ? [make("strong", {}, head), rest.join(": ")] : [head]));
+  byId("command").textContent = DATA.command;
   const cell = DATA.cells[DATA.recommended];
   if (!cell) return;
   byId("look").addEventListener("click", () => openCell(DATA.recommended));
@@ -37,6 +38,10 @@ function drawSheetNote() {
 }
 
 function drawMethod() {
+  byId("rule").textContent = DATA.rule;
+  byId("notes").replaceChildren(...DATA.notes.map((note) => make("li", {}, note)));
+  const links = DATA.files.flatMap((file) => [" ", make("a", { href: encodeURIComponent(file) }, file)]);
+  byId("files").replaceChildren("Beside this page:", ...links);
   makePairs(byId("machine"), DATA.machine);
   makePairs(byId("settings"), DATA.settings);
   makePairs(byId("references"), Object.entries(DATA.references).flatMap(([name, reference]) => [

@@ -16,6 +16,8 @@ function makeScale(low, high, from, to, logarithmic) {
   return (value) => from + ((bend(value) - bend(low)) / span) * (to - from);
 }
 
+const TICK_ROOM = 22;  // pixels
+
 function ticksBetween(low, high, logarithmic) {
   if (!logarithmic) {
     const rough = (high - low) / 6;
@@ -29,6 +31,15 @@ function ticksBetween(low, high, logarithmic) {
   const choices = [[1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 5, 7]].map((factors) =>
     powers.flatMap((power) => factors.map((m) => m * power)).filter((v) => v >= low && v <= high));
   return choices.find((ticks) => ticks.length >= 5) ?? choices.at(-1);
+}
+
+// The measured values themselves, but for those too near to the one before to be read.
+function measuredTicks(values, x) {
+  const ticks = [];
+  for (const value of [...new Set(values)].sort((a, b) => a - b)) {
+    if (!ticks.length || x(value) - x(ticks.at(-1)) >= TICK_ROOM) ticks.push(value);
+  }
+  return ticks;
 }
 
 const tickText = (value) => String(Number(value.toPrecision(3)));
@@ -87,7 +98,8 @@ function drawPlot(box, cost) {
   const y = makeScale(low, high, frame.bottom, frame.top, metric.logarithmic);
   const chart = makeSvg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img" });
   chart.setAttribute("aria-label", `${metric.label} against ${cost}; the table below has the numbers`);
-  drawAxes(chart, frame, { x, y, xTicks: ticksBetween(...xRange, true), yTicks: ticksBetween(low, high, metric.logarithmic) });
+  const xTicks = cost === "nfe" ? measuredTicks(costs, x) : ticksBetween(...xRange, true);
+  drawAxes(chart, frame, { x, y, xTicks, yTicks: ticksBetween(low, high, metric.logarithmic) });
   drawFloors(chart, frame, y, floors);
   if (cost === "seconds" && metric.name === "psnr") drawFront(chart, frame, x, y, points);
   DATA.series.forEach((series, number) => {
