@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from diffgen.train.sharding import shard
 # checkpoint to a slow disk for hours. A process that dies is noticed at once, by its closed
 # connections and by torchrun: only one that hangs makes the others wait this long.
 PATIENCE = timedelta(hours=24)
+LETTING_GO = 0.2  # seconds
 BROKEN = re.compile(r"gloo|NCCL|Connection (closed|reset) by peer|[Tt]imed out")
 
 
@@ -127,6 +129,9 @@ def open_world(device: DeviceName, environment: Mapping[str, str] = os.environ) 
             yield World(dist.get_rank(), size, place)
             # Together: who goes while another still waits for him makes that one fail or hang.
             dist.barrier()
+            # Gloo's threads need Python's lock to let go of the last tensors. DDP's reducer, freed
+            # later with the lock held, would wait for those threads for ever (seen: a stack of it).
+            time.sleep(LETTING_GO)
         finally:
             dist.destroy_process_group()
 
