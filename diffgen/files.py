@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from diffgen.errors import OutputError
+from diffgen.errors import OutputError, UsageError
 
 NOBODY = "another process"  # whose number is not known
 
@@ -65,7 +65,7 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
     """Keep other processes out of `folder`, which is made if need be, until the end of the block.
 
     Raises OutputError naming the process that is at work there, and for a folder that cannot be
-    made. A folder that stays empty is removed.
+    made; UsageError where a file is in its way. A folder that stays empty is removed.
     """
     from filelock import FileLock, Timeout
 
@@ -80,7 +80,9 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
             f"{folder} is in use by {_holder(path)}; wait for it or choose another folder"
         ) from None
     except OSError as error:
-        raise OutputError(f"cannot work in {folder}: {error.strerror or error}") from error
+        no_folder = isinstance(error, NotADirectoryError | FileExistsError)
+        kind = UsageError if no_folder else OutputError
+        raise kind(f"cannot work in {folder}: {error.strerror or error}") from error
     try:
         yield
     finally:

@@ -48,7 +48,10 @@ class Bar(Display):
 
     def update(self, label: str, done: int, total: int | None) -> None:
         self._progress.update(
-            self._task, description=one_line(label, at_most=60), completed=done, total=total
+            self._task,
+            description=one_line(label, at_most=60),
+            completed=done,
+            total=total and max(total, done),  # more may turn out to be needed than was expected
         )
 
     @contextmanager

@@ -144,7 +144,7 @@ def test_comparing_fails_where_it_got_slower(done, workplace):
         (["a", "-m", "nonsuch"], "no model named"),
         (["a", "-o", "thesis"], "thesis holds other files"),
         (["a", "-o", "thesis/a.tex"], "thesis/a.tex is a file"),
-        (["a", "-o", "/dev/null/x"], "cannot write into /dev/null/x"),
+        (["a", "-o", "/dev/null/x"], "cannot work in /dev/null/x"),
         (["a", "--clip", "./nowhere"], "--clip ./nowhere is no CLIP model"),
     ],
 )

@@ -61,7 +61,9 @@ def test_paths_and_json_reach_a_pipe_whole(piped: dict[str, Seen]) -> None:
     assert json.loads(piped["sweep json"].out)["cells"]
     assert piped["train"].out == "a run with quite a long name/model\n"
     assert "12 pictures to learn from" in piped["dry run"].out
-    assert piped["sweep"].out.endswith("report/report.html\n")
+    *_, report, command = piped["sweep"].out.splitlines()
+    assert report.endswith("report/report.html")
+    assert command.startswith("diffgen generate --model storybook ")
     assert len(piped["samplers"].out.splitlines()) == len(SAMPLERS) + 3
     listed = json.loads(piped["samplers json"].out)
     assert [sampler["name"] for sampler in listed["samplers"]] == list(SAMPLERS)

@@ -65,7 +65,7 @@ def test_a_file_is_no_folder_for_a_run(recipe, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     assert run(monkeypatch, recipe, "-o", tmp_path / "file") == 2
     assert "is a file" in capsys.readouterr().err
-    assert run(monkeypatch, recipe, "-o", tmp_path / "file" / "run") == 1
+    assert run(monkeypatch, recipe, "-o", tmp_path / "file" / "run") == 2
     assert f"cannot work in {tmp_path / 'file' / 'run'}" in capsys.readouterr().err
 
 

@@ -314,5 +314,5 @@ def test_a_full_disk_leaves_nothing_half_written(folder, tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_made(folder, tmp_path):
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(OutputError, match=r"cannot work in .*cache: File exists"):
+    with pytest.raises(UsageError, match=r"cannot work in .*cache: File exists"):
         cache_latents(opened(folder), Encoder(), folder=tmp_path / "cache", key="vae")

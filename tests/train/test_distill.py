@@ -207,7 +207,7 @@ def test_latents_are_cached(squares, sd1, tmp_path):
         changes = {"data.cache": str(tmp_path / "cache"), "run.steps": 2}
         recipe = distilled(squares, sd1.folder, **changes)
         run.train(recipe, tmp_path / str(number), resume=False, reporter=listener)
-    assert list((tmp_path / "cache").rglob("*.safetensors"))
+    assert list((tmp_path / "cache").rglob("*.latent"))
     assert listeners[0].losses == listeners[1].losses
 
 
