@@ -19,6 +19,7 @@ from torch.backends import mkldnn
 from diffgen.device import available_memory, multiplies_bf16
 
 Size: TypeAlias = tuple[int, int]
+FEW_PIXELS: Final = 4  # of a map so small that oneDNN takes other blocks everywhere
 SPARED: Final = 2 << 30  # bytes that further packings leave to others
 X86: Final = ("x86_64", "AMD64")
 NO_FUSION: Final[tuple[Any, ...]] = ("none", [], "")  # what follows the product: nothing
@@ -86,7 +87,9 @@ class PackedConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, h, w) -> (B, C_out, h', w')."""
-        size = (x.shape[2], x.shape[3]) if blocks_follow_size() else (0, 0)
+        size = (x.shape[2], x.shape[3])
+        if not blocks_follow_size() and size[0] * size[1] > FEW_PIXELS:
+            size = (0, 0)  # all larger maps are served by one packing
         weight = self.packings.get(size)
         if weight is None:
             weight = self.packings[size] = self._pack(list(x.shape))
