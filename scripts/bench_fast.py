@@ -23,7 +23,7 @@ from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.guidance import GuidedDenoiser
 from diffgen.engine.model import DEFAULT_MODEL
 from diffgen.engine.request import FAST_FIRST, GeneratePlan
-from diffgen.models.deep_cache import DeepCache
+from diffgen.models.fast.deep_cache import DeepCache
 
 PROMPTS = ("red barn at sunset", "a blue car on a road at night", "a cat on the beach", "two owls")
 REFERENCE_STEPS = 50

@@ -18,14 +18,14 @@ from benchmark import Case, arguments, gemm_ceiling, measure, report
 from torch import Tensor, nn
 
 from diffgen.kernels import ops
-from diffgen.models import graphs
 from diffgen.models.build import build_empty
 from diffgen.models.config import UNetConfig
-from diffgen.models.graphs import Step
-from diffgen.models.inference import prepare
+from diffgen.models.fast import graphs
+from diffgen.models.fast.graphs import Step
+from diffgen.models.fast.inference import prepare
 from diffgen.models.unet import UNet
-from diffgen.train.layout import unet_json
 from diffgen.types import Conditioning
+from diffgen.weights.diffusers.layout import unet_json
 
 MODELS = {
     "sd15": UNetConfig(),

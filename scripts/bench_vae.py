@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from diffgen.models.build import build_empty
 from diffgen.models.config import VaeConfig
-from diffgen.models.inference import prepare
+from diffgen.models.fast.inference import prepare
 from diffgen.models.vae import Autoencoder
-from diffgen.train.layout import vae_json
+from diffgen.weights.diffusers.layout import vae_json
 
 MODELS = {
     "sd": VaeConfig(),

@@ -109,7 +109,7 @@ def use(model: Path, stage: Callable[[str], None]) -> None:
     from diffgen.engine.engine import Engine
     from diffgen.engine.model import Model
     from diffgen.engine.request import GenerateRequest
-    from diffgen.weights.lora import LoraRef
+    from diffgen.weights.adapters.lora import LoraRef
 
     file, lora, vae = model / "model.safetensors", model / LORA, model / VAE
     stage("open")

@@ -24,7 +24,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from diffgen.models.config import UNetConfig
 from diffgen.weights.checkpoint import CLIP_VOCABULARY
-from diffgen.weights.ldm import ldm_blocks, to_ldm
+from diffgen.weights.ldm.names import ldm_blocks, to_ldm
 
 V_BIAS = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
 SD_STEPS = {"set_alpha_to_one": False, "steps_offset": 1}

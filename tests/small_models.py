@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
 from diffgen.models.lora import LoraDelta
+from diffgen.weights.adapters.lora import save_lora
 from diffgen.weights.checkpoint import Checkpoint
-from diffgen.weights.lora import save_lora
 
 LORA, VAE = "lora.safetensors", "vae.safetensors"
 

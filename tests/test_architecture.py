@@ -45,7 +45,7 @@ TORCH_FREE = (
     "diffgen.train.quick",
     "diffgen.train.recipe",
     "diffgen.weights.checkpoint",
-    "diffgen.weights.lora",
+    "diffgen.weights.adapters.lora",
     "diffgen.weights.registry",
 )
 

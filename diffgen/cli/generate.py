@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from diffgen.engine.model import Model
     from diffgen.engine.output import PictureOutput
     from diffgen.engine.request import GeneratePlan
-    from diffgen.weights.lora import LoraRef
+    from diffgen.weights.adapters.lora import LoraRef
 
 PROMPT_SHOWN = 150  # characters
 ANY_SEED = -1  # as A1111 has it

@@ -11,7 +11,7 @@ import typer
 from diffgen.errors import UsageError
 
 if TYPE_CHECKING:
-    from diffgen.weights.lora import LoraRef
+    from diffgen.weights.adapters.lora import LoraRef
 
 Prompts = Annotated[
     list[str] | None, typer.Argument(metavar="PROMPT...", help="What to draw.", show_default=False)
@@ -152,7 +152,7 @@ Strict = Annotated[
 
 def parse_lora(text: str) -> LoraRef:
     """`FILE` or `FILE:WEIGHT`. Raises UsageError for no such file or no such number."""
-    from diffgen.weights.lora import LoraRef
+    from diffgen.weights.adapters.lora import LoraRef
 
     name, colon, number = text.rpartition(":")
     if not colon or Path(text).expanduser().is_file():

@@ -127,7 +127,7 @@ def _measure(
 
 
 def _write_film(film: Film, folder: Path, *, quiet: bool) -> None:
-    from diffgen.bench.trajectory import write_trajectory
+    from diffgen.bench.show.trajectory import write_trajectory
 
     paths = write_trajectory(film.frames, film.sigmas, folder, name=film.name)
     if not quiet:
@@ -144,7 +144,7 @@ def _show(results: Results, folder: Path, *, as_json: bool) -> None:
             if cell.status == "failed":
                 print_note(f"{cell.key} failed: {cell.reason}")
     else:
-        from diffgen.bench.table import SACRIFICE, results_table
+        from diffgen.bench.show.table import SACRIFICE, results_table
 
         print_table(partial(results_table, results), SACRIFICE)
         if results.recommendation:
@@ -157,9 +157,9 @@ def _show(results: Results, folder: Path, *, as_json: bool) -> None:
 
 
 def _draw(results: Results, folder: Path) -> Path:
-    from diffgen.bench.plots import write_plots
-    from diffgen.bench.report import write_report
-    from diffgen.bench.sheet import write_sheet
+    from diffgen.bench.show.plots import write_plots
+    from diffgen.bench.show.report import write_report
+    from diffgen.bench.show.sheet import write_sheet
 
     write_plots(results, folder)
     write_sheet(results, folder)

@@ -25,20 +25,20 @@ from diffgen.engine.origin import Origin
 from diffgen.engine.request import FAST_EVERY, FAST_FIRST, GeneratePlan, GenerateRequest, Picture
 from diffgen.errors import DiffgenError, some
 from diffgen.kernels.ops import check_backend
-from diffgen.models import graphs
 from diffgen.models.build import AnyConfig, AnyModule, build_empty
 from diffgen.models.clip import ClipTextModel
-from diffgen.models.deep_cache import DeepCache
-from diffgen.models.graphs import Step
-from diffgen.models.inference import prepare
+from diffgen.models.fast import graphs
+from diffgen.models.fast.deep_cache import DeepCache
+from diffgen.models.fast.graphs import Step
+from diffgen.models.fast.inference import prepare
 from diffgen.models.lora import merge
 from diffgen.models.unet import UNet
 from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
 from diffgen.text.conditioner import Conditioner
 from diffgen.text.tokenizer import Tokenizer
 from diffgen.types import Component, Conditioning, StepCallback, ignore
-from diffgen.weights.lora import LoraRef
-from diffgen.weights.lora_files import Deltas, read_lora
+from diffgen.weights.adapters.files import Deltas, read_lora
+from diffgen.weights.adapters.lora import LoraRef
 
 logger = logging.getLogger("diffgen")
 TEXT_ENCODERS: tuple[Component, ...] = ("text_encoder", "text_encoder_2")

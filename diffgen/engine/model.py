@@ -8,8 +8,8 @@ from typing import Self
 
 from diffgen.engine.request import GeneratePlan, GenerateRequest
 from diffgen.types import Prediction
+from diffgen.weights.adapters.lora import LoraRef
 from diffgen.weights.checkpoint import Checkpoint
-from diffgen.weights.lora import LoraRef
 from diffgen.weights.registry import ModelEntry, resolve
 
 DEFAULT_MODEL = "storybook"

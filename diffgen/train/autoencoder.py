@@ -22,9 +22,9 @@ from diffgen.train.checks import check_factor
 from diffgen.train.data import Batch
 from diffgen.train.draws import Draws
 from diffgen.train.export import save_component, save_grid
-from diffgen.train.layout import vae_json, write_json
 from diffgen.train.networks import checkpoint_gradients, load_autoencoder
 from diffgen.train.recipe import AutoencoderRecipe, Recipe
+from diffgen.weights.diffusers.layout import vae_json, write_json
 
 SHOWN = 8  # held-out pictures in a preview
 STATISTICS = 0.02  # weight of each new batch in the running variance of z

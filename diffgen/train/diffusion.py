@@ -22,12 +22,12 @@ from diffgen.train import objectives
 from diffgen.train.data import Batch
 from diffgen.train.draws import Draws
 from diffgen.train.export import copy_configs, copy_vocabulary, save_component, save_grid
-from diffgen.train.layout import write_model_configs
 from diffgen.train.networks import TEXT_ENCODERS, Networks, build_networks, checkpoint_gradients
 from diffgen.train.recipe import ObjectiveRecipe, Recipe
 from diffgen.train.target import LatentEncoder
 from diffgen.train.text import TokenBatch, encode, tokenize
 from diffgen.types import Conditioning
+from diffgen.weights.diffusers.layout import write_model_configs
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,12 +27,12 @@ from diffgen.train import consistency
 from diffgen.train.data import Batch
 from diffgen.train.diffusion import DiffusionTarget
 from diffgen.train.draws import Draws
-from diffgen.train.layout import write_lcm_configs
 from diffgen.train.networks import Networks, build_networks
 from diffgen.train.objectives import add_noise, squared_error, uniform_timesteps
 from diffgen.train.recipe import DistillRecipe, Recipe
 from diffgen.train.text import encode, tokenize
 from diffgen.types import Conditioning, ScheduleConfig
+from diffgen.weights.diffusers.layout import write_lcm_configs
 
 GUIDANCE_DIM = 256  # of LCM's published models
 NEW_WEIGHT = "time_embedding.cond_proj.weight"

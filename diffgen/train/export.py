@@ -16,10 +16,10 @@ from torch import nn
 from diffgen.errors import OutputError
 from diffgen.jsonfile import JsonObject
 from diffgen.models.config import ModelConfig
-from diffgen.train.layout import write_choices, write_json
 from diffgen.types import Component
+from diffgen.weights.diffusers.folder import STEMS
+from diffgen.weights.diffusers.layout import write_choices, write_json
 from diffgen.weights.files import save_tensors
-from diffgen.weights.folder import STEMS
 
 # The components of a model folder; the autoencoder is the one that may be missing.
 WRITTEN = {"unet", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler"}

@@ -20,8 +20,8 @@ from diffgen.train.diffusion import DiffusionModule, DiffusionTarget
 from diffgen.train.networks import TEXT_ENCODERS, open_base
 from diffgen.train.recipe import LoraRecipe, Recipe
 from diffgen.types import Component
-from diffgen.weights.lora import LoraRef, save_lora
-from diffgen.weights.lora_files import read_lora
+from diffgen.weights.adapters.files import read_lora
+from diffgen.weights.adapters.lora import LoraRef, save_lora
 
 FILE = "lora.safetensors"
 

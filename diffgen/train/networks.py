@@ -26,9 +26,9 @@ from diffgen.train.checks import check_factor
 from diffgen.train.recipe import Recipe
 from diffgen.types import Component, ScheduleConfig
 from diffgen.weights.checkpoint import Checkpoint
-from diffgen.weights.configs import FAMILY_BY_CONTEXT, read_vae_config
+from diffgen.weights.diffusers.configs import FAMILY_BY_CONTEXT, read_vae_config
+from diffgen.weights.diffusers.folder import weight_files
 from diffgen.weights.files import LazyTensors, open_tensors
-from diffgen.weights.folder import weight_files
 from diffgen.weights.keymap import FOLDER_RULES, to_canonical
 from diffgen.weights.registry import resolve
 

@@ -14,12 +14,12 @@ from diffgen.errors import WeightsError, some
 from diffgen.models.checks import check_model, check_networks, check_vae
 from diffgen.models.config import ModelConfig
 from diffgen.types import Component, Prediction
-from diffgen.weights.configs import read_model_config
+from diffgen.weights.diffusers.configs import read_model_config
+from diffgen.weights.diffusers.folder import weight_files
 from diffgen.weights.files import LazyTensors, Shape, TensorInfo, open_tensors
-from diffgen.weights.folder import weight_files
 from diffgen.weights.keymap import FOLDER_RULES, SPARE, to_canonical
+from diffgen.weights.ldm.single_file import open_single_file
 from diffgen.weights.registry import PACKAGE
-from diffgen.weights.single_file import open_single_file
 from diffgen.weights.vae import open_vae
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from pathlib import Path
 from diffgen.errors import UnsupportedCheckpoint, UsageError
 from diffgen.jsonfile import JsonObject
 from diffgen.models.config import ModelConfig, VaeConfig
-from diffgen.weights import detect
-from diffgen.weights.configs import read_vae_config
+from diffgen.weights.diffusers.configs import read_vae_config
+from diffgen.weights.diffusers.folder import weight_files
 from diffgen.weights.files import LazyTensors, TensorInfo, open_tensors, read_header
-from diffgen.weights.folder import weight_files
 from diffgen.weights.keymap import FOLDER_RULES, to_canonical
-from diffgen.weights.ldm import canonical_vae
+from diffgen.weights.ldm import detect
+from diffgen.weights.ldm.names import canonical_vae
 
 Infos = Mapping[str, TensorInfo]
 

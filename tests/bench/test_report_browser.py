@@ -11,7 +11,7 @@ from PIL import Image
 from view_examples import MODEL, NO_LIMIT, PROMPT, REASON, RESULTS, SIZE, empty_results, make_folder
 
 from diffgen.bench.answer import RULE
-from diffgen.bench.report import write_report
+from diffgen.bench.show.report import write_report
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 LOCAL = ("file:", "data:", "chrome:", "chrome-untrusted:")

@@ -484,8 +484,8 @@ def lora(tmp_path: Path) -> str:
     import torch
 
     from diffgen.models.lora import LoraDelta
+    from diffgen.weights.adapters.lora import save_lora
     from diffgen.weights.checkpoint import Checkpoint
-    from diffgen.weights.lora import save_lora
 
     checkpoint = Checkpoint.open(STORYBOOK)
     torch.manual_seed(0)

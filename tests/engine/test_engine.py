@@ -235,8 +235,8 @@ def test_graphs_change_no_picture(sd1, monkeypatch) -> None:
         recorded.append(1)
         return record(run)
 
-    monkeypatch.setattr("diffgen.models.graphs.wanted", lambda device: True)
-    monkeypatch.setattr("diffgen.models.graphs.CudaCapture", lambda: counted)
+    monkeypatch.setattr("diffgen.models.fast.graphs.wanted", lambda device: True)
+    monkeypatch.setattr("diffgen.models.fast.graphs.CudaCapture", lambda: counted)
     graphed = Engine.load(sd1.folder, device="cpu", dtype="fp32")
     wanted = [
         {"prompts": ["a barn", "a cat"], "count": 2, "steps": 5},

@@ -7,7 +7,7 @@ from diffgen.engine.engine import Engine
 from diffgen.engine.request import GenerateRequest
 from diffgen.train import run
 from diffgen.train.distill_lora import distill_target
-from diffgen.weights.lora import LoraRef
+from diffgen.weights.adapters.lora import LoraRef
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from diffgen.errors import ConfigError, UsageError, WeightsError
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
 from diffgen.train import run
 from diffgen.train.export import copy_configs
-from diffgen.train.layout import write_model_configs
 from diffgen.types import ScheduleConfig
-from diffgen.weights.configs import read_model_config
+from diffgen.weights.diffusers.configs import read_model_config
+from diffgen.weights.diffusers.layout import write_model_configs
 
 TEXT = ClipTextConfig(
     vocab_size=950, width=256, layers=4, num_heads=4, mlp_width=1024, max_tokens=32

@@ -17,8 +17,8 @@ from diffgen.train.distill_lora import DistillLoraTarget
 from diffgen.train.lora import FILE, LoraTarget
 from diffgen.train.recipe import Recipe
 from diffgen.types import Conditioning
-from diffgen.weights.lora import Layout, LoraRef, save_lora
-from diffgen.weights.lora_files import read_lora
+from diffgen.weights.adapters.files import read_lora
+from diffgen.weights.adapters.lora import Layout, LoraRef, save_lora
 
 CPU = torch.device("cpu")
 UNET = {  # with ranks and alphas of their own

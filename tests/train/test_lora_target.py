@@ -22,7 +22,7 @@ from diffgen.train.lora import FILE, LoraTarget
 from diffgen.train.quick import lora_table
 from diffgen.train.recipe import Recipe
 from diffgen.types import Conditioning
-from diffgen.weights.lora import LoraRef
+from diffgen.weights.adapters.lora import LoraRef
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,7 @@ import pytest
 
 from diffgen.errors import ConfigError, UnsupportedCheckpoint
 from diffgen.models.checks import check_model
-from diffgen.weights.configs import read_model_config
+from diffgen.weights.diffusers.configs import read_model_config
 
 CONFIGS = Path(__file__).parents[1] / "data" / "configs"
 UNET, VAE, TEXT, NOISE = (

@@ -22,9 +22,9 @@ from diffgen.errors import DiffgenError
 from diffgen.models.checks import check_model
 from diffgen.text.tokenizer import Tokenizer
 from diffgen.weights import reading
-from diffgen.weights.configs import read_model_config
+from diffgen.weights.diffusers.configs import read_model_config
+from diffgen.weights.diffusers.folder import weight_files
 from diffgen.weights.files import read_header
-from diffgen.weights.folder import weight_files
 from diffgen.weights.registry import read_registry, registry_path
 
 TESTS = Path(__file__).parents[1]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from diffgen.errors import ConfigError, UsageError
+from diffgen.weights.adapters.files import read_lora
 from diffgen.weights.checkpoint import Checkpoint
-from diffgen.weights.lora_files import read_lora
 from diffgen.weights.registry import (
     ModelEntry,
     ModelRef,

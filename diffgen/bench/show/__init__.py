@@ -1,0 +1,1 @@
+"""What a sweep found, drawn: tables, plots, sheets, films and a page."""

@@ -1,0 +1,228 @@
+"""plots.png and plots.svg: quality against network evaluations and against seconds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from diffgen.bench.results import Cell, Results
+from diffgen.bench.show.views import Series, all_series, write_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Cost: TypeAlias = Literal["nfe", "seconds"]
+
+COSTS: tuple[tuple[Cost, str], ...] = (
+    ("nfe", "Network evaluations"),
+    ("seconds", "Seconds for one picture"),
+)
+INK, SOFT, LINE, ACCENT = "#1f1d1a", "#6c675e", "#e5e1d8", "#a8401d"
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "text.color": INK,
+    "text.parse_math": False,  # a model may be called anything
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "ytick.left": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "diffgen",  # the same results, the same file
+}
+KEYS = ("Pareto front", "recommended")
+DASHES = ("-", "--", ":", "-.")
+TICKS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+
+
+def write_plots(results: Results, folder: Path) -> None:
+    """Draw PSNR of every cell with its confidence interval; needs no display.
+
+    The floor is where the reference is no longer known any better; the front is drawn against
+    seconds, which is what it is about. Raises OutputError.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # A name in a script the font lacks is drawn as boxes, which is no reason to complain.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure = _figure(results)
+        for name, options in (
+            ("plots.png", {"dpi": 160}),
+            ("plots.svg", {"metadata": {"Date": None}}),
+        ):
+            _save(figure, folder / name, options)
+
+
+def _save(figure: Figure, path: Path, options: dict[str, Any]) -> None:
+    write_file(path, lambda part: figure.savefig(part, facecolor="white", **options))
+
+
+def _figure(results: Results) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    series = all_series(results)
+    rows = -(-(len(series) + 2) // 5)
+    figure = Figure(figsize=(11.0, 4.7 + 0.24 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, (cost, title) in zip(axes, COSTS, strict=True):
+        _draw(axis, results, series, cost)
+        axis.set_title(title)
+    axes[0].set_ylabel("PSNR against the converged picture (dB)")
+    handles, labels = axes[1].get_legend_handles_labels()
+    # Points come before lines in matplotlib's list; the samplers are what one looks for.
+    entries = sorted(zip(handles, labels, strict=True), key=lambda entry: entry[1] in KEYS)
+    if entries:
+        figure.legend(
+            *zip(*entries, strict=True), loc="outside lower center", ncols=5, frameon=False
+        )
+    figure.suptitle(f"{results.model}: quality against cost", x=0.01, ha="left", weight="bold")
+    return figure
+
+
+def _draw(axis: Axes, results: Results, series: Sequence[Series], cost: Cost) -> None:
+    measured = [cell for cell in results.cells if _is_measured(cell)]
+    if not measured:
+        axis.text(0.5, 0.5, "no cell was measured", transform=axis.transAxes, ha="center")
+        axis.set_axis_off()
+        return
+    floor = _floor(results, measured)
+    if floor is not None:
+        _draw_floor(axis, floor)
+    for one in series:
+        _draw_series(axis, one, cost)
+    _draw_front(axis, [c for key in results.front for c in measured if c.key == key], cost)
+    _draw_recommendation(axis, results, measured, cost)
+    _set_scales(axis, [_cost(cell, cost) for cell in measured], every=cost == "nfe")
+    levels = [*map(_psnr, measured), *([] if floor is None else [floor])]
+    # What the means and the floor span; the bars of a few pictures would reach far beyond.
+    room = max(1.0, 0.06 * (max(levels) - min(levels)))
+    axis.set_ylim(min(levels) - room, max(levels) + room)
+
+
+def _draw_series(axis: Axes, series: Series, cost: Cost) -> None:
+    cells = [cell for cell in series.cells if _is_measured(cell)]
+    if not cells:
+        return
+    axis.errorbar(
+        [_cost(cell, cost) for cell in cells],
+        [_psnr(cell) for cell in cells],
+        yerr=[cell.psnr.ci95 if cell.psnr else 0.0 for cell in cells],
+        label=series.label,
+        color=series.colour,
+        ecolor=(series.colour, 0.25),
+        elinewidth=1.0,
+        linestyle=DASHES[series.dashes % len(DASHES)],
+        linewidth=1.5,
+        marker="o",
+        markersize=4,
+        zorder=3,
+    )
+
+
+def _floor(results: Results, measured: Sequence[Cell]) -> float | None:
+    """PSNR between the two solutions behind the reference that deterministic samplers share."""
+    reference = results.references.get("")
+    if reference is None or all(cell.stochastic for cell in measured):
+        return None
+    return reference.floor_psnr
+
+
+def _draw_floor(axis: Axes, floor: float) -> None:
+    axis.axhline(floor, color=SOFT, linestyle="--", linewidth=1.0, zorder=1)
+    axis.annotate(
+        "floor of the reference",
+        (0.01, floor),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, -4),
+        textcoords="offset points",
+        va="top",
+        color=SOFT,
+        fontsize=9,
+    )
+
+
+def _draw_front(axis: Axes, front: Sequence[Cell], cost: Cost) -> None:
+    """Ringed points, and against seconds the border of what can be had."""
+    if not front:
+        return
+    x, y = [_cost(cell, cost) for cell in front], [_psnr(cell) for cell in front]
+    if cost == "seconds":
+        axis.step(x, y, where="post", color=ACCENT, alpha=0.25, linewidth=5, zorder=1)
+    axis.scatter(
+        x,
+        y,
+        s=42,
+        facecolors="none",
+        edgecolors=INK,
+        linewidths=1.2,
+        zorder=4,
+        label=KEYS[0],
+    )
+
+
+def _draw_recommendation(
+    axis: Axes, results: Results, measured: Sequence[Cell], cost: Cost
+) -> None:
+    chosen = results.recommendation.cell if results.recommendation else ""
+    for cell in measured:
+        if cell.key == chosen:
+            axis.scatter(
+                _cost(cell, cost),
+                _psnr(cell),
+                s=150,
+                facecolors="none",
+                edgecolors=ACCENT,
+                linewidths=2.2,
+                zorder=5,
+                label=KEYS[1],
+            )
+
+
+def _set_scales(axis: Axes, costs: Sequence[float], *, every: bool) -> None:
+    """A logarithmic axis of costs, with its ticks as plain numbers: at each cost if `every`."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+    axis.set_xscale("log")
+    axis.set_xlim(min(costs) / 1.15, max(costs) * 1.15)
+    measured = FixedLocator(_apart(costs))
+    axis.xaxis.set_major_locator(measured if every else LogLocator(subs=TICKS, numticks=100))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+
+
+def _apart(costs: Sequence[float]) -> list[float]:
+    """The costs that lie a twentieth of the logarithmic axis apart, so that all can be read."""
+    room = (max(costs) / min(costs)) ** 0.05
+    kept: list[float] = []
+    for cost in sorted(set(costs)):
+        if not kept or cost >= room * kept[-1]:
+            kept.append(cost)
+    return kept
+
+
+def _is_measured(cell: Cell) -> bool:
+    return cell.psnr is not None and cell.seconds is not None
+
+
+def _cost(cell: Cell, cost: Cost) -> float:
+    return cell.seconds.median if cost == "seconds" and cell.seconds else float(cell.nfe)
+
+
+def _psnr(cell: Cell) -> float:
+    return cell.psnr.mean if cell.psnr else 0.0

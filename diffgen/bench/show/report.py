@@ -1,0 +1,234 @@
+"""report.html: everything a sweep found, in one file that needs no network and no server.
+
+The page is a skeleton, a style sheet and scripts (`diffgen/assets/report`) with the results put in
+as a JavaScript value. The scripts only ever set text, never markup, so a prompt cannot become one.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from diffgen.bench.answer import RULE
+from diffgen.bench.results import Cell, Reference, Results, Statistic
+from diffgen.bench.show import views
+from diffgen.bench.show.views import DASH, Series
+
+SCRIPTS = ("page.js", "plot.js", "table.js", "sheet.js", "dialog.js", "main.js")
+# Label, unit, digits, whether more is better, whether the axis is logarithmic, and what it is.
+METRICS: Mapping[str, tuple[str, str, int, bool, bool, str]] = {
+    "psnr": ("PSNR", "dB", 1, True, False, "against the converged picture of the same seed"),
+    "ssim": ("SSIM", "", 3, True, False, "structural similarity, 1 where pictures are equal"),
+    "latent_rmse": ("Latent RMSE", "", 3, False, True, "distance in latent space, less is better"),
+    "clip": ("CLIP score", "", 2, True, False, "agreement of the picture with its prompt"),
+}
+SHOWN_VALUES = 32
+BESIDE = ("results.csv", "results.json", "plots.png", "sheet.png")
+
+
+def write_report(results: Results, folder: Path) -> Path:
+    """Write report.html into the folder, with the pictures that are in its `cells`.
+
+    Raises OutputError where it cannot be written.
+    """
+    parts = {
+        "title": html.escape(f"sample-steps: {results.model}"),
+        "style": _asset("report.css"),
+        "data": _script_value(_page(results, folder)),
+        "script": "\n".join(_asset(name) for name in SCRIPTS),
+    }
+    page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("report.html"))
+    return views.write_file(
+        folder / "report.html", lambda path: path.write_text(page, encoding="utf-8")
+    )
+
+
+def _asset(name: str) -> str:
+    return (resources.files("diffgen") / "assets" / "report" / name).read_text(encoding="utf-8")
+
+
+def _script_value(value: object) -> str:
+    """A JavaScript expression that can stand inside <script> whatever the strings hold."""
+    return json.dumps(value, separators=(",", ":"), default=str).replace("<", "\\u003c")
+
+
+def _page(results: Results, folder: Path) -> dict[str, Any]:
+    """All the page shows, as plain values; texts are ready to be shown."""
+    series = views.all_series(results)
+    return {
+        "model": results.model,
+        "created": results.created,
+        "prompts": _strings(results.settings.get("prompts")),
+        "shown": {
+            "prompt": views.first_prompt(results.settings),
+            "seed": views.first_seed(results.settings),
+        },
+        "answer": results.recommendation.sentence if results.recommendation else None,
+        "command": results.recommendation.command if results.recommendation else None,
+        "rule": RULE,
+        "notes": list(results.notes),
+        "files": _files(folder),
+        "machine": _machine_facts(results),
+        "settings": _settings(results.settings),
+        "metrics": [
+            _metric(name) for name in METRICS if any(getattr(c, name) for c in results.cells)
+        ],
+        "references": {
+            name: _reference(name, reference, folder)
+            for name, reference in results.references.items()
+        },
+        "series": [_series(results, one) for one in series],
+        "steps": sorted({cell.steps for cell in results.cells}),
+        "cells": {
+            cell.key: _cell(results, cell, number, folder)
+            for number, one in enumerate(series)
+            for cell in one.cells
+        },
+        "order": [cell.key for cell in views.by_cost(results.cells)],
+        "front": list(results.front),
+        "recommended": results.recommendation.cell if results.recommendation else None,
+    }
+
+
+def _files(folder: Path) -> list[str]:
+    """The files beside the report: those every sweep gets, then the films."""
+    films = folder.glob("trajectory-*")
+    return [*BESIDE, *sorted(film.name for film in films if film.suffix in (".png", ".gif"))]
+
+
+def _metric(name: str) -> dict[str, Any]:
+    label, unit, _, more_is_better, logarithmic, meaning = METRICS[name]
+    return {
+        "name": name,
+        "label": label,
+        "unit": unit,
+        "moreIsBetter": more_is_better,
+        "logarithmic": logarithmic,
+        "meaning": meaning,
+    }
+
+
+def _series(results: Results, series: Series) -> dict[str, Any]:
+    return {
+        "sampler": series.sampler,
+        "schedule": series.schedule,
+        "label": series.label,
+        "colour": series.colour,
+        "dashes": series.dashes,
+        "knee": results.knees.get(series.key),
+        "cells": {cell.steps: cell.key for cell in series.cells},
+        "reference": series.sampler if series.cells[0].stochastic else "",
+    }
+
+
+def _reference(name: str, reference: Reference, folder: Path) -> dict[str, Any]:
+    return {
+        "label": views.reference_label(reference),
+        "picture": _picture(views.reference_file(folder, name)),
+        "checkedWith": reference.checked_with,
+        "floor": {
+            "psnr": reference.floor_psnr,
+            "ssim": reference.floor_ssim,
+            "latent_rmse": reference.floor_latent_rmse,
+        },
+        "floorText": f"PSNR {reference.floor_psnr:.1f} dB, SSIM {reference.floor_ssim:.4f}, "
+        f"latent RMSE {reference.floor_latent_rmse:.2g}",
+    }
+
+
+def _cell(results: Results, cell: Cell, series: int, folder: Path) -> dict[str, Any]:
+    statistics = {name: getattr(cell, name) for name in METRICS}
+    values = {name: s.mean for name, s in statistics.items() if s}
+    seconds = {"seconds": cell.seconds.median} if cell.seconds else {}
+    return {
+        "series": series,
+        "sampler": cell.sampler,
+        "schedule": cell.schedule,
+        "steps": cell.steps,
+        "status": cell.status,
+        "reason": cell.reason,
+        "values": {"nfe": cell.nfe, "steps": cell.steps} | seconds | values,
+        "spread": {name: s.ci95 for name, s in statistics.items() if s},
+        "text": {name: _statistic(name, s) for name, s in statistics.items()}
+        | {
+            "nfe": str(cell.nfe),
+            "seconds": views.seconds_text(cell.seconds.median) if cell.seconds else DASH,
+            "plainSeconds": views.plain_seconds(cell.seconds),
+        },
+        "numbers": _numbers(cell),
+        "settings": _settings(cell.settings),
+        "pictures": _each_picture(cell),
+        "shownPsnr": f"{cell.psnr.values[0]:.1f} dB" if cell.psnr else "",
+        "picture": _picture(views.picture_file(folder, cell)),
+        "reference": views.reference_name(results, cell),
+    }
+
+
+def _numbers(cell: Cell) -> list[tuple[str, str]]:
+    """What the dialog lists of a cell; only what was measured."""
+    rows = [
+        ("Network evaluations", str(cell.nfe)),
+        ("Sampling", views.timing_text(cell.seconds)),
+        (
+            "Decoding",
+            DASH if cell.decode_seconds is None else views.seconds_text(cell.decode_seconds),
+        ),
+        ("Peak memory", views.memory_text(cell.peak_memory)),
+        *((METRICS[name][0], _statistic(name, getattr(cell, name))) for name in METRICS),
+        ("Noise", "stochastic" if cell.stochastic else "deterministic"),
+    ]
+    return [row for row in rows if row[1] != DASH]
+
+
+def _statistic(name: str, statistic: Statistic | None) -> str:
+    _, unit, digits, *_ = METRICS[name]
+    text = views.statistic_text(statistic, digits)
+    return f"{text} {unit}" if unit and statistic else text
+
+
+def _each_picture(cell: Cell) -> str:
+    """PSNR of every single picture: one bad one hides in a mean."""
+    if not cell.psnr or len(cell.psnr.values) < 2:
+        return ""
+    shown = [f"{value:.1f}" for value in cell.psnr.values[:SHOWN_VALUES]]
+    return ", ".join(shown) + (", ..." if len(cell.psnr.values) > SHOWN_VALUES else "")
+
+
+def _machine_facts(results: Results) -> list[tuple[str, str]]:
+    machine = results.machine
+    return [
+        ("Device", f"{machine.device}, {machine.dtype}"),
+        ("Threads", str(machine.threads)),
+        ("Platform", machine.platform),
+        *((name, version) for name, version in machine.versions.items()),
+        ("Text encoding", f"{views.seconds_text(results.text_seconds)}, once for all cells"),
+    ]
+
+
+def _strings(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list | tuple) else []
+
+
+def _settings(settings: Mapping[str, object]) -> list[tuple[str, str]]:
+    """What was asked for, as text; what is None was left to the model."""
+    return [(name, _plain(value)) for name, value in settings.items() if value is not None]
+
+
+def _plain(value: object) -> str:
+    """A setting as a reader writes it."""
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _picture(path: Path | None) -> str | None:
+    """A picture as a data URL."""
+    if path is None:
+        return None
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")

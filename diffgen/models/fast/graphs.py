@@ -1,0 +1,156 @@
+"""CUDA graphs of a U-Net's steps: hundreds of launches recorded once and repeated by one call.
+
+At batch 1 a GPU is done with most operators of a Stable Diffusion 1.5 before Python has named the
+next (stable-fast's and OneDiff's published figures); a graph names them all at once. The numbers
+are the same: the same kernels run on the same shapes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import fields
+from functools import partial
+from typing import Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from diffgen.errors import UsageError
+from diffgen.models.fast.inference import FusedCrossAttention
+from diffgen.types import Conditioning
+
+logger = logging.getLogger("diffgen")
+
+VARIABLE = "DIFFGEN_GRAPHS"
+MOST = 8  # graphs kept; each holds its inputs and outputs, what lies between is shared
+Outputs: TypeAlias = tuple[Tensor, ...]
+Step: TypeAlias = Callable[..., Outputs]  # x, t, conditioning and further maps, as UNet.reuse
+
+
+class Capture(Protocol):
+    """Runs a function while recording it: its outputs, and a call that computes them again."""
+
+    def __call__(self, run: Callable[[], Outputs]) -> tuple[Outputs, Callable[[], None]]: ...
+
+
+def wanted(device: torch.device) -> bool:
+    """Whether steps on a device are to be recorded: on CUDA, unless DIFFGEN_GRAPHS is `off`.
+
+    Raises UsageError for another word than `auto` and `off`.
+    """
+    chosen = os.environ.get(VARIABLE, "auto")
+    if chosen not in ("auto", "off"):
+        raise UsageError(f'{VARIABLE}="{chosen}" is no choice: use auto or off')
+    return device.type == "cuda" and chosen == "auto"
+
+
+class CudaCapture:
+    """Records on the current CUDA device. All graphs share one pool of memory.
+
+    They may, because none of them runs beside another and each one's outputs are held.
+    """
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, run: Callable[[], Outputs]) -> tuple[Outputs, Callable[[], None]]:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            outputs = run()
+        return outputs, graph.replay
+
+
+class Graphs:
+    """The graphs of one network whose weights stay as they are, one per step and shapes.
+
+    Shapes are recorded when they come for the second time: the first sets up libraries, compiles
+    kernels, and may be the only one.
+    """
+
+    def __init__(self, network: nn.Module, capture: Capture) -> None:
+        """A recording that fails is warned of, and the network runs without from then on."""
+        self._readers = [m for m in network.modules() if isinstance(m, FusedCrossAttention)]
+        self._capture: Capture | None = capture
+        self._graphs: OrderedDict[Hashable, _Graph | None] = OrderedDict()
+
+    def of(self, step: Step) -> Step:
+        """The same step, by a graph wherever there is one."""
+        return partial(self._run, step)
+
+    def _run(self, step: Step, x: Tensor, t: Tensor, cond: Conditioning, *maps: Tensor) -> Outputs:
+        key = (step, _shapes(x, t, *maps), *_tensors(cond), _shapes(*_tensors(cond).values()))
+        graph = self._graphs.get(key)
+        if graph is None and key in self._graphs and self._capture is not None:
+            graph = self._record(self._capture, step, x, t, cond, *maps)
+        self._keep(key, graph)
+        return (graph or step)(x, t, cond, *maps)
+
+    def _record(
+        self, capture: Capture, step: Step, x: Tensor, t: Tensor, cond: Conditioning, *maps: Tensor
+    ) -> _Graph | None:
+        try:
+            return _Graph(step, self._readers, capture, x, t, cond, *maps)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            logger.warning("this GPU records no CUDA graph (%s); sampling goes on without", reason)
+            self._capture = None
+            return None
+
+    def _keep(self, key: Hashable, graph: _Graph | None) -> None:
+        self._graphs[key] = graph
+        self._graphs.move_to_end(key)
+        if len(self._graphs) > MOST:
+            self._graphs.popitem(last=False)
+
+
+class _Graph:
+    """One recording, with the memory it reads from and writes to."""
+
+    def __init__(
+        self,
+        step: Step,
+        readers: list[FusedCrossAttention],
+        capture: Capture,
+        x: Tensor,
+        t: Tensor,
+        cond: Conditioning,
+        *maps: Tensor,
+    ) -> None:
+        self._moving = [tensor.clone() for tensor in (x, t, *maps)]
+        self._cond, self._told = cond.map(torch.clone), cond
+        self._readers = readers
+        # Read before the recording, so that replays do not read the same prompt again.
+        self._keys_values = [reader.read(self._cond.context) for reader in readers]
+        x, t, *more = self._moving
+        self._outputs, self._replay = capture(lambda: step(x, t, self._cond, *more))
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Conditioning, *maps: Tensor) -> Outputs:
+        for kept, new in zip(self._moving, (x, t, *maps), strict=True):
+            kept.copy_(new)
+        if cond is not self._told:
+            self._tell(cond)
+        self._replay()
+        return tuple(output.clone() for output in self._outputs)
+
+    def _tell(self, cond: Conditioning) -> None:
+        """Another prompt, in the memory of the one before."""
+        new = _tensors(cond)
+        for name, kept in _tensors(self._cond).items():
+            kept.copy_(new[name])
+        for reader, kept in zip(self._readers, self._keys_values, strict=True):
+            kept.copy_(reader.to_kv(self._cond.context))
+        self._told = cond
+
+
+def _shapes(*tensors: Tensor) -> Hashable:
+    return tuple((tensor.shape, tensor.dtype) for tensor in tensors)
+
+
+def _tensors(cond: Conditioning) -> dict[str, Tensor]:
+    values = {field.name: getattr(cond, field.name) for field in fields(cond)}
+    return {name: value for name, value in values.items() if value is not None}

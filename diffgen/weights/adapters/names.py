@@ -1,0 +1,111 @@
+"""Names of layers and of parts of adapters in LoRA files: every spelling onto one.
+
+A key is a layer's name and a part's. Both were written with dots or underscores, with a prefix for
+the network or without, under diffusers' names of several years, transformers' or LDM's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeAlias
+
+from diffgen.models.config import ModelConfig
+from diffgen.types import Component
+from diffgen.weights.ldm.names import ldm_blocks, to_ldm
+
+Layer: TypeAlias = tuple[Component, str]  # by its canonical name
+
+PREFIXES: Mapping[Component, tuple[str, ...]] = {
+    "unet": ("", "unet", "lora_unet", "lycoris", "lycoris_unet", "diffusion_model", "oft_unet"),
+    "text_encoder": (
+        *("text_encoder", "lora_te", "lora_te1", "te", "te1", "lora_text_encoder", "clip_l"),
+        *("lycoris_te", "lycoris_te1", "lycoris_text_encoder", "text_encoders_clip_l_transformer"),
+        *("text_encoder_1", "lora_clip_l", "cond_stage_model_transformer"),
+    ),
+    "text_encoder_2": (
+        *("text_encoder_2", "lora_te2", "te2", "lora_text_encoder_2", "clip_g", "lora_clip_g"),
+        *("lycoris_te2", "lycoris_text_encoder_2", "text_encoders_clip_g_transformer"),
+    ),
+}
+WRAPPERS = re.compile(r"^(?:(?:base_model_)?model_)+")  # of PEFT, and of a whole LDM model
+
+# What follows a layer's name, and which part of an adapter it is; the first that fits.
+_NAMED = r"(?:\.[\w-]+)?"  # PEFT's name of the adapter
+PARTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(rf"(.+?){pattern}"), part)
+    for pattern, part in (
+        (rf"\.lora_B{_NAMED}\.bias", "bias"),
+        (r"[._]lora(?:_linear_layer)?[._]down(?:\.weight)?", "down"),
+        (r"[._]lora(?:_linear_layer)?[._]up(?:\.weight)?", "up"),
+        (r"\.lora_mid(?:\.weight)?", "mid"),
+        (rf"\.lora_A{_NAMED}(?:\.weight)?", "down"),
+        (rf"\.lora_B{_NAMED}(?:\.weight)?", "up"),
+        (rf"\.lora_magnitude_vector{_NAMED}(?:\.weight)?", "magnitude"),
+        (r"\.dora_scale", "dora_scale"),
+        (r"(?:[._]lora)?\.alpha", "alpha"),
+        *(
+            (rf"\.hada_{name}{_NAMED}", name)
+            for name in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")
+        ),
+        *(
+            (rf"\.lokr_{name}{_NAMED}", name)
+            for name in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")
+        ),
+        (r"\.(?:diff|w_norm)", "diff"),
+        (r"\.(?:diff_b|b_norm)", "bias"),
+        *((rf"\.{name}(?:\.weight)?", name) for name in ("a1", "a2", "b1", "b2")),
+        (r"\.oft_blocks", "blocks"),
+        (r"\.rescale", "rescale"),
+        (r"\.on_input", "on_input"),
+    )
+)
+TO_Q = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
+STRAYS = re.compile(r"(?:.*[._])?(?:position_ids|logit_scale)|bundle_emb\..+|emb_params|clip_[lg]")
+
+
+def split(key: str) -> tuple[str, str] | None:
+    """A key's layer, as it is written, and the part; None for a key that is no part of an adapter."""
+    for pattern, part in PARTS:
+        if match := pattern.fullmatch(key):
+            return match[1], part
+    return None
+
+
+def flat(name: str) -> str:
+    """A layer's name without the differences that mean nothing."""
+    name = name.replace(".processor.", ".").removesuffix(".processor").replace(".", "_")
+    return WRAPPERS.sub("", name)
+
+
+def layer_table(layers: Iterable[Layer], config: ModelConfig) -> dict[str, Layer]:
+    """The layers of a model by all their flat names. A name of two layers is none."""
+    blocks, encoders = ldm_blocks(config.unet), len(config.text)
+    table: dict[str, Layer] = {}
+    shared = set()
+    for layer in layers:
+        component, name = layer
+        prefixes = PREFIXES[component]
+        if component == "text_encoder" and encoders == 1:
+            prefixes = ("", *prefixes)
+        names = _unet_names(name, blocks) if component == "unet" else _text_names(name)
+        for other in names:
+            for prefix in prefixes:
+                key = flat(f"{prefix}.{other}" if prefix else other)
+                if table.setdefault(key, layer) != layer:
+                    shared.add(key)
+    return {key: layer for key, layer in table.items() if key not in shared}
+
+
+def _unet_names(name: str, blocks: Mapping[str, str]) -> Iterator[str]:
+    for known in (name, to_ldm(name, blocks)):
+        yield known
+        if known.endswith(".to_out.0"):
+            yield known.removesuffix(".0")
+
+
+def _text_names(name: str) -> Iterator[str]:
+    head, _, last = name.rpartition(".")
+    for known in (name, f"{head}.{TO_Q[last]}" if last in TO_Q else name):
+        yield known
+        yield known.removeprefix("text_model.")

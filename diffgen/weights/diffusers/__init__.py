@@ -1,0 +1,1 @@
+"""Model folders as diffusers writes them: read and written."""

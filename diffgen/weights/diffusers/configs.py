@@ -1,0 +1,186 @@
+"""model_index.json and the JSON files of its components -> ModelConfig.
+
+Absent fields get the defaults of the diffusers and transformers classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from diffgen.errors import ConfigError, WeightsError
+from diffgen.jsonfile import JsonObject
+from diffgen.models.checks import check_text, check_vae
+from diffgen.models.config import ClipTextConfig, ModelConfig, VaeConfig
+from diffgen.types import ScheduleConfig
+from diffgen.weights.diffusers.options import one_of, refuse_other_values, unsupported
+from diffgen.weights.diffusers.schedulers import read_schedule
+from diffgen.weights.diffusers.unet_config import read_unet_config
+from diffgen.weights.files import refuse_pickle
+
+Family: TypeAlias = Literal["sd1", "sd2", "sdxl", "custom"]
+
+SD_PIPELINES = (
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionInstructPix2PixPipeline",
+    "LatentConsistencyModelPipeline",
+    "LatentConsistencyModelImg2ImgPipeline",
+)
+SDXL_PIPELINES = (
+    "StableDiffusionXLPipeline",
+    "StableDiffusionXLImg2ImgPipeline",
+    "StableDiffusionXLInpaintPipeline",
+    "StableDiffusionXLInstructPix2PixPipeline",
+)
+FAMILY_BY_CONTEXT: Mapping[int, Family] = {768: "sd1", 1024: "sd2"}
+
+# How the files call our fields, where they have another name.
+TEXT_KEYS = {
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "mlp_width": "intermediate_size",
+    "max_tokens": "max_position_embeddings",
+    "norm_eps": "layer_norm_eps",
+    "projection": "projection_dim",
+}
+VAE_KEYS = {
+    "channels": "block_out_channels",
+    "blocks": "layers_per_block",
+    "norm_groups": "norm_num_groups",
+}
+
+A_MODEL_FOLDER = (
+    "a model folder in diffusers layout holds model_index.json and the folders unet, vae, "
+    "text_encoder, tokenizer and scheduler"
+)
+
+
+def read_model_config(folder: Path) -> ModelConfig:
+    """Read the JSON files of a folder in diffusers layout.
+
+    Raises WeightsError if it is no such folder, UnsupportedCheckpoint for a model of another kind
+    and ConfigError for a malformed file.
+    """
+    index = _read_index(folder)
+    pipeline = one_of(index, "_class_name", (*SD_PIPELINES, *SDXL_PIPELINES))
+    sdxl = pipeline in SDXL_PIPELINES
+    refuse_other_values(index, {"requires_aesthetics_score": (False,)})
+    unet = read_unet_config(_component(index, "unet", ("UNet2DConditionModel",)))
+    vae = _read_vae(index, sdxl=sdxl)
+    return ModelConfig(
+        family="sdxl" if sdxl else FAMILY_BY_CONTEXT.get(unet.context_dim, "custom"),
+        text=_read_text(index, sdxl=sdxl),
+        unet=unet,
+        vae=vae,
+        schedule=_read_schedule(index, latent_sd=vae is not None and not sdxl),
+        zero_empty_prompt=sdxl and index.get("force_zeros_for_empty_prompt", True),
+    )
+
+
+def _read_index(folder: Path) -> JsonObject:
+    refuse_pickle(folder)
+    index = folder / "model_index.json"
+    if index.is_file():
+        return JsonObject.read(index)
+    if not folder.exists():
+        raise WeightsError(f"{folder} does not exist")
+    for file in sorted(folder.glob("*.safetensors")):
+        raise WeightsError(
+            f"{folder} has no model_index.json; if {file.name} is the model, name it"
+        )
+    raise WeightsError(f"{folder} is not a model: it has no model_index.json; {A_MODEL_FOLDER}")
+
+
+def _class_of(index: JsonObject, component: str) -> str | None:
+    """The class that model_index.json names for a component, None where the model has none."""
+    entry = index.data.get(component)
+    if entry is None or entry == [None, None]:
+        return None
+    if not isinstance(entry, list) or len(entry) != 2:
+        raise ConfigError(f'{index.named(component)} should be ["library", "class"]')
+    return str(entry[1])
+
+
+def _component(index: JsonObject, component: str, classes: Sequence[str]) -> JsonObject:
+    """The config of a component, which must be of one of the classes."""
+    if _class_of(index, component) not in classes:
+        raise unsupported(index, component, classes)
+    return JsonObject.read(index.path.parent / component / "config.json")
+
+
+def _read_vae(index: JsonObject, *, sdxl: bool) -> VaeConfig | None:
+    """None if the model has no VAE: it works on pixels."""
+    if _class_of(index, "vae") is None:
+        return None
+    return read_vae_config(_component(index, "vae", ("AutoencoderKL",)), sdxl=sdxl)
+
+
+def read_vae_config(config: JsonObject, *, sdxl: bool = False) -> VaeConfig:
+    """Read the config of an `AutoencoderKL`.
+
+    Raises UnsupportedCheckpoint for an autoencoder that ours is not, ConfigError for a malformed
+    file or numbers that make no network.
+    """
+    channels = config.many_or("block_out_channels", int, (64,))
+    allowed = {
+        "act_fn": ("silu", "swish"),
+        "down_block_types": (["DownEncoderBlock2D"] * len(channels),),
+        "up_block_types": (["UpDecoderBlock2D"] * len(channels),),
+    }
+    refuse_other_values(config, allowed)
+    vae = VaeConfig(
+        in_channels=config.get("in_channels", 3),
+        out_channels=config.get("out_channels", 3),
+        latent_channels=config.get("latent_channels", 4),
+        channels=channels,
+        blocks=config.get("layers_per_block", 1),
+        mid_attention=config.get("mid_block_add_attention", True),
+        norm_groups=config.get("norm_num_groups", 32),
+        quant_conv=config.get("use_quant_conv", True),
+        post_quant_conv=config.get("use_post_quant_conv", True),
+        scaling_factor=config.get("scaling_factor", 0.18215),
+        shift_factor=config.get("shift_factor", 0.0),
+        latents_mean=config.many("latents_mean", float),
+        latents_std=config.many("latents_std", float),
+        # The class says true for every model; only SDXL's pipelines ask it.
+        force_upcast=sdxl and config.get("force_upcast", True),
+    )
+    check_vae(vae, lambda name: config.named(VAE_KEYS.get(name, name)))
+    return vae
+
+
+def _read_text(index: JsonObject, *, sdxl: bool) -> tuple[ClipTextConfig, ...]:
+    if not sdxl:
+        return (_read_encoder(index, "text_encoder"),)
+    encoders = _read_encoder(index, "text_encoder"), _read_encoder(index, "text_encoder_2")
+    return tuple(replace(encoder, hidden="penultimate") for encoder in encoders)
+
+
+def _read_encoder(index: JsonObject, component: str) -> ClipTextConfig:
+    config = _component(index, component, ("CLIPTextModel", "CLIPTextModelWithProjection"))
+    projected = _class_of(index, component) == "CLIPTextModelWithProjection"
+    text = ClipTextConfig(
+        vocab_size=config.get("vocab_size", 49408),
+        width=config.get("hidden_size", 512),
+        layers=config.get("num_hidden_layers", 12),
+        num_heads=config.get("num_attention_heads", 8),
+        mlp_width=config.get("intermediate_size", 2048),
+        max_tokens=config.get("max_position_embeddings", 77),
+        activation=one_of(config, "hidden_act", ("quick_gelu", "gelu")),
+        norm_eps=config.get("layer_norm_eps", 1e-5),
+        projection=config.get("projection_dim", 512) if projected else None,
+    )
+    check_text(text, lambda name: config.named(TEXT_KEYS.get(name, name)))
+    return text
+
+
+def _read_schedule(index: JsonObject, *, latent_sd: bool) -> ScheduleConfig:
+    config = JsonObject.read(index.path.parent / "scheduler" / "scheduler_config.json")
+    schedule = read_schedule(config, _class_of(index, "scheduler") or config.get("_class_name", ""))
+    # StableDiffusionPipeline overrides these two, which its first checkpoints had wrong.
+    return replace(schedule, steps_offset=1, clip=None) if latent_sd else schedule

@@ -1,0 +1,218 @@
+"""Our configs as the JSON files of a diffusers model folder: the inverse of `weights.configs`.
+
+Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from diffgen.errors import ConfigError, UnsupportedCheckpoint
+from diffgen.jsonfile import JsonObject
+from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
+from diffgen.types import ScheduleConfig
+from diffgen.weights.diffusers.configs import read_model_config
+from diffgen.weights.diffusers.schedulers import CLASSES, PREDICTIONS
+
+CLASSES_BY_COMPONENT = {
+    "unet": ("diffusers", "UNet2DConditionModel"),
+    "vae": ("diffusers", "AutoencoderKL"),
+    "text_encoder": ("transformers", "CLIPTextModel"),
+    "tokenizer": ("transformers", "CLIPTokenizer"),
+}
+ABSENT = ("safety_checker", "feature_extractor", "image_encoder")
+
+
+def write_model_configs(folder: Path, config: ModelConfig, *, end: int, pad: int) -> None:
+    """Write model_index.json and every component's JSON, for one text encoder.
+
+    `end` and `pad` are token ids. Raises ConfigError for an architecture or a schedule that the
+    layout has no words for.
+    """
+    scheduler = _scheduler_class(config.schedule)
+    parts = {**CLASSES_BY_COMPONENT, "scheduler": ("diffusers", scheduler)}
+    absent = [*ABSENT, *([] if config.vae else ["vae"])]
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "requires_safety_checker": False,
+        **{name: list(kind) for name, kind in parts.items()},
+        **{name: [None, None] for name in absent},
+    }
+    write_json(folder / "model_index.json", index)
+    write_json(folder / "unet" / "config.json", unet_json(config.unet))
+    write_json(folder / "text_encoder" / "config.json", text_json(config.text[0], end, pad))
+    schedule = {"_class_name": scheduler, **schedule_json(config.schedule)}
+    write_json(folder / "scheduler" / "scheduler_config.json", schedule)
+    if config.vae:
+        write_json(folder / "vae" / "config.json", vae_json(config.vae))
+    _check_reads_back(folder, config)
+
+
+def write_lcm_configs(folder: Path, config: ModelConfig, *, timestep_scaling: float) -> None:
+    """Turn the configs of a teacher's folder into its student's, of `config`."""
+    index, unet, scheduler = (
+        folder / name
+        for name in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json")
+    )
+    told = {"time_cond_proj_dim": config.unet.guidance_dim}
+    write_json(unet, {**JsonObject.read(unet).data, **told})
+    name = _scheduler_class(config.schedule)
+    write_json(index, {**JsonObject.read(index).data, "scheduler": ["diffusers", name]})
+    grid = {
+        "original_inference_steps": config.schedule.distilled_steps,
+        "timestep_scaling": timestep_scaling,
+    }
+    write_json(scheduler, {"_class_name": name, **schedule_json(config.schedule), **grid})
+
+
+def write_choices(folder: Path, config: ModelConfig) -> None:
+    """Let a base's configs say which autoencoder and prediction were chosen instead of its own."""
+    own = read_model_config(folder)
+    if config.vae and own.vae != config.vae:
+        index = folder / "model_index.json"
+        parts = {"vae": list(CLASSES_BY_COMPONENT["vae"])}
+        write_json(index, {**JsonObject.read(index).data, **parts})
+        write_json(folder / "vae" / "config.json", vae_json(config.vae))
+    schedule = config.schedule
+    if (own.schedule.prediction, own.schedule.zero_snr) != (schedule.prediction, schedule.zero_snr):
+        file = folder / "scheduler" / "scheduler_config.json"
+        chosen = schedule_json(schedule)
+        keys = ("prediction_type", "rescale_betas_zero_snr")
+        write_json(file, {**JsonObject.read(file).data, **{key: chosen[key] for key in keys}})
+
+
+def _check_reads_back(folder: Path, config: ModelConfig) -> None:
+    try:
+        back = read_model_config(folder)
+    except UnsupportedCheckpoint as error:
+        raise ConfigError(f"a diffusers model folder cannot hold this recipe: {error}") from error
+    for name in ("unet", "text", "vae"):
+        if getattr(back, name) != getattr(config, name):
+            raise ConfigError(
+                f"[model.{name}] has options that a diffusers model folder cannot hold together; "
+                f"they would be read back as {getattr(back, name)}."
+            )
+    kept = ("prediction", "zero_snr", "beta_schedule", "num_train_timesteps", "sampler", "spacing")
+    for key in kept:
+        value = getattr(config.schedule, key)
+        if getattr(back.schedule, key) != value:
+            raise ConfigError(
+                f'model.schedule.{key} = "{value}" cannot be kept in a diffusers model folder; '
+                "choose another."
+            )
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """Write an object, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def unet_json(config: UNetConfig) -> dict[str, Any]:
+    """The config.json of a `UNet2DConditionModel`."""
+    up = config.up_depth or config.depth
+    mid = {None: None, 0: "UNetMidBlock2D"}.get(config.mid_depth, "UNetMidBlock2DCrossAttn")
+    # One list serves both ways and the middle; a level without attention says so by its type.
+    layers = [max(down, other, 1) for down, other in zip(config.depth, up, strict=True)]
+    if config.mid_depth:
+        layers[-1] = config.mid_depth
+    return {
+        "_class_name": "UNet2DConditionModel",
+        "in_channels": config.in_channels,
+        "out_channels": config.out_channels,
+        "sample_size": config.sample_size,
+        "block_out_channels": list(config.channels),
+        "layers_per_block": list(config.blocks),
+        "down_block_types": [_block("Down", depth) for depth in config.depth],
+        "up_block_types": [_block("Up", depth) for depth in reversed(up)],
+        "mid_block_type": mid,
+        "transformer_layers_per_block": layers,
+        "attention_head_dim": list(config.num_heads),
+        "cross_attention_dim": config.context_dim,
+        "use_linear_projection": config.linear_projection,
+        "norm_num_groups": config.norm_groups,
+        "norm_eps": config.norm_eps,
+        "flip_sin_to_cos": config.flip_sin_to_cos,
+        "freq_shift": int(config.freq_shift),
+        "time_cond_proj_dim": config.guidance_dim,
+        "upcast_attention": config.upcast_attention,
+    }
+
+
+def _block(way: str, depth: int) -> str:
+    return f"CrossAttn{way}Block2D" if depth else f"{way}Block2D"
+
+
+def vae_json(config: VaeConfig) -> dict[str, Any]:
+    """The config.json of an `AutoencoderKL`."""
+    levels = len(config.channels)
+    statistics = {"latents_mean": config.latents_mean, "latents_std": config.latents_std}
+    return {
+        "_class_name": "AutoencoderKL",
+        "in_channels": config.in_channels,
+        "out_channels": config.out_channels,
+        "latent_channels": config.latent_channels,
+        "block_out_channels": list(config.channels),
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "layers_per_block": config.blocks,
+        "mid_block_add_attention": config.mid_attention,
+        "norm_num_groups": config.norm_groups,
+        "use_quant_conv": config.quant_conv,
+        "use_post_quant_conv": config.post_quant_conv,
+        "scaling_factor": config.scaling_factor,
+        "shift_factor": config.shift_factor or None,
+        **{key: list(value) for key, value in statistics.items() if value is not None},
+        "force_upcast": config.force_upcast,
+    }
+
+
+def text_json(config: ClipTextConfig, end: int, pad: int) -> dict[str, Any]:
+    """The config.json of a `CLIPTextModel`."""
+    return {
+        "architectures": ["CLIPTextModel"],
+        "model_type": "clip_text_model",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.width,
+        "intermediate_size": config.mlp_width,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.num_heads,
+        "max_position_embeddings": config.max_tokens,
+        "hidden_act": config.activation,
+        "layer_norm_eps": config.norm_eps,
+        "projection_dim": config.width,
+        "eos_token_id": end,
+        "pad_token_id": pad,
+    }
+
+
+def schedule_json(config: ScheduleConfig) -> dict[str, Any]:
+    """The scheduler_config.json, without its class."""
+    predictions = {ours: theirs for theirs, ours in PREDICTIONS.items()}
+    return {
+        "beta_start": config.beta_start,
+        "beta_end": config.beta_end,
+        "beta_schedule": config.beta_schedule,
+        "trained_betas": None if config.betas is None else list(config.betas),
+        "num_train_timesteps": config.num_train_timesteps,
+        "prediction_type": predictions[config.prediction],
+        "rescale_betas_zero_snr": config.zero_snr,
+        "timestep_spacing": config.spacing,
+        "steps_offset": config.steps_offset,
+        "set_alpha_to_one": config.final_alpha_one is not False,
+        "clip_sample": config.clip is not None,
+        "clip_sample_range": config.clip or 1.0,
+    }
+
+
+def _scheduler_class(config: ScheduleConfig) -> str:
+    for name, kind in CLASSES.items():
+        if kind.sampler == config.sampler:
+            return name
+    known = ", ".join(kind.sampler for kind in CLASSES.values())
+    raise ConfigError(
+        f'model.schedule.sampler = "{config.sampler}" has no diffusers scheduler; take one of: '
+        f"{known}."
+    )

@@ -1,0 +1,223 @@
+"""scheduler_config.json -> ScheduleConfig: what each diffusers scheduler class means here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from diffgen.errors import UnsupportedCheckpoint, shown
+from diffgen.jsonfile import JsonObject
+from diffgen.models.checks import check_schedule
+from diffgen.types import Prediction, SamplerName, ScheduleConfig, ScheduleName
+from diffgen.weights.diffusers.options import one_of, refuse_other_values
+
+Options: TypeAlias = Mapping[str, Any]
+BetaSchedule: TypeAlias = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+
+PREDICTIONS: Mapping[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "sample"}
+BETA_SCHEDULES: Sequence[BetaSchedule] = ("linear", "scaled_linear", "squaredcos_cap_v2")
+SPACINGS: Sequence[ScheduleName] = ("leading", "trailing", "linspace")
+SIGMA_OPTIONS: Mapping[str, ScheduleName] = {
+    "use_karras_sigmas": "karras",
+    "use_exponential_sigmas": "exponential",
+    "use_beta_sigmas": "beta",
+}
+
+# How the file calls our fields, where it has another name.
+KEYS = {
+    "betas": "trained_betas",
+    "clip": "clip_sample_range",
+    "distilled_steps": "original_inference_steps",
+}
+
+# What a silent JSON means, for most classes.
+DEFAULTS: Options = {
+    "beta_schedule": "linear",
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "timestep_spacing": "linspace",
+    "steps_offset": 0,
+    "clip_sample": False,
+    "clip_sample_range": 1.0,
+}
+SD_BETAS: Options = {"beta_start": 0.00085, "beta_end": 0.012}
+
+# Options that change the picture, with the values for which our samplers give the same one.
+ALLOWED: Mapping[str, Sequence[object]] = {
+    "thresholding": (False,),
+    "interpolation_type": ("linear",),
+    "final_sigmas_type": ("zero",),
+    "sigma_min": (),
+    "sigma_max": (),
+    "use_lu_lambdas": (False,),
+}
+# Options that speak of another kind of noise than a table of betas: no other sampler helps.
+NOISE: Mapping[str, Sequence[object]] = {
+    "timestep_type": ("discrete",),
+    "use_flow_sigmas": (False,),
+}
+
+# Options that a class has no use for, at the value that amounts to.
+NO_CLIP: Options = {"clip_sample": False}
+NO_SIGMAS: Options = dict.fromkeys(SIGMA_OPTIONS, False)
+NO_SPACING: Options = {"timestep_spacing": "trailing"}  # nearest to the steps of LCM and TCD
+
+# Left behind by switching classes with `from_config`; diffusers reads them as its default.
+FOREIGN_SOLVER_TYPES = ("logrho", "bh1", "bh2")
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerClass:
+    """A diffusers scheduler class: our sampler for it, and how it reads its JSON.
+
+    `defaults` differ from DEFAULTS, `ignored` overrides what the JSON says, `allowed` adds to
+    ALLOWED, `variants` are the (option, value) pairs that stand for another sampler.
+    """
+
+    sampler: SamplerName
+    defaults: Options = field(default_factory=dict)
+    ignored: Options = field(default_factory=lambda: NO_CLIP)
+    allowed: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    variants: Mapping[tuple[str, str], SamplerName] = field(default_factory=dict)
+
+
+CLASSES: Mapping[str, SchedulerClass] = {
+    "DDPMScheduler": SchedulerClass(
+        "ddpm",
+        defaults={"timestep_spacing": "leading", "clip_sample": True},
+        ignored=NO_SIGMAS,
+        allowed={"variance_type": ("fixed_small", "fixed_small_log")},
+    ),
+    "DDIMScheduler": SchedulerClass(
+        "ddim", defaults={"timestep_spacing": "leading", "clip_sample": True}, ignored=NO_SIGMAS
+    ),
+    "PNDMScheduler": SchedulerClass(
+        "plms",
+        defaults={
+            "timestep_spacing": "leading",
+            "skip_prk_steps": False,
+        },
+        ignored={**NO_CLIP, **NO_SIGMAS},
+        allowed={"skip_prk_steps": (True,)},
+    ),
+    "EulerDiscreteScheduler": SchedulerClass("euler"),
+    "EulerAncestralDiscreteScheduler": SchedulerClass("euler_a", ignored={**NO_CLIP, **NO_SIGMAS}),
+    "HeunDiscreteScheduler": SchedulerClass("heun", defaults=SD_BETAS, ignored={}),
+    "KDPM2DiscreteScheduler": SchedulerClass("dpm2", defaults=SD_BETAS),
+    "KDPM2AncestralDiscreteScheduler": SchedulerClass("dpm2_a", defaults=SD_BETAS),
+    "LMSDiscreteScheduler": SchedulerClass("lms"),
+    "DPMSolverSDEScheduler": SchedulerClass("dpmpp_sde", defaults=SD_BETAS),
+    "DPMSolverMultistepScheduler": SchedulerClass(
+        "dpmpp_2m",
+        allowed={
+            "solver_order": (2,),
+            "algorithm_type": ("dpmsolver++", "sde-dpmsolver++"),
+            "solver_type": ("midpoint", *FOREIGN_SOLVER_TYPES),
+            "variance_type": (),
+        },
+        variants={("algorithm_type", "sde-dpmsolver++"): "dpmpp_2m_sde"},
+    ),
+    "DEISMultistepScheduler": SchedulerClass(
+        "deis",
+        allowed={
+            "solver_order": (2,),
+            "algorithm_type": ("deis", "dpmsolver", "dpmsolver++"),
+        },
+    ),
+    "UniPCMultistepScheduler": SchedulerClass(
+        "unipc",
+        allowed={
+            "solver_order": (2,),
+            "predict_x0": (True,),
+            "disable_corrector": ([],),
+            "solver_p": (),
+        },
+        variants={("solver_type", "bh1"): "unipc_bh1"},
+    ),
+    "LCMScheduler": SchedulerClass(
+        "lcm",
+        defaults={"beta_schedule": "scaled_linear", **SD_BETAS},
+        ignored={**NO_SIGMAS, **NO_SPACING},
+        allowed={"timestep_scaling": (10.0,)},
+    ),
+    "TCDScheduler": SchedulerClass(
+        "tcd",
+        defaults={"beta_schedule": "scaled_linear", **SD_BETAS},
+        ignored={**NO_SIGMAS, **NO_SPACING},
+    ),
+    "SASolverScheduler": SchedulerClass(
+        "sa_solver",
+        allowed={
+            "predictor_order": (2,),
+            "corrector_order": (2,),
+            "algorithm_type": ("data_prediction",),
+            "tau_func": (),
+            "variance_type": (),
+        },
+    ),
+}
+
+UNKNOWN = SchedulerClass("euler")  # reads the noise alone; its sampler is never taken
+
+
+def read_schedule(config: JsonObject, class_name: str) -> ScheduleConfig:
+    """Read scheduler_config.json as diffusers' scheduler `class_name` would.
+
+    A class or an option that would give another picture here is no error yet: the noise that the
+    model was trained with is in the same file, and a user may name another sampler. Raises
+    UnsupportedCheckpoint for another kind of noise and ConfigError for numbers that make no schedule.
+    """
+    kind = CLASSES.get(class_name, UNKNOWN)
+    if kind is UNKNOWN and not isinstance(config.data.get("beta_schedule"), str):
+        raise UnsupportedCheckpoint(
+            f"{config.path}: the scheduler class {shown(class_name)} is not supported, and no "
+            '"beta_schedule" tells the noise that the model was trained with '
+            f"(supported: {', '.join(CLASSES)})"
+        )
+    given = {key: value for key, value in config.data.items() if value is not None}
+    read = JsonObject(config.path, {**DEFAULTS, **kind.defaults, **given, **kind.ignored})
+    refuse_other_values(read, NOISE)
+    schedule = ScheduleConfig(
+        beta_schedule=one_of(read, "beta_schedule", BETA_SCHEDULES),
+        beta_start=read.get("beta_start", 0.0),
+        beta_end=read.get("beta_end", 0.0),
+        betas=read.many("trained_betas", float),
+        num_train_timesteps=read.get("num_train_timesteps", 1000),
+        prediction=PREDICTIONS[one_of(read, "prediction_type", tuple(PREDICTIONS))],
+        zero_snr=read.get("rescale_betas_zero_snr", False),
+        steps_offset=read.get("steps_offset", 0),
+        final_alpha_one=read.optional("set_alpha_to_one", bool),
+        clip=read.get("clip_sample_range", 1.0) if read.get("clip_sample", False) else None,
+        sampler=_sampler(read, kind),
+        spacing=_spacing(read),
+        distilled_steps=read.get("original_inference_steps", 50),
+        unsupported=_unsupported(read, kind, class_name),
+    )
+    check_schedule(schedule, lambda name: config.named(KEYS.get(name, name)))
+    return schedule
+
+
+def _unsupported(config: JsonObject, kind: SchedulerClass, class_name: str) -> str | None:
+    """Why the sampler that the file speaks of cannot be had, with file and key; else None."""
+    if kind is UNKNOWN:
+        return f"{config.path}: the scheduler class {shown(class_name)} is not supported"
+    try:
+        refuse_other_values(config, {**ALLOWED, **kind.allowed})
+    except UnsupportedCheckpoint as error:
+        return str(error)
+    return None
+
+
+def _sampler(config: JsonObject, kind: SchedulerClass) -> SamplerName:
+    for (key, value), sampler in kind.variants.items():
+        if config.data.get(key) == value:
+            return sampler
+    return kind.sampler
+
+
+def _spacing(config: JsonObject) -> ScheduleName:
+    for key, name in SIGMA_OPTIONS.items():
+        if config.get(key, False):
+            return name
+    return one_of(config, "timestep_spacing", SPACINGS)

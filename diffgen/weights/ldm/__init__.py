@@ -1,0 +1,1 @@
+"""Models in one file, under the names of the original code of latent diffusion."""

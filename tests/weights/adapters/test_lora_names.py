@@ -1,0 +1,342 @@
+"""diffgen.weights.adapters.lora and ldm: names in LoRA files, written, read back and refused.
+
+That diffusers reads the same from them is tested in tests/parity/test_lora_parity.py.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from diffgen.errors import DiffgenError, WeightsError
+from diffgen.models.config import UNetConfig
+from diffgen.models.lora import LoraDelta
+from diffgen.weights.adapters.files import Deltas, _layers, read_lora
+from diffgen.weights.adapters.lora import Layout, save_lora
+from diffgen.weights.adapters.names import flat, layer_table
+from diffgen.weights.checkpoint import Checkpoint
+from diffgen.weights.ldm.names import ldm_blocks, to_ldm
+
+if TYPE_CHECKING:
+    from tiny_models import TinyModel
+
+RANK = 2
+QUERY = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+KERNEL = "down_blocks.0.resnets.0.conv1"
+TEXT = "text_model.encoder.layers.0.self_attn.out_proj"
+SDXL = UNetConfig(channels=(320, 640, 1280), blocks=(2, 2, 2), depth=(0, 2, 10))
+
+
+@pytest.fixture
+def sd1_checkpoint(sd1: "TinyModel") -> Checkpoint:
+    return Checkpoint.open(sd1.folder)
+
+
+@pytest.fixture
+def sdxl_checkpoint(sdxl: "TinyModel") -> Checkpoint:
+    return Checkpoint.open(sdxl.folder)
+
+
+def delta(checkpoint: Checkpoint, component: str, layer: str, alpha: float = 3.0) -> LoraDelta:
+    out, *rest = checkpoint.tensors[component].infos[f"{layer}.weight"].shape
+    up = torch.randn(out, RANK, *[1] * len(rest[1:]))
+    return LoraDelta(torch.randn(RANK, *rest), up, alpha)
+
+
+def some_deltas(checkpoint: Checkpoint) -> Deltas:
+    components = [name for name in checkpoint.tensors if name.startswith("text")]
+    texts = {name: {TEXT: delta(checkpoint, name, TEXT)} for name in components}
+    unet = {layer: delta(checkpoint, "unet", layer) for layer in (QUERY, KERNEL)}
+    return {"unet": unet, **texts}
+
+
+def write(path: Path, checkpoint: Checkpoint, layout: Layout, **changes: torch.Tensor) -> Path:
+    """Some deltas as a file; `changes` replace tensors by name, or take them out."""
+    config = checkpoint.config
+    save_lora(
+        path, some_deltas(checkpoint), config, layout=layout, dtype=torch.float32, metadata={}
+    )
+    tensors = load_file(path) | changes
+    save_file({name: t for name, t in tensors.items() if t is not None}, path)
+    return path
+
+
+def test_kohya_names(sd1_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    names = set(load_file(write(tmp_path / "x.safetensors", sd1_checkpoint, "kohya")))
+    query = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+    text = "lora_te_text_model_encoder_layers_0_self_attn_out_proj"
+    kernel = "lora_unet_down_blocks_0_resnets_0_conv1"
+    suffixes = ("lora_down.weight", "lora_up.weight", "alpha")
+    assert names == {f"{stem}.{suffix}" for stem in (query, kernel, text) for suffix in suffixes}
+
+
+def test_sdxls_kohya_names(sdxl_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    names = load_file(write(tmp_path / "x.safetensors", sdxl_checkpoint, "kohya"))
+    assert {name.split(".")[0] for name in names} == {
+        "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q",
+        "lora_unet_input_blocks_1_0_in_layers_2",
+        "lora_te1_text_model_encoder_layers_0_self_attn_out_proj",
+        "lora_te2_text_model_encoder_layers_0_self_attn_out_proj",
+    }
+
+
+def test_peft_names(sdxl_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    names = set(load_file(write(tmp_path / "x.safetensors", sdxl_checkpoint, "peft")))
+    texts = (f"text_encoder.{TEXT}", f"text_encoder_2.{TEXT}")
+    stems = (f"unet.{QUERY}", f"unet.{KERNEL}", *texts)
+    assert names == {f"{stem}.lora_{part}.weight" for stem in stems for part in "AB"}
+
+
+@pytest.mark.parametrize(
+    ("canonical", "ldm"),
+    [
+        ("conv_in", "input_blocks.0.0"),
+        ("conv_out", "out.2"),
+        ("time_embedding.linear_2", "time_embed.2"),
+        ("add_embedding.linear_1", "label_emb.0.0"),
+        ("down_blocks.0.resnets.1.conv2", "input_blocks.2.0.out_layers.3"),
+        ("down_blocks.0.downsamplers.0.conv", "input_blocks.3.0.op"),
+        ("down_blocks.1.attentions.0.proj_in", "input_blocks.4.1.proj_in"),
+        ("down_blocks.1.resnets.0.conv_shortcut", "input_blocks.4.0.skip_connection"),
+        (
+            "down_blocks.2.attentions.1.transformer_blocks.9.attn2.to_out.0",
+            "input_blocks.8.1.transformer_blocks.9.attn2.to_out.0",
+        ),
+        ("mid_block.resnets.1.time_emb_proj", "middle_block.2.emb_layers.1"),
+        ("mid_block.attentions.0.norm", "middle_block.1.norm"),
+        ("up_blocks.0.attentions.0.proj_out", "output_blocks.0.1.proj_out"),
+        ("up_blocks.0.upsamplers.0.conv", "output_blocks.2.2.conv"),
+        ("up_blocks.1.upsamplers.0.conv", "output_blocks.5.2.conv"),
+        ("up_blocks.2.resnets.2.norm1", "output_blocks.8.0.in_layers.0"),
+    ],
+)
+def test_ldm_names_of_sdxl(canonical: str, ldm: str) -> None:
+    assert to_ldm(canonical, ldm_blocks(SDXL)) == ldm
+
+
+def test_an_upsampler_without_attention_before_it() -> None:
+    """SD 1's lowest level has none."""
+    assert (
+        to_ldm("up_blocks.0.upsamplers.0.conv", ldm_blocks(UNetConfig()))
+        == "output_blocks.2.1.conv"
+    )
+
+
+@pytest.mark.parametrize("layout", ["kohya", "peft"])
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_what_is_written_is_read_back(
+    family: str, layout: Layout, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    checkpoint: Checkpoint = request.getfixturevalue(f"{family}_checkpoint")
+    deltas, path = some_deltas(checkpoint), tmp_path / "x.safetensors"
+    save_lora(
+        path, deltas, checkpoint.config, layout=layout, dtype=torch.float32, metadata={"a": "b"}
+    )
+    back = read_lora(path, checkpoint)
+    assert {k: set(v) for k, v in back.items()} == {k: set(v) for k, v in deltas.items()}
+    for component, layers in deltas.items():
+        for layer, written in layers.items():
+            read, expected = back[component][layer].weight(), written.weight()
+            # kohya keeps every bit; PEFT's B takes up alpha / rank, 1.5, which rounds once more.
+            least = 0.0 if layout == "kohya" else 1e-6
+            assert (read - expected).norm() <= least * expected.norm()
+
+
+def test_a_missing_alpha_is_the_rank(sd1_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    gone = {f"lora_unet_{KERNEL.replace('.', '_')}.alpha": None}
+    path = write(tmp_path / "x.safetensors", sd1_checkpoint, "kohya", **gone)
+    unet = read_lora(path, sd1_checkpoint)["unet"]
+    assert (unet[KERNEL].alpha, unet[QUERY].alpha) == (RANK, 3.0)
+
+
+STEM = "lora_unet_down_blocks_0_resnets_0_conv1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora_unet_nowhere.alpha": torch.ones(())}, "does not fit .*: lora_unet_nowhere"),
+        ({f"{STEM}.dora_scale": torch.ones(2)}, "does not fit this model"),
+        ({f"unet.{QUERY}.lora_A.weight": torch.ones(2, 2)}, "are the same; keep one"),
+        ({f"{STEM}.lora_up.weight": None}, f"half of the adapter of {KERNEL} is missing"),
+        ({f"{STEM}.lora_down.weight": torch.ones(2, 9, 3, 3)}, f"{KERNEL} is .* are .2, 9, 3, 3."),
+        ({f"{STEM}.lora_up.weight": torch.ones(32, 4, 1, 1)}, "does not fit this model"),
+        ({f"{STEM}.lora_down.weight": torch.ones(())}, "does not fit this model"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    changes: dict[str, torch.Tensor], message: str, sd1_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "x.safetensors", sd1_checkpoint, "kohya", **changes)
+    with pytest.raises(WeightsError, match=message) as caught:
+        read_lora(path, sd1_checkpoint)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_for_another_model_is_refused(
+    sd1_checkpoint: Checkpoint, sdxl_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "x.safetensors", sdxl_checkpoint, "kohya")
+    with pytest.raises(WeightsError, match=r"is a LoRA for .* and does not fit this model: "):
+        read_lora(path, sd1_checkpoint)
+    save_file({}, path)
+    with pytest.raises(WeightsError, match="is no LoRA that is known"):
+        read_lora(path, sd1_checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("options", "scale"),
+    [
+        ({"lora_alpha": RANK}, 1.0),
+        ({"lora_alpha": 7}, 7 / RANK),
+        ({"lora_alpha": 7, "use_rslora": True}, 7 / RANK**0.5),
+        ({"lora_alpha": 7, "alpha_pattern": {"to_q": 3}}, 3 / RANK),
+        ({"lora_alpha": 7, "r": 64, "rank_pattern": {"to_q": RANK}}, 7 / RANK),
+    ],
+)
+@pytest.mark.parametrize("beside", [False, True])
+def test_scales_in_pefts_options(
+    options: dict[str, object],
+    scale: float,
+    beside: bool,
+    sd1_checkpoint: Checkpoint,
+    tmp_path: Path,
+) -> None:
+    """diffusers writes them into the metadata, PEFT beside the file."""
+    path = write(tmp_path / "adapter_model.safetensors", sd1_checkpoint, "peft")
+    said = json.dumps({f"unet.{name}": value for name, value in options.items()})
+    if beside:
+        (tmp_path / "adapter_config.json").write_text(json.dumps(options))
+    metadata = {} if beside else {"lora_adapter_metadata": said}
+    save_file(load_file(path), path, metadata=metadata)
+    read = read_lora(path, sd1_checkpoint)["unet"][QUERY]
+    assert read.alpha / read.rank == pytest.approx(scale)
+
+
+def processor(name: str) -> str:
+    """An attention's layer as diffusers named it before 0.21."""
+    head, _, last = name.removesuffix(".0").rpartition(".")
+    return f"{head}.processor.{last}_lora"
+
+
+OUT = "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0"
+SPELLINGS = {
+    "kohya": lambda n: (f"lora_unet_{n.replace('.', '_')}", "lora_down.weight", "lora_up.weight"),
+    "bare PEFT": lambda n: (n, "lora_A.weight", "lora_B.weight"),
+    "PEFT's model": lambda n: (f"base_model.model.{n}", "lora_A.weight", "lora_B.weight"),
+    "named": lambda n: (f"unet.{n}", "lora_A.default.weight", "lora_B.default.weight"),
+    "0.21": lambda n: (f"unet.{n}", "lora.down.weight", "lora.up.weight"),
+    "0.20": lambda n: (f"unet.{processor(n)}", "down.weight", "up.weight"),
+    "0.18, U-Net alone": lambda n: (processor(n), "down.weight", "up.weight"),
+    "SimpleTuner": lambda n: (
+        f"lycoris_{n.replace('.', '_')}",
+        "lora_down.weight",
+        "lora_up.weight",
+    ),
+    "ComfyUI": lambda n: (f"diffusion_model.{n}", "lora_down.weight", "lora_up.weight"),
+    "dots after the prefix": lambda n: (f"lora_unet.{n}", "lora_down.weight", "lora_up.weight"),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("ldm", [False, True])
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_every_spelling_of_a_layer(
+    spelling: str, ldm: bool, family: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if ldm and spelling.startswith("0."):
+        pytest.skip("diffusers never used LDM's names")
+    checkpoint: Checkpoint = request.getfixturevalue(f"{family}_checkpoint")
+    blocks = ldm_blocks(checkpoint.config.unet)
+    deltas = {name: delta(checkpoint, "unet", name) for name in (QUERY, OUT)}
+    tensors = {}
+    for name, made in deltas.items():
+        stem, down, up = SPELLINGS[spelling](to_ldm(name, blocks) if ldm else name)
+        tensors |= {f"{stem}.{down}": made.down, f"{stem}.{up}": made.up}
+    save_file(tensors, tmp_path / "x.safetensors")
+    read = read_lora(tmp_path / "x.safetensors", checkpoint)
+    assert {k: set(v) for k, v in read.items()} == {"unet": {QUERY, OUT}}
+    for name, made in deltas.items():
+        assert torch.equal(read["unet"][name].down, made.down)
+
+
+@pytest.mark.parametrize(
+    "stem",
+    [
+        f"text_encoder.{TEXT}",
+        f"text_encoder.{TEXT.removeprefix('text_model.')}",
+        f"lora_te_{TEXT.replace('.', '_')}",
+        f"lora_te1_{TEXT.replace('.', '_')}",
+        f"lora_te_{TEXT.removeprefix('text_model.').replace('.', '_')}",
+        f"text_encoder.{TEXT}.lora_linear_layer",
+        f"text_encoder.{TEXT.replace('out_proj', 'to_out_lora')}",
+        f"base_model.model.{TEXT}",
+    ],
+)
+def test_every_spelling_of_a_text_encoders_layer(
+    stem: str, sd1_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    made = delta(sd1_checkpoint, "text_encoder", TEXT)
+    inner = "" if stem.endswith(("_layer", "_lora")) else "lora_"
+    tensors = {f"{stem}.{inner}down.weight": made.down, f"{stem}.{inner}up.weight": made.up}
+    save_file(tensors, tmp_path / "x.safetensors")
+    assert set(read_lora(tmp_path / "x.safetensors", sd1_checkpoint)["text_encoder"]) == {TEXT}
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_no_name_is_two_layers(family: str, request: pytest.FixtureRequest) -> None:
+    checkpoint: Checkpoint = request.getfixturevalue(f"{family}_checkpoint")
+    layers = dict(_layers(checkpoint))
+    table = layer_table(layers, checkpoint.config)
+    for layer in layers:
+        found = {table.get(flat(".".join(layer))), table.get(flat(layer[1])) or layer}
+        assert found - {layer} <= ({None} if layer[0] != "unet" else set())
+
+
+def test_what_is_no_delta_is_a_note(
+    sd1_checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stray = {"bundle_emb.word.string_to_param.*": torch.ones(1, 32)}
+    path = write(tmp_path / "x.safetensors", sd1_checkpoint, "kohya", **stray)
+    assert read_lora(path, sd1_checkpoint)
+    assert "not read: bundle_emb.word" in caplog.text
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_named(
+    number: float, sd1_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    key = f"{STEM}.lora_up.weight"
+    path = write(tmp_path / "x.safetensors", sd1_checkpoint, "kohya")
+    save_file(load_file(path) | {key: torch.full((32, RANK, 1, 1), number)}, path)
+    with pytest.raises(WeightsError, match=f"{key} has numbers that are not finite"):
+        read_lora(path, sd1_checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"lora_adapter_metadata:1: not valid JSON"),
+        ("[" * 10_000, "lora_adapter_metadata:1: not usable JSON: it is nested too deeply"),
+        ("[]", "lora_adapter_metadata should hold a JSON object"),
+    ],
+)
+def test_damaged_metadata(
+    text: str, message: str, sd1_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "x.safetensors", sd1_checkpoint, "peft")
+    save_file(load_file(path), path, metadata={"lora_adapter_metadata": text})
+    with pytest.raises(DiffgenError, match=rf"x\.safetensors: {message}"):
+        read_lora(path, sd1_checkpoint)
+
+
+def test_an_alpha_is_one_number(sd1_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.safetensors", sd1_checkpoint, "kohya")
+    tensors = load_file(path)
+    key = next(key for key in tensors if key.endswith(".alpha"))
+    save_file(tensors | {key: torch.ones(3)}, path)
+    with pytest.raises(WeightsError, match=r"the alpha of .* should be one number, not \(3,\)"):
+        read_lora(path, sd1_checkpoint)

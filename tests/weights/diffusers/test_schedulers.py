@@ -1,0 +1,179 @@
+"""diffgen.weights.diffusers.schedulers: scheduler_config.json as diffusers' classes read it."""
+
+import inspect
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
+from diffgen.diffusion.schedule import NoiseSchedule
+from diffgen.errors import ConfigError, UnsupportedCheckpoint
+from diffgen.jsonfile import JsonObject
+from diffgen.types import SamplerName, ScheduleConfig, ScheduleName
+from diffgen.weights.diffusers.schedulers import CLASSES, read_schedule
+
+PLAYGROUND = Path(__file__).parent.parent / "data/configs/playground-v2.5/scheduler.json"
+
+
+def schedule(class_name: str, **options: Any) -> ScheduleConfig:
+    if class_name == "PNDMScheduler":
+        options = {"skip_prk_steps": True} | options
+    return read_schedule(JsonObject(Path("scheduler_config.json"), options), class_name)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("class_name", CLASSES)
+def test_defaults_are_those_of_the_class(class_name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # third-party deprecations on import
+        import diffusers
+
+    parameters = inspect.signature(getattr(diffusers, class_name).__init__).parameters
+    expected = {name: parameter.default for name, parameter in parameters.items()}
+    config = schedule(class_name)
+    assert config.beta_schedule == expected["beta_schedule"]
+    assert (config.beta_start, config.beta_end) == (expected["beta_start"], expected["beta_end"])
+    assert config.final_alpha_one is None  # the sampler's own default, which a test of it checks
+    assert config.steps_offset == expected["steps_offset"]
+    assert config.clip == (expected["clip_sample_range"] if expected.get("clip_sample") else None)
+    if class_name not in ("LCMScheduler", "TCDScheduler"):  # which read no timestep_spacing
+        assert config.spacing == expected["timestep_spacing"]
+
+
+@pytest.mark.parametrize(
+    ("class_name", "options", "sampler"),
+    [
+        ("DDPMScheduler", {}, "ddpm"),
+        ("DDIMScheduler", {}, "ddim"),
+        ("PNDMScheduler", {}, "plms"),
+        ("EulerDiscreteScheduler", {}, "euler"),
+        ("EulerAncestralDiscreteScheduler", {}, "euler_a"),
+        ("HeunDiscreteScheduler", {}, "heun"),
+        ("KDPM2DiscreteScheduler", {}, "dpm2"),
+        ("KDPM2AncestralDiscreteScheduler", {}, "dpm2_a"),
+        ("LMSDiscreteScheduler", {}, "lms"),
+        ("DPMSolverMultistepScheduler", {}, "dpmpp_2m"),
+        (
+            "DPMSolverMultistepScheduler",
+            {"algorithm_type": "sde-dpmsolver++", "solver_type": "bh1"},
+            "dpmpp_2m_sde",
+        ),
+        ("DPMSolverSDEScheduler", {}, "dpmpp_sde"),
+        ("DEISMultistepScheduler", {}, "deis"),
+        ("UniPCMultistepScheduler", {}, "unipc"),
+        ("UniPCMultistepScheduler", {"solver_type": "bh1"}, "unipc_bh1"),
+        ("LCMScheduler", {}, "lcm"),
+        ("TCDScheduler", {}, "tcd"),
+        ("SASolverScheduler", {}, "sa_solver"),
+    ],
+)
+def test_samplers(class_name: str, options: dict[str, Any], sampler: SamplerName) -> None:
+    assert schedule(class_name, **options).sampler == sampler
+
+
+@pytest.mark.parametrize(
+    ("class_name", "options", "spacing"),
+    [
+        ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}, "trailing"),
+        ("EulerDiscreteScheduler", {"use_karras_sigmas": True}, "karras"),
+        ("EulerDiscreteScheduler", {"use_exponential_sigmas": True}, "exponential"),
+        ("EulerDiscreteScheduler", {"use_beta_sigmas": True}, "beta"),
+        ("DDIMScheduler", {"use_karras_sigmas": True}, "leading"),
+        ("LCMScheduler", {"timestep_spacing": "leading"}, "trailing"),
+    ],
+)
+def test_spacings(class_name: str, options: dict[str, Any], spacing: ScheduleName) -> None:
+    assert schedule(class_name, **options).spacing == spacing
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"), [("epsilon", "eps"), ("v_prediction", "v"), ("sample", "sample")]
+)
+def test_predictions(name: str, ours: str) -> None:
+    assert schedule("DDIMScheduler", prediction_type=name).prediction == ours
+
+
+def test_zero_terminal_snr_and_trained_betas() -> None:
+    options = {"trained_betas": [0.1, 0.2], "num_train_timesteps": 2}
+    config = schedule("DDIMScheduler", rescale_betas_zero_snr=True, **options)
+    assert config.zero_snr
+    assert config.betas == (0.1, 0.2)
+
+
+def test_the_grid_of_a_consistency_model() -> None:
+    assert schedule("LCMScheduler").distilled_steps == 50
+    assert schedule("LCMScheduler", original_inference_steps=25).distilled_steps == 25
+    with pytest.raises(ConfigError, match=r"original_inference_steps.* must be from 1"):
+        schedule("LCMScheduler", original_inference_steps=0)
+
+
+def test_clipping() -> None:
+    assert schedule("DDPMScheduler", clip_sample_range=2.0).clip == 2.0
+    assert schedule("DDPMScheduler", clip_sample=False).clip is None
+    assert schedule("EulerDiscreteScheduler", clip_sample=True).clip is None
+
+
+def test_null_is_as_good_as_absent() -> None:
+    nothing = {"timestep_spacing": None, "prediction_type": None, "beta_start": None}
+    assert schedule("EulerDiscreteScheduler", **nothing) == schedule("EulerDiscreteScheduler")
+
+
+@pytest.mark.parametrize(
+    ("class_name", "option"),
+    [
+        ("DDIMScheduler", {"thresholding": True}),
+        ("DDPMScheduler", {"variance_type": "fixed_large"}),
+        ("PNDMScheduler", {"skip_prk_steps": False}),
+        ("EulerDiscreteScheduler", {"interpolation_type": "log_linear"}),
+        ("EulerDiscreteScheduler", {"final_sigmas_type": "sigma_min"}),
+        ("EulerDiscreteScheduler", {"sigma_max": 80.0}),
+        ("DPMSolverMultistepScheduler", {"solver_order": 3}),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver"}),
+        ("UniPCMultistepScheduler", {"predict_x0": False}),
+        ("SASolverScheduler", {"predictor_order": 3}),
+    ],
+)
+def test_options_that_would_change_the_picture(class_name: str, option: dict[str, Any]) -> None:
+    """They matter where the file's own sampler is asked for, and only there."""
+    (key,) = option
+    config = schedule(class_name, **option)
+    tables = NoiseSchedule.from_config(config)
+    with pytest.raises(UnsupportedCheckpoint, match=rf'_config\.json: "{key}" is .* with -s'):
+        SamplingPlan.make(SamplingSettings(), config, tables)
+    assert SamplingPlan.make(SamplingSettings(sampler="ddim"), config, tables).sigmas
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"use_flow_sigmas": True},
+        {"timestep_type": "continuous"},
+        {"prediction_type": "flow_prediction"},
+        {"beta_schedule": "laplace"},
+        {"timestep_spacing": "karras"},
+    ],
+)
+def test_another_kind_of_noise_is_refused_whatever_the_sampler(option: dict[str, Any]) -> None:
+    (key,) = option
+    with pytest.raises((UnsupportedCheckpoint, ConfigError), match=f'"{key}"'):
+        schedule("EulerDiscreteScheduler", **option)
+
+
+def test_a_class_that_is_not_here_still_tells_the_noise() -> None:
+    betas = {"beta_schedule": "scaled_linear", "beta_start": 0.001, "beta_end": 0.02}
+    config = schedule("DPMSolverSinglestepScheduler", **betas, prediction_type="v_prediction")
+    assert (config.beta_start, config.prediction) == (0.001, "v")
+    assert "DPMSolverSinglestepScheduler" in str(config.unsupported)
+
+
+def test_pndm_warms_up_by_runge_kutta_unless_told_not_to() -> None:
+    config = read_schedule(JsonObject(Path("scheduler_config.json"), {}), "PNDMScheduler")
+    assert '"skip_prk_steps" is false' in str(config.unsupported)
+
+
+def test_edm_schedulers_are_refused() -> None:
+    config = JsonObject.read(PLAYGROUND)
+    with pytest.raises(UnsupportedCheckpoint, match=r'scheduler\.json: .*"EDMDPMSolverMultistep'):
+        read_schedule(config, config.get("_class_name", ""))

@@ -1,0 +1,116 @@
+"""diffgen.weights.ldm.claims: what a YAML beside a file and the file's metadata say of its training."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from diffgen.errors import ConfigError, UnsupportedCheckpoint
+from diffgen.weights.ldm.claims import Claim, read_claims, settle
+
+A1111 = """
+model:
+  target: ldm.models.diffusion.ddpm.LatentDiffusion
+  params:
+    parameterization: "v"
+    linear_start: 0.00085
+    linear_end: 0.0120
+    timesteps: 1000
+"""
+SGM = """
+model:
+  target: sgm.models.diffusion.DiffusionEngine
+  params:
+    denoiser_config:
+      params:
+        scaling_config:
+          target: sgm.modules.diffusionmodules.denoiser_scaling.VScaling
+    ztsnr: true
+"""
+
+
+def said(path: Path, metadata: dict[str, str] | None = None, **given: object) -> dict[str, object]:
+    return settle([Claim("you", given), *read_claims(path, metadata or {})])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (A1111, {"prediction": "v", "beta_end": 0.012, "num_train_timesteps": 1000}),
+        (A1111.replace('"v"', "eps"), {"prediction": "eps"}),
+        (A1111.replace("    parameterization", "    other"), {"prediction": "eps"}),
+        (SGM, {"prediction": "v", "zero_snr": True}),
+        (SGM.replace("VScaling", "EpsScaling").replace("true", "false"), {"zero_snr": False}),
+        ("about: a picture of a cat", {}),
+        ("", {}),
+        ("[1, 2]", {}),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".yaml", ".yml"])
+def test_a_yaml_of_the_models_name(
+    text: str, expected: dict[str, object], suffix: str, tmp_path: Path
+) -> None:
+    (tmp_path / f"a.v1{suffix}").write_text(text)
+    found = said(tmp_path / "a.v1.safetensors")
+    assert expected.items() <= found.items()
+    assert bool(found) == bool(expected)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"modelspec.prediction_type": "v"}, {"prediction": "v"}),
+        ({"modelspec.prediction_type": "epsilon"}, {"prediction": "eps"}),
+        ({"modelspec.predict_key": "v"}, {"prediction": "v"}),
+        ({"ss_v_parameterization": "True"}, {"prediction": "v"}),
+        ({"ss_v_parameterization": "None"}, {}),
+        ({"modelspec.architecture": "stable-diffusion-v2-768-v"}, {"prediction": "v"}),
+        ({"modelspec.architecture": "stable-diffusion-v2-512"}, {"prediction": "eps"}),
+        ({"modelspec.architecture": "stable-diffusion-xl-v1-base"}, {}),
+        ({"ss_zero_terminal_snr": "True"}, {"zero_snr": True}),
+        ({"modelspec.encoder_layer": "2"}, {"clip_skip": 2}),
+        ({"ss_clip_skip": "None", "modelspec.title": "x"}, {}),
+    ],
+)
+def test_metadata_of_trainers(
+    metadata: dict[str, str], expected: dict[str, object], tmp_path: Path
+) -> None:
+    assert said(tmp_path / "a.safetensors", metadata) == expected
+
+
+def test_what_is_said_first_counts_and_contradictions_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.yaml").write_text(A1111)
+    spoken = {"modelspec.prediction_type": "epsilon"}
+    with caplog.at_level(logging.INFO, "diffgen"):
+        assert said(tmp_path / "a.safetensors", spoken)["prediction"] == "v"
+    assert "prediction is v, by a.yaml" in caplog.text
+    (warned,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert "modelspec.prediction_type says that prediction is eps, a.yaml that it is v" in warned
+    assert said(tmp_path / "a.safetensors", spoken, prediction="sample")["prediction"] == "sample"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("model: [", ConfigError, "not valid YAML"),
+        ("a: !!python/object/apply:os.getcwd []", ConfigError, "not valid YAML"),
+        ("[" * 5000, ConfigError, "not valid YAML"),
+        ("a: " + "b" * (1 << 20), ConfigError, "too large"),
+        (A1111.replace('"v"', "flow"), UnsupportedCheckpoint, 'parameterization is "flow"'),
+        (A1111.replace("1000", "many"), UnsupportedCheckpoint, 'timesteps is "many"'),
+    ],
+)
+def test_a_yaml_that_cannot_be_read_is_named(
+    text: str, kind: type[Exception], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(kind, match=message) as caught:
+        said(tmp_path / "a.safetensors")
+    assert "a.yaml" in str(caught.value)
+
+
+def test_a_prediction_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedCheckpoint, match='prediction_type is "flow", which is not'):
+        said(tmp_path / "a.safetensors", {"modelspec.prediction_type": "flow"})

@@ -1,0 +1,360 @@
+"""diffgen.weights.ldm.single_file and detect: whole models in one file, told apart by their names.
+
+That they make diffusers' pictures is tested in tests/parity/test_single_file_parity.py.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers.loaders.single_file_utils import (
+    convert_ldm_unet_checkpoint,
+    convert_ldm_vae_checkpoint,
+    convert_open_clip_checkpoint,
+)
+from safetensors.torch import save_file
+from single_files import V_BIAS, make_pipeline, single_file_tensors, write_single_file
+
+from diffgen.errors import UnsupportedCheckpoint, WeightsError
+from diffgen.models.build import build_empty
+from diffgen.models.clip import ClipTextModel
+from diffgen.models.unet import UNet
+from diffgen.models.vae import Autoencoder
+from diffgen.weights.checkpoint import CLIP_VOCABULARY, Checkpoint
+from diffgen.weights.ldm.detect import read_open_clip
+from diffgen.weights.ldm.single_file import TELLS_V, open_single_file
+
+FAMILIES = ["sd1", "sd2", "sdxl"]
+UNET, CLIP = "model.diffusion_model.", "cond_stage_model.transformer."
+
+
+@pytest.fixture(scope="module")
+def pipelines():
+    return {family: make_pipeline(family) for family in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def files(pipelines, tmp_path_factory):
+    place = tmp_path_factory.mktemp("single")
+    return {f: write_single_file(place / f"{f}.safetensors", p, f) for f, p in pipelines.items()}
+
+
+@pytest.fixture
+def changed(pipelines, tmp_path):
+    """changed(family, change): a file whose tensors were changed in place."""
+
+    def write(family, change) -> Path:
+        tensors = single_file_tensors(pipelines[family], family)
+        change(tensors)
+        save_file(tensors, tmp_path / "model.safetensors")
+        return tmp_path / "model.safetensors"
+
+    return write
+
+
+def loaded(checkpoint, component):
+    config = checkpoint.config
+    texts = dict(zip(("text_encoder", "text_encoder_2"), config.text, strict=False))
+    kinds = {"unet": (UNet, config.unet), "vae": (Autoencoder, config.vae)}
+    kinds |= {name: (ClipTextModel, text) for name, text in texts.items()}
+    module = build_empty(*kinds[component])
+    checkpoint.load_into(component, module, dtype=torch.float32)
+    return module.state_dict()
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_tensor_lands_where_diffusers_has_it(pipelines, files, family):
+    checkpoint = Checkpoint.open(files[family])
+    for component in checkpoint.tensors:
+        oracle = getattr(pipelines[family], component).state_dict()
+        if component.startswith("text"):
+            oracle = {
+                key if key.startswith("text_") else f"text_model.{key}": tensor
+                for key, tensor in oracle.items()
+            }
+        ours = loaded(checkpoint, component)
+        assert ours.keys() == oracle.keys()
+        assert all(torch.equal(ours[key], oracle[key]) for key in ours), component
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("family", FAMILIES)
+def test_diffusers_reads_the_same_from_these_files(pipelines, family):
+    """Else a wrong idea of the layout, in the writer and the reader, would pass every test."""
+    pipeline = pipelines[family]
+    tensors = single_file_tensors(pipeline, family)
+    unet = convert_ldm_unet_checkpoint(dict(tensors), pipeline.unet.config)
+    vae = convert_ldm_vae_checkpoint(dict(tensors), pipeline.vae.config)
+    pairs = [(unet, pipeline.unet), (vae, pipeline.vae)]
+    if family == "sdxl":
+        prefix = "conditioner.embedders.1.model."
+        text = convert_open_clip_checkpoint(pipeline.text_encoder_2, dict(tensors), prefix)
+        text.pop("text_model.embeddings.position_ids", None)
+        pairs.append((text, pipeline.text_encoder_2))
+    for read, module in pairs:
+        expected = module.state_dict()
+        assert read.keys() == expected.keys()
+        assert all(torch.equal(read[key].squeeze(), expected[key].squeeze()) for key in read)
+
+
+def test_the_family_decides_what_names_do_not_say(files):
+    sd1, sd2, sdxl = (open_single_file(files[family]).config for family in FAMILIES)
+    assert [c.family for c in (sd1, sd2, sdxl)] == FAMILIES
+    assert [c.unet.num_heads for c in (sd1, sd2, sdxl)] == [(8, 8), (1, 1, 1, 1), (1, 2)]
+    assert [c.schedule.prediction for c in (sd1, sd2, sdxl)] == ["eps", "v", "eps"]
+    assert [c.schedule.sampler for c in (sd1, sd2, sdxl)] == ["plms", "ddim", "euler"]
+    assert [c.unet.sample_size for c in (sd1, sd2, sdxl)] == [64, 96, 128]
+    assert [c.vae.scaling_factor for c in (sd1, sd2, sdxl)] == [0.18215, 0.18215, 0.13025]
+    assert [c.vae.force_upcast for c in (sd1, sd2, sdxl)] == [False, False, True]
+    assert [[t.pad for t in c.text] for c in (sd1, sd2, sdxl)] == [[None], ["!"], [None, "!"]]
+    assert [c.zero_empty_prompt for c in (sd1, sd2, sdxl)] == [False, False, True]
+    assert sdxl.unet.time_ids_dim == 8
+    assert (sd2.text[0].layers, sd2.text[0].hidden) == (3, "final")  # of four in the file
+
+
+def test_tokenizers_are_clips(files):
+    assert Checkpoint.open(files["sdxl"]).tokenizers == (CLIP_VOCABULARY, CLIP_VOCABULARY)
+
+
+def test_a_bias_of_little_spread_tells_noise_prediction(changed):
+    file = changed("sd2", lambda tensors: tensors[TELLS_V].mul_(0.3))
+    config = open_single_file(file).config
+    assert config.schedule.prediction == "eps"
+    assert (config.unet.sample_size, config.unet.upcast_attention) == (64, False)
+    assert V_BIAS.startswith("up_blocks.3.attentions.2")  # is what TELLS_V calls output_blocks.11.1
+
+
+def test_marks_of_sdxl_models_trained_for_v(changed):
+    mark = torch.zeros(0)
+    file = changed("sdxl", lambda tensors: tensors.update(v_pred=mark, ztsnr=mark))
+    schedule = open_single_file(file).config.schedule
+    assert (schedule.prediction, schedule.zero_snr) == ("v", True)
+
+
+def test_turbo_is_sampled_as_its_makers_do(changed):
+    def turn(tensors):
+        for key in [key for key in tensors if key.startswith("cond_stage_model.model.")]:
+            tensors[key.replace("cond_stage_model", "conditioner.embedders.0")] = tensors.pop(key)
+        tensors["denoiser.sigmas"] = torch.linspace(0.03, 14.6, 1000)
+        tensors[TELLS_V].mul_(0.3)
+
+    config = open_single_file(changed("sd2", turn)).config
+    assert (config.family, config.schedule.prediction) == ("sd2", "eps")
+    assert (config.schedule.sampler, config.schedule.spacing) == ("euler", "trailing")
+
+
+def test_the_same_sigmas_make_no_turbo_of_sdxl(changed):
+    file = changed("sdxl", lambda t: t.update({"denoiser.sigmas": torch.linspace(0.03, 14.6, 9)}))
+    schedule = open_single_file(file).config.schedule
+    assert (schedule.sampler, schedule.spacing) == ("euler", "leading")
+
+
+def test_files_of_2022_lack_a_prefix_and_bring_tables(changed, files):
+    def age(tensors):
+        for key in [key for key in tensors if key.startswith(f"{CLIP}text_model.")]:
+            tensors[key.replace("text_model.", "")] = tensors.pop(key)
+        tensors["betas"] = torch.zeros(1000)
+        tensors["model_ema.decay"] = torch.tensor(0.999)
+        tensors[f"{CLIP}embeddings.position_ids"] = torch.arange(77)[None]
+
+    checkpoint, plain = Checkpoint.open(changed("sd1", age)), Checkpoint.open(files["sd1"])
+    assert checkpoint.config == plain.config
+    ours, expected = loaded(checkpoint, "text_encoder"), loaded(plain, "text_encoder")
+    assert all(torch.equal(ours[key], expected[key]) for key in expected)
+
+
+def drop(prefix):
+    def change(tensors):
+        for key in [key for key in tensors if key.startswith(prefix)]:
+            del tensors[key]
+
+    return change
+
+
+def add(**shapes):
+    return lambda tensors: tensors.update(
+        {key.replace("__", "."): torch.zeros(shape) for key, shape in shapes.items()}
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "message"),
+    [
+        ("sd1", drop("first_stage_model."), "it has no autoencoder; give one with --vae"),
+        ("sd1", drop(UNET), r"it has no U-Net"),
+        ("sd1", drop("cond_stage_model."), "it has no text encoder that we know"),
+        ("sd1", drop(f"{UNET}input_blocks.0."), r"it has no input_blocks\.0\.0\.weight"),
+        ("sd1", add(lora_unet_x__alpha=()), "it is a LoRA; give it with --lora"),
+        ("sdxl", add(edm_mean=(1, 4, 1, 1)), "another noise schedule"),
+        ("sd1", add(first_stage_model__decoder__conv_in__weight=(4,)), "other shapes than Stable"),
+        (
+            "sd1",
+            add(
+                cond_stage_model__transformer__text_model__embeddings__token_embedding__weight=(4,)
+            ),
+            "other shapes than Stable",
+        ),
+        ("sd2", add(model__diffusion_model__label_emb__0__0__weight=(4, 4)), "Stable unCLIP"),
+        ("sdxl", drop("conditioner.embedders.1."), "lacks the second text encoder"),
+        (
+            "sd2",
+            add(
+                model__diffusion_model__label_emb__0__0__weight=(4, 4),
+                conditioner__embedders__0__model__ln_final__bias=(4,),
+            ),
+            "SDXL refiner",
+        ),
+        (
+            "sdxl",
+            drop(f"{UNET}output_blocks.0.1.transformer_blocks.1."),
+            "blocks of different depth at one level",
+        ),
+    ],
+)
+def test_what_is_no_model_of_ours_is_refused_in_a_line(changed, family, change, message):
+    file = changed(family, change)
+    with pytest.raises(UnsupportedCheckpoint, match=message) as caught:
+        open_single_file(file)
+    assert str(caught.value).startswith(f"{file} cannot be used as a model: ")
+
+
+def test_encoders_must_be_the_u_nets(pipelines, changed):
+    def widen(tensors):
+        for key, tensor in tensors.items():
+            if ".attn2.to_k." in key:
+                tensors[key] = torch.zeros(tensor.shape[0], 96)
+
+    with pytest.raises(UnsupportedCheckpoint, match="text of width 96, its encoders write 64"):
+        open_single_file(changed("sd1", widen))
+
+
+def test_a_tensor_that_is_missing_is_named_with_the_file(changed):
+    file = changed("sd1", drop(f"{UNET}out.0.weight"))
+    with pytest.raises(WeightsError, match=r"1 missing \(conv_norm_out\.weight\)") as caught:
+        loaded(Checkpoint.open(file), "unet")
+    assert str(file) in str(caught.value)
+
+
+def unspare(tensors):
+    """As trainers save Stable Diffusion 2: its layers in use, and nothing behind them."""
+    for key in [key for key in tensors if ".resblocks.3." in key or "logit_scale" in key]:
+        del tensors[key]
+
+
+def test_layers_are_counted_not_assumed(changed, files):
+    ours, plain = Checkpoint.open(changed("sd2", unspare)), Checkpoint.open(files["sd2"])
+    assert ours.config == plain.config
+    expected = loaded(plain, "text_encoder")
+    assert all(torch.equal(t, expected[k]) for k, t in loaded(ours, "text_encoder").items())
+
+
+@pytest.mark.parametrize(
+    ("family", "width", "layers", "used"),
+    [
+        ("sd2", 1024, 24, 23),
+        ("sd2", 1024, 23, 23),
+        ("sd2", 1024, 22, None),
+        ("sd2", 1024, 12, None),
+        ("sdxl", 1280, 32, 32),
+        ("sdxl", 1280, 31, None),
+    ],
+)
+@pytest.mark.parametrize("marked", [True, False])
+def test_layers_of_the_real_encoders(family, width, layers, used, marked):
+    """Whether the projection was kept or not: the count tells."""
+    shapes = {
+        "token_embedding.weight": (49408, width),
+        "positional_embedding": (77, width),
+        **{f"transformer.resblocks.{n}.mlp.c_fc.weight": (4 * width, width) for n in range(layers)},
+    }
+    if marked or family == "sdxl":
+        shapes["text_projection"] = (width, width)
+    if used:
+        assert read_open_clip(shapes, family).layers == used
+    else:
+        with pytest.raises(UnsupportedCheckpoint, match=f"has {layers} layers where that of"):
+            read_open_clip(shapes, family)
+
+
+def rename(*pairs):
+    def change(tensors):
+        for key in list(tensors):
+            new = key
+            for old, other in pairs:
+                new = re.sub(old, other, new)
+            tensors[new] = tensors.pop(key)
+
+    return change
+
+
+def transpose_projection(tensors):
+    key = "conditioner.embedders.1.model.text_projection"
+    tensors[f"{key}.weight"] = tensors.pop(key).T.contiguous()
+
+
+@pytest.mark.parametrize(
+    ("family", "change"),
+    [
+        ("sd1", rename((r"attn_1\.([qkv])\.", r"attn_1.to_\1."), ("1.proj_out", "1.to_out.0"))),
+        (
+            "sd1",
+            rename(
+                (r"attn_1\.q\.", "attn_1.query."),
+                (r"attn_1\.k\.", "attn_1.key."),
+                (r"attn_1\.v\.", "attn_1.value."),
+                (r"attn_1\.proj_out\.", "attn_1.proj_attn."),
+                (r"attn_1\.norm\.", "attn_1.group_norm."),
+            ),
+        ),
+        ("sdxl", rename(("^first_stage_model", "vae"))),
+        ("sdxl", transpose_projection),
+    ],
+)
+def test_other_spellings_of_the_same_tensors(changed, files, family, change):
+    ours, plain = Checkpoint.open(changed(family, change)), Checkpoint.open(files[family])
+    assert ours.config == plain.config
+    for component in ("vae", "text_encoder", *["text_encoder_2"][: len(plain.config.text) - 1]):
+        expected = loaded(plain, component)
+        assert all(torch.equal(t, expected[k]) for k, t in loaded(ours, component).items())
+
+
+def test_what_training_leaves_behind_is_skipped_and_strangers_are_named(changed, files, caplog):
+    def leave(tensors):
+        tensors["model_ema.diffusion_modelout0weight"] = torch.zeros(2)
+        tensors["first_stage_model.loss.logvar"] = torch.zeros(())
+        tensors["first_stage_model.model_ema.decay"] = torch.zeros(())
+        tensors["sqrt_alphas_cumprod"] = torch.zeros(2)
+        tensors["posterior_mean_coef1"] = torch.zeros(2)
+
+    ours = Checkpoint.open(changed("sd1", leave))
+    assert ours.config == Checkpoint.open(files["sd1"]).config
+    assert loaded(ours, "vae")
+    assert not caplog.records
+    Checkpoint.open(changed("sd1", add(control_model__x=(1,))))
+    assert "has 1 tensors that are not read: control_model.x" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_weights_in_8_bits(changed, dtype, scaled):
+    expected = {}
+
+    def shrink(tensors):
+        for key in [k for k in tensors if k.startswith(UNET) and tensors[k].ndim > 1]:
+            name, whole = key.removeprefix(UNET), tensors[key]
+            scale = whole.abs().max() / 100 if scaled else torch.tensor(1.0)
+            tensors[key] = (whole / scale).to(dtype)
+            expected[name] = tensors[key].float() * scale
+            if scaled:
+                tensors[key.removesuffix("weight") + "scale_weight"] = scale
+        if scaled:
+            tensors["scaled_fp8"] = torch.zeros(2)
+
+    ours = loaded(Checkpoint.open(changed("sd1", shrink)), "unet")
+    for name, tensor in expected.items():
+        if name in {"input_blocks.0.0.weight", "out.2.weight", "time_embed.0.weight"}:
+            key = {"i": "conv_in", "o": "conv_out", "t": "time_embedding.linear_1"}[name[0]]
+            assert torch.equal(ours[f"{key}.weight"], tensor)
+    assert ours["conv_in.weight"].dtype == torch.float32
