@@ -19,7 +19,7 @@ from diffgen.types import ScheduleConfig
 from diffgen.weights.diffusers.configs import read_model_config
 from diffgen.weights.diffusers.unet_config import read_unet_config
 
-CONFIGS = Path(__file__).parent.parent / "data" / "configs"
+CONFIGS = Path(__file__).parents[2] / "data" / "configs"
 
 SDXL_UNET = UNetConfig(
     sample_size=128,

@@ -14,7 +14,7 @@ from diffgen.jsonfile import JsonObject
 from diffgen.types import SamplerName, ScheduleConfig, ScheduleName
 from diffgen.weights.diffusers.schedulers import CLASSES, read_schedule
 
-PLAYGROUND = Path(__file__).parent.parent / "data/configs/playground-v2.5/scheduler.json"
+PLAYGROUND = Path(__file__).parents[2] / "data/configs/playground-v2.5/scheduler.json"
 
 
 def schedule(class_name: str, **options: Any) -> ScheduleConfig:
