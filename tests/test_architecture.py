@@ -26,6 +26,7 @@ RANKS = {
     "text": 3,
     "weights": 3,
     "engine": 4,
+    "batch": 5,
     "train": 5,
     "bench": 5,
     "cli": 6,

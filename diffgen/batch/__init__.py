@@ -1,0 +1,1 @@
+"""Runs of many pictures: files of prompts -> requests -> a plan -> a journal of what is made."""

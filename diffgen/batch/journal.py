@@ -1,0 +1,280 @@
+"""The journal of a run: JSON lines beside the pictures that say which of them are made.
+
+It is only ever appended to, under a lock, and each addition is on the disk before the run goes on.
+So a run that is killed loses what it was making, no more, and several processes may share one
+journal: each takes pictures in its own name, and what a dead process had taken is free again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, get_args
+
+from filelock import FileLock, Timeout
+
+from diffgen import __version__
+from diffgen.errors import OutputError, UsageError
+
+FORMAT = 1  # of the lines; changes when a key changes its meaning
+KEY_BYTES = 12
+LINE_AT_MOST = 1 << 20  # bytes; longer ones are not ours
+
+State = Literal["taken", "made", "failed"]
+
+
+def key_of(settings: Mapping[str, Any]) -> str:
+    """The name under which a journal knows whatever has these settings (plain values)."""
+    text = json.dumps(settings, sort_keys=True, ensure_ascii=True)
+    return blake2b(text.encode(), digest_size=KEY_BYTES).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a journal says of one picture last. `size` is the file's, in bytes."""
+
+    state: State
+    by: str
+    path: str | None = None
+    size: int | None = None
+    error: str | None = None
+
+
+class Journal:
+    """One process's hold on a journal; a context manager.
+
+    `request` stands for the command that was given: where a journal already knows it, `seed` is the
+    one that the command drew then, so that it goes on with the same pictures.
+    """
+
+    def __init__(self, path: Path, *, request: str, seed: int, fresh: bool = False) -> None:
+        """Raises UsageError for a file that is no journal, OutputError for one out of reach."""
+        self.path = path
+        self.damaged: list[int] = []  # numbers of lines that could not be read
+        self.seed, self._request = seed, request
+        self.is_known = False  # whether the request had been begun before
+        self._known = False
+        self._entries: dict[str, Entry] = {}
+        self._failed_before: set[str] = set()
+        self._offset, self._line, self._torn, self._heads = 0, 0, False, 0
+        self._me = secrets.token_hex(6)
+        self._dead: set[str] = set()
+        self._threads = threading.RLock()
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"))
+        self._alive = FileLock(self._sign_of(self._me), thread_local=False)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._alive.acquire()
+            with self._locked():
+                self._begin(fresh=fresh)
+        except OSError as error:
+            raise OutputError(f"cannot keep the journal {path}: {error.strerror}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of what was taken and not made."""
+        self._alive.release()
+        with suppress(OSError):
+            self._sign_of(self._me).unlink(missing_ok=True)
+
+    def entry(self, key: str) -> Entry | None:
+        """What is known of a picture, without looking at the disk."""
+        return self._entries.get(key)
+
+    def is_made(self, key: str) -> bool:
+        """Whether a picture was made and its file is still there, whole."""
+        entry = self._entries.get(key)
+        if entry is None or entry.state != "made" or entry.path is None:
+            return False
+        try:
+            return (self.path.parent / entry.path).stat().st_size == entry.size
+        except OSError:
+            return False
+
+    def take(self, keys: Sequence[str]) -> list[str]:
+        """Those of the keys that nobody has made or is making, from now on this process's.
+
+        A picture that failed is tried again by the next run only.
+        """
+        if not any(self._is_open(key) for key in keys):
+            return []
+        with self._locked():
+            self._read()
+            free = [key for key in keys if self._is_free(key)]
+            self._append({"key": key, "state": "taken", "by": self._me} for key in free)
+        return free
+
+    def made(self, key: str, path: Path, size: int, **more: Any) -> None:
+        """Note that a picture is about to be at `path`; `more` are plain values worth keeping.
+
+        To be called before the file gets its name: a note without a file is seen through, a file
+        without a note would be made a second time.
+        """
+        name = os.path.relpath(path, self.path.parent)
+        self._note({"key": key, "state": "made", "by": self._me, "path": name, "size": size} | more)
+
+    def failed(self, key: str, error: str, **more: Any) -> None:
+        """Note why a picture could not be made."""
+        self._note({"key": key, "state": "failed", "by": self._me, "error": error} | more)
+
+    def release(self, keys: Iterable[str]) -> None:
+        """Give back what was taken, for others to make."""
+        self._note(*({"key": key, "state": "taken", "by": ""} for key in keys))
+
+    def others_at_work(self, keys: Iterable[str]) -> bool:
+        """Whether another living process has taken one of the keys."""
+        with self._locked():
+            self._read()
+        entries = (self._entries.get(key) for key in keys)
+        return any(
+            entry and entry.state == "taken" and entry.by != self._me and self._lives(entry.by)
+            for entry in entries
+        )
+
+    def _is_open(self, key: str) -> bool:
+        """Whether it may be free by now: what was taken may have been given back."""
+        entry = self._entries.get(key)
+        return self._is_free(key) or (entry is not None and entry.state == "taken")
+
+    def _is_free(self, key: str) -> bool:
+        entry = self._entries.get(key)
+        if entry is None or key in self._failed_before:
+            return True
+        if entry.state == "failed" or self._lives(entry.by):
+            return False
+        return not self.is_made(key)
+
+    def _lives(self, process: str) -> bool:
+        """A living process holds the lock of its sign; whoever is gone holds none."""
+        if not process or process in self._dead:
+            return False
+        if process == self._me:
+            return True
+        sign = self._sign_of(process)
+        if not sign.exists():
+            self._dead.add(process)
+            return False
+        try:
+            with FileLock(sign, timeout=0):
+                self._dead.add(process)
+        except Timeout:
+            return True
+        with suppress(OSError):
+            sign.unlink(missing_ok=True)
+        return False
+
+    def _sign_of(self, process: str) -> Path:
+        return self.path.with_name(f".{self.path.name}.{process}.lock")
+
+    def _begin(self, *, fresh: bool) -> None:
+        given = self.seed
+        self._read()
+        if self.damaged and not self._heads and not self._entries:
+            raise UsageError(f"{self.path} is there and is no journal of diffgen; move it away")
+        if fresh and self._heads:
+            self._start_over(given)
+        failed = (key for key, entry in self._entries.items() if entry.state == "failed")
+        self._failed_before = set(failed)
+        self.is_known = self._known
+        if not self._known:
+            head = {"journal": FORMAT, "request": self._request, "seed": self.seed}
+            self._append([head | {"version": __version__}])
+
+    def _start_over(self, seed: int) -> None:
+        if any(self._lives(each.by) for each in self._entries.values() if each.state == "taken"):
+            raise OutputError(
+                f"{self.path} is in use by another process; wait for it, or drop --fresh"
+            )
+        self.path.unlink()
+        self.seed, self._known = seed, False
+        self._offset, self._line, self._torn, self._heads = 0, 0, False, 0
+        self._entries.clear()
+        self.damaged.clear()
+
+    def _note(self, *lines: Mapping[str, Any]) -> None:
+        with self._locked():
+            self._read()
+            self._append(lines)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with self._threads, self._lock:
+            yield
+
+    def _read(self) -> None:
+        """Take in what was added since, by whomever."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                while raw := file.readline(LINE_AT_MOST):
+                    self._torn = not raw.endswith(b"\n")
+                    self._line += not self._torn
+                    self._offset = file.tell()
+                    self._take_in(raw)
+        except FileNotFoundError:
+            return
+
+    def _take_in(self, raw: bytes) -> None:
+        if not raw.strip():
+            return
+        try:
+            line = json.loads(raw)
+            if "journal" in line:
+                self._take_in_head(line)
+            elif line["state"] in get_args(State) and isinstance(line["key"], str):
+                known = ("path", "size", "error")
+                fields = {name: line.get(name) for name in known}
+                self._entries[line["key"]] = Entry(line["state"], str(line["by"]), **fields)
+                self._failed_before.discard(line["key"])
+            else:
+                raise ValueError
+        except (ValueError, TypeError, KeyError, RecursionError):
+            number = self._line + self._torn
+            if number not in self.damaged[-1:]:
+                self.damaged.append(number)
+
+    def _take_in_head(self, line: Mapping[str, Any]) -> None:
+        self._heads += 1
+        if line["journal"] != FORMAT:
+            raise UsageError(
+                f"{self.path} is of another version of diffgen; finish it with that, or --fresh"
+            )
+        if line["request"] == self._request and not self._known:
+            self.seed, self._known = int(line["seed"]), True
+
+    def _append(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Write whole lines and wait until the disk has them."""
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        if not text:
+            return
+        if self._torn:  # somebody was killed, or the disk was full, in the middle of a line
+            text = "\n" + text
+        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            view = text.encode("ascii")
+            while view:
+                view = view[os.write(handle, view) :]
+            os.fsync(handle)
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
+        finally:
+            os.close(handle)
+        self._read()
