@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Prediction: TypeAlias = Literal["eps", "v", "sample"]
+Size: TypeAlias = tuple[int, int]  # (width, height) in pixels
 Component: TypeAlias = Literal["unet", "vae", "text_encoder", "text_encoder_2"]
 
 SamplerName: TypeAlias = Literal[

@@ -20,6 +20,7 @@ RANKS = {
     "files": 0.5,
     "jsonfile": 0.5,
     "device": 0.5,
+    "pictures": 0.5,
     "kernels": 1,
     "diffusion": 1.5,
     "models": 2,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from diffgen.errors import UsageError
+from diffgen.types import Size
 
-Size: TypeAlias = tuple[int, int]  # (width, height) in pixels
 TimeIds: TypeAlias = tuple[int, int, int, int, int, int]
 
 MAX_ASPECT = 4.0  # the widest in SDXL's own table, 2048 x 512

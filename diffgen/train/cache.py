@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from diffgen.errors import OutputError, UsageError
-from diffgen.train.buckets import Size
 from diffgen.train.data import (
     Batch,
     TrainingData,
@@ -32,6 +31,7 @@ from diffgen.train.latents import LatentFiles, is_whole, read_latent, write_late
 from diffgen.train.loader import Group, Listed, Stream, all_damaged, candidates, run, show
 from diffgen.train.order import Draw
 from diffgen.train.report import DataReport
+from diffgen.types import Size
 
 BLOCK = 4096  # bytes; what a small file takes of a disk, at least
 HEADER = 128  # bytes

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from diffgen.errors import ConfigError
-from diffgen.train.buckets import Size, bucket_sizes
+from diffgen.train.buckets import bucket_sizes
+from diffgen.types import Size
 
 if TYPE_CHECKING:
     from diffgen.train.recipe import LoraRecipe, Recipe

@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from diffgen.errors import ConfigError, UsageError
+from diffgen.pictures.opening import TEXT
 from diffgen.text.tokenizer import Tokenizer
-from diffgen.train.buckets import Size, TimeIds, bucket_sizes, nearest_bucket, place
+from diffgen.train.buckets import TimeIds, bucket_sizes, nearest_bucket, place
 from diffgen.train.captions import Style, check_captioned, read_table
 from diffgen.train.folders import TABLES, pictures_below, read_folder
 from diffgen.train.headers import probe_all
 from diffgen.train.loader import Collection, Group, Listed, Shown, Stream, run
-from diffgen.train.opening import TEXT
 from diffgen.train.order import Draw, Variation
 from diffgen.train.pictures import Entry, Probe
 from diffgen.train.recipe import DataRecipe
 from diffgen.train.report import NAMED_AT_MOST, DataReport, Found, listed, printable, some
 from diffgen.train.shards import expand_shards, read_shards
+from diffgen.types import Size
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from diffgen.errors import UsageError
+from diffgen.pictures.opening import SUFFIXES
 from diffgen.train.captions import Sidecars, Style, captions_of, read_table, read_text
-from diffgen.train.opening import SUFFIXES
 from diffgen.train.pictures import Entry
 from diffgen.train.report import Found
 

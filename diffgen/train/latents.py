@@ -22,7 +22,7 @@ from torch import Tensor
 from diffgen.errors import ConfigError, OutputError, WeightsError
 from diffgen.files import locked, replaced
 from diffgen.jsonfile import JsonObject
-from diffgen.train.buckets import Size
+from diffgen.types import Size
 from diffgen.weights.files import open_tensors, read_header, save_tensors
 
 FORM = "centre crop, form 1"  # of pixels and files; another form is another name

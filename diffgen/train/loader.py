@@ -20,10 +20,11 @@ from itertools import count
 from typing import Protocol
 
 from diffgen.errors import ConfigError, DiffgenError
-from diffgen.train.buckets import Size, TimeIds, place
-from diffgen.train.opening import DamagedPicture
+from diffgen.pictures.opening import DamagedPicture
+from diffgen.train.buckets import TimeIds, place
 from diffgen.train.order import BatchOrder, Draw, Variation
 from diffgen.train.pictures import Entry, decode
+from diffgen.types import Size
 
 
 @dataclass(frozen=True, slots=True)

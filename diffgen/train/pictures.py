@@ -7,23 +7,21 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
 from PIL.Image import Resampling, Transpose
 
 from diffgen.errors import ConfigError
-from diffgen.train.buckets import Placement, Size, place
-from diffgen.train.opening import (
+from diffgen.pictures.opening import (
     HUGE,
     MAX_BYTES,
-    UPRIGHT,
     DamagedPicture,
     check_whole,
     damage_told,
     open_picture,
-    orientation,
 )
+from diffgen.pictures.upright import to_rgb, turned, upright_size
+from diffgen.train.buckets import Placement, place
+from diffgen.types import Size
 
-SIDEWAYS = frozenset({5, 6, 7, 8})
 REDUCING_GAP = 3.0  # Pillow's: from here on a box filter ahead of the resize cannot be seen
 
 
@@ -67,7 +65,7 @@ def probe(entry: Entry) -> Probe:
     try:
         data = entry.read()
         image = open_picture(data, Path(entry.name).suffix)
-        size = _upright_size(image)
+        size = upright_size(image)
         check_whole(image, data)
     except DamagedPicture as error:
         return Probe("", None, error.problem)
@@ -82,27 +80,9 @@ def decode(
     Raises DamagedPicture, and ConfigError if the file cannot be read.
     """
     image = open_picture(entry.read(), Path(entry.name).suffix)
-    turn = UPRIGHT.get(orientation(image))
-    placement = place(_upright_size(image), target, x=x, y=y)
+    placement = place(upright_size(image), target, x=x, y=y)
     with damage_told():
-        upright = image.transpose(turn) if turn is not None else image
-        image = _to_rgb(upright).resize(
+        image = to_rgb(turned(image)).resize(
             target, Resampling.LANCZOS, box=placement.box, reducing_gap=REDUCING_GAP
         )
     return (image.transpose(Transpose.FLIP_LEFT_RIGHT) if flip else image).tobytes(), placement
-
-
-def _upright_size(image: Image.Image) -> Size:
-    width, height = image.size
-    return (height, width) if orientation(image) in SIDEWAYS else (width, height)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB: 16-bit grey scaled down, transparency laid on white."""
-    if image.mode.startswith("I"):
-        image = image.convert("I").point(lambda level: level * (1 / 256) + 0).convert("L")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from unicodedata import category
 
 from diffgen.errors import NAME_AT_MOST, one_line
-from diffgen.train.buckets import Size
 from diffgen.train.pictures import Entry
+from diffgen.types import Size
 
 NAMED_AT_MOST = 10
 

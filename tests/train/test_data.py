@@ -12,10 +12,10 @@ from PIL import Image
 from training import spoil
 
 from diffgen.errors import ConfigError, UsageError
+from diffgen.pictures.opening import DAMAGED
 from diffgen.text.tokenizer import Tokenizer
 from diffgen.train.captions import LINES
 from diffgen.train.data import BESIDE, open_data
-from diffgen.train.opening import DAMAGED
 from diffgen.train.recipe import DataRecipe
 from diffgen.train.report import CUT, ENLARGED
 

@@ -12,12 +12,12 @@ import torch
 from training import VAE, Listener, draw_squares, make_recipe, spoil
 
 from diffgen.errors import ConfigError, DiffgenError, UsageError
+from diffgen.pictures.opening import DAMAGED
 from diffgen.train import loader, run, state
 from diffgen.train.data import open_data
 from diffgen.train.dist import World
 from diffgen.train.folders import NOT_READ, NOWHERE, RUNS
 from diffgen.train.loop import Trainer
-from diffgen.train.opening import DAMAGED
 from diffgen.train.report import CUT, ENLARGED, FAILED
 from diffgen.train.tables import to_toml
 

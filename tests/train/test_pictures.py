@@ -4,7 +4,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from diffgen.errors import ConfigError
-from diffgen.train.opening import DamagedPicture
+from diffgen.pictures.opening import DamagedPicture
 from diffgen.train.pictures import Entry, decode, probe
 
 

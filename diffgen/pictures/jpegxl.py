@@ -6,7 +6,7 @@ known before, lest a small file fill the memory.
 
 from __future__ import annotations
 
-from diffgen.train.buckets import Size
+from diffgen.types import Size
 
 CODESTREAM, BOXES = b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"
 HEADER = 16  # bytes of a codestream that hold its size

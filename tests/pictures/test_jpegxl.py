@@ -4,8 +4,8 @@ import struct
 import pytest
 from PIL import Image
 
-from diffgen.train.jpegxl import jpeg_xl_size
-from diffgen.train.opening import DAMAGED, LARGE
+from diffgen.pictures.jpegxl import jpeg_xl_size
+from diffgen.pictures.opening import DAMAGED, LARGE
 from diffgen.train.pictures import Entry, probe
 
 

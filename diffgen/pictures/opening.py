@@ -18,10 +18,9 @@ from io import BytesIO
 from itertools import dropwhile
 
 from PIL import Image, UnidentifiedImageError
-from PIL.Image import Transpose
 
-from diffgen.train.buckets import Size
-from diffgen.train.jpegxl import BOXES, CODESTREAM, jpeg_xl_size
+from diffgen.pictures.jpegxl import BOXES, CODESTREAM, jpeg_xl_size
+from diffgen.types import Size
 
 FORMATS = (
     *("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB"),
@@ -48,16 +47,7 @@ HUGE = f"files of more than {MAX_BYTES >> 30} GiB, left out"
 FLOATS = "pictures of floating-point numbers, whose white is unknown, left out"
 NEEDS = "pictures left out until `pip install {}`"
 
-ORIENTATION = 0x0112  # the EXIF tag; the table undoes what a camera held sideways did
-UPRIGHT = {
-    2: Transpose.FLIP_LEFT_RIGHT,
-    3: Transpose.ROTATE_180,
-    4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_270,
-    7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_90,
-}
+ORIENTATION = 0x0112  # the EXIF tag
 TURNING = (b"eXIf", b"tEXtRaw profile", b"zTXtRaw profile", b"iTXtXML:com.adobe.xmp")  # PNG's
 TAG_ERRORS = (
     SyntaxError,

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from diffgen.train import opening
-from diffgen.train.opening import DAMAGED, FLOATS, HUGE, LARGE, NEEDS, TEXT, DamagedPicture
+from diffgen.pictures import opening
+from diffgen.pictures.opening import DAMAGED, FLOATS, HUGE, LARGE, NEEDS, TEXT, DamagedPicture
 from diffgen.train.pictures import Entry, decode, probe
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -286,6 +286,8 @@ def test_what_follows_a_picture_does_not_matter(tmp_path, suffix):
 
 
 def test_importing_needs_no_torch():
-    code = "import sys, diffgen.train.opening, diffgen.train.report; print('torch' in sys.modules)"
+    code = (
+        "import sys, diffgen.pictures.opening, diffgen.train.report; print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -1,0 +1,49 @@
+"""Opened pictures as they are meant to be seen: upright, in 8-bit RGB."""
+
+from __future__ import annotations
+
+from PIL import Image
+from PIL.Image import Transpose
+
+from diffgen.pictures.opening import orientation
+from diffgen.types import Size
+
+UPRIGHT = {  # by EXIF's number; undoes what a camera held sideways did
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+SIDEWAYS = frozenset({5, 6, 7, 8})
+
+
+def upright_size(image: Image.Image) -> Size:
+    """Width and height in pixels once the picture is turned; decodes nothing."""
+    width, height = image.size
+    return (height, width) if orientation(image) in SIDEWAYS else (width, height)
+
+
+def turned(image: Image.Image) -> Image.Image:
+    """The picture the way up that its tags say; not for one that was turned already."""
+    turn = UPRIGHT.get(orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB: 16-bit grey scaled down, transparency laid on white."""
+    image = in_8_bits(image)
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def in_8_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits scaled down to 8, which Pillow's own conversion would clip."""
+    if not image.mode.startswith("I"):
+        return image
+    return image.convert("I").point(lambda level: level * (1 / 256) + 0).convert("L")
