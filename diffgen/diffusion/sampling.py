@@ -7,6 +7,7 @@ setting fails early and the number of network evaluations is known; `run` carrie
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,9 @@ _TIMESTEP_GRIDS = ("leading", "trailing", "linspace", "lcm")
 class SamplingSettings:
     """What a user chooses about sampling. None means: as the checkpoint's makers do.
 
-    `sigmas` or `timesteps` replace `steps` and `schedule` by an explicit list.
+    `sigmas` or `timesteps` replace `steps` and `schedule` by an explicit list. Of all its steps a run
+    takes the last ones, in a share of `strength`, and of these the ones that begin in a `stretch` of
+    the model's timesteps, which runs from 0, all noise, to 1, none.
     """
 
     sampler: SamplerName | None = None
@@ -51,6 +54,8 @@ class SamplingSettings:
     timesteps: tuple[float, ...] | None = None
     rho: float | None = None
     options: Mapping[str, float] | None = None  # eta, s_churn, ... of the sampler
+    strength: float = 1.0
+    stretch: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +115,18 @@ class SamplingPlan:
             assert schedule is not None
             steps = settings.steps or (4 if spec.distilled else DEFAULT_STEPS)
             sigmas = make_sigmas(schedule, noise_schedule, steps, spacing, final=final)
+        levels = _stretch(_last(sigmas, settings.strength), settings.stretch, noise_schedule)
         # diffusers starts the k-diffusion samplers from sigma * noise unless spacing is leading.
         vp_start = spec.start == "vp" or schedule == "leading"
-        start = math.hypot(1.0, sigmas[0]) if vp_start else sigmas[0]
-        arguments = spec.prepare(Run(config, noise_schedule, sigmas, options))
-        return cls(spec, schedule, tuple(sigmas), start, arguments, options, settings.rho)
+        start = math.hypot(1.0, levels[0]) if vp_start else levels[0]
+        arguments = spec.prepare(Run(config, noise_schedule, levels, options))
+        return cls(spec, schedule, tuple(levels), start, arguments, options, settings.rho)
 
     @property
     def nfe(self) -> int | None:
         """Network evaluations of the run; None where the sampler decides while it runs."""
+        if len(self.sigmas) == 1:
+            return 0
         return None if self.spec.nfe is None else self.spec.nfe(self.sigmas)
 
     def run(
@@ -135,19 +143,98 @@ class SamplingPlan:
 
         `noise` replaces the sampler's own source of noise on the way; the start noise stays.
         """
-        from diffgen.diffusion.noise import BrownianNoise, StreamNoise
+        unit, source = self.noise(seeds, shape, device)
+        state = self.walk(denoise, self.begin(unit), noise or source, on_step=on_step)
+        return self.latents(state)
 
-        stream = StreamNoise(seeds, shape, device)
-        x = stream.draw() * self.start
-        if noise is None:
-            brownian = self.spec.noise == "brownian"
-            noise = BrownianNoise(seeds, shape, device) if brownian else stream
+    def noise(
+        self,
+        seeds: Sequence[int],
+        shape: Sequence[int],
+        device: torch.device,
+        *,
+        variation: tuple[int, float] | None = None,
+    ) -> tuple[Tensor, NoiseSource]:
+        """Unit noise (B, C, h, w) float32 to begin with, and the source of noise on the way.
+
+        `variation` is another seed and how far the noise is turned towards it, from 0 to 1.
+        """
+        from diffgen.diffusion.noise import BrownianNoise, NoiseBetween, StreamNoise
+
+        stream: NoiseSource = StreamNoise(seeds, shape, device)
+        brownian: NoiseSource = BrownianNoise(seeds, shape, device)
+        if variation:
+            other, share = variation
+            others = [other] * len(seeds)
+            stream = NoiseBetween(stream, StreamNoise(others, shape, device), share)
+            brownian = NoiseBetween(brownian, BrownianNoise(others, shape, device), share)
+        unit = stream(math.inf, self.sigmas[0])
+        return unit, brownian if self.spec.noise == "brownian" else stream
+
+    def begin(self, noise: Tensor, init: Tensor | None = None) -> Tensor:
+        """The first state: noise alone, or latents of a picture under noise; all (B, C, h, w)."""
+        if init is None:
+            return noise * self.start
+        # At strength 0 nothing is run, and what stays as it is must not be noisy.
+        return init + noise * self.sigmas[0] if len(self.sigmas) > 1 else init
+
+    def walk(
+        self,
+        denoise: Denoiser,
+        x: Tensor,
+        noise: NoiseSource,
+        *,
+        on_step: StepCallback = ignore,
+    ) -> Tensor:
+        """From a state at the first noise level to that at the last, (B, C, h, w) float32."""
+        if len(self.sigmas) == 1:
+            return x
         steps = self.spec.fn(denoise, x, self.sigmas, noise=noise, **self.arguments)
         total = self.spec.steps(self.sigmas)
         for index, (sigma, x, denoised) in enumerate(steps):  # the state goes on
             on_step(StepInfo(index, total, sigma, x, denoised))
-        # Latents are variance preserving; where a run ends above 0 the state must be scaled back.
-        return x / math.hypot(1.0, self.sigmas[-1])
+        return x
+
+    def latents(self, x: Tensor) -> Tensor:
+        """The last state as latents, which are variance preserving where a run ends above 0."""
+        return x / math.hypot(1.0, self.sigmas[-1]) if len(self.sigmas) > 1 else x
+
+
+def steps_of(strength: float, steps: int) -> int:
+    """How many of `steps` a strength runs: rounded down, as diffusers does.
+
+    Raises UsageError for a strength above 0 that comes to none.
+    """
+    run = min(steps, int(strength * steps + 1e-9))  # 0.29 * 100 is a little less than 29
+    if run == 0 and strength > 0.0:
+        raise UsageError(
+            f"strength {strength:g} is less than one of {steps} steps; take at least "
+            f"{1 / steps:.2g}, or more steps"
+        )
+    return run
+
+
+def _last(sigmas: Sequence[float], strength: float) -> Sequence[float]:
+    return sigmas[len(sigmas) - 1 - steps_of(strength, len(sigmas) - 1) :]
+
+
+def _stretch(
+    sigmas: Sequence[float], stretch: tuple[float, float], schedule: NoiseSchedule
+) -> Sequence[float]:
+    """The noise levels between two shares of the timesteps; steps belong to where they begin.
+
+    Raises UsageError where no step does.
+    """
+    if stretch == (0.0, 1.0):
+        return sigmas
+    total = schedule.num_train_timesteps
+    done = [1.0 - schedule.sigma_to_t(sigma) / total for sigma in sigmas[:-1]]
+    # The share is rounded to a timestep, as in diffusers.
+    first, last = (bisect_right(done, round(share * total) / total + 1e-9) for share in stretch)
+    if first >= last:
+        low, high = stretch
+        raise UsageError(f"no step lies between {low:g} and {high:g} of the way; take more steps")
+    return sigmas[first : last + 1]
 
 
 def _merge_options(spec: SamplerSpec, options: Mapping[str, float]) -> dict[str, float]:

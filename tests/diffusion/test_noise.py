@@ -13,7 +13,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from diffgen.diffusion.noise import BrownianNoise, BrownianPath, StreamNoise, generator_for
+from diffgen.diffusion.noise import BrownianNoise, BrownianPath, StreamNoise, generator_for, slerp
 
 CPU = torch.device("cpu")
 SHAPE = (4, 8, 8)
@@ -157,3 +157,21 @@ def test_noise_is_asked_for_upwards_too() -> None:
     """Churn and restarts go up in sigma: unit variance there as well."""
     draw = BrownianNoise((1,), MANY[1:], CPU)(0.5, 2.0)
     assert variance(draw) == pytest.approx(1.0, rel=VARIANCE_TOLERANCE)
+
+
+def test_a_mixture_of_noise_keeps_its_variance() -> None:
+    first, second = torch.randn(2, 3, 4, 64, 64)
+    for share in (0.1, 0.5, 0.9):
+        mixed = slerp(first, second, share)
+        torch.testing.assert_close(mixed.std((1, 2, 3)), torch.ones(3), atol=0.02, rtol=0.0)
+
+
+def test_a_mixture_treats_each_image_by_itself() -> None:
+    first, second = torch.randn(2, 3, 4, 8, 8)
+    alone = [slerp(a[None], b[None], 0.3) for a, b in zip(first, second, strict=True)]
+    assert torch.equal(slerp(first, second, 0.3), torch.cat(alone))
+
+
+def test_a_mixture_of_a_draw_with_itself_is_the_draw() -> None:
+    noise = torch.randn(1, 4, 8, 8)
+    torch.testing.assert_close(slerp(noise, noise, 0.4), noise)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffgen.diffusion.noise import StreamNoise
 from diffgen.diffusion.samplers import SAMPLERS
-from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
+from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings, steps_of
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import SpacingOptions, make_sigmas
 from diffgen.errors import UsageError
@@ -224,6 +224,87 @@ def test_a_run_keeps_float32_and_its_input(name: SamplerName) -> None:
     result = last(plan.spec.fn(DENOISE, x, plan.sigmas, noise=noise, **plan.arguments))
     assert result.dtype == torch.float32
     assert torch.equal(x, 10.0 * torch.ones(1, *SHAPE))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize(("strength", "steps"), [(0.6, 6), (0.29, 2), (0.1, 1), (1.0, 10)])
+def test_strength_takes_the_last_levels_of_the_whole_run(
+    name: SamplerName, strength: float, steps: int
+) -> None:
+    whole = make(sampler=name, schedule="karras", steps=10)
+    part = make(sampler=name, schedule="karras", steps=10, strength=strength)
+    assert part.sigmas == whole.sigmas[10 - steps :]
+    evaluations = 0
+
+    def count(x: Tensor, sigma: float) -> Tensor:
+        nonlocal evaluations
+        evaluations += 1
+        return DENOISE(x, sigma)
+
+    assert part.run(count, [1], SHAPE, CPU).isfinite().all()
+    assert part.nfe in (None, evaluations)
+
+
+def test_no_strength_is_lost_to_rounding() -> None:
+    """0.29 * 100 is 28.999999999999996."""
+    assert [steps_of(i / 100, 100) for i in range(101)] == list(range(101))
+
+
+def test_a_strength_of_no_step_is_refused() -> None:
+    with pytest.raises(
+        UsageError, match=r"0\.02 is less than one of 20 steps; take at least 0\.05"
+    ):
+        make(sampler="euler", strength=0.02)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_strength_0_leaves_a_picture_as_it_is(name: SamplerName) -> None:
+    plan = make(sampler=name, strength=0.0)
+    noise, source = plan.noise([1], SHAPE, CPU)
+    init = torch.randn(1, *SHAPE)
+    x = plan.walk(DENOISE, plan.begin(noise, init), source)
+    assert torch.equal(plan.latents(x), init)
+    assert plan.nfe == 0
+
+
+@pytest.mark.parametrize("share", [0.8, 0.5, 0.123])
+@pytest.mark.parametrize("schedule", ["leading", "karras"])
+def test_two_stretches_make_up_the_whole(share: float, schedule: ScheduleName) -> None:
+    whole = make(sampler="euler", schedule=schedule)
+    first, second = (
+        make(sampler="euler", schedule=schedule, stretch=s) for s in ((0.0, share), (share, 1.0))
+    )
+    assert first.sigmas[:-1] + second.sigmas == whole.sigmas
+    timesteps = [SD.sigma_to_t(sigma) for sigma in whole.sigmas[:-1]]
+    cutoff = round(1000 - share * 1000)  # as diffusers' denoising_end
+    assert len(first.sigmas) - 1 == len([t for t in timesteps if t >= cutoff])
+
+
+def test_a_stretch_without_a_step_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"no step lies between 0\.99 and 1 of the way"):
+        make(sampler="euler", schedule="trailing", steps=5, stretch=(0.99, 1.0))
+
+
+def test_a_picture_begins_under_the_noise_of_the_first_level() -> None:
+    """Whatever start noise alone has: as diffusers adds noise to pictures."""
+    plan = make(sampler="ddim", schedule="leading", strength=0.5)
+    noise, init = torch.randn(2, 1, *SHAPE)
+    torch.testing.assert_close(plan.begin(noise, init), init + plan.sigmas[0] * noise)
+
+
+@pytest.mark.parametrize("name", ["euler", "euler_a", "dpmpp_sde"])
+def test_variations_lead_from_one_seed_to_the_other(name: SamplerName) -> None:
+    plan = make(sampler=name, schedule="karras", steps=5)
+
+    def varied(share: float) -> Tensor:
+        noise, source = plan.noise([3], SHAPE, CPU, variation=(8, share))
+        return plan.walk(DENOISE, plan.begin(noise), source)
+
+    first, second = plan.run(DENOISE, [3], SHAPE, CPU), plan.run(DENOISE, [8], SHAPE, CPU)
+    assert torch.equal(varied(0.0), first)
+    assert torch.equal(varied(1.0), second)
+    near, middle = varied(0.1), varied(0.5)
+    assert 0.0 < (near - first).norm() < (middle - first).norm() < (second - first).norm()
 
 
 @pytest.mark.parametrize(
