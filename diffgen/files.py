@@ -31,7 +31,7 @@ def replaced(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def created(path: Path) -> Iterator[Path]:
+def created(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """As `replaced`, but never in place of another file.
 
     Raises FileExistsError at the end of the block if something has the name by then, even if
@@ -39,7 +39,11 @@ def created(path: Path) -> Iterator[Path]:
     """
     with _part(path) as part:
         yield part
+        if durable:
+            _sync(part)
         _claim(part, path)
+    if durable:
+        _sync(path.parent)
 
 
 @contextmanager

@@ -115,7 +115,7 @@ def generate(
     # Not above: --help and the other commands do without.
     from diffgen.diffusion.names import parse_sampler, parse_schedule
     from diffgen.engine.model import DEFAULT_MODEL, Model
-    from diffgen.engine.output import PictureOutput
+    from diffgen.engine.output import OutputStyle, PictureOutput
     from diffgen.engine.request import GenerateRequest
 
     sampler_name, implied = parse_sampler(sampler) if sampler else (None, None)
@@ -152,7 +152,8 @@ def generate(
         raise UsageError("--json and -o - both want stdout; choose one")
     if output == "-" and stdout_is_closed():
         raise UsageError("-o -: stdout is closed; give a file's name")
-    sink = PictureOutput(output, pictures=plan.count, overwrite=overwrite)
+    style = OutputStyle(collision="overwrite" if overwrite else "number")
+    sink = PictureOutput(output, pictures=plan.count, style=style)
     with logged_notes(verbose):
         _run(opened, loras, plan, sink, device, dtype, as_json=as_json, quiet=quiet)
 

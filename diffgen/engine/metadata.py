@@ -10,6 +10,8 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from diffgen.engine.request import (
 Record = Mapping[str, Any]
 
 FORMAT = 1  # of the record; changes when a key changes its meaning
+PASSING = ("timings",)  # what a picture does not say, so that equal commands write equal files
 DIGITS, LORA_DIGITS = 10, 12  # of a hash, in A1111's text
 MISLEADING = re.compile(r"(negative prompt|^\s*steps)(?=:)", re.IGNORECASE | re.MULTILINE)
 
@@ -67,6 +70,7 @@ def make_record(
         "dtype": dtype,
         "device": device,
         "version": __version__,
+        "libraries": _libraries(),
         "timings": dict(timings),
     }
 
@@ -81,14 +85,16 @@ def parameters_text(record: Record) -> str:
 
 
 def text_chunks(record: Record) -> dict[str, str]:
-    """The text chunks of a PNG, by keyword; without the timings, so that equal commands write
-    equal files.
-    """
-    lasting = {key: value for key, value in record.items() if key != "timings"}
-    return {
-        "parameters": parameters_text(record),
-        "diffgen": json.dumps(lasting, ensure_ascii=False),
-    }
+    """The text chunks of a PNG, by keyword."""
+    return {"parameters": parameters_text(record), "diffgen": record_text(record)}
+
+
+def record_text(record: Record, *, ascii_only: bool = False) -> str:
+    """The record as JSON, without the timings, so that equal commands write equal files."""
+    lasting = {key: value for key, value in record.items() if key not in PASSING}
+    text = json.dumps(lasting, ensure_ascii=ascii_only)
+    # Bytes of a command line that are no text.
+    return json.dumps(lasting) if any("\ud800" <= char <= "\udfff" for char in text) else text
 
 
 def _settings(record: Record) -> list[tuple[str, object]]:
@@ -118,6 +124,12 @@ def _settings(record: Record) -> list[tuple[str, object]]:
         ("Precision", record["dtype"]),
         ("Version", f"diffgen {record['version']}"),
     ]
+
+
+@cache
+def _libraries() -> dict[str, str]:
+    """Versions of what computes a picture, without importing it."""
+    return {name: version(name) for name in ("torch", "tokenizers")}
 
 
 def _fast() -> dict[str, float]:
@@ -151,7 +163,7 @@ def _unmistakable(text: str) -> str:
     The grammar has no quotes for prompts. A space before the colon keeps the text readable, and
     CLIP's tokens are the same.
     """
-    return MISLEADING.sub(r"\1 ", text).replace("\0", " ")
+    return MISLEADING.sub(r"\1 ", text).replace("\0", " ").encode("utf-8", "replace").decode()
 
 
 def _quoted(value: object) -> str:

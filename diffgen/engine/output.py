@@ -6,14 +6,14 @@ import os
 import re
 import sys
 import tempfile
-import unicodedata
-from collections.abc import Iterator, Mapping
-from io import BytesIO
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from diffgen.engine.metadata import text_chunks
+from diffgen.engine.encoding import USUAL_SUFFIX, PictureFormat, encode, format_of
+from diffgen.engine.names import DEFAULT_TEMPLATE, NameTemplate
 from diffgen.errors import OutputError, UsageError
 from diffgen.files import created, replaced
 
@@ -25,26 +25,44 @@ PICTURES = re.compile(
     r"\.(a?png|jpe?g?|jfif|jp2|jxl|webp|gif|bmp|tiff?|tga|avif|hei[cf]|p[bgp]m|psd|qoi|svg|exr)",
     re.I,
 )
-LONGEST = 40  # characters of a prompt in a name
-LONGEST_BYTES = 120  # file systems take 255, some 143, for the whole name
-JOINERS = re.compile("[\u200d\ufe00-\ufe0f]")  # how emoji are joined and drawn
+Collision: TypeAlias = Literal["number", "skip", "overwrite"]
+USUAL_NAMES = NameTemplate.parse(DEFAULT_TEMPLATE)
+Noted = Callable[[Path, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputStyle:
+    """How pictures are named and written. `form` None means by the name, else PNG.
+
+    Where a name is taken, "number" adds one, "overwrite" replaces what is there, but no picture of
+    the same run, and "skip" leaves it: see `PictureOutput.existing`.
+    """
+
+    template: NameTemplate = USUAL_NAMES
+    form: PictureFormat | None = None
+    quality: int | None = None
+    collision: Collision = "number"
+    metadata: bool = True
 
 
 class PictureOutput:
-    """Writes PNG files into a folder, to one file, or to stdout ("-").
+    """Writes pictures into a folder, to one file, or to stdout ("-").
 
     A name with the suffix of a picture means a file; any other, one with a trailing slash and that
-    of an existing folder mean a folder, in which each picture is named after its prompt and seed.
-    All checks that need no picture are made at once, so that nobody waits for a picture that cannot
-    be written.
+    of an existing folder mean a folder, in which each picture is named by the template. All checks
+    that need no picture are made at once, so that nobody waits for a picture that cannot be
+    written.
     """
 
-    def __init__(self, target: str | None, *, pictures: int, overwrite: bool = False) -> None:
+    def __init__(
+        self, target: str | None, *, pictures: int, style: OutputStyle | None = None
+    ) -> None:
         """Raises UsageError for a target that cannot hold so many pictures, or that exists, and
         OutputError for one that cannot be written.
         """
         path = Path(os.path.expanduser(target or "."))
-        self._overwrite = overwrite
+        self._style = style or OutputStyle()
+        self._overwrite = self._style.collision == "overwrite"
         self._written: set[Path] = set()
         self._stdout = target == "-"
         try:
@@ -57,22 +75,50 @@ class PictureOutput:
         except OSError as error:  # a name that is too long, above all
             where = target or "into the current folder"
             raise OutputError(f"cannot write {where}: {error.strerror}") from error
+        self._form = self._style.form or "png"
+        if self._file and not self._stdout:
+            self._form = self._form_of_file()
+        if self._style.quality is not None and self._form == "png":
+            raise UsageError("a PNG loses nothing and has no quality; choose --format jpeg or so")
 
     @property
     def to_stdout(self) -> bool:
         return self._stdout
 
-    def save(self, image: Image.Image, record: Mapping[str, Any]) -> Path | None:
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
+    def name(self, record: Mapping[str, Any]) -> Path:
+        """The name a picture gets if it is free; `record` may hold the fields of names only."""
+        if self._file:
+            return self._file
+        stem = self._style.template.stem(record)
+        return self._folder / f"{stem}.{USUAL_SUFFIX[self._form]}"
+
+    def existing(self, record: Mapping[str, Any]) -> Path | None:
+        """The file that is there instead of a picture, if those are to be skipped."""
+        path = self.name(record)
+        skips = self._style.collision == "skip" and not self._stdout
+        return path if skips and os.path.lexists(path) else None
+
+    def save(
+        self, image: Image.Image, record: Mapping[str, Any], *, noted: Noted | None = None
+    ) -> Path | None:
         """Write one picture with its record inside; returns its path, None for stdout.
 
-        Raises OutputError; what was begun is removed.
+        `noted` is told each path that is about to be taken, and the size of the file; a picture so
+        noted outlives a power cut. Raises OutputError; what was begun is removed.
         """
-        png = _encoded(image, record)
+        style = self._style
+        content = encode(
+            image, record, form=self._form, quality=style.quality, metadata=style.metadata
+        )
         if self._stdout:
-            sys.stdout.buffer.write(png)
+            sys.stdout.buffer.write(content)
             sys.stdout.buffer.flush()
             return None
-        path = self._place(png, record)
+        path = self._place(content, record, noted)
         self._written.add(path)
         if self._file and path != self._file:
             raise OutputError(
@@ -81,7 +127,7 @@ class PictureOutput:
             )
         return path
 
-    def _place(self, png: bytes, record: Mapping[str, Any]) -> Path:
+    def _place(self, content: bytes, record: Mapping[str, Any], noted: Noted | None) -> Path:
         """Write a picture under the first name that is free, also of other programs' files."""
         path = self._folder
         try:
@@ -92,8 +138,10 @@ class PictureOutput:
             put = replaced if self._overwrite else created
             for path in self._names(record):
                 try:
-                    with put(path) as part:
-                        part.write_bytes(png)
+                    with put(path, durable=noted is not None) as part:
+                        part.write_bytes(content)
+                        if noted:
+                            noted(path, len(content))
                 except FileExistsError:
                     continue
                 break
@@ -105,10 +153,9 @@ class PictureOutput:
 
     def _names(self, record: Mapping[str, Any]) -> Iterator[Path]:
         """Names to try. Even when told to overwrite, a run spares its own pictures."""
-        stem = self._file.stem if self._file else f"{_slug(record['prompt'])}-{record['seed']}"
-        suffix = self._file.suffix if self._file else ".png"
+        first = self.name(record)
         for i in count(1):
-            path = self._folder / f"{stem}{'' if i == 1 else f'-{i}'}{suffix}"
+            path = first if i == 1 else first.with_name(f"{first.stem}-{i}{first.suffix}")
             if path not in self._written and (self._overwrite or not os.path.lexists(path)):
                 yield path
 
@@ -117,38 +164,21 @@ class PictureOutput:
             raise UsageError(f"{pictures} pictures do not fit into {target}; give a folder")
         if self._stdout and sys.stdout.isatty():
             raise UsageError("a PNG is no text for a terminal; pipe it, or give a file name")
-        if self._file and self._file.suffix.lower() != ".png":
-            raise UsageError(
-                f"{target}: pictures are PNG files; end the name in .png, or in / for a folder"
-            )
-        if self._file and self._file.exists() and not self._overwrite:
+        exists = self._file and self._file.exists()
+        if exists and not self._stdout and self._style.collision == "number":
             raise UsageError(f"{target} exists; choose another name or add --overwrite")
+
+    def _form_of_file(self) -> PictureFormat:
+        assert self._file is not None
+        form = format_of(self._file.suffix)
+        if self._style.form not in (None, form):
+            raise UsageError(f"{self._file} is no name for a picture in {self._style.form}")
+        return form
 
 
 def _means_folder(target: str, path: Path) -> bool:
     names_picture = PICTURES.fullmatch(path.suffix) and not target.endswith(("/", os.sep))
     return not names_picture or path.is_dir()
-
-
-def _slug(prompt: str) -> str:
-    """The words of a prompt, or the names of its signs, as the beginning of a file name.
-
-    Only an empty prompt is "unconditional".
-    """
-    text = JOINERS.sub("", unicodedata.normalize("NFC", prompt)).lower()
-    words = _words(text)
-    if not words:
-        names = (unicodedata.name(sign, f"u{ord(sign):x}") for sign in text if not sign.isspace())
-        words = _words(" ".join(names).lower())
-    if len(words) > LONGEST:
-        words = words[: LONGEST + 1].rpartition("-")[0] or words[:LONGEST]
-    return words.encode()[:LONGEST_BYTES].decode(errors="ignore") or "unconditional"
-
-
-def _words(text: str) -> str:
-    """Letters, digits and the marks on letters; "-" for all between."""
-    kept = (c if c.isalnum() or unicodedata.category(c) in ("Mn", "Mc") else " " for c in text)
-    return "-".join("".join(kept).split())
 
 
 def _check_writable(folder: Path) -> bool:
@@ -163,14 +193,3 @@ def _check_writable(folder: Path) -> bool:
     except OSError as error:
         raise OutputError(f"cannot write into {existing}: {error.strerror}") from error
     return existing != folder
-
-
-def _encoded(image: Image.Image, record: Mapping[str, Any]) -> bytes:
-    from PIL.PngImagePlugin import PngInfo
-
-    info = PngInfo()
-    for keyword, text in text_chunks(record).items():
-        info.add_text(keyword, text)
-    file = BytesIO()
-    image.save(file, format="PNG", pnginfo=info)
-    return file.getvalue()
