@@ -36,6 +36,7 @@ from diffgen.bench.results import Reference
 from diffgen.bench.subject import Subject
 from diffgen.device import memory_errors
 from diffgen.diffusion.noise import BrownianNoise
+from diffgen.diffusion.prediction import state_scale
 from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
 from diffgen.errors import DeviceError, DiffgenError
 from diffgen.files import replaced
@@ -78,7 +79,7 @@ class Solver:
             options=self.options,
         )
         plan = SamplingPlan.make(settings, subject.config, subject.schedule)
-        return replace(plan, start=math.hypot(1.0, plan.sigmas[0]))
+        return replace(plan, start=state_scale(plan.sigmas[0]))
 
 
 # DPM-Solver++ of third order (arXiv:2211.01095) is the SDE solver without its noise. It is checked

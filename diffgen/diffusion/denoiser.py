@@ -1,16 +1,16 @@
-"""The network as a denoiser: the only place that knows prediction types and half precision.
+"""The network as a denoiser: the only place that knows half precision.
 
 The state and all arithmetic here are float32; the network sees its own dtype.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from diffgen.diffusion.prediction import state_scale, x0_weights
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.kernels import ops
 from diffgen.types import Conditioning, Prediction
@@ -50,28 +50,19 @@ class ModelDenoiser:
 
     def predict(self, x: Tensor, sigma: float, cond: Conditioning) -> Tensor:
         """The network's output for the state x at noise level sigma, in the network's format."""
-        scaled = (x / math.sqrt(1.0 + sigma * sigma)).to(self._dtype)
+        scaled = (x / state_scale(sigma)).to(self._dtype)
         t = torch.full((x.shape[0],), self._schedule.sigma_to_t(sigma), device=x.device)
         return self._network(scaled, t, cond)
 
     def to_denoised(self, output: Tensor, x: Tensor, sigma: float) -> Tensor:
         """x0 from the raw output."""
-        keep, gain = self._weights(sigma)
+        keep, gain = x0_weights(self._prediction, sigma)
         return self._clipped(keep * x + gain * output.float())
 
     def guided(self, outputs: Tensor, x: Tensor, sigma: float, scale: float) -> Tensor:
         """x0 from raw outputs (2 B, C, h, w), unconditional ones first, of the states x."""
-        keep, gain = self._weights(sigma)
+        keep, gain = x0_weights(self._prediction, sigma)
         return self._clipped(ops.guided(outputs, x, scale=scale, keep=keep, gain=gain))
-
-    def _weights(self, sigma: float) -> tuple[float, float]:
-        """x0 as a sum of x and the output (Salimans and Ho, arXiv:2202.00512, appendix D)."""
-        if self._prediction == "eps":
-            return 1.0, -sigma
-        if self._prediction == "v":
-            alpha = 1.0 / math.sqrt(1.0 + sigma * sigma)
-            return alpha * alpha, -sigma * alpha
-        return 0.0, 1.0
 
     def _clipped(self, denoised: Tensor) -> Tensor:
         return denoised if self._clip is None else denoised.clamp(-self._clip, self._clip)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from diffgen.diffusion.prediction import state_scale
 from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.samplers.spec import Run, SamplerSpec
 from diffgen.diffusion.schedule import NoiseSchedule
@@ -118,7 +119,7 @@ class SamplingPlan:
         levels = _stretch(_last(sigmas, settings.strength), settings.stretch, noise_schedule)
         # diffusers starts the k-diffusion samplers from sigma * noise unless spacing is leading.
         vp_start = spec.start == "vp" or schedule == "leading"
-        start = math.hypot(1.0, levels[0]) if vp_start else levels[0]
+        start = state_scale(levels[0]) if vp_start else levels[0]
         arguments = spec.prepare(Run(config, noise_schedule, levels, options))
         return cls(spec, schedule, tuple(levels), start, arguments, options, settings.rho)
 
@@ -197,7 +198,7 @@ class SamplingPlan:
 
     def latents(self, x: Tensor) -> Tensor:
         """The last state as latents, which are variance preserving where a run ends above 0."""
-        return x / math.hypot(1.0, self.sigmas[-1]) if len(self.sigmas) > 1 else x
+        return x / state_scale(self.sigmas[-1]) if len(self.sigmas) > 1 else x
 
 
 def steps_of(strength: float, steps: int) -> int:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from diffgen.train.objectives import column
-from diffgen.types import Prediction
+from diffgen.diffusion.prediction import add_noise, column, noise_in
 
 SIGMA_DATA = 0.5
 TIMESTEP_SCALING = 10.0
@@ -47,27 +46,12 @@ def guided(cond: Tensor, uncond: Tensor, scale: Tensor) -> Tensor:
     return uncond + column(scale) * (cond - uncond)
 
 
-def predict_x0(
-    output: Tensor, x: Tensor, alpha_bar: Tensor, prediction: Prediction, clip: float | None = None
-) -> Tensor:
-    """x0 from a network's output for x (arXiv:2202.00512, appendix D), within +-clip if given."""
-    signal, noise = column(alpha_bar.sqrt()), column((1.0 - alpha_bar).sqrt())
-    if prediction == "eps":
-        x0 = (x - noise * output) / signal
-    elif prediction == "v":
-        x0 = signal * x - noise * output
-    else:
-        x0 = output
-    return x0 if clip is None else x0.clamp(-clip, clip)
-
-
 def ddim_step(x: Tensor, x0: Tensor, alpha_bar: Tensor, alpha_bar_next: Tensor) -> Tensor:
     """One step of DDIM with eta 0, the noise in x being what x0 leaves of it.
 
     arXiv:2010.02502, eq. 12; the solver psi of arXiv:2310.04378, section 4.3.
     """
-    noise = (x - column(alpha_bar.sqrt()) * x0) / column((1.0 - alpha_bar).sqrt())
-    return column(alpha_bar_next.sqrt()) * x0 + column((1.0 - alpha_bar_next).sqrt()) * noise
+    return add_noise(x0, noise_in(x, x0, alpha_bar), alpha_bar_next)
 
 
 def consistency_function(x: Tensor, x0: Tensor, t: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from diffgen.diffusion.prediction import add_noise, regression_target
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.engine import Engine
 from diffgen.engine.request import GeneratePlan, GenerateRequest
@@ -127,9 +128,9 @@ class DiffusionTarget:
             weight = objectives.min_snr_weight(alpha_bar, schedule.prediction, gamma)
         time_ids = torch.tensor(batch.time_ids, dtype=torch.float32, device=self.device)
         return DiffusionInputs(
-            objectives.add_noise(x0, noise, alpha_bar),
+            add_noise(x0, noise, alpha_bar),
             t,
-            objectives.regression_target(x0, noise, alpha_bar, schedule.prediction),
+            regression_target(x0, noise, alpha_bar, schedule.prediction),
             weight,
             self._text(batch, time_ids),
             time_ids,

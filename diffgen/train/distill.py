@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from diffgen.diffusion.prediction import add_noise, predict_x0
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import SpacingOptions, make_sigmas
 from diffgen.engine.request import GenerateRequest
@@ -28,7 +29,7 @@ from diffgen.train.data import Batch
 from diffgen.train.diffusion import DiffusionTarget
 from diffgen.train.draws import Draws
 from diffgen.train.networks import Networks, build_networks
-from diffgen.train.objectives import add_noise, squared_error, uniform_timesteps
+from diffgen.train.objectives import squared_error, uniform_timesteps
 from diffgen.train.recipe import DistillRecipe, Recipe
 from diffgen.train.text import encode, tokenize
 from diffgen.types import Conditioning, ScheduleConfig
@@ -101,7 +102,7 @@ class ConsistencyModule(nn.Module):
     ) -> Tensor:
         x, t = point.x, point.t
         output = unet(x, t, cond).float()
-        x0 = consistency.predict_x0(output, x, point.alpha_bar, self.schedule.prediction, clip)
+        x0 = predict_x0(output, x, point.alpha_bar, self.schedule.prediction, clip)
         return consistency.consistency_function(x, x0, t)
 
 
@@ -139,7 +140,7 @@ class DistillTarget(DiffusionTarget):
         scale = self._guidance(draws)
         x0 = self._teach(far, both, scale)
         x = consistency.ddim_step(far.x, x0, far.alpha_bar, near_alpha_bar)
-        if self.networks.config.unet.guidance_dim is not None:
+        if self.networks.config.embeds_guidance:
             cond = replace(cond, guidance=scale)
         return DistillInputs(far, Point(x, near_t, near_alpha_bar), cond)
 
@@ -178,9 +179,7 @@ class DistillTarget(DiffusionTarget):
         cond, uncond = outputs.chunk(2)
         output = consistency.guided(cond, uncond, scale)
         schedule = self.networks.config.schedule
-        return consistency.predict_x0(
-            output, x, point.alpha_bar, schedule.prediction, schedule.clip
-        )
+        return predict_x0(output, x, point.alpha_bar, schedule.prediction, schedule.clip)
 
     def _write_configs(self, folder: Path) -> None:
         super()._write_configs(folder)
@@ -192,7 +191,7 @@ class DistillTarget(DiffusionTarget):
 
     def _request(self) -> GenerateRequest:
         """The student's own defaults, but for the guidance that it is told."""
-        embedded = self.networks.config.unet.guidance_dim is not None
+        embedded = self.networks.config.embeds_guidance
         guidance = self.recipe.samples.guidance if embedded else None
         return replace(super()._request(), guidance_scale=guidance)
 
@@ -211,7 +210,7 @@ def _student(teacher: Networks, recipe: Recipe) -> Networks:
     The new projection of the scale begins at 0: the student begins as the teacher.
     """
     config, state = teacher.config, dict(teacher.unet.state_dict())
-    if config.unet.guidance_dim is not None:
+    if config.embeds_guidance:
         raise ConfigError(
             f"model.base {recipe.model.base} was distilled already; name the model it was made "
             "from."

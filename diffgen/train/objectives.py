@@ -1,8 +1,7 @@
-"""The DDPM objective and its descendants, as plain functions of tensors.
+"""Draws of timesteps and noise, weights and errors of training, as plain functions of tensors.
 
-x0: clean latents (B, C, h, w); t: timesteps (B,), whole numbers; alpha_bar: (B,), the schedule's
-cumulative product at t. Noisy latents are x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps (Ho
-et al., arXiv:2006.11239, eq. 4). Everything is float32.
+t: timesteps (B,), whole numbers; alpha_bar: (B,), the schedule's cumulative product at t. Maps are (B,
+C, h, w). Everything is float32.
 """
 
 from __future__ import annotations
@@ -11,11 +10,6 @@ import torch
 from torch import Tensor
 
 from diffgen.types import Prediction
-
-
-def column(values: Tensor) -> Tensor:
-    """(B,) -> (B, 1, 1, 1), to multiply maps with."""
-    return values[:, None, None, None]
 
 
 def uniform_timesteps(u: Tensor, count: int) -> Tensor:
@@ -35,24 +29,6 @@ def offset_noise(noise: Tensor, shift: Tensor, strength: float) -> Tensor:
     2023; the scheduled cure is zero terminal SNR).
     """
     return noise + strength * shift[:, :, None, None]
-
-
-def add_noise(x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
-    """x_t given x0 (arXiv:2006.11239, eq. 4)."""
-    return column(alpha_bar.sqrt()) * x0 + column((1.0 - alpha_bar).sqrt()) * noise
-
-
-def regression_target(
-    x0: Tensor, noise: Tensor, alpha_bar: Tensor, prediction: Prediction
-) -> Tensor:
-    """What the network should say: eps (arXiv:2006.11239, eq. 14), x0, or v = sqrt(alpha_bar) eps
-    - sqrt(1 - alpha_bar) x0 (Salimans and Ho, arXiv:2202.00512, appendix D).
-    """
-    if prediction == "eps":
-        return noise
-    if prediction == "sample":
-        return x0
-    return column(alpha_bar.sqrt()) * noise - column((1.0 - alpha_bar).sqrt()) * x0
 
 
 def min_snr_weight(alpha_bar: Tensor, prediction: Prediction, gamma: float) -> Tensor:

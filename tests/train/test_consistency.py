@@ -6,9 +6,9 @@ from diffusers import DDIMScheduler, LCMScheduler
 
 from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.guidance import GuidedDenoiser
+from diffgen.diffusion.prediction import add_noise, predict_x0, regression_target
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.train import consistency
-from diffgen.train.objectives import add_noise, regression_target
 from diffgen.types import Conditioning, ScheduleConfig
 
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "sample": "sample"}
@@ -57,10 +57,10 @@ def test_a_right_output_gives_x0_back(prediction):
     x0, noise = torch.randn(2, 3, 4, 5, 5).unbind()
     x = add_noise(x0, noise, alpha_bar)
     output = regression_target(x0, noise, alpha_bar, prediction)
-    found = consistency.predict_x0(output, x, alpha_bar, prediction)
+    found = predict_x0(output, x, alpha_bar, prediction)
     # At t = 999 the eps of float32 is divided by 0.068, which costs a digit.
     torch.testing.assert_close(found, x0, rtol=0, atol=1e-5)
-    clipped = consistency.predict_x0(output, x, alpha_bar, prediction, clip=0.5)
+    clipped = predict_x0(output, x, alpha_bar, prediction, clip=0.5)
     torch.testing.assert_close(clipped, x0.clamp(-0.5, 0.5), rtol=0, atol=1e-5)
 
 
@@ -80,7 +80,7 @@ def test_the_solver_is_ddim(prediction, to_one):
     final = 1.0 if to_one else float(alphas_cumprod[0])
     levels = torch.tensor([final, *alphas_cumprod[GRID]])
     x, output = torch.randn(2, 50, 4, 3, 3).unbind()
-    x0 = consistency.predict_x0(output, x, levels[1:], prediction)
+    x0 = predict_x0(output, x, levels[1:], prediction)
     ours = consistency.ddim_step(x, x0, levels[1:], levels[:-1])
     for index, t in enumerate(GRID):
         theirs = scheduler.step(output[index], t, x[index]).prev_sample
@@ -96,7 +96,7 @@ def test_the_consistency_function_is_what_the_sampler_computes(prediction):
     for t in (19, 259, 999):
         scheduler.set_timesteps(timesteps=[t])
         x, output = torch.randn(2, 1, 4, 3, 3).unbind()
-        x0 = consistency.predict_x0(output, x, alphas_cumprod[[t]], prediction)
+        x0 = predict_x0(output, x, alphas_cumprod[[t]], prediction)
         ours = consistency.consistency_function(x, x0, torch.tensor([t]))
         theirs = scheduler.step(output, t, x).denoised
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
@@ -125,7 +125,7 @@ def test_guidance_is_that_of_generate(prediction):
     )
     output = consistency.guided(cond, uncond, torch.tensor([4.0]))
     alpha_bar = torch.tensor([schedule.alphas_cumprod[499]])
-    ours = consistency.predict_x0(output, x, alpha_bar, prediction)
+    ours = predict_x0(output, x, alpha_bar, prediction)
     theirs = denoise(x * math.sqrt(1 + sigma * sigma), sigma)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
     assert torch.equal(consistency.guided(cond, uncond, torch.zeros(1)), uncond)

@@ -7,12 +7,12 @@ from diffusers import LCMScheduler
 from torch import nn
 
 from diffgen.diffusion.denoiser import ModelDenoiser
+from diffgen.diffusion.prediction import add_noise
 from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.train import consistency
 from diffgen.train.distill import ConsistencyModule, DistillInputs, Point
 from diffgen.train.ema import Ema
-from diffgen.train.objectives import add_noise
 from diffgen.train.recipe import DistillRecipe
 from diffgen.types import Conditioning, ScheduleConfig
 

@@ -5,6 +5,7 @@ import torch
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 
+from diffgen.diffusion.prediction import add_noise, column, regression_target
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.train import objectives
 from diffgen.train.lr import learning_rate
@@ -39,11 +40,9 @@ def test_noise_and_targets_are_those_of_diffusers(pair, zero_snr):
     a = alpha_bars(t, zero_snr=zero_snr)
     # Their table is float32: relative errors of 1e-5, and their last alpha_bar is 0, ours 2^-24.
     near = {"rtol": 0, "atol": 1e-3 if zero_snr else 2e-5}
+    torch.testing.assert_close(add_noise(x0, noise, a), theirs.add_noise(x0, noise, t), **near)
     torch.testing.assert_close(
-        objectives.add_noise(x0, noise, a), theirs.add_noise(x0, noise, t), **near
-    )
-    torch.testing.assert_close(
-        objectives.regression_target(x0, noise, a, "v"), theirs.get_velocity(x0, noise, t), **near
+        regression_target(x0, noise, a, "v"), theirs.get_velocity(x0, noise, t), **near
     )
 
 
@@ -72,11 +71,11 @@ def test_one_error_in_x0_weighs_the_same_in_every_prediction(pair, prediction):
     """The point of the divisors: the weighted losses of equal x0 estimates agree."""
     x0, noise = pair
     a = torch.tensor([0.99, 0.9, 0.5, 0.1])
-    noisy = objectives.add_noise(x0, noise, a)
+    noisy = add_noise(x0, noise, a)
     guess = x0 + 0.1
-    implied = (noisy - objectives.column(a.sqrt()) * guess) / objectives.column((1 - a).sqrt())
-    said = objectives.regression_target(guess, implied, a, prediction)
-    wanted = objectives.regression_target(x0, noise, a, prediction)
+    implied = (noisy - column(a.sqrt()) * guess) / column((1 - a).sqrt())
+    said = regression_target(guess, implied, a, prediction)
+    wanted = regression_target(x0, noise, a, prediction)
     loss = objectives.min_snr_weight(a, prediction, 5.0) * objectives.squared_error(said, wanted)
     expected = torch.minimum(a / (1 - a), torch.tensor(5.0)) * 0.01
     torch.testing.assert_close(loss, expected, rtol=1e-3, atol=0)  # float32 differences of 0.1
@@ -85,8 +84,8 @@ def test_one_error_in_x0_weighs_the_same_in_every_prediction(pair, prediction):
 def test_eps_and_sample_targets(pair):
     x0, noise = pair
     a = torch.full((4,), 0.3)
-    assert objectives.regression_target(x0, noise, a, "eps") is noise
-    assert objectives.regression_target(x0, noise, a, "sample") is x0
+    assert regression_target(x0, noise, a, "eps") is noise
+    assert regression_target(x0, noise, a, "sample") is x0
 
 
 def test_huber_is_square_near_zero_and_linear_far_out():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from diffgen.diffusion.prediction import eps_from_v, v_from_eps
 from diffgen.diffusion.samplers.common import solve_vandermonde
 from diffgen.types import Denoiser, NoiseSource, Steps
 
@@ -38,7 +39,7 @@ def sample_plms(
     slope in sigma, or for v-prediction models v, the slope of the variance-preserving state in
     the angle atan(sigma).
     """
-    read, apply = (_v_from_eps, _eps_from_v) if combine_v else (_same, _same)
+    read, apply = (v_from_eps, eps_from_v) if combine_v else (_same, _same)
     outputs: deque[Tensor] = deque(maxlen=4)
     total = len(sigmas) - 1
     for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
@@ -55,15 +56,6 @@ def sample_plms(
 
 def _same(eps: Tensor, x: Tensor, sigma: float) -> Tensor:
     return eps
-
-
-def _v_from_eps(eps: Tensor, x: Tensor, sigma: float) -> Tensor:
-    """v = alpha eps - sigma alpha x0 with alpha = 1 / sqrt(1 + sigma^2) (arXiv:2202.00512)."""
-    return (eps - sigma * (x - sigma * eps)) / math.hypot(1.0, sigma)
-
-
-def _eps_from_v(v: Tensor, x: Tensor, sigma: float) -> Tensor:
-    return (sigma * x / math.hypot(1.0, sigma) + v) / math.hypot(1.0, sigma)
 
 
 def sample_ipndm(

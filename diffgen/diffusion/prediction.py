@@ -1,0 +1,83 @@
+"""What a network predicts, and x0 from it: the arithmetic of eps, v and x0, in both spaces.
+
+A network reads the variance-preserving state x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps (Ho
+et al., arXiv:2006.11239, eq. 4), which training makes from pictures; samplers keep x = x0 + sigma eps,
+the same divided by sqrt(alpha_bar) = 1 / sqrt(1 + sigma^2). With v = sqrt(alpha_bar) eps - sqrt(1 -
+alpha_bar) x0 (Salimans and Ho, arXiv:2202.00512, appendix D). Tensors are float32: x0, x, noise and
+output (B, C, h, w), alpha_bar (B,).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from diffgen.types import Prediction
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def state_scale(sigma: float) -> float:
+    """sqrt(1 + sigma^2): x in sigma space is this times the state that a network reads."""
+    return math.hypot(1.0, sigma)
+
+
+def x0_weights(prediction: Prediction, sigma: float) -> tuple[float, float]:
+    """(keep, gain) with x0 = keep x + gain output, x in sigma space."""
+    if prediction == "eps":
+        return 1.0, -sigma
+    if prediction == "sample":
+        return 0.0, 1.0
+    alpha = 1.0 / state_scale(sigma)
+    return alpha * alpha, -sigma * alpha
+
+
+def v_from_eps(eps: Tensor, x: Tensor, sigma: float) -> Tensor:
+    """v of the state x in sigma space, from its eps."""
+    return (eps - sigma * (x - sigma * eps)) / state_scale(sigma)
+
+
+def eps_from_v(v: Tensor, x: Tensor, sigma: float) -> Tensor:
+    """The inverse of `v_from_eps`."""
+    return (sigma * x / state_scale(sigma) + v) / state_scale(sigma)
+
+
+def column(values: Tensor) -> Tensor:
+    """(B,) -> (B, 1, 1, 1), to multiply maps with."""
+    return values[:, None, None, None]
+
+
+def add_noise(x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
+    """x_t given x0 and eps."""
+    return column(alpha_bar.sqrt()) * x0 + column((1.0 - alpha_bar).sqrt()) * noise
+
+
+def noise_in(x: Tensor, x0: Tensor, alpha_bar: Tensor) -> Tensor:
+    """eps of the state x_t, which is what x0 leaves of it."""
+    return (x - column(alpha_bar.sqrt()) * x0) / column((1.0 - alpha_bar).sqrt())
+
+
+def regression_target(
+    x0: Tensor, noise: Tensor, alpha_bar: Tensor, prediction: Prediction
+) -> Tensor:
+    """What the network should say of x_t: eps, x0 or v."""
+    if prediction == "eps":
+        return noise
+    if prediction == "sample":
+        return x0
+    return column(alpha_bar.sqrt()) * noise - column((1.0 - alpha_bar).sqrt()) * x0
+
+
+def predict_x0(
+    output: Tensor, x: Tensor, alpha_bar: Tensor, prediction: Prediction, clip: float | None = None
+) -> Tensor:
+    """x0 from a network's output for x_t, within +-clip if given."""
+    signal, noise = column(alpha_bar.sqrt()), column((1.0 - alpha_bar).sqrt())
+    if prediction == "eps":
+        x0 = (x - noise * output) / signal
+    elif prediction == "v":
+        x0 = signal * x - noise * output
+    else:
+        x0 = output
+    return x0 if clip is None else x0.clamp(-clip, clip)
