@@ -69,7 +69,7 @@ def engine_subject(
         return engine.denoiser(plan, _stack(conds), _stack(unconds))
 
     config, factor = engine.config, engine.config.factor
-    shape = (config.unet.in_channels, plan.height // factor, plan.width // factor)
+    shape = (config.latent_channels, plan.height // factor, plan.width // factor)
     subject = Subject(
         pictures=tuple(pictures),
         config=config.schedule,

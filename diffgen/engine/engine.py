@@ -212,7 +212,7 @@ class Engine:
         """
         denoise = self.denoiser(plan, cond, uncond)
         factor = self.config.factor
-        shape = (self.config.unet.in_channels, plan.height // factor, plan.width // factor)
+        shape = (self.config.latent_channels, plan.height // factor, plan.width // factor)
         reporter = paced(on_step, self.device)
         latents = plan.sampling.run(denoise, seeds, shape, self.device, on_step=reporter)
         if not bool(torch.isfinite(latents).all()):
@@ -231,7 +231,7 @@ class Engine:
         model = ModelDenoiser(
             network, self.schedule, schedule.prediction, self.precision.unet, schedule.clip
         )
-        if self.config.unet.guidance_dim is not None:
+        if self.config.embeds_guidance:
             # Guidance was distilled into this U-Net: it is an input, not a second evaluation.
             scale = cond.context.new_full((cond.context.shape[0],), plan.guidance_scale)
             return GuidedDenoiser(model, replace(cond, guidance=scale.float()), None, 1.0)

@@ -6,11 +6,18 @@ a network is built.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from diffgen.limits import within
 from diffgen.types import ScheduleConfig
+
+Family: TypeAlias = Literal["sd1", "sd2", "sdxl", "custom"]
+Task: TypeAlias = Literal["text", "inpaint", "edit", "other"]
+ConditioningKind: TypeAlias = Literal["text", "pooled", "sizes"]
+# What diffusers' pipelines take; small models of our own were tuned to 5.
+GUIDANCE_SCALES: Mapping[Family, float] = {"sd1": 7.5, "sd2": 7.5, "sdxl": 5.0, "custom": 5.0}
 
 MAX_WIDTH = 1 << 16
 MAX_LAYERS = 256
@@ -107,7 +114,7 @@ class VaeConfig:
 class ModelConfig:
     """One text-to-image model. `vae=None` means pixel space: the autoencoder is the identity."""
 
-    family: Literal["sd1", "sd2", "sdxl", "custom"]
+    family: Family
     text: tuple[ClipTextConfig, ...]
     unet: UNetConfig
     vae: VaeConfig | None
@@ -120,6 +127,45 @@ class ModelConfig:
     def factor(self) -> int:
         """Pixels per latent, along one side (1 in pixel space)."""
         return self.vae.factor if self.vae else 1
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of what is sampled: latents, or the colours of pixels."""
+        return self.vae.latent_channels if self.vae else self.unet.out_channels
+
+    @property
+    def extra_channels(self) -> int:
+        """Channels that the U-Net reads beside the noisy latents: `Conditioning.concat`."""
+        return self.unet.in_channels - self.latent_channels
+
+    @property
+    def task(self) -> Task:
+        """What the U-Net makes of those: a mask and a picture to fill, or a picture to edit."""
+        tasks: dict[int, Task] = {0: "text", 1 + self.latent_channels: "inpaint"}
+        tasks[self.latent_channels] = "edit"
+        return tasks.get(self.extra_channels, "other")
+
+    @property
+    def conditioning(self) -> ConditioningKind:
+        """What the U-Net is told beside the text tokens."""
+        if self.unet.added_dim is None:
+            return "text"
+        return "sizes" if self.unet.time_ids_dim else "pooled"
+
+    @property
+    def embeds_guidance(self) -> bool:
+        """Whether the guidance scale is an input of the U-Net (LCM), not a second evaluation."""
+        return self.unet.guidance_dim is not None
+
+    @property
+    def guidance_scale(self) -> float:
+        """The scale that the model's family is sampled with where its makers do not say."""
+        return GUIDANCE_SCALES[self.family]
+
+    @property
+    def is_xl(self) -> bool:
+        """Whether noise levels and files are made as for Stable Diffusion XL."""
+        return self.family == "sdxl"
 
     @property
     def text_layer(self) -> int:

@@ -69,7 +69,7 @@ class Conditioner:
         layer = self.config.text_layer if clip_skip is None else clip_skip
         encoded = {prompt: self._encode_one(prompt, layer) for prompt in dict.fromkeys(prompts)}
         context = torch.cat([encoded[prompt].context for prompt in prompts])
-        if self.config.unet.added_dim is None:
+        if self.config.conditioning == "text":
             return Conditioning(context)
         # Original size, top-left corner of the crop, target size: an uncropped picture.
         sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32)

@@ -98,7 +98,7 @@ class ContrastiveTarget(DiffusionTarget):
         super().__init__(recipe, device)
         networks = self.networks
         torch.manual_seed(recipe.run.seed)
-        channels = networks.config.unet.out_channels
+        channels = networks.config.latent_channels
         self.module = ContrastiveModule(networks.encoders, channels).to(device)
         self.module.requires_grad_(True)
 

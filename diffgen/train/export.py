@@ -77,7 +77,7 @@ def _without(
     if "safety_checker" in absent:
         out["requires_safety_checker"] = False
     if not EXTRAS.issuperset(name for name in absent if any(index[name])):
-        out["_class_name"] = PLAIN["sdxl" if config.family == "sdxl" else "sd"]
+        out["_class_name"] = PLAIN["sdxl" if config.is_xl else "sd"]
     return out
 
 

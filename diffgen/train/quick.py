@@ -53,7 +53,7 @@ def lora_table(
         "model": {"base": model, **chosen},
         "optimizer": {"lr": 1e-4, "warmup": steps // 20},
         # SDXL fits a 24 GB card only if activations are recomputed.
-        "run": {"steps": steps, "gradient_checkpointing": config.family == "sdxl"},
+        "run": {"steps": steps, "gradient_checkpointing": config.is_xl},
         "samples": {
             "prompts": list(dict.fromkeys(filter(None, texts)))[:PREVIEWS],
             "every": steps // 4,

@@ -52,6 +52,6 @@ def encode(
     if config.zero_empty_prompt:
         kept = ~tokens[0].empty
         context, pooled = context * kept[:, None, None], pooled * kept[:, None]
-    if config.unet.added_dim is None:
+    if config.conditioning == "text":
         return Conditioning(context)
     return Conditioning(context, pooled=pooled, time_ids=time_ids)

@@ -8,19 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from diffgen.errors import ConfigError, WeightsError
 from diffgen.jsonfile import JsonObject
 from diffgen.models.checks import check_text, check_vae
-from diffgen.models.config import ClipTextConfig, ModelConfig, VaeConfig
+from diffgen.models.config import ClipTextConfig, Family, ModelConfig, VaeConfig
 from diffgen.types import ScheduleConfig
 from diffgen.weights.diffusers.options import one_of, refuse_other_values, unsupported
 from diffgen.weights.diffusers.schedulers import read_schedule
 from diffgen.weights.diffusers.unet_config import read_unet_config
 from diffgen.weights.files import refuse_pickle
-
-Family: TypeAlias = Literal["sd1", "sd2", "sdxl", "custom"]
 
 SD_PIPELINES = (
     "StableDiffusionPipeline",
