@@ -33,9 +33,13 @@ def _tiny(family: str, tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests and the programs they start leave the user's cache folder alone."""
+    """Tests and the programs they start leave the user's own folders alone, and know no settings."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        for name in [name for name in os.environ if name.startswith(("DIFFGEN_", "HF_"))]:
+            patch.delenv(name)
+        for kind in ("CACHE", "CONFIG", "DATA"):
+            patch.setenv(f"XDG_{kind}_HOME", str(tmp_path_factory.mktemp(kind.lower())))
+        patch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
         yield
 
 

@@ -19,6 +19,8 @@ RANKS = {
     "types": 0.4,
     "files": 0.5,
     "jsonfile": 0.5,
+    "places": 0.5,
+    "configuration": 0.8,
     "device": 0.5,
     "pictures": 0.5,
     "kernels": 1,

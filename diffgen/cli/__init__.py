@@ -15,6 +15,8 @@ from diffgen import __version__
 from diffgen.cli.console import kept_warnings, lost_results, print_error
 from diffgen.cli.generate import generate
 from diffgen.cli.mistakes import explain, known_trouble, no_command
+from diffgen.cli.models import models
+from diffgen.cli.pull import pull
 from diffgen.cli.sample_steps import sample_steps
 from diffgen.cli.samplers import samplers
 from diffgen.cli.signals import asked_to_stop, reason
@@ -75,6 +77,8 @@ def _diffgen(
 app.command()(generate)
 app.command()(sample_steps)
 app.command()(samplers)
+app.command()(models)
+app.command()(pull)
 app.command()(train)
 
 

@@ -64,20 +64,20 @@ class Bar(Display):
 
 
 @contextmanager
-def progress(*, quiet: bool) -> Iterator[Display]:
-    """Somebody to tell how far the work is."""
+def progress(*, quiet: bool, in_bytes: bool = False) -> Iterator[Display]:
+    """Somebody to tell how far the work is, counted in pieces or in bytes."""
     if quiet:
         yield Silent()
     elif not sys.stderr.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
         yield Display()
     else:
-        with _rich_bar() as running:
+        with _rich_bar(in_bytes=in_bytes) as running:
             bar = Bar(running)
             with beside(bar.hidden):
                 yield bar
 
 
-def _rich_bar() -> Progress:
+def _rich_bar(*, in_bytes: bool) -> Progress:
     """A bar that fits one line of this terminal, and leaves stdout and stderr to us.
 
     Redirected by rich, results would go to stderr, and long lines would be broken.
@@ -94,8 +94,8 @@ def _rich_bar() -> Progress:
     columns = [
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(bar_width=10 if narrow else 30),
-        progress.MofNCompleteColumn(),
-        *([] if narrow else [Speed()]),
+        progress.DownloadColumn() if in_bytes else progress.MofNCompleteColumn(),
+        *([] if narrow else [progress.TransferSpeedColumn() if in_bytes else Speed()]),
         progress.TimeRemainingColumn(compact=True),
     ]
     return progress.Progress(

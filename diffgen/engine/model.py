@@ -10,7 +10,8 @@ from diffgen.engine.request import GeneratePlan, GenerateRequest
 from diffgen.types import Prediction
 from diffgen.weights.adapters.lora import LoraRef
 from diffgen.weights.checkpoint import Checkpoint
-from diffgen.weights.registry import ModelEntry, resolve
+from diffgen.weights.finding import resolve
+from diffgen.weights.registry import ModelEntry
 
 DEFAULT_MODEL = "storybook"
 

@@ -46,7 +46,7 @@ class Origin:
         vae = checkpoint.tensors["vae"].infos.values() if model.vae else ()
         return {
             "model": model.name,
-            "model_path": None if model.entry else str(checkpoint.source),
+            "model_path": None if model.entry and model.entry.bundled else str(checkpoint.source),
             "model_files": files,
             "vae": str(model.vae) if model.vae else None,
             "vae_files": _hashes(model.vae, vae) if model.vae else None,

@@ -29,8 +29,8 @@ from diffgen.weights.checkpoint import Checkpoint
 from diffgen.weights.diffusers.configs import FAMILY_BY_CONTEXT, read_vae_config
 from diffgen.weights.diffusers.folder import weight_files
 from diffgen.weights.files import LazyTensors, open_tensors
+from diffgen.weights.finding import resolve
 from diffgen.weights.keymap import FOLDER_RULES, to_canonical
-from diffgen.weights.registry import resolve
 
 TEXT_ENCODERS: tuple[Component, ...] = ("text_encoder", "text_encoder_2")
 

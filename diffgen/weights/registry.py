@@ -1,22 +1,30 @@
-"""The models known by name, from weights.toml."""
+"""The models known by name: weights.toml, which ships, and the user's own beside the configuration."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
-from diffgen.errors import ConfigError, UsageError, did_you_mean, shown
+from diffgen.errors import ConfigError, did_you_mean, shown
 from diffgen.jsonfile import KINDS, MAX_CONFIG, of_kind, parse_toml, read_text
 from diffgen.limits import check_ranges, within
+from diffgen.places import config_folder
 from diffgen.types import SamplerName, ScheduleName
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
+Kind: TypeAlias = Literal["model", "lora", "vae", "decoder", "embedding"]
+Family: TypeAlias = Literal["sd1", "sd2", "sdxl", "custom"]
+
 KEYS: Mapping[str, type] = {
     "bundled": str,
+    "path": str,
+    "repository": str,
+    "revision": str,
+    "kind": str,
+    "family": str,
     "lora": str,
     "description": str,
     "license": str,
@@ -25,83 +33,62 @@ KEYS: Mapping[str, type] = {
     "sampler": str,
     "schedule": str,
 }
-REQUIRED = ("bundled", "description", "license")
+REQUIRED = ("description", "license")
+PLACES = ("bundled", "path", "repository")
 CHOICES: Mapping[str, tuple[str, ...]] = {
+    "kind": get_args(Kind),
+    "family": get_args(Family),
     "sampler": get_args(SamplerName),
     "schedule": get_args(ScheduleName),
 }
+FILE_KEYS: Mapping[str, type] = {"path": str, "size": int, "sha256": str}
+SHA256_DIGITS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file of a repository: its path there, its bytes and their SHA-256, where they are known."""
+
+    path: str
+    size: int | None = within(None, 0, 1 << 50)
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelEntry:
-    """One table of weights.toml: where a model is, and what its makers recommend.
+    """One table of weights.toml: where a model or a part of one is, and what its makers recommend.
 
-    `bundled` and `lora`, a file that belongs to the model, are relative to the package. None means
-    no such file, or no recommendation.
+    It lies in the package (`bundled`), anywhere on this machine (`path`) or in a repository of the
+    Hugging Face hub, which has `files`; `lora`, a file of the package, belongs to the model. None
+    means no such file, or no recommendation.
     """
 
-    bundled: str
     description: str
     license: str
+    bundled: str | None = None
+    path: str | None = None
+    repository: str | None = None
+    revision: str | None = None
+    files: tuple[RemoteFile, ...] = ()
+    kind: Kind = "model"
+    family: Family = "custom"
     lora: str | None = None
     steps: int | None = within(None, 1, 10_000)
     guidance_scale: float | None = within(None, 0.0, 1000.0)
     sampler: SamplerName | None = None
     schedule: ScheduleName | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class ModelRef:
-    """A model that was asked for: what to call it, where it is, and its entry if it has one."""
-
-    name: str
-    path: Path
-    entry: ModelEntry | None = None
-
     @property
-    def lora(self) -> Path | None:
-        """The LoRA that makes this model of the one at `path`."""
-        return PACKAGE / self.entry.lora if self.entry and self.entry.lora else None
+    def size(self) -> int | None:
+        """Bytes to download, None where they are not known."""
+        sizes = [file.size for file in self.files]
+        return sum(filter(None, sizes)) if all(sizes) and sizes else None
 
 
-def resolve(source: str, registry: Mapping[str, ModelEntry] | None = None) -> ModelRef:
-    """Find a model by its name or path; `registry` defaults to the one that ships.
-
-    A name wins over a folder of the same name, which `./name` still reaches. Raises UsageError if
-    there is neither.
-    """
-    entries = read_registry(registry_path()) if registry is None else registry
-    if source in entries:
-        entry = entries[source]
-        return ModelRef(source, PACKAGE / entry.bundled, entry)
-    path = _place(source)
-    if path.exists():
-        return ModelRef(path.stem if path.is_file() else path.resolve().name, path)
-    if "://" in source:
-        raise UsageError(f"nothing is downloaded: fetch {source} yourself, then give its path")
-    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
-        raise UsageError(
-            f"there is no model at {path}, and nothing is downloaded; for a repository of Hugging "
-            f"Face run: hf download {source} --local-dir {path.name}, then give -m ./{path.name}"
-        )
-    if "/" in source or source.startswith((".", "~")):
-        raise UsageError(f"there is no model at {path}.")
-    raise UsageError(
-        f'there is no model named "{source}".{did_you_mean(source, entries)} '
-        f"Known: {', '.join(entries)}; a path to a model works too."
-    )
-
-
-def _place(source: str) -> Path:
-    """The path that a user means. Raises UsageError for one that nothing can have."""
-    try:
-        path = Path(source).expanduser()
-        path.exists()
-    except OSError as error:
-        raise UsageError(f"{shown(source)} cannot be read: {error.strerror}") from error
-    except RuntimeError as error:  # ~name of nobody
-        raise UsageError(f"there is no model at {source}: no such user") from error
-    return path
+def known_entries() -> dict[str, ModelEntry]:
+    """Every model known by name; the user's come first where both know a name."""
+    own = user_registry_path()
+    return read_registry(registry_path()) | (read_registry(own) if own.is_file() else {})
 
 
 def registry_path() -> Path:
@@ -110,8 +97,13 @@ def registry_path() -> Path:
     return packaged if packaged.is_file() else PACKAGE.parent / "weights.toml"
 
 
+def user_registry_path() -> Path:
+    """Where users describe models of their own, whether or not there is such a file."""
+    return config_folder() / "weights.toml"
+
+
 def read_registry(path: Path) -> dict[str, ModelEntry]:
-    """Parse and check weights.toml. Raises ConfigError, naming file, table and key."""
+    """Parse and check a weights.toml. Raises ConfigError, naming file, table and key."""
     tables = parse_toml(read_text(path, at_most=MAX_CONFIG), str(path))
     return {name: _entry(f"{path} [{name}]", table) for name, table in tables.items()}
 
@@ -119,18 +111,65 @@ def read_registry(path: Path) -> dict[str, ModelEntry]:
 def _entry(where: str, table: object) -> ModelEntry:
     if not isinstance(table, dict):
         raise ConfigError(f"{where}: every model needs a table of its own")
+    given = dict(table)
+    files = tuple(_files(where, given.pop("files", [])))
+    values = {key: _value(where, key, value, KEYS) for key, value in given.items()}
     for key in REQUIRED:
-        if key not in table:
+        if key not in values:
             raise ConfigError(f'{where}: "{key}" is missing')
-    entry = ModelEntry(**{key: _value(where, key, value) for key, value in table.items()})
+    _check_place(where, values, files)
+    entry = ModelEntry(**values, files=files)
     check_ranges(entry, lambda key: f'{where}: "{key}"')
     return entry
 
 
-def _value(where: str, key: str, value: object) -> Any:
-    if key not in KEYS:
-        raise ConfigError(f'{where}: unknown key "{key}".{did_you_mean(key, KEYS)}')
-    kind = KEYS[key]
+def _check_place(where: str, values: Mapping[str, object], files: tuple[RemoteFile, ...]) -> None:
+    given = [key for key in PLACES if key in values]
+    if len(given) != 1:
+        names = ", ".join(f'"{key}"' for key in PLACES)
+        found = " and ".join(f'"{key}"' for key in given) or "none"
+        raise ConfigError(f"{where}: exactly one of {names} says where it is, not {found}")
+    if given == ["repository"] and not files:
+        raise ConfigError(f'{where}: "files" is missing: a list such as [{{ path = "x" }}]')
+
+
+def _files(where: str, value: object) -> list[RemoteFile]:
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise ConfigError(f'{where}: "files" should be a list of tables, not {shown(value)}')
+    return [_file(f"{where}: files {number}", table) for number, table in enumerate(value, 1)]
+
+
+def _file(where: str, table: Mapping[str, object]) -> RemoteFile:
+    values = {key: _value(where, key, value, FILE_KEYS) for key, value in table.items()}
+    if "path" not in values:
+        raise ConfigError(f'{where}: "path" is missing')
+    if not is_inside(values["path"]):
+        raise ConfigError(f'{where}: "path" leads out of the repository: {shown(values["path"])}')
+    digits = values.get("sha256")
+    if digits is not None and not _is_sha256(digits):
+        raise ConfigError(f'{where}: "sha256" should be 64 hexadecimal digits, not {shown(digits)}')
+    file = RemoteFile(**values)
+    check_ranges(file, lambda key: f'{where}: "{key}"')
+    return file
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path of others stays inside the folder that it is put in."""
+    return bool(path) and not (
+        path.startswith(("/", "~"))
+        or ".." in path.split("/")
+        or any(char in path for char in "\\:\0")
+    )
+
+
+def _is_sha256(digits: str) -> bool:
+    return len(digits) == SHA256_DIGITS and set(digits) <= set("0123456789abcdef")
+
+
+def _value(where: str, key: str, value: object, keys: Mapping[str, type]) -> Any:
+    if key not in keys:
+        raise ConfigError(f'{where}: unknown key "{key}".{did_you_mean(key, keys)}')
+    kind = keys[key]
     found = of_kind(value, kind)
     if found is None:
         raise ConfigError(f'{where}: "{key}" should be {KINDS[kind]}, not {shown(value)}')

@@ -23,7 +23,7 @@ from diffgen.models.vae import Autoencoder
 from diffgen.types import Component
 from diffgen.weights import files
 from diffgen.weights.checkpoint import Checkpoint, components
-from diffgen.weights.registry import resolve
+from diffgen.weights.finding import resolve
 
 if TYPE_CHECKING:
     from tiny_models import TinyModel
@@ -264,7 +264,7 @@ def test_a_component_without_its_config(rewrite: Rewrite) -> None:
 def test_opening_does_not_import_torch() -> None:
     code = (
         "import sys; from diffgen.weights.checkpoint import Checkpoint; "
-        "from diffgen.weights.registry import resolve; "
+        "from diffgen.weights.finding import resolve; "
         "Checkpoint.open(resolve('storybook').path); "
         "sys.exit('torch' in sys.modules)"
     )

@@ -4,25 +4,28 @@ from pathlib import Path
 
 import pytest
 
-from diffgen.errors import ConfigError, UsageError
+from diffgen.errors import ConfigError
 from diffgen.weights.adapters.files import read_lora
 from diffgen.weights.checkpoint import Checkpoint
+from diffgen.weights.finding import resolve
 from diffgen.weights.registry import (
     ModelEntry,
-    ModelRef,
+    RemoteFile,
+    known_entries,
     read_registry,
     registry_path,
-    resolve,
 )
 
 MINIMAL = '[tiny]\nbundled = "assets/tiny"\ndescription = "a model"\nlicense = "MIT"\n'
+HUB = MINIMAL.replace('bundled = "assets/tiny"', 'repository = "a/b"')
 ENTRY = ModelEntry(bundled="assets/tiny", description="a model", license="MIT")
 
 
 def test_every_model_that_ships_can_be_opened() -> None:
     entries = read_registry(registry_path())
-    assert "storybook" in entries
-    for name in entries:
+    ships = [name for name, entry in entries.items() if entry.bundled]
+    assert ships == ["storybook", "storybook-turbo"]
+    for name in ships:
         found = resolve(name)
         checkpoint = Checkpoint.open(found.path)
         assert checkpoint.tensors
@@ -63,7 +66,16 @@ def test_a_whole_number_does_for_guidance(tmp_path: Path) -> None:
     [
         ("[tiny\n", r"weights\.toml: not valid TOML: .*line 1"),
         ("tiny = 1\n", r"\[tiny\]: every model needs a table"),
-        ("[tiny]\n", r'\[tiny\]: "bundled" is missing'),
+        ("[tiny]\n", r'\[tiny\]: "description" is missing'),
+        (MINIMAL.replace("bundled", "path") + 'repository = "a/b"\n', '"path" and "repository"$'),
+        (MINIMAL.replace('bundled = "assets/tiny"\n', ""), "says where it is, not none"),
+        (MINIMAL.replace('bundled = "assets/tiny"', 'repository = "a/b"'), '"files" is missing'),
+        (HUB + "files = 3\n", '"files" should be a list of tables, not 3'),
+        (HUB + "files = [{ size = 3 }]\n", 'files 1: "path" is missing'),
+        (HUB + 'files = [{ path = "../x" }]\n', '"path" leads out of the repository'),
+        (HUB + 'files = [{ path = "x", sha256 = "AB" }]\n', '"sha256" should be 64 hexadecimal'),
+        (HUB + 'files = [{ path = "x", size = -1 }]\n', '"size" must be from 0'),
+        (MINIMAL + 'kind = "lorra"\n', r'unknown value "lorra"\. Did you mean "lora"\?'),
         (MINIMAL + "stpes = 20\n", r'\[tiny\]: unknown key "stpes"\. Did you mean "steps"\?'),
         (MINIMAL + 'steps = "20"\n', r'"steps" should be a whole number, not "20"'),
         (MINIMAL + "steps = true\n", r'"steps" should be a whole number, not true'),
@@ -87,46 +99,27 @@ def test_mistakes_in_the_registry(tmp_path: Path, text: str, message: str) -> No
         read_registry(path)
 
 
-def test_an_existing_folder_is_a_model(tmp_path: Path) -> None:
-    assert resolve(str(tmp_path)) == ModelRef(tmp_path.name, tmp_path)
+def test_the_known_models_have_all_that_is_needed_to_check_them() -> None:
+    entries = read_registry(registry_path())
+    hubs = {name: entry for name, entry in entries.items() if entry.repository}
+    assert len(hubs) > 30
+    assert {file.sha256 and len(file.sha256) for e in hubs.values() for file in e.files} == {64}
+    assert [name for name, entry in hubs.items() if entry.size is None] == ["sdxl-lightning-lora"]
+    digits = [file.sha256 for entry in hubs.values() for file in entry.files]
+    assert len(set(digits)) == len(digits)
 
 
-def test_a_relative_folder_is_called_by_its_name(
+def test_users_add_models_and_change_known_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "tiny").mkdir()
-    monkeypatch.chdir(tmp_path / "tiny")
-    assert resolve(".").name == "tiny"
-
-
-def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "model").mkdir()
-    assert resolve("~/model").path == tmp_path / "model"
-
-
-def test_a_name_wins_over_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "tiny").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert resolve("tiny", {"tiny": ENTRY}).entry is ENTRY
-    assert resolve("./tiny", {"tiny": ENTRY}).entry is None
-
-
-def test_an_unknown_name_gets_a_suggestion_and_the_list() -> None:
-    with pytest.raises(UsageError, match=r'"storybok"\. Did you mean "storybook"\? Known: story'):
-        resolve("storybok")
-
-
-def test_paths_that_nothing_can_have(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^\"xxx.*\.\.\. cannot be read: File name too long$"):
-        resolve("x" * 5000)
-    with pytest.raises(UsageError, match="there is no model at ~nobody-here/model: no such user"):
-        resolve("~nobody-here/model")
-    with pytest.raises(UsageError, match="there is no model"):
-        resolve("./\0")
-
-
-@pytest.mark.parametrize("source", ["./no-such-folder", "~/no-such-folder", "no/such/folder"])
-def test_a_path_that_is_not_there(source: str) -> None:
-    with pytest.raises(UsageError, match=r"there is no model at .*no.such.folder"):
-        resolve(source)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    own = tmp_path / "diffgen" / "weights.toml"
+    own.parent.mkdir()
+    text = '[mine]\ndescription = "d"\nlicense = "MIT"\nrepository = "a/b"\n'
+    file = f'files = [{{ path = "x.safetensors", size = 5, sha256 = "{"a" * 64}" }}]\n'
+    own.write_text(text + file + MINIMAL.replace("[tiny]", "[storybook]"))
+    entries = known_entries()
+    assert entries["mine"].files == (RemoteFile("x.safetensors", 5, "a" * 64),)
+    assert entries["mine"].size == 5
+    assert entries["storybook"].bundled == "assets/tiny"
+    assert entries["sdxl"].kind == "model"

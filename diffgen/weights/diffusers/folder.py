@@ -27,7 +27,7 @@ def weight_files(folder: Path, component: Component) -> list[Path]:
 
     Raises WeightsError if there are none or a shard is missing, ConfigError for a bad index.
     """
-    for candidate in _candidates(STEMS[component]):
+    for candidate in candidates(STEMS[component]):
         path = folder / candidate
         if path.is_file():
             return _shards(path) if path.suffix == ".json" else [path]
@@ -40,8 +40,10 @@ def weight_files(folder: Path, component: Component) -> list[Path]:
     )
 
 
-def _candidates(stem: str) -> Iterator[str]:
-    for variant in VARIANTS:
+def candidates(stem: str, variant: str | None = None) -> Iterator[str]:
+    """The names that weights may have, the best first; `variant` comes before all others."""
+    asked = [] if variant is None else [f".{variant}"]
+    for variant in dict.fromkeys([*asked, *VARIANTS]):
         yield f"{stem}{variant}.safetensors"
         yield f"{stem}.safetensors.index{variant}.json"
         if variant:

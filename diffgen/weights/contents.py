@@ -1,0 +1,107 @@
+"""What a weights file holds, by the names and shapes of its tensors alone.
+
+For listings and reports: it answers for every file, also those that nothing can open.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from diffgen.weights.files import Shape
+
+Shapes: TypeAlias = Mapping[str, Shape]
+Holds: TypeAlias = Literal[
+    "model", "unet", "text encoder", "vae", "decoder", "lora", "embedding", "unknown"
+]
+
+# Width of the text that a U-Net of each family reads; 1280 is the refiner's.
+CONTEXT: Mapping[int, str] = {768: "sd1", 1024: "sd2", 2048: "sdxl", 1280: "sdxl"}
+LORA = re.compile(
+    r"(lora|lycoris|oft|hada|lokr)_.+|.+\.(lora[._].+|hada_.+|lokr_.+|oft_.+|dora_scale|alpha)"
+)
+ATTENTION = re.compile(r".*attn2[._]to_k(\.lora[._](?:down|A)|_lora\.down)?(\.\w+)?(\.weight)")
+EMBEDDING = re.compile(r"emb_params|string_to_param.*|clip_[lg]|<.+>")
+UNET = re.compile(r"(model\.diffusion_model\.|unet\.)?(input_blocks|down_blocks)\..+")
+ENCODER = re.compile(
+    r"(cond_stage_model|conditioner|text_encoders?|text_model|transformer|embeddings)\..+"
+)
+AUTOENCODER = re.compile(
+    r"(first_stage_model\.|vae\.)?(en|de)coder\.(conv_in|down|mid|up|norm_out).*"
+)
+TINY = re.compile(r"(taesd_)?((en|de)coder\.layers\.)?\d+\.(conv\.\d+\.)?(weight|bias)")
+OTHERS: Mapping[str, str] = {
+    "double_blocks.": "FLUX",
+    "joint_blocks.": "Stable Diffusion 3",
+    "adaln_single.": "PixArt",
+    "control_model.": "ControlNet",
+    "controlnet_": "ControlNet",
+    "ip_adapter.": "IP-Adapter",
+    "patch_embedding.": "Wan",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a file is, and for which family it is; `named` is the name of a kind that is not ours."""
+
+    holds: Holds
+    family: str | None = None
+    layout: str | None = None
+    named: str | None = None
+
+
+def contents_of(shapes: Shapes) -> Contents:
+    """What a file with tensors of these names and shapes is."""
+    holds = _holds(shapes)
+    if holds == "unknown":
+        return Contents(holds, named=next(_named(shapes), None))
+    return Contents(holds, _family(shapes, holds), _layout(shapes, holds))
+
+
+def _holds(shapes: Shapes) -> Holds:
+    if any(LORA.fullmatch(key) for key in shapes):
+        return "lora"
+    found = {
+        "unet": any(UNET.fullmatch(key) for key in shapes),
+        "text encoder": any(ENCODER.fullmatch(key) for key in shapes),
+        "vae": any(AUTOENCODER.fullmatch(key) for key in shapes),
+    }
+    if found["unet"]:
+        return "model" if found["text encoder"] or found["vae"] else "unet"
+    if found["vae"] or found["text encoder"]:
+        return "vae" if found["vae"] else "text encoder"
+    if shapes and all(TINY.fullmatch(key) for key in shapes):
+        return "decoder"
+    small = len(shapes) == 1 and all(len(shape) <= 2 for shape in shapes.values())
+    return "embedding" if small or any(map(EMBEDDING.fullmatch, shapes)) else "unknown"
+
+
+def _named(shapes: Shapes) -> Iterator[str]:
+    for key in shapes:
+        yield from (name for mark, name in OTHERS.items() if mark in key)
+
+
+def _family(shapes: Shapes, holds: Holds) -> str | None:
+    if holds == "embedding":
+        widths = {shape[-1] for shape in shapes.values() if shape}
+        return "sdxl" if "clip_g" in shapes else CONTEXT.get(max(widths, default=0))
+    for key, shape in shapes.items():
+        if ATTENTION.fullmatch(key) and len(shape) > 1 and shape[1] in CONTEXT:
+            return CONTEXT[shape[1]]
+    second = any(key.startswith(("conditioner.embedders.1.", "lora_te2_")) for key in shapes)
+    return "sdxl" if second else None
+
+
+def _layout(shapes: Shapes, holds: Holds) -> str | None:
+    if holds == "lora":
+        kohya = any(key.startswith(("lora_unet_", "lora_te")) for key in shapes)
+        return "kohya" if kohya else "diffusers"
+    if holds not in ("model", "unet", "vae"):
+        return None
+    if any(key.startswith("conditioner.") for key in shapes):
+        return "SGM"
+    old = ("model.diffusion_model.", "input_blocks.", "first_stage_model.", "encoder.down.")
+    return "LDM" if any(key.startswith(old) for key in shapes) else "diffusers"

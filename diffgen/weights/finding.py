@@ -1,0 +1,160 @@
+"""Models by name or path: known ones, files in the user's folders, repositories on disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffgen.configuration import Configuration, Folders
+from diffgen.errors import UsageError, did_you_mean, shown
+from diffgen.weights import shelf
+from diffgen.weights.registry import PACKAGE, Kind, ModelEntry, known_entries, user_registry_path
+from diffgen.weights.sizes import in_bytes
+
+REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+NAMES_SHOWN = 8
+OPTIONS: Mapping[Kind, str] = {
+    "lora": "--lora",
+    "vae": "--vae",
+    "decoder": "--decoder",
+    "embedding": "--embedding",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A model that was asked for: what to call it, where it is, and its entry if it has one."""
+
+    name: str
+    path: Path
+    entry: ModelEntry | None = None
+
+    @property
+    def lora(self) -> Path | None:
+        """The LoRA that makes this model of the one at `path`."""
+        return PACKAGE / self.entry.lora if self.entry and self.entry.lora else None
+
+
+def resolve(
+    source: str,
+    registry: Mapping[str, ModelEntry] | None = None,
+    folders: Folders | None = None,
+) -> ModelRef:
+    """Find a model by its name or path; the registries and the folders are the user's own.
+
+    A known name wins over a path of the same name, which `./name` still reaches, and a path over a
+    file of that name in the folders. Raises UsageError if there is none, or more than one.
+    """
+    entries = known_entries() if registry is None else registry
+    if source in entries:
+        return _known(source, entries[source], folders)
+    path = _place(source)
+    if path.exists():
+        return _at(path, entries)
+    if "://" in source:
+        raise UsageError(f"{source} is not fetched: download it yourself, then give its path")
+    found = _on_the_shelf(source, folders)
+    if found:
+        return _at(found, entries)
+    raise UsageError(_nowhere(source, path, entries, folders))
+
+
+def find_file(name: str, kind: Kind, *, option: str) -> Path:
+    """A LoRA, an autoencoder or an embedding by its path, its known name or its file's name.
+
+    `option` is what errors call it by. Raises UsageError if there is none, or more than one.
+    """
+    path = _place(name)
+    if path.exists():
+        return path
+    entries, folders = known_entries(), Configuration.read().folders
+    if name in entries and entries[name].kind == kind:
+        return _known(name, entries[name], folders, kind).path
+    found = shelf.find(name, folders, kind)
+    _refuse_several(name, found)
+    if found:
+        return found[0].path
+    names = [each for each, entry in entries.items() if entry.kind == kind]
+    names += [item.name for item in shelf.items(folders, kind)]
+    raise UsageError(
+        f"{option}: there is no file {path}, nor one of that name in the folders of {kind} files"
+        f".{did_you_mean(name, names)}".rstrip(".")
+    )
+
+
+def _known(name: str, entry: ModelEntry, folders: Folders | None, kind: Kind = "model") -> ModelRef:
+    if entry.kind != kind:
+        raise UsageError(
+            f"{name} is no model: give it with {OPTIONS.get(entry.kind, 'its option')}"
+        )
+    if entry.bundled is not None:
+        return ModelRef(name, PACKAGE / entry.bundled, entry)
+    if entry.path is not None:
+        return ModelRef(name, user_registry_path().parent / Path(entry.path).expanduser(), entry)
+    path = shelf.place_of(entry, _folders(folders))
+    if path is None:
+        size = f", {in_bytes(entry.size)}" if entry.size else ""
+        raise UsageError(f"{name} is not on this machine; to fetch it{size}: diffgen pull {name}")
+    return ModelRef(name, path, entry)
+
+
+def _at(path: Path, entries: Mapping[str, ModelEntry]) -> ModelRef:
+    name = path.stem if path.is_file() else path.resolve().name
+    return ModelRef(name, path, shelf.entry_of(path, entries) if path.is_file() else None)
+
+
+def _on_the_shelf(source: str, folders: Folders | None) -> Path | None:
+    if source.startswith((".", "~", "/")):
+        return None
+    places = _folders(folders)
+    if REPOSITORY.fullmatch(source):
+        downloaded = shelf.downloaded_repository(source, places)
+        if downloaded:
+            return downloaded
+    found = shelf.find(source, places, "model")
+    _refuse_several(source, found)
+    return found[0].path if found else None
+
+
+def _refuse_several(name: str, found: list[shelf.Item]) -> None:
+    if len(found) > 1:
+        first, second = found[0].path, found[1].path
+        raise UsageError(f"{shown(name)} is both {first} and {second}; give the path you mean")
+
+
+def _nowhere(
+    source: str, path: Path, entries: Mapping[str, ModelEntry], folders: Folders | None
+) -> str:
+    if REPOSITORY.fullmatch(source):
+        return (
+            f"there is no model at {path}, and nothing is downloaded unasked; to fetch the "
+            f"repository from Hugging Face: diffgen pull {source}"
+        )
+    if "/" in source or source.startswith((".", "~")):
+        return f"there is no model at {path}"
+    models = [name for name, entry in entries.items() if entry.kind == "model"]
+    found = [item.name for item in shelf.items(_folders(folders), "model")]
+    hint = did_you_mean(source, [*models, *found])
+    known = ", ".join(models[:NAMES_SHOWN]) + (", ..." if len(models) > NAMES_SHOWN else "")
+    return (
+        f'there is no model named "{source}".{hint} Known: {known} (`diffgen models` lists all); '
+        "a path to a model works too"
+    )
+
+
+def _folders(given: Folders | None) -> Folders:
+    return Configuration.read().folders if given is None else given
+
+
+def _place(source: str) -> Path:
+    """The path that a user means. Raises UsageError for one that nothing can have."""
+    try:
+        path = Path(source).expanduser()
+        path.exists()
+    except OSError as error:
+        raise UsageError(f"{shown(source)} cannot be read: {error.strerror}") from error
+    except RuntimeError as error:  # ~name of nobody
+        raise UsageError(f"there is no model at {source}: no such user") from error
+    return path

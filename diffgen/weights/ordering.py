@@ -1,0 +1,59 @@
+"""From what a user asks for to the files that have to be fetched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffgen.configuration import Configuration, Folders
+from diffgen.errors import UsageError, WeightsError, did_you_mean
+from diffgen.weights.hub import (
+    SOURCE,
+    Order,
+    endpoint,
+    is_offline,
+    order_of_entry,
+    order_of_repository,
+)
+from diffgen.weights.registry import known_entries
+from diffgen.weights.shelf import folder_of
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An order, and where it is to be put."""
+
+    order: Order
+    folders: Folders
+
+    @property
+    def folder(self) -> Path:
+        """Where its files go."""
+        return folder_of(self.order.repository, self.folders)
+
+    @property
+    def page(self) -> str:
+        """The web page that tells more, the licence among it."""
+        return f"{endpoint()}/{self.order.repository}"
+
+
+def order(source: str, *, variant: str | None = None, offline: bool = False) -> Wanted:
+    """The files behind a known name, or `owner/name`, or `owner/name:file`.
+
+    Asks the hub about a repository. Raises UsageError for what nobody knows, WeightsError where
+    the hub is needed and cannot be asked.
+    """
+    folders, entries = Configuration.read().folders, known_entries()
+    if source in entries:
+        return Wanted(order_of_entry(source, entries[source]), folders)
+    match = SOURCE.fullmatch(source)
+    if match is None:
+        raise UsageError(
+            f'no model "{source}" is known.{did_you_mean(source, entries)} `diffgen models` lists '
+            "them; a repository is written owner/name, a file of it owner/name:file"
+        )
+    if offline or is_offline():
+        raise WeightsError(
+            f"what {source} has, only the hub can tell, and nothing is asked offline"
+        )
+    return Wanted(order_of_repository(match["repository"], match["file"], variant), folders)

@@ -1,0 +1,182 @@
+"""What is on this machine: models and parts of models by name, wherever people keep them.
+
+The folders are those of the configuration, those of other programs (their layouts are in LAYOUTS),
+the one that diffgen downloads to, and the cache of the Hugging Face hub.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffgen.configuration import Folders
+from diffgen.places import hub_cache
+from diffgen.weights.registry import Kind, ModelEntry, RemoteFile
+
+# Folders inside those of A1111 and Forge, ComfyUI, SD.Next and InvokeAI.
+LAYOUTS: Mapping[Kind, tuple[str, ...]] = {
+    "model": (
+        "models/Stable-diffusion",
+        "models/checkpoints",
+        "models/diffusion_models",
+        "models/unet",
+        "models/*/main",
+    ),
+    "lora": ("models/Lora", "models/LyCORIS", "models/loras", "models/*/lora"),
+    "vae": ("models/VAE", "models/vae", "models/*/vae"),
+    "embedding": ("embeddings", "models/embeddings", "models/*/embedding"),
+    "decoder": ("models/VAE-approx", "models/vae_approx"),
+}
+SUFFIXES = (".safetensors", ".gguf")
+INDEX = "model_index.json"  # what makes a folder a model
+MAX_DEPTH = 8  # of folders inside folders
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A file, or a folder that holds a model: what to call it, and where it lies.
+
+    `kind` is None where the folder that it lies in does not say.
+    """
+
+    name: str
+    path: Path
+    kind: Kind | None
+    folder: Path
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        files = self.path.rglob("*") if self.path.is_dir() else [self.path]
+        total = 0
+        for file in files:
+            with suppress(OSError):
+                total += file.stat().st_size if file.is_file() else 0
+        return total
+
+    def is_called(self, name: str) -> bool:
+        """Whether somebody who says `name` means this one: the file's name, or its path's end."""
+        wanted = name.casefold().removesuffix(self.path.suffix.casefold())
+        path = self.path.relative_to(self.folder).as_posix().casefold()
+        full = path.removesuffix(self.path.suffix.casefold()) if self.path.is_file() else path
+        return wanted in (self.name.casefold(), full) or full.endswith(f"/{wanted}")
+
+
+def items(folders: Folders, kind: Kind | None = None) -> Iterator[Item]:
+    """Everything in the configured folders and the download folder, each file once."""
+    seen: set[Path] = set()
+    for folder, its_kind in _places(folders):
+        if kind in (None, its_kind) or its_kind is None:
+            for path in _walk(folder, models=its_kind in (None, "model")):
+                real = path.resolve()
+                if real not in seen:
+                    seen.add(real)
+                    name = path.stem if path.is_file() else path.name
+                    yield Item(name, path, its_kind, folder)
+
+
+def find(name: str, folders: Folders, kind: Kind) -> list[Item]:
+    """What is called `name` among files that are, or may be, of this kind."""
+    return [item for item in items(folders, kind) if item.is_called(name)]
+
+
+def place_of(entry: ModelEntry, folders: Folders) -> Path | None:
+    """The file of an entry on this machine, or the folder where it has several; None if absent.
+
+    In a folder of the user's own a file is known by its name and its size.
+    """
+    if entry.repository is None:
+        return None
+    for root in _roots(entry.repository, folders):
+        if all(is_whole(root / file.path, file) for file in entry.files):
+            return root / entry.files[0].path if len(entry.files) == 1 else root
+    if len(entry.files) == 1 and entry.files[0].size is not None:
+        (file,) = entry.files
+        return next((i.path for i in items(folders, entry.kind) if _is_file(i, file)), None)
+    return None
+
+
+def entry_of(path: Path, entries: Mapping[str, ModelEntry]) -> ModelEntry | None:
+    """The entry whose file this is, by its name and its size."""
+    for entry in entries.values():
+        files = [file for file in entry.files if file.size is not None]
+        if len(entry.files) == 1 and any(
+            path.name == Path(file.path).name and is_whole(path, file) for file in files
+        ):
+            return entry
+    return None
+
+
+def downloaded_repository(repository: str, folders: Folders) -> Path | None:
+    """A whole model downloaded from a repository: its folder, or the one file of a model in it."""
+    for root in _roots(repository, folders):
+        if (root / INDEX).is_file():
+            return root
+        files = sorted(root.glob("*.safetensors"))
+        if len(files) == 1:
+            return files[0]
+    return None
+
+
+def folder_of(repository: str, folders: Folders) -> Path:
+    """Where files of a repository are downloaded to."""
+    return folders.downloads / repository.replace("/", "--")
+
+
+def is_whole(path: Path, file: RemoteFile) -> bool:
+    """Whether a file is there and has the size that it should have, where that is known."""
+    with suppress(OSError):
+        return path.is_file() and file.size in (None, path.stat().st_size)
+    return False
+
+
+def _roots(repository: str, folders: Folders) -> Iterator[Path]:
+    """Folders laid out as the repository: our download, and the hub cache's revisions."""
+    yield folder_of(repository, folders)
+    cached = hub_cache() / f"models--{repository.replace('/', '--')}"
+    main = cached / "refs" / "main"
+    with suppress(OSError):
+        yield cached / "snapshots" / main.read_text(encoding="ascii").strip()
+    with suppress(OSError):
+        yield from sorted((cached / "snapshots").iterdir())
+
+
+def _is_file(item: Item, file: RemoteFile) -> bool:
+    return item.path.name == Path(file.path).name and is_whole(item.path, file)
+
+
+def _places(folders: Folders) -> Iterator[tuple[Path, Kind | None]]:
+    own: Sequence[tuple[Kind, tuple[Path, ...]]] = (
+        ("model", folders.models),
+        ("lora", folders.loras),
+        ("vae", folders.vaes),
+        ("embedding", folders.embeddings),
+    )
+    for kind, paths in own:
+        yield from ((path, kind) for path in paths)
+    for program in folders.programs:
+        for kind, patterns in LAYOUTS.items():
+            for pattern in patterns:
+                yield from ((path, kind) for path in sorted(program.glob(pattern)))
+    yield folders.downloads, None
+
+
+def _walk(folder: Path, *, models: bool) -> Iterator[Path]:
+    """The weights below a folder, links followed; with `models` whole folders that are models."""
+    visited: set[Path] = set()
+    for place, below, names in os.walk(folder, followlinks=True):
+        here = Path(place)
+        real, depth = here.resolve(), len(here.relative_to(folder).parts)
+        if real in visited or depth > MAX_DEPTH:
+            below.clear()
+            continue
+        visited.add(real)
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        if models and INDEX in names:
+            below.clear()
+            yield here
+            continue
+        yield from (here / name for name in sorted(names) if name.endswith(SUFFIXES))

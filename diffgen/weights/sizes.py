@@ -1,0 +1,9 @@
+"""Sizes of files as people read them."""
+
+
+def in_bytes(size: int) -> str:
+    """`6.94 GB`, as shops and hubs count."""
+    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
+        if size >= 10**power:
+            return f"{size / 10**power:.3g} {unit}"
+    return f"{size} bytes"
