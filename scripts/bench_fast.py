@@ -20,7 +20,7 @@ from PIL.Image import Image
 from diffgen import Engine, GenerateRequest
 from diffgen.bench.metrics import psnr
 from diffgen.diffusion.denoiser import ModelDenoiser
-from diffgen.diffusion.guidance import GuidedDenoiser
+from diffgen.diffusion.guided import GuidedDenoiser
 from diffgen.engine.model import DEFAULT_MODEL
 from diffgen.engine.request import FAST_FIRST, GeneratePlan
 from diffgen.models.fast.deep_cache import DeepCache
@@ -32,14 +32,13 @@ REFERENCE_STEPS = 50
 def sample(engine: Engine, plan: GeneratePlan, every: int, low: float, seed: int) -> Image:
     """The picture of a plan with other economies; every 1 reuses nothing."""
     with torch.inference_mode():
-        size = {"width": plan.width, "height": plan.height}
-        cond, uncond = engine.encode_prompts(plan.prompts, plan.negative, **size)
+        guides = engine.guides(plan, plan.prompts)
         network = DeepCache(*engine.steps, every=every, first=FAST_FIRST)
         schedule = engine.config.schedule
         model = ModelDenoiser(
             network, engine.schedule, schedule.prediction, engine.precision.unet, schedule.clip
         )
-        denoise = GuidedDenoiser(model, cond, uncond, plan.guidance_scale, interval=(low, math.inf))
+        denoise = GuidedDenoiser(model, guides, plan.guidance_scale, interval=(low, math.inf))
         factor = engine.config.factor
         shape = (engine.config.unet.in_channels, plan.height // factor, plan.width // factor)
         latents = plan.sampling.run(denoise, [seed], shape, engine.device)

@@ -122,7 +122,7 @@ def use(model: Path, stage: Callable[[str], None]) -> None:
     loras = [LoraRef(lora)] if os.path.lexists(lora) else []
     engine = Engine.load(opened, device="cpu", dtype="fp32", loras=loras)
     stage("draw")
-    engine.encode_prompts(plan.prompts, None, width=size, height=size)
+    engine.guides(plan, plan.prompts)
     if size <= 128:
         list(engine.generate(small))
 

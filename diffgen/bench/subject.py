@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -16,11 +16,12 @@ from torch import Tensor
 from diffgen import __version__
 from diffgen.bench.results import Machine
 from diffgen.device import DeviceName, DtypeName, Precision, pick_device
+from diffgen.diffusion.course import Guide
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.engine import Engine
 from diffgen.engine.model import Model
 from diffgen.engine.request import GeneratePlan, Picture
-from diffgen.types import Conditioning, Denoiser, ScheduleConfig
+from diffgen.types import Denoiser, ScheduleConfig
 
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -53,20 +54,19 @@ def engine_subject(
 
     Each prompt is encoded once, alone, as `generate` does it.
     """
-    size = {"width": plan.width, "height": plan.height, "clip_skip": plan.clip_skip}
     prompts = list(dict.fromkeys(picture.prompt for picture in pictures))
-    engine.encode_prompts(prompts[:1], plan.negative, **size)  # warm-up
-    encoded: dict[str, tuple[Conditioning, Conditioning]] = {}
+    engine.guides(plan, prompts[:1])  # warm-up
+    encoded: dict[str, Guide] = {}
     seconds = []
     for prompt in prompts:
+        engine.conditioner.forget()
         start = time.perf_counter()
-        encoded[prompt] = engine.encode_prompts([prompt], plan.negative, **size)
+        (encoded[prompt],) = engine.guides(plan, [prompt])
         synchronize(engine.device)
         seconds.append(time.perf_counter() - start)
 
     def denoiser(indices: Sequence[int]) -> Denoiser:
-        conds, unconds = zip(*(encoded[pictures[i].prompt] for i in indices), strict=True)
-        return engine.denoiser(plan, _stack(conds), _stack(unconds))
+        return engine.denoiser(plan, [encoded[pictures[i].prompt] for i in indices])
 
     config, factor = engine.config, engine.config.factor
     shape = (config.latent_channels, plan.height // factor, plan.width // factor)
@@ -110,12 +110,6 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
-
-
-def _stack(rows: Sequence[Conditioning]) -> Conditioning:
-    """Several prompts' conditioning as one batch; a field is a tensor in all of them or in none."""
-    names = [f.name for f in fields(Conditioning) if getattr(rows[0], f.name) is not None]
-    return Conditioning(**{name: torch.cat([getattr(r, name) for r in rows]) for name in names})
 
 
 def _processor() -> str:

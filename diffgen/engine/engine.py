@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from diffgen.device import DeviceName, DtypeName, Precision, memory_errors, pick_device
+from diffgen.diffusion.course import Guide
 from diffgen.diffusion.denoiser import ModelDenoiser
-from diffgen.diffusion.guidance import GuidedDenoiser
+from diffgen.diffusion.guided import GuidedDenoiser
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.clock import Clock, paced
 from diffgen.engine.images import to_images
@@ -34,7 +35,8 @@ from diffgen.models.fast.inference import prepare
 from diffgen.models.lora import merge
 from diffgen.models.unet import UNet
 from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
-from diffgen.text.conditioner import Conditioner
+from diffgen.text.conditioner import Conditioner, Request, Sizes
+from diffgen.text.grammar import parse
 from diffgen.text.tokenizer import Tokenizer
 from diffgen.types import Component, Conditioning, StepCallback, ignore
 from diffgen.weights.adapters.files import Deltas, read_lora
@@ -152,35 +154,28 @@ class Engine:
         """The pictures of one batch, and seconds per picture by stage."""
         clock = Clock(self.device, len(batch))
         prompts = [picture.prompt for picture in batch]
-        given = {"width": plan.width, "height": plan.height, "clip_skip": plan.clip_skip}
-        cond, uncond = self.encode_prompts(prompts, plan.negative, **given)
+        guides = self.guides(plan, prompts)
         clock.lap("text")
         seeds = [picture.seed for picture in batch]
-        latents = self.sample(plan, seeds, cond, uncond, on_step=on_step)
+        latents = self.sample(plan, seeds, guides, on_step=on_step)
         clock.lap("sampling")
         images = self.decode(latents)
         clock.lap("decode")
         return images, clock.seconds
 
     @torch.inference_mode()
-    def encode_prompts(
-        self,
-        prompts: Sequence[str],
-        negative: str | None,
-        *,
-        width: int,
-        height: int,
-        clip_skip: int | None = None,
-    ) -> tuple[Conditioning, Conditioning]:
-        """Conditional and unconditional inputs of the U-Net for a batch, text in its dtype.
-
-        `width` and `height` in pixels (SDXL is told them); `clip_skip` is for the prompts, the negative
-        is read as the model does by itself, as in diffusers.
-        """
-        size = {"width": width, "height": height}
-        cond = self.conditioner.encode(prompts, **size, clip_skip=clip_skip)
-        uncond = self.conditioner.encode([negative] * len(prompts), **size)
-        return self._in_unets_dtype(cond), self._in_unets_dtype(uncond)
+    def guides(self, plan: GeneratePlan, prompts: Sequence[str]) -> list[Guide]:
+        """What the U-Net is told of each picture over the run of a plan, text in its dtype."""
+        request = Request(
+            sigmas=plan.sampling.sigmas,
+            sizes=Sizes.uncropped(plan.width, plan.height),
+            layer=plan.clip_skip,
+        )
+        negative = plan.negative
+        negatives = None if negative is None else [parse(negative, "plain", negative=True)]
+        texts = {prompt: [parse(prompt, "plain")] for prompt in prompts}
+        guides = {t: self.conditioner.guide(texts[t], negatives, request) for t in texts}
+        return [guides[prompt].map(self._in_unets_dtype) for prompt in prompts]
 
     def _in_unets_dtype(self, cond: Conditioning) -> Conditioning:
         # Sizes in pixels have more digits than bf16 keeps.
@@ -201,16 +196,15 @@ class Engine:
         self,
         plan: GeneratePlan,
         seeds: Sequence[int],
-        cond: Conditioning,
-        uncond: Conditioning,
+        guides: Sequence[Guide],
         *,
         on_step: StepCallback = ignore,
     ) -> Tensor:
-        """Latents (B, C, h, w) float32, one image per seed and row of the conditioning.
+        """Latents (B, C, h, w) float32, one image per seed and guide.
 
         Raises DiffgenError when they are not finite.
         """
-        denoise = self.denoiser(plan, cond, uncond)
+        denoise = self.denoiser(plan, guides)
         factor = self.config.factor
         shape = (self.config.latent_channels, plan.height // factor, plan.width // factor)
         reporter = paced(on_step, self.device)
@@ -222,24 +216,25 @@ class Engine:
             )
         return latents
 
-    def denoiser(
-        self, plan: GeneratePlan, cond: Conditioning, uncond: Conditioning
-    ) -> GuidedDenoiser:
+    def denoiser(self, plan: GeneratePlan, guides: Sequence[Guide]) -> GuidedDenoiser:
         """The guided model as the sampler sees it."""
         schedule = self.config.schedule
         network = DeepCache(*self.steps, every=FAST_EVERY if plan.fast else 1, first=FAST_FIRST)
         model = ModelDenoiser(
             network, self.schedule, schedule.prediction, self.precision.unet, schedule.clip
         )
+        scale = plan.guidance_scale
         if self.config.embeds_guidance:
             # Guidance was distilled into this U-Net: it is an input, not a second evaluation.
-            scale = cond.context.new_full((cond.context.shape[0],), plan.guidance_scale)
-            return GuidedDenoiser(model, replace(cond, guidance=scale.float()), None, 1.0)
+            told = torch.tensor([scale], device=self.device)
+            guides = [
+                replace(g.map(lambda c: replace(c, guidance=told)), uncond=None) for g in guides
+            ]
+            scale = 1.0
         return GuidedDenoiser(
             model,
-            cond,
-            uncond,
-            plan.guidance_scale,
+            guides,
+            scale,
             rescale=plan.guidance_rescale,
             interval=plan.guidance_interval,
         )

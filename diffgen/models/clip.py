@@ -5,7 +5,7 @@ Attribute names are the keys of transformers-format checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -42,11 +42,22 @@ class SelfAttention(nn.Module):
         self.v_proj = nn.Linear(config.width, config.width)
         self.out_proj = nn.Linear(config.width, config.width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
+    def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """(B, T, D) -> (B, T, D); `hidden` (T,) bool are tokens that no other sees."""
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        out: Tensor = self.out_proj(attention(q, k, v, num_heads=self.num_heads, causal=True))
+        if hidden is None:
+            mixed = attention(q, k, v, num_heads=self.num_heads, causal=True)
+        else:
+            mixed = self._attention_without(q, k, v, hidden)
+        out: Tensor = self.out_proj(mixed)
         return out
+
+    def _attention_without(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
+        # (B, T, D) -> (B, heads, T, D / heads)
+        q, k, v = (x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2) for x in (q, k, v))
+        seen = torch.ones(len(hidden), len(hidden), dtype=torch.bool, device=q.device).tril()
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen & ~hidden)
+        return out.transpose(1, 2).flatten(2)  # (B, T, D)
 
 
 class Mlp(nn.Module):
@@ -74,9 +85,9 @@ class EncoderLayer(nn.Module):
         self.layer_norm2 = LayerNorm(config.width, eps=config.norm_eps)
         self.mlp = Mlp(config)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        x = x + self.self_attn(self.layer_norm1(x))
+    def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """(B, T, D) -> (B, T, D); `hidden` as in `SelfAttention`."""
+        x = x + self.self_attn(self.layer_norm1(x), hidden)
         out: Tensor = x + self.mlp(self.layer_norm2(x))
         return out
 
@@ -88,11 +99,11 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, hidden: Tensor | None = None) -> list[Tensor]:
         """(B, T, D) -> the output of each layer, (B, T, D)."""
         outputs = []
         for layer in self.layers:
-            x = layer(x)
+            x = layer(x, hidden)
             outputs.append(x)
         return outputs
 
@@ -105,10 +116,13 @@ class Embeddings(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Embedding(config.max_tokens, config.width)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """(B, T) -> (B, T, D)."""
+    def forward(self, ids: Tensor, vectors: Mapping[int, Tensor] | None = None) -> Tensor:
+        """(B, T) -> (B, T, D); `vectors` (D,) take the place of the tokens at their positions."""
         positions = torch.arange(ids.shape[1], device=ids.device)
-        out: Tensor = self.token_embedding(ids) + self.position_embedding(positions)
+        words: Tensor = self.token_embedding(ids)
+        for position, vector in (vectors or {}).items():
+            words[:, position] = vector
+        out: Tensor = words + self.position_embedding(positions)
         return out
 
 
@@ -121,9 +135,14 @@ class TextTransformer(nn.Module):
         self.encoder = Encoder(config)
         self.final_layer_norm = LayerNorm(config.width, eps=config.norm_eps)
 
-    def forward(self, ids: Tensor) -> list[Tensor]:
+    def forward(
+        self,
+        ids: Tensor,
+        vectors: Mapping[int, Tensor] | None = None,
+        hidden: Tensor | None = None,
+    ) -> list[Tensor]:
         """(B, T) -> the output of each layer before the final norm, (B, T, D)."""
-        outputs: list[Tensor] = self.encoder(self.embeddings(ids))
+        outputs: list[Tensor] = self.encoder(self.embeddings(ids, vectors), hidden)
         return outputs
 
 
@@ -140,15 +159,25 @@ class ClipTextModel(nn.Module):
             else nn.Identity()
         )
 
-    def forward(self, ids: Tensor, end: Tensor, skip: int | None = None) -> ClipTextOutput:
+    def forward(
+        self,
+        ids: Tensor,
+        end: Tensor,
+        skip: int | None = None,
+        *,
+        vectors: Mapping[int, Tensor] | None = None,
+        hidden: Tensor | None = None,
+    ) -> ClipTextOutput:
         """Encode token ids (B, T); `end` (B,) is the index of each prompt's end token.
 
         `skip` is the layer that `context` comes from, 1 the last ("clip skip"), by default that of
         `config.hidden`; it passes the final norm where the last would. The end token has seen the
         whole prompt, so its final state summarises it (2.4 in the paper): that state, projected,
-        is `pooled`. T is at most `config.max_tokens`.
+        is `pooled`. T is at most `config.max_tokens`. `vectors` (D,) are learned embeddings, by the
+        position of the token each stands for; `hidden` (T,) bool are tokens that no other sees.
         """
-        outputs, norm = self.text_model(ids), self.text_model.final_layer_norm
+        outputs = self.text_model(ids, vectors, hidden)
+        norm = self.text_model.final_layer_norm
         last = norm(outputs[-1])
         summary = last[torch.arange(len(end), device=end.device), end]  # (B, D)
         if self.config.hidden == "penultimate":

@@ -6,17 +6,28 @@ SD: Rombach et al., arXiv:2112.10752, section 3.3. SDXL: Podell et al., arXiv:23
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from diffgen.errors import ConfigError
-from diffgen.models.clip import ClipTextModel
+from diffgen.diffusion.course import Course, Guide
+from diffgen.errors import ConfigError, UsageError, shown
+from diffgen.models.clip import ClipTextModel, ClipTextOutput
 from diffgen.models.config import ModelConfig
+from diffgen.text import weighting
+from diffgen.text.chunks import Chunk, Vector, divide, empty
+from diffgen.text.prompt import Piece, Prompt, Term, Wording
 from diffgen.text.tokenizer import Tokenizer
-from diffgen.types import Conditioning
+from diffgen.types import Conditioning, PromptStyle
+
+KEPT = 64  # encoded prompts; one of SDXL's has 2.5 MB in 4 chunks
+
+# The vectors (n, D) of a learned embedding, one tensor for each text encoder. Raises UsageError.
+Embeddings: TypeAlias = Callable[[str], Sequence[Tensor]]
 
 
 class Encoded(NamedTuple):
@@ -24,6 +35,38 @@ class Encoded(NamedTuple):
 
     context: Tensor
     pooled: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What SDXL is told of a picture, in pixels: (width, height) and the crop's (left, top)."""
+
+    original: tuple[int, int]
+    target: tuple[int, int]
+    crop: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def uncropped(cls, width: int, height: int) -> Sizes:
+        """A picture as large as it is meant to be."""
+        return cls((width, height), (width, height))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """How the prompts of a run are encoded.
+
+    `sigmas` are the noise levels of the run: step i goes from the i-th to the next. `layer` is the
+    encoders' layer that is read, 1 the last, None the model's own.
+    """
+
+    sigmas: Sequence[float]
+    sizes: Sizes
+    layer: int | None = None
+
+
+def no_embeddings(name: str) -> Sequence[Tensor]:
+    """For a model without learned embeddings."""
+    raise UsageError(f"there is no embedding {shown(name)}")
 
 
 class Conditioner:
@@ -38,6 +81,7 @@ class Conditioner:
         config: ModelConfig,
         tokenizers: Sequence[Tokenizer],
         encoders: Sequence[ClipTextModel],
+        embeddings: Embeddings = no_embeddings,
     ) -> None:
         """One tokenizer for each encoder, in the order of `config.text`.
 
@@ -52,6 +96,8 @@ class Conditioner:
         self.config = config
         self.tokenizers = tuple(tokenizers)
         self.encoders = tuple(encoders)
+        self.embeddings = embeddings
+        self._kept: OrderedDict[Hashable, Encoded] = OrderedDict()
 
     def encode(
         self,
@@ -61,38 +107,144 @@ class Conditioner:
         height: int,
         clip_skip: int | None = None,
     ) -> Conditioning:
-        """Conditioning for a batch of pictures of this size in pixels, B = len(prompts).
+        """Conditioning of plain prompts for pictures of this size in pixels, B = len(prompts).
 
-        `clip_skip` is the encoders' layer that is read, 1 the last, None the model's own. Each distinct prompt is encoded once and by itself, so its numbers never depend on what
-        else is in the batch.
+        `clip_skip` is the encoders' layer that is read, 1 the last, None the model's own. Each
+        prompt is encoded by itself, so its numbers never depend on what else is in the batch.
         """
-        layer = self.config.text_layer if clip_skip is None else clip_skip
-        encoded = {prompt: self._encode_one(prompt, layer) for prompt in dict.fromkeys(prompts)}
-        context = torch.cat([encoded[prompt].context for prompt in prompts])
-        if self.config.conditioning == "text":
-            return Conditioning(context)
-        # Original size, top-left corner of the crop, target size: an uncropped picture.
-        sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32)
-        return Conditioning(
-            context,
-            pooled=torch.cat([encoded[prompt].pooled for prompt in prompts]),
-            time_ids=sizes.expand(len(prompts), -1).to(context.device),
+        sizes = Sizes.uncropped(width, height)
+        words = [None if prompt is None else _plain(prompt) for prompt in prompts]
+        rows = [
+            self._conditioning(self._encoded(word, "plain", clip_skip), sizes) for word in words
+        ]
+        names = ("context", "pooled", "time_ids")
+        columns = {name: [getattr(row, name) for row in rows] for name in names}
+        return Conditioning(**{k: torch.cat(v) for k, v in columns.items() if v[0] is not None})
+
+    def guide(
+        self, prompts: Sequence[Prompt], negatives: Sequence[Prompt] | None, request: Request
+    ) -> Guide:
+        """What one picture is to be and not to be, from the first noise level to the last.
+
+        One prompt for all encoders, or one for each. The negatives are read at the model's own
+        layer, as in diffusers; None is an absent negative. Raises UsageError for prompts of the
+        encoders that AND divides differently, and for an embedding that is not there.
+        """
+        style = prompts[0].style
+        terms = [prompt.terms for prompt in prompts]
+        if len({len(each) for each in terms}) > 1:
+            raise UsageError("the encoders' prompts have AND in different numbers")
+        courses = tuple(
+            self._course(each, style, request, request.layer) for each in zip(*terms, strict=True)
         )
+        if negatives is None:
+            absent = self._conditioning(self._encoded(None, style, None), request.sizes)
+            return Guide(courses, Course.constant(absent))
+        negative = [prompt.terms[0] for prompt in negatives]
+        return Guide(courses, self._course(negative, style, request, None))
 
     def cut(self, prompt: str | None) -> str:
-        """The end of a prompt that some encoder has no room for; empty if all of it is read."""
+        """The end of a plain prompt that some encoder has no room for; empty if all is read."""
         return max((t.encode(prompt or "").cut for t in self.tokenizers), key=len)
 
-    def _encode_one(self, prompt: str | None, layer: int) -> Encoded:
-        outputs = []
-        for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True):
-            tokens = tokenizer.encode(prompt or "")
-            device = next(encoder.parameters()).device
-            ids = torch.tensor([tokens.ids], device=device)
-            outputs.append(encoder(ids, torch.tensor([tokens.end], device=device), layer))
-        # Only the last encoder of SDXL has a pooled output that its U-Net knows.
-        context = torch.cat([output.context for output in outputs], dim=-1)
-        pooled = outputs[-1].pooled
-        if prompt is None and self.config.zero_empty_prompt:
+    def forget(self) -> None:
+        """For encoders whose weights have changed, or whose time is measured."""
+        self._kept.clear()
+
+    def chunks(self, words: Sequence[Wording], style: PromptStyle) -> list[tuple[Chunk, ...]]:
+        """The chunks of one wording for all encoders, or of one for each; equally many."""
+        everyone = tuple(words) if len(words) > 1 else tuple(words) * len(self.tokenizers)
+        found = []
+        for index, (tokenizer, wording) in enumerate(zip(self.tokenizers, everyone, strict=True)):
+
+            def vectors(name: str, encoder: int = index) -> int:
+                return len(self.embeddings(name)[encoder])
+
+            found.append(divide(wording, tokenizer, style, vectors))
+        most = max(map(len, found))
+        return [
+            each + (empty(tokenizer),) * (most - len(each))
+            for each, tokenizer in zip(found, self.tokenizers, strict=True)
+        ]
+
+    def _course(
+        self, terms: Sequence[Term], style: PromptStyle, request: Request, layer: int | None
+    ) -> Course:
+        steps = max(len(request.sigmas) - 1, 1)
+        schedules = [dict(term.schedule(steps)) for term in terms]
+        starts = sorted(set().union(*schedules))
+        stages = []
+        for start, following in zip(starts, [*starts[1:], None], strict=True):
+            words = tuple(term.at(start, steps) for term in terms)
+            floor = -1.0 if following is None else request.sigmas[following]
+            encoded = self._encoded(words, style, layer)
+            stages.append((floor, self._conditioning(encoded, request.sizes)))
+        return Course(tuple(stages), terms[0].weight)
+
+    def _conditioning(self, encoded: Encoded, sizes: Sizes) -> Conditioning:
+        if self.config.conditioning == "text":
+            return Conditioning(encoded.context)
+        (width, height), (left, top) = sizes.original, sizes.crop
+        ids = [[height, width, top, left, sizes.target[1], sizes.target[0]]]
+        time_ids = torch.tensor(ids, dtype=torch.float32, device=encoded.context.device)
+        return Conditioning(encoded.context, pooled=encoded.pooled, time_ids=time_ids)
+
+    def _encoded(
+        self, words: tuple[Wording, ...] | None, style: PromptStyle, layer: int | None
+    ) -> Encoded:
+        key = (words, style, layer)
+        if key not in self._kept:
+            self._kept[key] = self._encode(words, style, layer)
+        self._kept.move_to_end(key)
+        if len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def _encode(
+        self, words: Sequence[Wording] | None, style: PromptStyle, layer: int | None
+    ) -> Encoded:
+        layer = self.config.text_layer if layer is None else layer
+        chunks = self.chunks(_plain("") if words is None else words, style)
+        contexts, pooled = [], None
+        for index, each in enumerate(chunks):
+            reader = _Reader(self, index, layer)
+            outputs = weighting.weigh(each, style, reader)
+            contexts.append(torch.cat([output.context for output in outputs], dim=1))
+            # Only the last encoder of SDXL has a pooled output that its U-Net knows.
+            pooled = outputs[0].pooled
+        context = torch.cat(contexts, dim=-1)
+        assert pooled is not None
+        if words is None and self.config.zero_empty_prompt:
             return Encoded(torch.zeros_like(context), torch.zeros_like(pooled))
         return Encoded(context, pooled)
+
+
+class _Reader:
+    """One encoder and its embeddings, as `weighting` uses them."""
+
+    def __init__(self, conditioner: Conditioner, index: int, layer: int) -> None:
+        self._conditioner, self._index, self._layer = conditioner, index, layer
+
+    def __call__(self, chunk: Chunk, hidden: Sequence[bool] | None = None) -> ClipTextOutput:
+        encoder = self._conditioner.encoders[self._index]
+        device = next(encoder.parameters()).device
+        vectors = {
+            position: self._conditioner.embeddings(token.name)[self._index][token.index]
+            for position, token in enumerate(chunk.tokens)
+            if isinstance(token, Vector)
+        }
+        output: ClipTextOutput = encoder(
+            torch.tensor([chunk.ids], device=device),
+            torch.tensor([chunk.end], device=device),
+            self._layer,
+            vectors=vectors,
+            hidden=None if hidden is None else torch.tensor(hidden, device=device),
+        )
+        return output
+
+    def empty(self) -> Chunk:
+        return empty(self._conditioner.tokenizers[self._index])
+
+
+def _plain(prompt: str) -> tuple[Wording, ...]:
+    return (((Piece(prompt),),),)

@@ -47,8 +47,14 @@ class Tokenizer:
         self, encoder: tokenizers.Tokenizer, *, start: int, end: int, pad: int, max_tokens: int
     ) -> None:
         self.max_tokens = max_tokens
+        self.start, self.end, self.pad = start, end, pad
+        self.comma = encoder.token_to_id(",</w>")  # None where the vocabulary has none
         self._encoder = encoder
-        self._start, self._end, self._pad = start, end, pad
+
+    @property
+    def room(self) -> int:
+        """Tokens of a prompt that fit between the start and the end."""
+        return self.max_tokens - 2
 
     @classmethod
     def from_folder(
@@ -94,19 +100,29 @@ class Tokenizer:
 
         Raises UsageError for a string with stray surrogates: bytes that were no UTF-8.
         """
-        if any("\ud800" <= char <= "\udfff" for char in prompt):
-            raise UsageError(f"the prompt {prompt!a} is not valid Unicode text; use UTF-8.")
-        encoding = self._encoder.encode(prompt, add_special_tokens=False)
-        room = self.max_tokens - 2
-        ids = [self._start, *encoding.ids[:room], self._end]
-        ids += [self._pad] * (self.max_tokens - len(ids))
-        cut = _text_from(prompt, encoding, room) if len(encoding.ids) > room else ""
-        return Tokens(tuple(ids), ids.index(self._end), cut)
+        encoding = self._encoded(prompt)
+        ids = [self.start, *encoding.ids[: self.room], self.end]
+        ids += [self.pad] * (self.max_tokens - len(ids))
+        cut = _text_from(prompt, encoding, self.room) if len(encoding.ids) > self.room else ""
+        return Tokens(tuple(ids), ids.index(self.end), cut)
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of a text of any length, and nothing around it. Raises UsageError as `encode`."""
+        return self._encoded(text).ids
 
     def spells(self, prompt: str) -> bool:
         """Whether a prompt beyond ASCII comes to single bytes: none of its words is known."""
         pieces = self._encoder.encode(prompt, add_special_tokens=False).tokens
         return not prompt.isascii() and all(len(p.removesuffix("</w>")) == 1 for p in pieces)
+
+    def word(self, token: int) -> str:
+        """A token as the vocabulary spells it; `</w>` ends a word."""
+        return self._encoder.id_to_token(token) or ""
+
+    def _encoded(self, text: str) -> tokenizers.Encoding:
+        if any("\ud800" <= char <= "\udfff" for char in text):
+            raise UsageError(f"the prompt {text!a} is not valid Unicode text; use UTF-8")
+        return self._encoder.encode(text, add_special_tokens=False)
 
 
 def _text_from(prompt: str, encoding: tokenizers.Encoding, index: int) -> str:

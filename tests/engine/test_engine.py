@@ -47,9 +47,7 @@ def test_batches_never_change_latents(engine: Engine) -> None:
     plan = engine.plan(request)
 
     def latents(seeds: list[int]) -> torch.Tensor:
-        prompts = ["a red barn"] * len(seeds)
-        cond, uncond = engine.encode_prompts(prompts, None, width=32, height=32)
-        return engine.sample(plan, seeds, cond, uncond)
+        return engine.sample(plan, seeds, engine.guides(plan, ["a red barn"] * len(seeds)))
 
     together = latents([5, 6, 7])
     for row, seed in zip(together, (5, 6, 7), strict=True):

@@ -41,8 +41,7 @@ def engine(sd1: "TinyModel") -> Engine:
 def sample(engine: Engine, sampler: str, **options: object) -> torch.Tensor:
     request = GenerateRequest(prompts=["a barn"], sampler=sampler, **{"steps": 3, **options})
     plan = engine.plan(request)
-    size = {"width": plan.width, "height": plan.height}
-    denoise = engine.denoiser(plan, *engine.encode_prompts(plan.prompts, None, **size))
+    denoise = engine.denoiser(plan, engine.guides(plan, plan.prompts))
     factor = engine.config.factor
     shape = (engine.config.unet.in_channels, plan.height // factor, plan.width // factor)
     return plan.sampling.run(denoise, [0], shape, META)

@@ -43,9 +43,7 @@ def our_latents(engine: Engine) -> Tensor:
             guidance_scale=GUIDANCE,
         )
     )
-    prompts = [PROMPT] * len(SEEDS)
-    texts = engine.encode_prompts(prompts, NEGATIVE, width=plan.width, height=plan.height)
-    return engine.sample(plan, SEEDS, *texts)
+    return engine.sample(plan, SEEDS, engine.guides(plan, [PROMPT] * len(SEEDS)))
 
 
 def their_latents(pair: Pair) -> Tensor:

@@ -134,11 +134,14 @@ def test_the_near_point_is_a_step_of_our_ddim(squares, sd2):
         timesteps = (t, near_t) if near_t else (t,)
         plan = engine.plan(
             GenerateRequest(
-                prompts=[caption], sampler="ddim", timesteps=timesteps, guidance_scale=3.0
+                prompts=[caption],
+                negative="",
+                sampler="ddim",
+                timesteps=timesteps,
+                guidance_scale=3.0,
             )
         )
-        cond, uncond = engine.encode_prompts([caption], "", width=32, height=32)
-        denoise = engine.denoiser(plan, cond, uncond)
+        denoise = engine.denoiser(plan, engine.guides(plan, [caption]))
         sigma, sigma_near, *_ = plan.sampling.sigmas
         x = inputs.far.x[k : k + 1] * math.hypot(1.0, sigma)
         with torch.no_grad():

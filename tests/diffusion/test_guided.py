@@ -8,8 +8,9 @@ import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from torch import Tensor
 
+from diffgen.diffusion.course import constant_guides
 from diffgen.diffusion.denoiser import ModelDenoiser
-from diffgen.diffusion.guidance import GuidedDenoiser
+from diffgen.diffusion.guided import GuidedDenoiser
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.types import Conditioning, Prediction, ScheduleConfig
 
@@ -60,7 +61,7 @@ def guided(
 ) -> tuple[GuidedDenoiser, Network]:
     network = Network()
     model = ModelDenoiser(network, SD, prediction)
-    return GuidedDenoiser(model, COND, uncond, scale, **options), network
+    return GuidedDenoiser(model, constant_guides(COND, uncond), scale, **options), network
 
 
 def outputs(prediction: Prediction) -> tuple[ModelDenoiser, Tensor, Tensor]:
@@ -139,7 +140,9 @@ def test_an_image_does_not_see_its_neighbour() -> None:
     model = ModelDenoiser(Network(), SD, "eps")
     for i in range(2):
         cond, uncond = (c.map(lambda tensor, i=i: tensor[i : i + 1]) for c in (COND, UNCOND))
-        alone = GuidedDenoiser(model, cond, uncond, 7.5, rescale=0.7)(X[i : i + 1], SIGMA)
+        alone = GuidedDenoiser(model, constant_guides(cond, uncond), 7.5, rescale=0.7)(
+            X[i : i + 1], SIGMA
+        )
         torch.testing.assert_close(together[i : i + 1], alone)
 
 
@@ -147,7 +150,7 @@ def test_guidance_works_on_the_network_output_not_on_clipped_x0() -> None:
     """Clipping both halves first would lose what guidance is to amplify."""
     network = Network()
     model = ModelDenoiser(network, SD, "eps", clip=0.5)
-    denoise = GuidedDenoiser(model, COND, UNCOND, 7.5)
+    denoise = GuidedDenoiser(model, constant_guides(COND, UNCOND), 7.5)
     free, _ = guided(7.5)
     assert torch.equal(denoise(X, SIGMA), free(X, SIGMA).clamp(-0.5, 0.5))
 
@@ -156,13 +159,17 @@ def test_every_field_reaches_the_network() -> None:
     base, _ = guided(7.5)
     for name in ("context", "pooled", "time_ids", "concat", "guidance"):
         changed = replace(COND, **{name: getattr(COND, name) + 1.0})
-        other = GuidedDenoiser(ModelDenoiser(Network(), SD, "eps"), changed, UNCOND, 7.5)
+        other = GuidedDenoiser(
+            ModelDenoiser(Network(), SD, "eps"), constant_guides(changed, UNCOND), 7.5
+        )
         assert not torch.equal(other(X, SIGMA), base(X, SIGMA)), name
 
 
 def test_fields_may_be_absent_in_both() -> None:
     cond, uncond = (Conditioning(context=c.context) for c in (COND, UNCOND))
-    denoise = GuidedDenoiser(ModelDenoiser(Network(), SD, "eps"), cond, uncond, 2.0)
+    denoise = GuidedDenoiser(
+        ModelDenoiser(Network(), SD, "eps"), constant_guides(cond, uncond), 2.0
+    )
     model = ModelDenoiser(Network(), SD, "eps")
     a, b = model.predict(X, SIGMA, uncond), model.predict(X, SIGMA, cond)
     torch.testing.assert_close(denoise(X, SIGMA), model.to_denoised(2 * b - a, X, SIGMA))

@@ -1,0 +1,171 @@
+"""What the network is told, from the first noise level to the last.
+
+A prompt may change over a run and may be composed of several, and so may the prompts of a batch,
+each in its own way. A `Guide` holds one picture's; `Joined` makes one batch of them at any level.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import repeat
+
+import torch
+from torch import Tensor
+
+from diffgen.errors import UsageError
+from diffgen.types import Conditioning
+
+MOST_TOKENS = 1 << 16  # of the contexts of a batch, brought to one length
+KEPT = 8  # batches put together; prompts that alternate come back to theirs
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """One prompt over a run, with its weight among those that AND joins.
+
+    `stages` are (floor, conditioning of one picture): each counts at noise levels above its floor
+    that are not above the floor before. The last one's floor is below all levels.
+    """
+
+    stages: tuple[tuple[float, Conditioning], ...]
+    weight: float = 1.0
+
+    @classmethod
+    def constant(cls, cond: Conditioning) -> Course:
+        """The same from the first level to the last."""
+        return cls(((-1.0, cond),))
+
+    def stage(self, sigma: float) -> int:
+        """Which stage counts at a noise level."""
+        return next(i for i, (floor, _) in enumerate(self.stages) if sigma > floor)
+
+    def map(self, function: Callable[[Conditioning], Conditioning]) -> Course:
+        """The same function applied to every stage."""
+        return replace(self, stages=tuple((floor, function(cond)) for floor, cond in self.stages))
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """What one picture is to be, joined by AND, and what it is not to be."""
+
+    cond: tuple[Course, ...]
+    uncond: Course | None
+
+    def map(self, function: Callable[[Conditioning], Conditioning]) -> Guide:
+        """The same function applied to every conditioning."""
+        uncond = None if self.uncond is None else self.uncond.map(function)
+        return Guide(tuple(course.map(function) for course in self.cond), uncond)
+
+
+def constant_guides(cond: Conditioning, uncond: Conditioning | None) -> list[Guide]:
+    """Guides of a batch whose prompts stay the same: one for each row."""
+    rows = range(len(cond.context))
+
+    def row(batch: Conditioning, index: int) -> Course:
+        return Course.constant(batch.map(lambda tensor: tensor[index : index + 1]))
+
+    return [Guide((row(cond, i),), None if uncond is None else row(uncond, i)) for i in rows]
+
+
+class Joined:
+    """The guides of a batch of B pictures.
+
+    A batch of conditioning stays the same object as long as nobody's prompt changes: networks
+    remember what they have read.
+    """
+
+    def __init__(self, guides: Sequence[Guide]) -> None:
+        """Raises UsageError for weights that cancel each other where there is no negative."""
+        self._uncond = [guide.uncond for guide in guides if guide.uncond is not None]
+        self._cond = [course for guide in guides for course in guide.cond]
+        self._owners = [i for i, guide in enumerate(guides) for _ in guide.cond]
+        self.composed = len(self._cond) > len(guides)
+        self.guided = len(self._uncond) == len(guides)
+        self._weights = [course.weight for course in self._cond]
+        if self.composed and not self.guided:
+            self._weights = _shares(self._weights, self._owners)
+        self._tensors: tuple[Tensor, Tensor] | None = None
+        self._kept: OrderedDict[tuple[int, ...], Conditioning] = OrderedDict()
+
+    def cond(self, sigma: float) -> Conditioning:
+        """What the pictures are to be, one row each or, composed, one for each prompt."""
+        return self._at(self._cond, sigma)
+
+    def both(self, sigma: float) -> Conditioning:
+        """What they are not to be, B rows, and then what they are to be."""
+        return self._at([*self._uncond, *self._cond], sigma)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """States (B, ...) for the rows of `cond`."""
+        return x[self._on(x.device)[0]] if self.composed else x
+
+    def compose(self, outputs: Tensor, uncond: Tensor | None) -> Tensor:
+        """One output for each picture: u + sum of w_i (c_i - u) (arXiv:2206.01714, equation 11).
+
+        outputs: as many rows as `cond`; uncond and result: (B, C, h, w). Without `uncond`, the mean
+        by weight.
+        """
+        if not self.composed:
+            return outputs
+        owner, weights = self._on(outputs.device)
+        if uncond is None:
+            zero = outputs.new_zeros((self._owners[-1] + 1, *outputs.shape[1:]))
+            return zero.index_add(0, owner, weights * outputs)
+        return uncond.index_add(0, owner, weights * (outputs - uncond[owner]))
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Owners (N,) and weights (N, 1, 1, 1), copied to a device once."""
+        if self._tensors is None:
+            weights = torch.tensor(self._weights, device=device).reshape(-1, 1, 1, 1)
+            self._tensors = torch.tensor(self._owners, device=device), weights
+        return self._tensors
+
+    def _at(self, courses: Sequence[Course], sigma: float) -> Conditioning:
+        key = (len(courses), *(course.stage(sigma) for course in courses))
+        if key not in self._kept:
+            stages = zip(courses, key[1:], strict=True)
+            self._kept[key] = concatenate([course.stages[i][1] for course, i in stages])
+        self._kept.move_to_end(key)
+        if len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+
+def concatenate(rows: Sequence[Conditioning]) -> Conditioning:
+    """One batch of several; a field is a tensor in all of them or in none.
+
+    Contexts of different length are repeated until they are equally long: attention is a mean of
+    values by weight, and a mean of each value twice is the same. Raises UsageError where that
+    comes to too many tokens.
+    """
+    lengths = {row.context.shape[1] for row in rows}
+    longest = math.lcm(*lengths)
+    if longest > max(MOST_TOKENS, *lengths):
+        raise UsageError(
+            "the prompts of a batch are too long and too different in length, "
+            f"{' and '.join(map(str, sorted(lengths)))} tokens; take --batch-size 1 or a shorter "
+            "negative prompt"
+        )
+    rows = [replace(row, context=_repeated(row.context, longest)) for row in rows]
+    names = [field.name for field in fields(Conditioning)]
+    columns = {name: [getattr(row, name) for row in rows] for name in names}
+    return Conditioning(
+        **{k: torch.cat(v) for k, v in columns.items() if all(x is not None for x in v)}
+    )
+
+
+def _repeated(context: Tensor, tokens: int) -> Tensor:
+    times = tokens // context.shape[1]
+    return context if times == 1 else torch.cat([*repeat(context, times)], dim=1)
+
+
+def _shares(weights: Sequence[float], owners: Sequence[int]) -> list[float]:
+    totals: dict[int, float] = {}
+    for weight, owner in zip(weights, owners, strict=True):
+        totals[owner] = totals.get(owner, 0.0) + weight
+    if any(abs(total) < 1e-6 for total in totals.values()):
+        raise UsageError("the weights of AND come to 0; this model has no negative prompt to add")
+    return [weight / totals[owner] for weight, owner in zip(weights, owners, strict=True)]
