@@ -62,6 +62,10 @@ ScheduleName: TypeAlias = Literal[
 ]
 
 
+# Whose numbers the noise is: torch's on a CPU (as diffusers), on a GPU (as A1111), or ComfyUI's.
+RngName: TypeAlias = Literal["cpu", "a1111-gpu", "comfy"]
+
+
 class Denoiser(Protocol):
     """Any callable `(x, sigma) -> x0 estimate`; what every sampler is written against.
 

@@ -1,4 +1,4 @@
-"""Where randomness comes from: one CPU generator per image.
+"""Where randomness comes from: one generator per image, the CPU's or that of another program.
 
 A picture depends on its own seed only, never on its neighbours in the batch, on the batch size or
 on the device. Two sources exist for the noise that stochastic samplers add on the way:
@@ -9,14 +9,16 @@ Brownian path per image, which stay consistent when the number of steps changes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from diffgen.device import send
-from diffgen.types import NoiseSource
+from diffgen.diffusion.philox import PhiloxDraws
+from diffgen.types import NoiseSource, RngName
 
 
 def generator_for(seed: int) -> torch.Generator:
@@ -24,21 +26,64 @@ def generator_for(seed: int) -> torch.Generator:
     return torch.Generator("cpu").manual_seed(seed)
 
 
+class Draws(Protocol):
+    """One image's draws."""
+
+    def randn(self, shape: Sequence[int]) -> Tensor:
+        """The next draw, float32, on the CPU."""
+        ...
+
+
+class CpuDraws:
+    """Those of torch's CPU generator, as in diffusers."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = generator_for(seed)
+
+    def randn(self, shape: Sequence[int]) -> Tensor:
+        return torch.randn(tuple(shape), generator=self._generator)
+
+
+class ComfyDraws:
+    """ComfyUI's on a GPU: the first by the CPU, those on the way by the GPU from the same seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._first: Draws | None = CpuDraws(seed)
+        self._rest = PhiloxDraws(seed)
+
+    def randn(self, shape: Sequence[int]) -> Tensor:
+        first, self._first = self._first, None
+        return (first or self._rest).randn(shape)
+
+
+DRAWS: dict[RngName, Callable[[int], Draws]] = {
+    "cpu": CpuDraws,
+    "a1111-gpu": PhiloxDraws,
+    "comfy": ComfyDraws,
+}
+
+
 class StreamNoise:
-    """Independent draws, image by image, each from its own generator.
+    """Independent draws, image by image, each from its own source.
 
     Drawing the start noise is the first call; diffusers with a list of generators draws alike.
     """
 
-    def __init__(self, seeds: Sequence[int], shape: Sequence[int], device: torch.device) -> None:
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        shape: Sequence[int],
+        device: torch.device,
+        rng: RngName = "cpu",
+    ) -> None:
         """shape: (C, h, w) of one image."""
-        self._generators = [generator_for(seed) for seed in seeds]
+        self._draws = [DRAWS[rng](seed) for seed in seeds]
         self._shape = (1, *shape)
         self._device = device
 
     def draw(self) -> Tensor:
         """(B, C, h, w) float32 unit Gaussian noise."""
-        draws = [torch.randn(self._shape, generator=g) for g in self._generators]
+        draws = [image.randn(self._shape) for image in self._draws]
         return send(torch.cat(draws), self._device)
 
     def __call__(self, sigma: float, sigma_next: float) -> Tensor:

@@ -21,6 +21,7 @@ from diffgen.errors import UnsupportedCheckpoint, UsageError
 from diffgen.types import (
     Denoiser,
     NoiseSource,
+    RngName,
     SamplerName,
     ScheduleConfig,
     ScheduleName,
@@ -55,6 +56,7 @@ class SamplingSettings:
     timesteps: tuple[float, ...] | None = None
     rho: float | None = None
     options: Mapping[str, float] | None = None  # eta, s_churn, ... of the sampler
+    rng: RngName = "cpu"
     strength: float = 1.0
     stretch: tuple[float, float] = (0.0, 1.0)
 
@@ -70,6 +72,7 @@ class SamplingPlan:
     arguments: Mapping[str, Any]
     options: Mapping[str, float]
     rho: float | None = None
+    rng: RngName = "cpu"
 
     @classmethod
     def make(
@@ -121,7 +124,9 @@ class SamplingPlan:
         vp_start = spec.start == "vp" or schedule == "leading"
         start = state_scale(levels[0]) if vp_start else levels[0]
         arguments = spec.prepare(Run(config, noise_schedule, levels, options))
-        return cls(spec, schedule, tuple(levels), start, arguments, options, settings.rho)
+        return cls(
+            spec, schedule, tuple(levels), start, arguments, options, settings.rho, settings.rng
+        )
 
     @property
     def nfe(self) -> int | None:
@@ -162,12 +167,12 @@ class SamplingPlan:
         """
         from diffgen.diffusion.noise import BrownianNoise, NoiseBetween, StreamNoise
 
-        stream: NoiseSource = StreamNoise(seeds, shape, device)
+        stream: NoiseSource = StreamNoise(seeds, shape, device, self.rng)
         brownian: NoiseSource = BrownianNoise(seeds, shape, device)
         if variation:
             other, share = variation
             others = [other] * len(seeds)
-            stream = NoiseBetween(stream, StreamNoise(others, shape, device), share)
+            stream = NoiseBetween(stream, StreamNoise(others, shape, device, self.rng), share)
             brownian = NoiseBetween(brownian, BrownianNoise(others, shape, device), share)
         unit = stream(math.inf, self.sigmas[0])
         return unit, brownian if self.spec.noise == "brownian" else stream

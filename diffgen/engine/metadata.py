@@ -30,6 +30,8 @@ from diffgen.engine.request import (
 Record = Mapping[str, Any]
 
 FORMAT = 1  # of the record; changes when a key changes its meaning
+# A1111's word for where noise comes from, which it leaves out for a GPU's.
+A1111_RNG = {"cpu": "CPU", "comfy": "CPU", "a1111-gpu": None}
 PASSING = ("timings",)  # what a picture does not say, so that equal commands write equal files
 DIGITS, LORA_DIGITS = 10, 12  # of a hash, in A1111's text
 MISLEADING = re.compile(r"(negative prompt|^\s*steps)(?=:)", re.IGNORECASE | re.MULTILINE)
@@ -62,6 +64,7 @@ def make_record(
         "steps": len(sampling.sigmas) - 1,
         "sigmas": None if sampling.schedule else list(sampling.sigmas),
         "rho": sampling.rho,
+        "rng": sampling.rng,
         "options": dict(sampling.options),
         "guidance_scale": plan.guidance_scale,
         "guidance_rescale": plan.guidance_rescale,
@@ -116,6 +119,7 @@ def _settings(record: Record) -> list[tuple[str, object]]:
         ("Lora", " ".join(map(_lora, record["loras"])) or None),
         ("Lora hashes", ", ".join(filter(None, map(_lora_hash, record["loras"]))) or None),
         *((name.replace("_", " ").capitalize(), f"{v:g}") for name, v in record["options"].items()),
+        ("RNG", A1111_RNG[record["rng"]]),
         ("Rho", record["rho"]),
         ("Sigmas", listed and " ".join(f"{sigma:.6g}" for sigma in listed)),
         ("CFG Rescale phi", record["guidance_rescale"] or None),

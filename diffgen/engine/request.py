@@ -15,7 +15,7 @@ from diffgen.diffusion.sampling import DEFAULT_STEPS, SamplingPlan, SamplingSett
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.errors import UnsupportedCheckpoint, UsageError, shown
 from diffgen.models.config import MAX_LAYERS, ModelConfig
-from diffgen.types import SamplerName, ScheduleName
+from diffgen.types import RngName, SamplerName, ScheduleName
 from diffgen.weights.registry import ModelEntry
 
 MAX_PROMPT = 64 << 10  # bytes
@@ -68,6 +68,7 @@ class GenerateRequest:
     guidance_interval: tuple[float, float] = EVERYWHERE
     clip_skip: int | None = None
     fast: bool = False
+    rng: RngName = "cpu"
 
     def __post_init__(self) -> None:
         if isinstance(self.prompts, str):
@@ -205,6 +206,7 @@ def _plan_sampling(
         timesteps=None if request.timesteps is None else tuple(request.timesteps),
         rho=request.rho,
         options=request.options,
+        rng=request.rng,
     )
     tables = NoiseSchedule.from_config(schedule)
     return SamplingPlan.make(settings, schedule, tables, sdxl=config.family == "sdxl")

@@ -140,6 +140,7 @@ def test_settings_have_a1111s_names() -> None:
         "Size": "64x128",
         "Model": "storybook",
         "Eta": "0.5",
+        "RNG": "CPU",
         "Rho": "5.0",
         "CFG Rescale phi": "0.7",
         "Guidance interval": "0.3 to inf",
