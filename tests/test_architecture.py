@@ -47,7 +47,7 @@ TORCH_FREE = (
     "diffgen.models.config",
     "diffgen.text.tokenizer",
     "diffgen.train.quick",
-    "diffgen.train.recipe",
+    "diffgen.train.recipe.read",
     "diffgen.weights.checkpoint",
     "diffgen.weights.adapters.lora",
     "diffgen.weights.registry",

@@ -19,7 +19,7 @@ from diffgen.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from diffgen.train.loop import Progress
-    from diffgen.train.recipe import Recipe
+    from diffgen.train.recipe.recipe import Recipe
 
 SUFFIX = ".safetensors"
 KEYS = {  # of a recipe, for the options of --lora
@@ -175,13 +175,13 @@ def _recipe(
     if not path and not (lora and {"data", "model"} <= given.keys()):
         raise UsageError("give a RECIPE.toml, or --lora with --data DIR and -m MODEL")
     from diffgen.train.quick import lora_table
-    from diffgen.train.recipe import Recipe
-    from diffgen.train.tables import override
+    from diffgen.train.recipe.read import parse_recipe, read_recipe
+    from diffgen.train.recipe.tables import override
 
     if path:
-        return Recipe.load(path, assignments)
+        return read_recipe(path, assignments)
     name = (output or Path(f"{Path(given['data']).name or 'my'}-lora")).stem
-    return Recipe.parse(override(lora_table(**given, name=name), assignments), "--lora")
+    return parse_recipe(override(lora_table(**given, name=name), assignments), "--lora")
 
 
 def _places(
@@ -204,7 +204,7 @@ def _finished(recipe: Recipe, model: Path, file: Path | None) -> Path:
     if recipe.target != "lora":
         return model
     from diffgen.train.export import copy_file
-    from diffgen.train.lora import FILE
+    from diffgen.train.targets.lora import FILE
 
     made = model / FILE
     if file is None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from diffgen import __version__
-from diffgen.train.recipe import Recipe
-from diffgen.train.tables import to_toml
+from diffgen.train.recipe.recipe import Recipe
+from diffgen.train.recipe.tables import to_toml
 
 
 def hardware(device: torch.device, processes: int) -> str:

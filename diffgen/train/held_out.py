@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from diffgen.train.data import Batch
+from diffgen.train.data.dataset import Batch
 from diffgen.train.dist import World
-from diffgen.train.target import Data
+from diffgen.train.targets.target import Data
 
 
 def held_out_loss(

@@ -16,7 +16,7 @@ from diffgen.device import DTYPES, memory_errors
 from diffgen.errors import DiffgenError
 from diffgen.files import replaced_folder
 from diffgen.train import state
-from diffgen.train.data import Batch
+from diffgen.train.data.dataset import Batch
 from diffgen.train.dist import World, reduction
 from diffgen.train.draws import Draws
 from diffgen.train.ema import Ema
@@ -25,10 +25,10 @@ from diffgen.train.lr import learning_rate
 from diffgen.train.metrics import Metrics, means_of
 from diffgen.train.optimizer import make_optimizer
 from diffgen.train.optional import optional
-from diffgen.train.recipe import Recipe
+from diffgen.train.recipe.recipe import Recipe
+from diffgen.train.recipe.tables import to_toml
 from diffgen.train.sharding import full, gathered, share_of, whole_weights
-from diffgen.train.tables import to_toml
-from diffgen.train.target import Data, Target
+from diffgen.train.targets.target import Data, Target
 
 SMALLEST_SCALE = 2.0**-20  # of fp16 losses; below it nothing is left of a gradient that fits
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from diffgen.train.recipe import OptimizerRecipe
+from diffgen.train.recipe.recipe import OptimizerRecipe
 
 
 def learning_rate(recipe: OptimizerRecipe, step: int, steps: int) -> float:

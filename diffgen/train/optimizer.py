@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from diffgen.train.muon import Muon, hidden_weights
-from diffgen.train.recipe import OptimizerRecipe
+from diffgen.train.recipe.recipe import OptimizerRecipe
 
 
 def make_optimizer(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from diffgen.engine.model import Model
-from diffgen.train.data import find_entries
-from diffgen.train.tables import Table
+from diffgen.train.data.dataset import find_entries
+from diffgen.train.recipe.tables import Table
 from diffgen.types import Prediction
 
 STEPS_PER_PICTURE = 100

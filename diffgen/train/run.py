@@ -21,24 +21,25 @@ from diffgen.errors import OutputError, UsageError, one_line
 from diffgen.files import locked, replaced, was_locked
 from diffgen.jsonfile import parse_toml
 from diffgen.train import state
-from diffgen.train.autoencoder import AutoencoderTarget
-from diffgen.train.bpe import settle_vocabulary
-from diffgen.train.cache import CachedData
 from diffgen.train.card import commit, hardware, write_card
-from diffgen.train.checks import remarks
-from diffgen.train.contrastive import ContrastiveTarget
-from diffgen.train.data import TrainingData, open_data
-from diffgen.train.diffusion import DiffusionTarget
+from diffgen.train.data.bpe import settle_vocabulary
+from diffgen.train.data.cache import CachedData
+from diffgen.train.data.dataset import TrainingData, open_data
+from diffgen.train.data.latents import LatentFiles
 from diffgen.train.dist import World, open_world
-from diffgen.train.distill_lora import distill_target
-from diffgen.train.latents import LatentFiles
 from diffgen.train.loop import Reporter, Trainer
-from diffgen.train.lora import LoraTarget
 from diffgen.train.metrics import plot_curve, read_rows
 from diffgen.train.optional import optional
-from diffgen.train.recipe import Recipe
-from diffgen.train.tables import to_toml
-from diffgen.train.target import LatentEncoder, Target
+from diffgen.train.recipe.checks import remarks
+from diffgen.train.recipe.read import parse_recipe
+from diffgen.train.recipe.recipe import Recipe
+from diffgen.train.recipe.tables import to_toml
+from diffgen.train.targets.autoencoder import AutoencoderTarget
+from diffgen.train.targets.contrastive import ContrastiveTarget
+from diffgen.train.targets.diffusion import DiffusionTarget
+from diffgen.train.targets.distill_lora import distill_target
+from diffgen.train.targets.lora import LoraTarget
+from diffgen.train.targets.target import LatentEncoder, Target
 
 ENCODED_TOGETHER = 16  # pictures; more leave a processor's cache without gaining anything
 
@@ -209,7 +210,7 @@ def _encoding(say: Say) -> Callable[[int, int], None]:
 def _restore(trainer: Trainer) -> list[str]:
     """Take over the last checkpoint; gives what was changed on purpose since."""
     saved: dict[str, Any] = state.load_last(trainer.folder)
-    before = Recipe.parse(parse_toml(saved["recipe"], str(trainer.folder)), str(trainer.folder))
+    before = parse_recipe(parse_toml(saved["recipe"], str(trainer.folder)), str(trainer.folder))
     changes = state.check_same(
         before,
         trainer.recipe,

@@ -12,8 +12,8 @@ import torch
 
 from diffgen.errors import ConfigError, OutputError, UsageError, WeightsError
 from diffgen.files import replaced
-from diffgen.train.recipe import Recipe
-from diffgen.train.tables import differences
+from diffgen.train.recipe.recipe import Recipe
+from diffgen.train.recipe.tables import differences
 
 NAME = re.compile(r"step-(\d+)\.pt")
 WRITTEN = {

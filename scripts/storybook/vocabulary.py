@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffgen.train.bpe import learn_vocabulary, write_vocabulary
+from diffgen.train.data.bpe import learn_vocabulary, write_vocabulary
 from scripts.storybook.captions import captions
 from scripts.storybook.objects import WORLD_ORDER
 from scripts.storybook.scene import sample, world

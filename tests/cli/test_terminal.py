@@ -13,7 +13,7 @@ from terminals import Seen, in_terminal
 from training import draw_squares, make_recipe
 
 from diffgen.diffusion.samplers import SAMPLERS
-from diffgen.train.tables import to_toml
+from diffgen.train.recipe.tables import to_toml
 
 PROMPT = "a red barn beside a blue car at sunset in the snow with many trees around"
 NAME = "a-red-barn-beside-a-blue-car-at-sunset-7.png"

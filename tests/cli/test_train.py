@@ -11,8 +11,8 @@ from training import draw_squares, make_recipe
 from diffgen import cli
 from diffgen.files import locked
 from diffgen.train import run as runs
-from diffgen.train.recipe import Recipe
-from diffgen.train.tables import to_toml
+from diffgen.train.recipe.read import read_recipe
+from diffgen.train.recipe.tables import to_toml
 
 
 def run(monkeypatch, *arguments):
@@ -35,7 +35,7 @@ def test_train(recipe, tmp_path, monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert out.strip() == str(folder / "model")
     assert "step 2/2: loss " in err
-    assert Recipe.load(folder / "recipe.toml").run.steps == 2
+    assert read_recipe(folder / "recipe.toml").run.steps == 2
 
 
 @pytest.mark.parametrize("name", ["model", "metrics.jsonl", "recipe.toml"])
@@ -171,7 +171,7 @@ def test_a_lora_in_one_line(one_line, tmp_path, monkeypatch, capsys):
         "my-style.run",
         "my-style.safetensors",
     ]
-    recipe = Recipe.load(tmp_path / "out" / "my-style.run" / "recipe.toml")
+    recipe = read_recipe(tmp_path / "out" / "my-style.run" / "recipe.toml")
     assert (recipe.name, recipe.data.size) == ("my-style", 128)
     assert (recipe.lora.rank, recipe.optimizer.lr) == (16, 1e-4)
     assert run(monkeypatch, *one_line, "-o", file) == 2

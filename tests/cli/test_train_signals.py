@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
 from training import draw_squares, make_recipe
 
 from diffgen.cli.command_line import command_line
-from diffgen.train.tables import to_toml
+from diffgen.train.recipe.tables import to_toml
 
 NAME = 'wüst "🐱" \\n'
 CHANGES = {"run.steps": 150, "run.checkpoint_every": 1000, "run.validate_every": 1000, "name": NAME}

@@ -6,7 +6,7 @@ from PIL import Image
 
 from diffgen.pictures.jpegxl import jpeg_xl_size
 from diffgen.pictures.opening import DAMAGED, LARGE
-from diffgen.train.pictures import Entry, probe
+from diffgen.train.data.pictures import Entry, probe
 
 
 def jpeg_xl(width, height, *, boxed=False):

@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from diffgen.pictures import opening
 from diffgen.pictures.opening import DAMAGED, FLOATS, HUGE, LARGE, NEEDS, TEXT, DamagedPicture
-from diffgen.train.pictures import Entry, decode, probe
+from diffgen.train.data.pictures import Entry, decode, probe
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -196,7 +196,7 @@ def test_odd_tags_beside_sound_pixels_are_no_reason_for_warnings(tmp_path):
     entry = saved(halves(), tmp_path, "a.jpg", exif=exif[:-8])
     code = textwrap.dedent(f"""
         from pathlib import Path
-        from diffgen.train.pictures import Entry, probe
+        from diffgen.train.data.pictures import Entry, probe
         print(probe(Entry("a.jpg", Path({str(entry.file)!r}))).size)
     """)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -209,7 +209,7 @@ def test_a_panorama_beyond_pillows_limit_is_read_without_a_warning(tmp_path):
     file.write_bytes(png_of((14_000, 14_000), pixels=bytes(14_000 * 14_001)))
     code = textwrap.dedent(f"""
         from pathlib import Path
-        from diffgen.train.pictures import Entry, decode, probe
+        from diffgen.train.data.pictures import Entry, decode, probe
         entry = Entry("a.png", Path({str(file)!r}))
         print(probe(entry).size, len(decode(entry, (8, 8))[0]))
     """)
@@ -286,8 +286,6 @@ def test_what_follows_a_picture_does_not_matter(tmp_path, suffix):
 
 
 def test_importing_needs_no_torch():
-    code = (
-        "import sys, diffgen.pictures.opening, diffgen.train.report; print('torch' in sys.modules)"
-    )
+    code = "import sys, diffgen.pictures.opening, diffgen.train.data.report; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

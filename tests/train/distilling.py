@@ -3,7 +3,7 @@
 import torch
 from training import make_recipe
 
-from diffgen.train.data import open_data
+from diffgen.train.data.dataset import open_data
 from diffgen.train.draws import Draws
 
 CPU = torch.device("cpu")

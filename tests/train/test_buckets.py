@@ -58,6 +58,6 @@ def test_time_ids_measure_the_crop_in_the_resized_picture():
 
 
 def test_buckets_and_captions_need_no_torch():
-    code = "import sys, diffgen.train.loader, diffgen.train.captions; print('torch' in sys.modules)"
+    code = "import sys, diffgen.train.data.loader, diffgen.train.data.captions; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -13,8 +13,8 @@ from training import VAE, draw_squares, make_recipe, spoil
 
 from diffgen.errors import ConfigError, DeviceError
 from diffgen.train import dist
-from diffgen.train.report import FAILED
-from diffgen.train.tables import to_toml
+from diffgen.train.data.report import FAILED
+from diffgen.train.recipe.tables import to_toml
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")

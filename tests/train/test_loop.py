@@ -13,13 +13,14 @@ from training import VAE, Listener, draw_squares, make_recipe, spoil
 
 from diffgen.errors import ConfigError, DiffgenError, UsageError
 from diffgen.pictures.opening import DAMAGED
-from diffgen.train import loader, run, state
-from diffgen.train.data import open_data
+from diffgen.train import run, state
+from diffgen.train.data import loader
+from diffgen.train.data.dataset import open_data
+from diffgen.train.data.folders import NOT_READ, NOWHERE, RUNS
+from diffgen.train.data.report import CUT, ENLARGED, FAILED
 from diffgen.train.dist import World
-from diffgen.train.folders import NOT_READ, NOWHERE, RUNS
 from diffgen.train.loop import Trainer
-from diffgen.train.report import CUT, ENLARGED, FAILED
-from diffgen.train.tables import to_toml
+from diffgen.train.recipe.tables import to_toml
 
 ROOT = Path(__file__).parents[2]
 
@@ -115,7 +116,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(squares, tmp_path):
 
 
 def test_the_message_names_the_last_good_checkpoint(squares, tmp_path, monkeypatch):
-    from diffgen.train import objectives
+    from diffgen.train.targets import objectives
 
     calls = []
 

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from diffgen.train.loop import Progress
-from diffgen.train.recipe import Recipe
+from diffgen.train.recipe.read import parse_recipe
+from diffgen.train.recipe.recipe import Recipe
 
 COLOURS = ("red", "green", "blue", "yellow")
 
@@ -82,7 +83,7 @@ def make_recipe(data: Path, changes: dict[str, Any] | None = None) -> Recipe:
             place.pop(last, None)
         else:
             place[last] = value
-    return Recipe.parse(table, "recipe.toml")
+    return parse_recipe(table, "recipe.toml")
 
 
 def spoil(path: Path) -> None:

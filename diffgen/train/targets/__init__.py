@@ -1,0 +1,1 @@
+"""What a run can train: each target's networks, loss, inputs and results."""

@@ -1,0 +1,169 @@
+"""The `autoencoder` target: pixels to latents and back (arXiv:2112.10752, section 3.1).
+
+Absolute, squared and edge errors, a small KL term and, late, an adversarial one if asked for. The
+paper's perceptual term is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from diffgen.engine.images import to_images
+from diffgen.models.vae import Autoencoder
+from diffgen.text.tokenizer import Tokenizer
+from diffgen.train.data.dataset import Batch
+from diffgen.train.draws import Draws
+from diffgen.train.export import save_component, save_grid
+from diffgen.train.recipe.checks import check_factor
+from diffgen.train.recipe.recipe import AutoencoderRecipe, Recipe
+from diffgen.train.targets import objectives
+from diffgen.train.targets.adversarial import Adversary
+from diffgen.train.targets.networks import checkpoint_gradients, load_autoencoder
+from diffgen.weights.diffusers.layout import vae_json, write_json
+
+SHOWN = 8  # held-out pictures in a preview
+STATISTICS = 0.02  # weight of each new batch in the running variance of z
+
+
+@dataclass(frozen=True, slots=True)
+class AutoencoderInputs:
+    """Pixels (B, 3, H, W), and the noise (B, C, h, w) that samples z."""
+
+    pixels: Tensor
+    noise: Tensor
+
+
+class AutoencoderModule(nn.Module):
+    """The autoencoder, its loss, and the running second moments of z that latents are scaled by."""
+
+    moments: Tensor
+
+    def __init__(
+        self, vae: Autoencoder, weights: AutoencoderRecipe, adversary: Adversary | None
+    ) -> None:
+        super().__init__()
+        self.vae, self.weights, self.adversary = vae, weights, adversary
+        self.register_buffer("moments", torch.zeros(3))  # of 1, z and z^2
+
+    def forward(self, inputs: AutoencoderInputs) -> dict[str, Tensor]:
+        """The weighted sum of all terms, and each of them."""
+        mean, logvar = (moment.float() for moment in self.vae.encode(inputs.pixels))
+        z = mean + (0.5 * logvar).exp() * inputs.noise
+        output = self.vae.decode(self.vae.to_latents(z)).float()
+        if self.training:
+            self._observe(z.detach())
+        error = output - inputs.pixels
+        terms = {
+            "l1": error.abs().mean(),
+            "l2": error.square().mean(),
+            "edge": objectives.edge_error(output, inputs.pixels).mean(),
+            "kl": objectives.kl_to_unit(mean, logvar).mean(),
+        }
+        loss = sum(
+            (getattr(self.weights, k) * v for k, v in terms.items()), inputs.noise.new_zeros(())
+        )
+        if self.training and self.adversary:
+            last = self.vae.decoder.conv_out.weight
+            terms["adversarial"] = self.adversary.term(loss, output, inputs.pixels, last)
+            loss = loss + terms["adversarial"]
+        return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
+
+    def _observe(self, z: Tensor) -> None:
+        seen = torch.stack([z.new_ones(()), z.mean(), z.square().mean()])
+        self.moments.lerp_(seen, STATISTICS)
+
+    @property
+    def scaling_factor(self) -> float:
+        """1 / std of z, so that latents have about unit variance (arXiv:2112.10752, eq. 4)."""
+        weight, first, second = self.moments.double().tolist()
+        if weight == 0.0:
+            return self.vae.config.scaling_factor
+        return float((second / weight - (first / weight) ** 2) ** -0.5)
+
+
+def pieces(pixels: Tensor, side: int, draws: Draws) -> Tensor:
+    """A square piece of each picture, anywhere in it: (B, 3, H, W) -> (B, 3, side, side)."""
+    height, width = pixels.shape[-2:]
+    tops = (draws.uniform() * (height - side + 1)).long().tolist()
+    lefts = (draws.uniform() * (width - side + 1)).long().tolist()
+    cut = [
+        picture[:, top : top + side, left : left + side]
+        for picture, top, left in zip(pixels, tops, lefts, strict=True)
+    ]
+    return torch.stack(cut)
+
+
+class AutoencoderTarget:
+    """Trains an autoencoder; exports a folder with `vae/` that a diffusion recipe can name."""
+
+    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+        """Build or load it. Raises what `load_autoencoder` raises."""
+        self.recipe, self.device = recipe, device
+        torch.manual_seed(recipe.run.seed)
+        if recipe.model.base:
+            vae = load_autoencoder(recipe.model.base)
+        else:
+            assert recipe.model.vae is not None
+            vae = Autoencoder(recipe.model.vae)
+        check_factor(recipe, vae.config.factor, str(recipe.model.base or "recipe"))
+        if recipe.run.gradient_checkpointing:
+            checkpoint_gradients(vae)
+        self.vae = vae.to(device)
+        weights = recipe.autoencoder
+        self.opponent = Adversary(weights, device) if weights.adversarial else None
+        self.module = AutoencoderModule(self.vae, weights, self.opponent).to(device)
+        if weights.decoder_only:
+            self.vae.encoder.requires_grad_(False)
+            self.vae.quant_conv.requires_grad_(False)
+        if recipe.run.compile:
+            self.vae.encoder.compile()
+            self.vae.decoder.compile()
+
+    @property
+    def tokenizers(self) -> Sequence[Tokenizer]:
+        """None: captions do not matter."""
+        return ()
+
+    @property
+    def latent_encoder(self) -> None:
+        """None: there is nothing to cache."""
+        return None
+
+    def inputs(self, batch: Batch, draws: Draws) -> AutoencoderInputs:
+        """Pixels or pieces of them, and noise of the size of their latents."""
+        assert batch.pixels is not None
+        pixels, config = batch.pixels.to(self.device), self.vae.config
+        if self.recipe.autoencoder.patch:
+            pixels = pieces(pixels, self.recipe.autoencoder.patch, draws)
+        height, width = (side // config.factor for side in pixels.shape[-2:])
+        return AutoencoderInputs(pixels, draws.normal((config.latent_channels, height, width)))
+
+    def stepped(self) -> None:
+        """Nothing follows the module."""
+
+    def export(self, folder: Path, dtype: torch.dtype) -> None:
+        """`vae/` in diffusers layout, its scaling factor measured while training."""
+        config = self.vae.config
+        if self.recipe.model.base is None:
+            config = replace(config, scaling_factor=self.module.scaling_factor)
+        write_json(folder / "vae" / "config.json", vae_json(config))
+        save_component(folder, "vae", self.vae, dtype)
+
+    @torch.no_grad()
+    def preview(self, model: Path, picture: Path, held_out: Iterator[Batch]) -> None:
+        """Held-out pictures above their reconstructions."""
+        batch = next(held_out, None)
+        if batch is None:
+            return
+        assert batch.pixels is not None
+        pixels = batch.pixels[:SHOWN].to(self.device)
+        # The exported one, as the one that learns may be dealt out over processes.
+        vae = load_autoencoder(str(model.resolve())).to(self.device)
+        mean, _ = vae.encode(pixels)
+        made = vae.decode(vae.to_latents(mean))
+        save_grid([*to_images(pixels), *to_images(made)], picture, columns=len(pixels))

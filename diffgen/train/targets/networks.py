@@ -1,0 +1,225 @@
+"""The networks a run starts from: those of a model, or new ones of a given architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint as rematerialised
+
+from diffgen.engine.model import Model
+from diffgen.errors import ConfigError
+from diffgen.jsonfile import JsonObject
+from diffgen.models.build import AnyConfig, AnyModule, build_empty
+from diffgen.models.clip import ClipTextModel
+from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
+from diffgen.models.layers import ResnetBlock
+from diffgen.models.unet import UNet
+from diffgen.models.unet_blocks import SpatialTransformer
+from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
+from diffgen.text.tokenizer import Tokenizer
+from diffgen.train.recipe.checks import check_factor
+from diffgen.train.recipe.recipe import Recipe
+from diffgen.types import Component, ScheduleConfig
+from diffgen.weights.checkpoint import Checkpoint
+from diffgen.weights.diffusers.configs import FAMILY_BY_CONTEXT, read_vae_config
+from diffgen.weights.diffusers.folder import weight_files
+from diffgen.weights.files import LazyTensors, open_tensors
+from diffgen.weights.finding import resolve
+from diffgen.weights.keymap import FOLDER_RULES, to_canonical
+
+TEXT_ENCODERS: tuple[Component, ...] = ("text_encoder", "text_encoder_2")
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """A model in float32, with the folders its tokenizers and (if fine-tuned) configs come from."""
+
+    config: ModelConfig
+    unet: UNet
+    vae: AnyAutoencoder
+    encoders: tuple[ClipTextModel, ...]
+    tokenizers: tuple[Tokenizer, ...]
+    vocabularies: tuple[Path, ...]
+    base: Path | None
+
+
+def build_networks(recipe: Recipe) -> Networks:
+    """The networks of a diffusion recipe, on the CPU.
+
+    Raises UsageError for an unknown model, ConfigError for parts that do not fit together and
+    WeightsError for damaged weights.
+    """
+    if not recipe.model.base:
+        return _from_nothing(recipe)
+    networks = _from_base(open_base(recipe))
+    check_factor(recipe, networks.config.factor, recipe.model.base)
+    writes_lora = recipe.target == "lora" or (recipe.target == "distill" and recipe.distill.as_lora)
+    if networks.base and networks.base.is_file() and not writes_lora:
+        raise ConfigError(
+            f"model.base {networks.base} is one file; {recipe.target} writes a model folder and "
+            "takes its configs from the base's: name a folder in diffusers layout, or train a LoRA."
+        )
+    return networks
+
+
+def open_base(recipe: Recipe) -> Model:
+    """`model.base`, with what the recipe chooses instead of its own."""
+    chosen = recipe.model
+    source = chosen.base or ""
+    vae = _vae_path(chosen.autoencoder) if chosen.autoencoder else None
+    model = Model.open(source, vae=vae, prediction=chosen.prediction, zero_snr=chosen.zero_snr)
+    if model.loras:
+        raise ConfigError(
+            f"model.base {source} is a LoRA on another model; name that one"
+            + (", and the file as lora.init" if recipe.target == "lora" else "")
+        )
+    return model
+
+
+def _vae_path(source: str) -> Path:
+    path = resolve(source).path
+    return path / "vae" if (path / "vae").is_dir() else path
+
+
+def _from_base(model: Model) -> Networks:
+    checkpoint = model.checkpoint
+    config = checkpoint.config
+    encoders = tuple(
+        _loaded(ClipTextModel, text, checkpoint, name)
+        for text, name in zip(config.text, TEXT_ENCODERS, strict=False)
+    )
+    return Networks(
+        config,
+        _loaded(UNet, config.unet, checkpoint, "unet"),
+        _loaded(Autoencoder, config.vae, checkpoint, "vae") if config.vae else _identity(),
+        encoders,
+        _tokenizers(checkpoint.tokenizers, config.text),
+        checkpoint.tokenizers,
+        checkpoint.source,
+    )
+
+
+def _identity() -> AnyAutoencoder:
+    return IdentityAutoencoder()
+
+
+def _from_nothing(recipe: Recipe) -> Networks:
+    model = recipe.model
+    assert model.unet is not None
+    assert model.text is not None
+    vae: AnyAutoencoder = IdentityAutoencoder()
+    if model.autoencoder:
+        vae = load_autoencoder(model.autoencoder)
+    vae_config = vae.config if isinstance(vae, Autoencoder) else None
+    config = _new_config(recipe, model.unet, model.text, vae_config)
+    vocabulary = _vocabulary(model.tokenizer)
+    tokenizers = _tokenizers((vocabulary,), config.text)
+    torch.manual_seed(recipe.run.seed)
+    unet, encoder = UNet(config.unet), ClipTextModel(model.text)
+    initialise_unet(unet)
+    initialise_text(encoder)
+    return Networks(config, unet, vae, (encoder,), tokenizers, (vocabulary,), None)
+
+
+def _new_config(
+    recipe: Recipe, unet: UNetConfig, text: ClipTextConfig, vae: VaeConfig | None
+) -> ModelConfig:
+    factor = vae.factor if vae else 1
+    check_factor(recipe, factor, recipe.model.autoencoder or "recipe")
+    channels = vae.latent_channels if vae else 3
+    if (unet.in_channels, unet.out_channels) != (channels, channels):
+        raise ConfigError(
+            f"model.unet.in_channels and out_channels must be {channels}, as the autoencoder's."
+        )
+    if unet.context_dim != text.width:
+        raise ConfigError(
+            f"model.unet.context_dim {unet.context_dim} must equal model.text.width {text.width}."
+        )
+    schedule = recipe.model.schedule or ScheduleConfig()
+    if vae:
+        # What StableDiffusionPipeline makes of any schedule, whatever its JSON says.
+        schedule = replace(schedule, steps_offset=1, clip=None)
+    return ModelConfig(
+        family=FAMILY_BY_CONTEXT.get(unet.context_dim, "custom"),
+        text=(text,),
+        unet=replace(unet, sample_size=max(recipe.data.shape) // factor),
+        vae=vae,
+        schedule=schedule,
+    )
+
+
+def _vocabulary(source: str) -> Path:
+    path = resolve(source).path
+    return path / "tokenizer" if (path / "tokenizer").is_dir() else path
+
+
+def _tokenizers(
+    folders: tuple[Path, ...], configs: tuple[ClipTextConfig, ...]
+) -> tuple[Tokenizer, ...]:
+    return tuple(
+        Tokenizer.from_folder(
+            folder, max_tokens=config.max_tokens, pad=config.pad, vocab_size=config.vocab_size
+        )
+        for folder, config in zip(folders, configs, strict=True)
+    )
+
+
+def load_autoencoder(source: str) -> Autoencoder:
+    """A trained autoencoder: a model's, or that of a folder with config.json.
+
+    Raises UsageError for an unknown model, ConfigError and WeightsError for a damaged one.
+    """
+    path, folder = resolve(source).path, _vae_path(source)
+    config = read_vae_config(JsonObject.read(folder / "config.json"))
+    infos = open_tensors(weight_files(folder, "vae")).infos
+    tensors = LazyTensors(to_canonical(infos, FOLDER_RULES["vae"]))
+    # Only the tensors matter here; a checkpoint is what knows how to check and load them.
+    model = ModelConfig(
+        family="custom", text=(), unet=UNetConfig(), vae=config, schedule=ScheduleConfig()
+    )
+    return _loaded(Autoencoder, config, Checkpoint(model, path, {"vae": tensors}, ()), "vae")
+
+
+def _loaded(
+    kind: Callable[[AnyConfig], AnyModule],
+    config: AnyConfig,
+    checkpoint: Checkpoint,
+    component: Component,
+) -> AnyModule:
+    module = build_empty(kind, config)
+    checkpoint.load_into(component, module, dtype=torch.float32)
+    return module
+
+
+def initialise_unet(unet: UNet) -> None:
+    """Let each residual branch and the output begin at zero (Dhariwal and Nichol, 2105.05233)."""
+    nn.init.zeros_(unet.conv_out.weight)
+    for module in unet.modules():
+        last: nn.Module | None = None
+        if isinstance(module, ResnetBlock):
+            last = module.conv2
+        elif isinstance(module, SpatialTransformer):
+            last = module.proj_out
+        if last is not None:
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
+
+
+def initialise_text(encoder: ClipTextModel) -> None:
+    """Small embeddings, as CLIP's (arXiv:2103.00020): 0.02 for tokens, 0.01 for positions."""
+    for name, parameter in encoder.named_parameters():
+        if "embedding.weight" in name:
+            nn.init.normal_(parameter, std=0.01 if "position" in name else 0.02)
+
+
+def checkpoint_gradients(network: nn.Module) -> None:
+    """Recompute activations on the way back instead of keeping them (arXiv:1604.06174)."""
+    for module in network.modules():
+        if isinstance(module, ResnetBlock | SpatialTransformer):
+            lean = partial(rematerialised, module.forward, use_reentrant=False)
+            setattr(module, "forward", lean)  # noqa: B010 - mypy refuses the plain assignment
