@@ -1,4 +1,4 @@
-"""What every fault needs: diffgen as a program, and looking at what it left."""
+"""What every fault needs: diffgen as a program, killing it, and looking at what it left."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -15,6 +16,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 GENERATE = ("generate", "a barn", "a cat", "--steps", "2", "--seed", "1")
+PATIENCE = 600.0  # seconds, for a process on a busy machine
 
 
 class Failed(Exception):
@@ -36,7 +38,7 @@ def start(folder: Path, *words: str, **options: object) -> subprocess.Popen[byte
 
 def finish(process: subprocess.Popen[bytes]) -> tuple[int, str]:
     """Exit code and stderr."""
-    errors = process.communicate(timeout=600)[1]
+    errors = process.communicate(timeout=PATIENCE)[1]
     return process.returncode, (errors or b"").decode()
 
 
@@ -46,23 +48,43 @@ def run(folder: Path, *words: str) -> None:
     expect(code == 0, f"exit code {code}: {errors}")
 
 
-def killed(folder: Path, *words: str, within: float) -> bool:
-    """Start diffgen and kill it without warning at a random time; False if it was done before."""
-    process = start(folder, *words)
-    time.sleep(random.uniform(0.0, within))
+def killed(folder: Path, *words: str, progress: Callable[[], int], whole: int) -> bool:
+    """Start diffgen and kill it without warning at a random point; False if it was done before.
+
+    `progress` counts what there is of the `whole` that an undisturbed run makes. The point is
+    counted in that and not in seconds, which mean nothing on a busy machine.
+    """
+    process = start(folder, *words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    before, since, piece = progress(), time.monotonic(), 0.0
+    point = random.randint(before, max(before, whole - 1))
+    while process.poll() is None and (now := progress()) < point:
+        if now > before:
+            piece = (time.monotonic() - since) / (now - before)
+            before, since = now, time.monotonic()
+        time.sleep(0.002)
+    time.sleep(random.uniform(0.0, piece))
     process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return process.returncode != 0
+    return process.wait() != 0
+
+
+def lines_of(path: Path) -> int:
+    """Lines of a file that may not be there yet."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures with names of their own: not those being written."""
+    return [path for path in folder.rglob("*.png") if not path.name.startswith(".")]
 
 
 def whole_pictures(folder: Path) -> int:
     """How many pictures there are, each of which opens to its last byte."""
-    paths = [path for path in folder.rglob("*.png") if not path.name.startswith(".")]
+    paths = pictures_in(folder)
     for path in paths:
         try:
             with Image.open(path, formats=["PNG"]) as image:
                 image.load()
-        except OSError as error:
+        except (OSError, SyntaxError) as error:
             raise Failed(f"{path.name}: {error}") from error
     return len(paths)
 

@@ -11,20 +11,23 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import generating
+import sweeping
 import training
 from common import Failed
 
 FAULTS: dict[str, Callable[[Path], str]] = {
     "kill-generate": generating.kill_generate,
     "kill-train": training.kill_train,
-    "kill-sweep": training.kill_sweep,
+    "kill-sweep": sweeping.kill_sweep,
     "full-disk": generating.full_disk,
     "folder-gone": generating.folder_gone,
     "two-generate": generating.two_generate,
     "two-train": training.two_train,
+    "two-cache": training.two_cache,
     "closed-stdout": generating.closed_stdout,
 }
 
@@ -38,11 +41,21 @@ def main() -> int:
     broken = 0
     print("| fault | trials | outcome |\n|---|---|---|")
     for name in [options.name] if options.name else FAULTS:
-        outcomes = Counter(trial(FAULTS[name]) for _ in range(options.trials))
-        for outcome, times in outcomes.items():
+        for outcome, times in trials(FAULTS[name], options.trials).items():
             broken += outcome.startswith("BROKEN")
             print(f"| {name} | {times} | {outcome} |", flush=True)
     return int(broken > 0)
+
+
+def trials(fault: Callable[[Path], str], count: int) -> Counter[str]:
+    """How often each outcome came; Ctrl-C ends the series, and what there is counts."""
+    outcomes: Counter[str] = Counter()
+    with suppress(KeyboardInterrupt):
+        for number in range(count):
+            outcome = trial(fault)
+            outcomes[outcome] += 1
+            print(f"{number + 1} of {count}: {outcome}", file=sys.stderr, flush=True)
+    return outcomes
 
 
 def trial(fault: Callable[[Path], str]) -> str:

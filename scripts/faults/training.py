@@ -1,20 +1,17 @@
-"""Faults while a model is trained, and while samplers are measured."""
+"""Faults while a model is trained."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
+import tempfile
 import time
+from functools import cache
 from pathlib import Path
 
-from common import ROOT, expect, expect_one_line, finish, killed, run, start, whole_pictures
+from common import PATIENCE, ROOT, expect, expect_one_line, finish, killed, lines_of, run, start
 from PIL import Image
 
-SWEEP = (
-    *("sample-steps", "a barn", "--samplers", "ddim,dpmpp_2m", "--schedules", "default"),
-    *("--steps", "2,3", "--seeds", "0", "--reference", "6", "--repeats", "1", "-o", "report"),
-)
 RECIPE = """
 target = "diffusion"
 name = "squares"
@@ -38,6 +35,7 @@ context_dim = 16
 norm_groups = 4
 [run]
 steps = 60
+log_every = 1
 batch_size = 3
 device = "cpu"
 precision = "fp32"
@@ -46,31 +44,39 @@ validate_every = 30
 """
 
 
+# A tiny network of storybook's latents, whose cache two runs are to share.
+CACHED = (
+    *("--set", "data.size=64", "--set", "data.cache=cache", "--set", "run.steps=5"),
+    *("--set", "model.autoencoder=storybook"),
+    *("--set", "model.unet.in_channels=8", "--set", "model.unet.out_channels=8"),
+)
+KILLS = 3
+
+
 def kill_train(folder: Path) -> str:
     """Killed again and again and resumed, training ends with the model of an undisturbed run."""
+    whole, lines = _undisturbed()
     _prepare(folder)
-    train = ("train", "recipe.toml", "-o")
-    began = time.monotonic()
-    run(folder, *train, "whole")
-    within = time.monotonic() - began
-    kills = sum(
-        killed(folder, *train, "broken", *_resumed(folder / "broken"), within=within)
-        for _ in range(3)
-    )
-    if not _model(folder / "broken"):
-        run(folder, *train, "broken", *_resumed(folder / "broken"))
-    expect(_model(folder / "broken") == _model(folder / "whole"), "the models differ")
+    broken, train = folder / "broken", ("train", "recipe.toml", "-o", "broken")
+    metrics = broken / "metrics.jsonl"
+    kills = 0
+    for _ in range(KILLS):
+        if not _model(broken):
+            words = (*train, *_resumed(broken))
+            kills += killed(folder, *words, progress=lambda: lines_of(metrics), whole=lines)
+    if not _model(broken):
+        run(folder, *train, *_resumed(broken))
+    expect(_model(broken) == whole, "the models differ")
     return f"equal to the bit after {kills} kills"
 
 
 def two_train(folder: Path) -> str:
     """A second process in the folder of a run is refused in one line."""
     _prepare(folder)
-    first = start(folder, "train", "recipe.toml", "-o", "run", "--set", "run.steps=2000")
-    deadline = time.monotonic() + 60
-    while not (folder / "run").exists() and time.monotonic() < deadline:
+    first = start(folder, "train", "recipe.toml", "-o", "run", "--set", "run.steps=20000")
+    deadline = time.monotonic() + PATIENCE
+    while not (folder / "run" / "recipe.toml").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(1.0)
     try:
         second = finish(start(folder, "train", "recipe.toml", "-o", "run", "--resume"))
         expect_one_line(*second, says=str(first.pid))
@@ -80,14 +86,31 @@ def two_train(folder: Path) -> str:
     return "the second was refused, naming the first"
 
 
-def kill_sweep(folder: Path) -> str:
-    """Killed at a random time and started again, sample-steps ends with a whole report."""
-    ended = killed(folder, *SWEEP, within=8.0)
-    run(folder, *SWEEP)
-    results = json.loads((folder / "report" / "results.json").read_text())
-    expect(bool(results), "no results")
-    expect((folder / "report" / "report.html").is_file(), "no report")
-    return f"{'killed' if ended else 'done'}; then whole, {whole_pictures(folder)} pictures"
+def two_cache(folder: Path) -> str:
+    """Two runs fill one cache: both end with the same model, or one is refused in one line."""
+    _prepare(folder)
+    runs = {name: ("train", "recipe.toml", "-o", name, *CACHED) for name in ("one", "other")}
+    both = {name: start(folder, *words) for name, words in runs.items()}
+    ends = {name: finish(process) for name, process in both.items()}
+    refused = [name for name, (code, _) in ends.items() if code]
+    expect(len(refused) < 2, f"both failed: {ends}")
+    for name in refused:
+        holder = next(process for other, process in both.items() if other != name)
+        expect_one_line(*ends[name], says=f"in use by process {holder.pid}")
+        run(folder, *runs[name])
+    expect(bool(_model(folder / "one")), "no model")
+    expect(_model(folder / "one") == _model(folder / "other"), "the models differ")
+    return "one refused, naming the other" if refused else "both went through"
+
+
+@cache
+def _undisturbed() -> tuple[dict[str, str], int]:
+    """The model of a run that nobody kills, and how many lines of figures it writes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _prepare(folder)
+        run(folder, "train", "recipe.toml", "-o", "whole")
+        return _model(folder / "whole"), lines_of(folder / "whole" / "metrics.jsonl")
 
 
 def _resumed(run_folder: Path) -> tuple[str, ...]:
