@@ -39,8 +39,7 @@ def sample(engine: Engine, plan: GeneratePlan, every: int, low: float, seed: int
             network, engine.schedule, schedule.prediction, engine.precision.unet, schedule.clip
         )
         denoise = GuidedDenoiser(model, guides, plan.guidance_scale, interval=(low, math.inf))
-        factor = engine.config.factor
-        shape = (engine.config.unet.in_channels, plan.height // factor, plan.width // factor)
+        shape = engine.config.latent_shape(plan.width, plan.height)
         latents = plan.sampling.run(denoise, [seed], shape, engine.device)
         (image,) = engine.decode(latents)
         return image

@@ -18,16 +18,18 @@ from benchmark import Timing, arguments, publish, table
 from diffgen.engine.model import DEFAULT_MODEL, Model
 
 SHARED = """
-import json, resource, sys, time, warnings
+import json, sys, time, warnings
 warnings.simplefilter("ignore")
 import torch
+from diffgen.device import peak_memory
+CPU = torch.device("cpu")
 """
 END = """
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+peak = peak_memory(CPU)
 print(json.dumps({"seconds": time.perf_counter() - start, "peak": peak - before}))
 """
 MARK = """
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak_memory(CPU)
 start = time.perf_counter()
 """
 OURS = (

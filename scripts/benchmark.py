@@ -11,7 +11,6 @@ import datetime
 import json
 import os
 import platform
-import resource
 import shlex
 import statistics
 import subprocess
@@ -25,6 +24,8 @@ from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+from diffgen.device import peak_memory, pick_device, synchronize
 
 Case = Callable[[], object]
 
@@ -74,16 +75,11 @@ def measure(cases: Mapping[str, Case], *, runs: int) -> list[Timing]:
 
 
 def _timed(case: Case) -> float:
-    _finish()
+    synchronize(pick_device())
     start = time.perf_counter()
     case()
-    _finish()
+    synchronize(pick_device())
     return time.perf_counter() - start
-
-
-def _finish() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def _count(case: Case) -> float:
@@ -109,7 +105,7 @@ def machine(device: str) -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "peak_memory_gib": round(peak_memory() / 2**30, 2),
+        "peak_memory_gib": round((peak_memory(torch.device(device)) or 0) / 2**30, 2),
         "commit": commit(),
     }
 
@@ -127,13 +123,6 @@ def commit() -> str:
     with suppress(OSError, subprocess.CalledProcessError):
         return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()
     return "unknown"
-
-
-def peak_memory() -> int:
-    """The most bytes this process has held so far, on the GPU if there is one."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def table(timings: Sequence[Timing], *, ceilings: Mapping[str, float] | None = None) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ from diffgen.device import (
     available_memory,
     memory_errors,
     multiplies_bf16,
+    peak_memory,
     pick_device,
+    reset_peak_memory,
     send,
+    synchronize,
 )
 from diffgen.errors import DeviceError
 
@@ -114,3 +118,36 @@ def test_a_cpu_keeps_what_needs_no_change() -> None:
     tensor = torch.ones(3)
     assert send(tensor, CPU) is tensor
     assert send(tensor, "cpu", torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_each_device_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[object] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
+    for name in ("cpu", "cuda", "mps"):
+        synchronize(torch.device(name))
+    assert waited == [CUDA, "mps"]
+
+
+@pytest.mark.parametrize(("platform", "unit"), [("linux", 1024), ("darwin", 1)])
+def test_peak_memory_is_in_bytes(monkeypatch: pytest.MonkeyPatch, platform: str, unit: int) -> None:
+    resource = pytest.importorskip("resource")
+    usage = SimpleNamespace(ru_maxrss=7)
+    monkeypatch.setattr(resource, "getrusage", lambda _who: usage)
+    monkeypatch.setattr(sys, "platform", platform)
+    assert peak_memory(CPU) == 7 * unit
+
+
+def test_a_system_without_a_count_says_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert peak_memory(CPU) is None
+
+
+def test_a_gpu_counts_from_where_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", told.append)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 5)
+    reset_peak_memory(CUDA)
+    reset_peak_memory(CPU)
+    assert told == [CUDA]
+    assert peak_memory(CUDA) == 5

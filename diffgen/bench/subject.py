@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffgen import __version__
 from diffgen.bench.results import Machine
-from diffgen.device import DeviceName, DtypeName, Precision, pick_device
+from diffgen.device import DeviceName, DtypeName, Precision, pick_device, synchronize
 from diffgen.diffusion.course import Guide
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.engine import Engine
@@ -68,13 +68,11 @@ def engine_subject(
     def denoiser(indices: Sequence[int]) -> Denoiser:
         return engine.denoiser(plan, [encoded[pictures[i].prompt] for i in indices])
 
-    config, factor = engine.config, engine.config.factor
-    shape = (config.latent_channels, plan.height // factor, plan.width // factor)
     subject = Subject(
         pictures=tuple(pictures),
-        config=config.schedule,
+        config=engine.config.schedule,
         schedule=engine.schedule,
-        shape=shape,
+        shape=engine.config.latent_shape(plan.width, plan.height),
         device=engine.device,
         denoiser=denoiser,
         decode=engine.decode,
@@ -102,14 +100,6 @@ def describe_machine(model: Model, device: DeviceName, dtype: DtypeName) -> Mach
             "diffgen": __version__,
         },
     )
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all it was told to."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def _processor() -> str:

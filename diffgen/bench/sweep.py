@@ -8,7 +8,6 @@ Pictures are drawn one at a time, as `generate` draws them by default.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,8 +27,8 @@ from diffgen.bench.pictures import KEPT, picture_name, write_png
 from diffgen.bench.reference import Converged
 from diffgen.bench.runs import Run, has_limit
 from diffgen.bench.storage import Journal
-from diffgen.bench.subject import Subject, synchronize
-from diffgen.device import memory_errors
+from diffgen.bench.subject import Subject
+from diffgen.device import memory_errors, peak_memory, reset_peak_memory, synchronize
 from diffgen.diffusion.noise import BrownianNoise
 from diffgen.diffusion.samplers.spec import SamplerSpec
 from diffgen.errors import DiffgenError, OutputError
@@ -199,11 +198,11 @@ class Sweep:
         index = run.round % len(subject.pictures)
         seeds, shape, device = subject.seeds([index]), subject.shape, subject.device
         denoise = CountingDenoiser(subject.denoiser([index]), listener)
-        _reset_peak_memory(device)
+        reset_peak_memory(device)
         start = _now(device)
         latents = plan.run(denoise, seeds, shape, device)
         seconds = _now(device) - start
-        run = replace(run, nfe=denoise.calls, seconds=seconds, peak_memory=_peak_memory(device))
+        run = replace(run, nfe=denoise.calls, seconds=seconds, peak_memory=peak_memory(device))
         if run.round < len(subject.pictures) and _needs_path(plan.spec):
             path = BrownianNoise(seeds, shape, device)
             latents = plan.run(denoise, seeds, shape, device, noise=path)
@@ -263,20 +262,3 @@ def _one_line(error: Exception) -> str:
 def _now(device: torch.device) -> float:
     synchronize(device)
     return time.perf_counter()
-
-
-def _reset_peak_memory(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def _peak_memory(device: torch.device) -> int | None:
-    """Bytes: of tensors since the run began on a GPU, of the whole process until now on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

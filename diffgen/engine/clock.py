@@ -6,6 +6,7 @@ import time
 
 import torch
 
+from diffgen.device import synchronize
 from diffgen.types import StepCallback, StepInfo, ignore
 
 
@@ -19,8 +20,7 @@ class Clock:
 
     def lap(self, stage: str) -> None:
         """End a stage; waits until the device has done it."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        synchronize(self._device)
         now = time.perf_counter()
         self.seconds[stage] = round((now - self._start) / self._share, 4)
         self._start = now

@@ -205,8 +205,7 @@ class Engine:
         Raises DiffgenError when they are not finite.
         """
         denoise = self.denoiser(plan, guides)
-        factor = self.config.factor
-        shape = (self.config.latent_channels, plan.height // factor, plan.width // factor)
+        shape = self.config.latent_shape(plan.width, plan.height)
         reporter = paced(on_step, self.device)
         latents = plan.sampling.run(denoise, seeds, shape, self.device, on_step=reporter)
         if not bool(torch.isfinite(latents).all()):

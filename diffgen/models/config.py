@@ -109,6 +109,10 @@ class VaeConfig:
         """Pixels per latent, along one side."""
         return int(2 ** (len(self.channels) - 1))
 
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
+        """(C, h, w) of one picture's latents; the sizes in pixels, multiples of `factor`."""
+        return self.latent_channels, height // self.factor, width // self.factor
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
@@ -127,6 +131,10 @@ class ModelConfig:
     def factor(self) -> int:
         """Pixels per latent, along one side (1 in pixel space)."""
         return self.vae.factor if self.vae else 1
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
+        """(C, h, w) of one picture's latents; the sizes in pixels, multiples of `factor`."""
+        return self.latent_channels, height // self.factor, width // self.factor
 
     @property
     def latent_channels(self) -> int:

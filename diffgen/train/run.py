@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import torch
 from safetensors import SafetensorError
 
+from diffgen.device import peak_memory
 from diffgen.errors import OutputError, UsageError, one_line
 from diffgen.files import locked, replaced, was_locked
 from diffgen.jsonfile import parse_toml
@@ -127,7 +128,7 @@ def dry_run(recipe: Recipe, run: Path) -> list[str]:
         summary,
         f"{steps} steps of {trainer.pictures_per_step} pictures: {epochs:.1f} epochs",
         f"time: about {steps * seconds / 60:.1f} min ({seconds:.3f} s a step, measured)",
-        f"memory: about {_peak_memory(world.device) / 2**30:.2f} GiB (measured)",
+        *_memory(world.device),
     ]
 
 
@@ -271,13 +272,10 @@ def _summary(trainer: Trainer) -> str:
     )
 
 
-def _peak_memory(device: torch.device) -> int:
-    """Bytes used at most so far: on the GPU, or by this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _memory(device: torch.device) -> list[str]:
+    """The most that was used so far, where the system says."""
+    size = peak_memory(device)
+    return [] if size is None else [f"memory: about {size / 2**30:.2f} GiB (measured)"]
 
 
 def _finish(trainer: Trainer) -> None:

@@ -48,3 +48,10 @@ def test_stages_share_their_time_among_the_pictures(monkeypatch):
     clock.lap("text")
     clock.lap("sampling")
     assert clock.seconds == {"text": 0.25, "sampling": pytest.approx(1.0)}
+
+
+def test_a_stage_ends_when_the_device_has_done_it(monkeypatch):
+    waited = []
+    monkeypatch.setattr("diffgen.engine.clock.synchronize", waited.append)
+    Clock(torch.device("mps"), 1).lap("text")
+    assert waited == [torch.device("mps")]

@@ -42,8 +42,7 @@ def sample(engine: Engine, sampler: str, **options: object) -> torch.Tensor:
     request = GenerateRequest(prompts=["a barn"], sampler=sampler, **{"steps": 3, **options})
     plan = engine.plan(request)
     denoise = engine.denoiser(plan, engine.guides(plan, plan.prompts))
-    factor = engine.config.factor
-    shape = (engine.config.unet.in_channels, plan.height // factor, plan.width // factor)
+    shape = engine.config.latent_shape(plan.width, plan.height)
     return plan.sampling.run(denoise, [0], shape, META)
 
 

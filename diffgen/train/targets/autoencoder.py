@@ -140,8 +140,8 @@ class AutoencoderTarget:
         pixels, config = batch.pixels.to(self.device), self.vae.config
         if self.recipe.autoencoder.patch:
             pixels = pieces(pixels, self.recipe.autoencoder.patch, draws)
-        height, width = (side // config.factor for side in pixels.shape[-2:])
-        return AutoencoderInputs(pixels, draws.normal((config.latent_channels, height, width)))
+        height, width = pixels.shape[-2:]
+        return AutoencoderInputs(pixels, draws.normal(config.latent_shape(width, height)))
 
     def stepped(self) -> None:
         """Nothing follows the module."""
