@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from diffgen import __version__
 from diffgen.cli.console import kept_warnings, lost_results, print_error
 from diffgen.cli.generate import generate
+from diffgen.cli.inspect import inspect
 from diffgen.cli.mistakes import explain, known_trouble, no_command
 from diffgen.cli.models import models
 from diffgen.cli.pull import pull
@@ -79,6 +80,7 @@ app.command()(sample_steps)
 app.command()(samplers)
 app.command()(models)
 app.command()(pull)
+app.command()(inspect)
 app.command()(train)
 
 

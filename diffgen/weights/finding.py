@@ -84,6 +84,20 @@ def find_file(name: str, kind: Kind, *, option: str) -> Path:
     )
 
 
+def locate(source: str) -> ModelRef:
+    """What a path or a name stands for, of whatever kind. Raises UsageError for nothing."""
+    path, entries = _place(source), known_entries()
+    if source in entries:
+        return _known(source, entries[source], None, entries[source].kind)
+    if path.exists():
+        return _at(path, entries)
+    found = [item for item in shelf.items(_folders(None)) if item.is_called(source)]
+    _refuse_several(source, found)
+    if found:
+        return _at(found[0].path, entries)
+    return resolve(source, entries)
+
+
 def _known(name: str, entry: ModelEntry, folders: Folders | None, kind: Kind = "model") -> ModelRef:
     if entry.kind != kind:
         raise UsageError(

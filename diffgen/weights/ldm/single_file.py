@@ -21,6 +21,7 @@ from diffgen.weights.ldm import detect
 from diffgen.weights.ldm.claims import Claim, read_claims, settle
 from diffgen.weights.ldm.detect import SingleFamily
 from diffgen.weights.ldm.names import canonical_vae, open_clip_rules, unet_rules
+from diffgen.weights.spread import spread
 
 logger = logging.getLogger("diffgen")
 Infos = Mapping[str, TensorInfo]
@@ -225,6 +226,5 @@ def _marks(infos: Infos, family: SingleFamily) -> Iterator[Claim]:
     if "ztsnr" in infos:
         yield Claim("the tensor ztsnr", {"zero_snr": True})
     if family == "sd2" and TELLS_V in infos:
-        spread = float(LazyTensors(infos)[TELLS_V].float().std())
-        kind = "v" if spread > V_SPREAD else "eps"
+        kind = "v" if spread(infos[TELLS_V]) > V_SPREAD else "eps"
         yield Claim(f"the spread of {TELLS_V}", {"prediction": kind})
