@@ -11,7 +11,7 @@ from diffgen.limits import within
 if TYPE_CHECKING:
     from torch import Tensor
 
-Prediction: TypeAlias = Literal["eps", "v", "sample"]
+Prediction: TypeAlias = Literal["eps", "v", "sample", "flow", "edm", "edm_v"]
 Size: TypeAlias = tuple[int, int]  # (width, height) in pixels
 Component: TypeAlias = Literal["unet", "vae", "text_encoder", "text_encoder_2"]
 # Whose way of weighing words and of dividing long prompts; `plain` does neither.
@@ -127,7 +127,9 @@ class ScheduleConfig:
     """The noise a model was trained with, and how its makers sample it.
 
     `betas` overrides the named beta schedule; `sampler` and `spacing` are the checkpoint's own
-    defaults. `distilled_steps` is the size of the grid that lcm picks its steps from.
+    defaults. Models of "flow", "edm" and "edm_v" know no betas: their noise runs over `shift`, or from
+    `sigma_min` to `sigma_max` on data of deviation `sigma_data` (None: as their first authors have it).
+    `distilled_steps` is the size of the grid that lcm picks its steps from.
     `final_alpha_one=False` lets DDIM and PLMS stop at the first table entry, True lets
     them go on to 0; where the checkpoint does not say, each does as its authors do. `unsupported`
     says why the checkpoint's own sampler cannot be had here, if so; another can be named.
@@ -139,6 +141,10 @@ class ScheduleConfig:
     betas: Sequence[float] | None = within(None, 1e-8, 0.9999)
     num_train_timesteps: int = within(1000, 2, 100_000)
     prediction: Prediction = "eps"
+    shift: float = within(3.0, 1e-3, 1e3)
+    sigma_min: float | None = within(None, 1e-6, 1e6)
+    sigma_max: float | None = within(None, 1e-6, 1e6)
+    sigma_data: float | None = within(None, 1e-6, 1e6)
     zero_snr: bool = False
     steps_offset: int = within(0, 0, 100_000)
     final_alpha_one: bool | None = None
@@ -149,3 +155,8 @@ class ScheduleConfig:
     spacing: ScheduleName = "leading"
     distilled_steps: int = within(50, 1, 100_000)
     unsupported: str | None = None
+
+    @property
+    def on_betas(self) -> bool:
+        """Whether the noise is that of DDPM, on a table of betas."""
+        return self.prediction in ("eps", "v", "sample")

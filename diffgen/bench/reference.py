@@ -79,7 +79,7 @@ class Solver:
             options=self.options,
         )
         plan = SamplingPlan.make(settings, subject.config, subject.schedule)
-        return replace(plan, start=state_scale(plan.sigmas[0]))
+        return replace(plan, start=state_scale(plan.sigmas[0], plan.space))
 
 
 # DPM-Solver++ of third order (arXiv:2211.01095) is the SDE solver without its noise. It is checked

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from diffgen.diffusion.prediction import state_scale, x0_weights
+from diffgen.diffusion.prediction import x0_weights
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.kernels import ops
 from diffgen.types import Conditioning, Prediction
@@ -43,6 +43,7 @@ class ModelDenoiser:
         self._prediction = prediction
         self._dtype = dtype
         self._clip = clip
+        self._data = schedule.sigma_data or 1.0
 
     def __call__(self, x: Tensor, sigma: float, cond: Conditioning) -> Tensor:
         """x and result: (B, C, h, w) float32."""
@@ -50,18 +51,18 @@ class ModelDenoiser:
 
     def predict(self, x: Tensor, sigma: float, cond: Conditioning) -> Tensor:
         """The network's output for the state x at noise level sigma, in the network's format."""
-        scaled = (x / state_scale(sigma)).to(self._dtype)
-        t = torch.full((x.shape[0],), self._schedule.sigma_to_t(sigma), device=x.device)
+        scaled = (x / self._schedule.state_scale(sigma)).to(self._dtype)
+        t = torch.full((x.shape[0],), self._schedule.time(sigma), device=x.device)
         return self._network(scaled, t, cond)
 
     def to_denoised(self, output: Tensor, x: Tensor, sigma: float) -> Tensor:
         """x0 from the raw output."""
-        keep, gain = x0_weights(self._prediction, sigma)
+        keep, gain = x0_weights(self._prediction, sigma, self._data)
         return self._clipped(keep * x + gain * output.float())
 
     def guided(self, outputs: Tensor, x: Tensor, sigma: float, scale: float) -> Tensor:
         """x0 from raw outputs (2 B, C, h, w), unconditional ones first, of the states x."""
-        keep, gain = x0_weights(self._prediction, sigma)
+        keep, gain = x0_weights(self._prediction, sigma, self._data)
         return self._clipped(ops.guided(outputs, x, scale=scale, keep=keep, gain=gain))
 
     def _clipped(self, denoised: Tensor) -> Tensor:

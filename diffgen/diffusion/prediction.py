@@ -1,16 +1,20 @@
-"""What a network predicts, and x0 from it: the arithmetic of eps, v and x0, in both spaces.
+"""What a network predicts, and x0 from it: the arithmetic of all predictions, in both spaces.
 
 A network reads the variance-preserving state x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps (Ho
 et al., arXiv:2006.11239, eq. 4), which training makes from pictures; samplers keep x = x0 + sigma eps,
 the same divided by sqrt(alpha_bar) = 1 / sqrt(1 + sigma^2). With v = sqrt(alpha_bar) eps - sqrt(1 -
-alpha_bar) x0 (Salimans and Ho, arXiv:2202.00512, appendix D). Tensors are float32: x0, x, noise and
-output (B, C, h, w), alpha_bar (B,).
+alpha_bar) x0 (Salimans and Ho, arXiv:2202.00512, appendix D).
+
+"flow" reads x_t = (1 - s) x0 + s eps with s = sigma / (1 + sigma) and predicts eps - x0 (Liu et al.,
+arXiv:2209.03003; arXiv:2403.03206, eq. 13). "edm" reads x / sqrt(sigma_data^2 + sigma^2) and predicts
+the F of Karras et al. (arXiv:2206.00364, table 1), "edm_v" its negative, which is v where sigma_data
+is 1. Tensors are float32: x0, x, noise and output (B, C, h, w), alpha_bar (B,).
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from diffgen.types import Prediction
 
@@ -18,19 +22,28 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def state_scale(sigma: float) -> float:
-    """sqrt(1 + sigma^2): x in sigma space is this times the state that a network reads."""
-    return math.hypot(1.0, sigma)
+Space: TypeAlias = Literal["vp", "flow"]
 
 
-def x0_weights(prediction: Prediction, sigma: float) -> tuple[float, float]:
+def state_scale(sigma: float, space: Space = "vp", data: float = 1.0) -> float:
+    """x in sigma space is this times the state that a network reads.
+
+    sqrt(data^2 + sigma^2), or 1 + sigma where the state is a straight line between picture and noise.
+    """
+    return 1.0 + sigma if space == "flow" else math.hypot(data, sigma)
+
+
+def x0_weights(prediction: Prediction, sigma: float, data: float = 1.0) -> tuple[float, float]:
     """(keep, gain) with x0 = keep x + gain output, x in sigma space."""
     if prediction == "eps":
         return 1.0, -sigma
     if prediction == "sample":
         return 0.0, 1.0
-    alpha = 1.0 / state_scale(sigma)
-    return alpha * alpha, -sigma * alpha
+    if prediction == "flow":
+        share = 1.0 / state_scale(sigma, "flow")
+        return share, -sigma * share
+    alpha = data / state_scale(sigma, data=data)
+    return alpha * alpha, sigma * alpha if prediction == "edm" else -sigma * alpha
 
 
 def v_from_eps(eps: Tensor, x: Tensor, sigma: float) -> Tensor:

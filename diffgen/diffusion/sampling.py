@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from diffgen.diffusion.prediction import state_scale
+from diffgen.diffusion.prediction import Space, state_scale
 from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.samplers.spec import Run, SamplerSpec
 from diffgen.diffusion.schedule import NoiseSchedule
@@ -73,6 +73,7 @@ class SamplingPlan:
     options: Mapping[str, float]
     rho: float | None = None
     rng: RngName = "cpu"
+    space: Space = "vp"  # of the states that the network reads
 
     @classmethod
     def make(
@@ -106,9 +107,9 @@ class SamplingPlan:
             distilled_steps=config.distilled_steps,
         )
         on_grid = settings.timesteps is not None or schedule in _TIMESTEP_GRIDS
-        stops_early = spec.final == "table"
+        stops_early = spec.final == "table" and noise_schedule.on_betas
         if spec.final_by_checkpoint and config.final_alpha_one is not None:
-            stops_early = not config.final_alpha_one
+            stops_early = not config.final_alpha_one and noise_schedule.on_betas
         final = noise_schedule.sigma_min if on_grid and stops_early else 0.0
         if settings.sigmas is not None:
             last = settings.sigmas[-1]
@@ -121,11 +122,20 @@ class SamplingPlan:
             sigmas = make_sigmas(schedule, noise_schedule, steps, spacing, final=final)
         levels = _stretch(_last(sigmas, settings.strength), settings.stretch, noise_schedule)
         # diffusers starts the k-diffusion samplers from sigma * noise unless spacing is leading.
-        vp_start = spec.start == "vp" or schedule == "leading"
-        start = state_scale(levels[0]) if vp_start else levels[0]
+        scaled = spec.start == "vp" or schedule == "leading" or not noise_schedule.on_betas
+        space = noise_schedule.space
+        start = state_scale(levels[0], space) if scaled else levels[0]
         arguments = spec.prepare(Run(config, noise_schedule, levels, options))
         return cls(
-            spec, schedule, tuple(levels), start, arguments, options, settings.rho, settings.rng
+            spec,
+            schedule,
+            tuple(levels),
+            start,
+            arguments,
+            options,
+            settings.rho,
+            settings.rng,
+            space,
         )
 
     @property
@@ -202,8 +212,8 @@ class SamplingPlan:
         return x
 
     def latents(self, x: Tensor) -> Tensor:
-        """The last state as latents, which are variance preserving where a run ends above 0."""
-        return x / state_scale(self.sigmas[-1]) if len(self.sigmas) > 1 else x
+        """The last state as latents, as the network would read it where a run ends above 0."""
+        return x / state_scale(self.sigmas[-1], self.space) if len(self.sigmas) > 1 else x
 
 
 def steps_of(strength: float, steps: int) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from diffgen.diffusion.schedule import NoiseSchedule, linspace
+from diffgen.diffusion.schedule import NoiseSchedule, linspace, shifted
 from diffgen.errors import UsageError
 from diffgen.types import ScheduleName
 
@@ -87,6 +87,10 @@ def _trailing(schedule: NoiseSchedule, steps: int, options: SpacingOptions) -> l
 
 
 def _linspace(schedule: NoiseSchedule, steps: int, options: SpacingOptions) -> list[float]:
+    if schedule.shift is not None:
+        # As diffusers' FlowMatchEulerDiscreteScheduler, whose lowest level is shifted twice.
+        shares = linspace(1.0, schedule.ends[0], steps)
+        return [schedule.from_own(shifted(share, schedule.shift)) for share in shares]
     if options.grid == "extra":
         if steps >= schedule.num_train_timesteps:
             raise UsageError(f"{steps} steps do not fit the linspace schedule of this sampler")
@@ -122,16 +126,17 @@ def _ddim_uniform(schedule: NoiseSchedule, steps: int, options: SpacingOptions) 
 def _karras(schedule: NoiseSchedule, steps: int, options: SpacingOptions) -> list[float]:
     """Karras et al., arXiv:2206.00364, equation 5; rho 7 unless asked otherwise."""
     rho = options.rho or 7.0
-    roots = linspace(schedule.sigma_max ** (1 / rho), schedule.sigma_min ** (1 / rho), steps)
-    return [root**rho for root in roots]
+    low, high = schedule.ends
+    roots = linspace(high ** (1 / rho), low ** (1 / rho), steps)
+    return [schedule.from_own(root**rho) for root in roots]
 
 
 def _polyexponential(schedule: NoiseSchedule, steps: int, options: SpacingOptions) -> list[float]:
     """A polynomial in log sigma; rho 1 (the default) is exponential."""
     rho = options.rho or 1.0
-    low, high = math.log(schedule.sigma_min), math.log(schedule.sigma_max)
+    low, high = map(math.log, schedule.ends)
     ramp = linspace(1.0, 0.0, steps)
-    return [math.exp(low + r**rho * (high - low)) for r in ramp]
+    return [schedule.from_own(math.exp(low + r**rho * (high - low))) for r in ramp]
 
 
 def _exponential(schedule: NoiseSchedule, steps: int, options: SpacingOptions) -> list[float]:
@@ -176,6 +181,8 @@ _AYS_SDXL = (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.1
 
 def _ays(schedule: NoiseSchedule, steps: int, options: SpacingOptions) -> list[float]:
     """The 10-step list, log-linearly interpolated to other counts as its authors advise."""
+    if not schedule.on_betas:
+        raise UsageError("the schedule ays is made for other noise than this model's; take beta")
     logs = [math.log(sigma) for sigma in (_AYS_SDXL if options.sdxl else _AYS_SD15)]
     sigmas = []
     for position in linspace(0.0, len(logs) - 1.0, steps + 1)[:-1]:

@@ -14,6 +14,7 @@ from diffgen.errors import ConfigError, UsageError, WeightsError
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
 from diffgen.train import run
 from diffgen.train.export import copy_configs
+from diffgen.train.targets.networks import build_networks
 from diffgen.types import ScheduleConfig
 from diffgen.weights.diffusers.configs import read_model_config
 from diffgen.weights.diffusers.layout import write_model_configs
@@ -267,3 +268,12 @@ def test_a_base_is_told_what_it_predicts_and_given_an_autoencoder(squares, sd1, 
 def test_a_new_model_has_its_prediction_elsewhere(squares):
     with pytest.raises(ConfigError, match=r"a new one has it in \[model.schedule\]"):
         make_recipe(squares, {"model.prediction": "v"})
+
+
+@pytest.mark.parametrize("prediction", ["flow", "edm_v"])
+def test_other_noise_than_that_of_betas_is_not_trained(squares, sd1, prediction):
+    base = {"model": {"base": str(sd1.folder), "prediction": prediction}, **SMALL}
+    new = {"model.schedule": {"prediction": prediction}}
+    for changes in (base, new):
+        with pytest.raises(ConfigError, match=f'predicts "{prediction}" cannot be trained'):
+            build_networks(make_recipe(squares, changes))

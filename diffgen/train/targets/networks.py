@@ -55,9 +55,12 @@ def build_networks(recipe: Recipe) -> Networks:
     WeightsError for damaged weights.
     """
     if not recipe.model.base:
-        return _from_nothing(recipe)
+        networks = _from_nothing(recipe)
+        _check_noise(networks.config)
+        return networks
     networks = _from_base(open_base(recipe))
     check_factor(recipe, networks.config.factor, recipe.model.base)
+    _check_noise(networks.config)
     writes_lora = recipe.target == "lora" or (recipe.target == "distill" and recipe.distill.as_lora)
     if networks.base and networks.base.is_file() and not writes_lora:
         raise ConfigError(
@@ -65,6 +68,15 @@ def build_networks(recipe: Recipe) -> Networks:
             "takes its configs from the base's: name a folder in diffusers layout, or train a LoRA."
         )
     return networks
+
+
+def _check_noise(config: ModelConfig) -> None:
+    prediction = config.schedule.prediction
+    if not config.schedule.on_betas:
+        raise ConfigError(
+            f'a model that predicts "{prediction}" cannot be trained; models that predict "eps", "v" or '
+            '"sample" can'
+        )
 
 
 def open_base(recipe: Recipe) -> Model:
