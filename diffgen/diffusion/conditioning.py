@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
+from itertools import repeat
 
 import torch
+from torch import Tensor
 
+from diffgen.errors import UsageError
 from diffgen.types import Conditioning
+
+MOST_TOKENS = 1 << 16  # of contexts brought to one length
 
 
 def joined(rows: Sequence[Conditioning]) -> Conditioning:
-    """All rows along the batch; a field is a tensor in all of them or None in all."""
+    """All rows along the batch; a field is a tensor in all of them or None in all.
+
+    Contexts of different length are repeated until they are equally long: attention is a mean of
+    values by weight, and the mean of each value taken twice is the same. Raises UsageError where
+    that comes to too many tokens.
+    """
+    lengths = {row.context.shape[1] for row in rows}
+    common = math.lcm(*lengths)
+    if common > max(MOST_TOKENS, *lengths):
+        raise UsageError(
+            "prompts made together are too long and too different in length, "
+            f"{' and '.join(map(str, sorted(lengths)))} tokens; take --batch-size 1 or a shorter "
+            "negative prompt"
+        )
+    rows = [replace(row, context=_repeated(row.context, common)) for row in rows]
     names = [f.name for f in fields(Conditioning) if getattr(rows[0], f.name) is not None]
     return Conditioning(**{name: torch.cat([getattr(r, name) for r in rows]) for name in names})
+
+
+def _repeated(context: Tensor, tokens: int) -> Tensor:
+    times = tokens // context.shape[1]
+    return context if times == 1 else torch.cat([*repeat(context, times)], dim=1)

@@ -6,19 +6,17 @@ each in its own way. A `Guide` holds one picture's; `Joined` makes one batch of 
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from itertools import repeat
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from diffgen.diffusion.conditioning import joined
 from diffgen.errors import UsageError
 from diffgen.types import Conditioning
 
-MOST_TOKENS = 1 << 16  # of the contexts of a batch, brought to one length
 KEPT = 8  # batches put together; prompts that alternate come back to theirs
 
 
@@ -127,39 +125,11 @@ class Joined:
         key = (len(courses), *(course.stage(sigma) for course in courses))
         if key not in self._kept:
             stages = zip(courses, key[1:], strict=True)
-            self._kept[key] = concatenate([course.stages[i][1] for course, i in stages])
+            self._kept[key] = joined([course.stages[i][1] for course, i in stages])
         self._kept.move_to_end(key)
         if len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return self._kept[key]
-
-
-def concatenate(rows: Sequence[Conditioning]) -> Conditioning:
-    """One batch of several; a field is a tensor in all of them or in none.
-
-    Contexts of different length are repeated until they are equally long: attention is a mean of
-    values by weight, and a mean of each value twice is the same. Raises UsageError where that
-    comes to too many tokens.
-    """
-    lengths = {row.context.shape[1] for row in rows}
-    longest = math.lcm(*lengths)
-    if longest > max(MOST_TOKENS, *lengths):
-        raise UsageError(
-            "the prompts of a batch are too long and too different in length, "
-            f"{' and '.join(map(str, sorted(lengths)))} tokens; take --batch-size 1 or a shorter "
-            "negative prompt"
-        )
-    rows = [replace(row, context=_repeated(row.context, longest)) for row in rows]
-    names = [field.name for field in fields(Conditioning)]
-    columns = {name: [getattr(row, name) for row in rows] for name in names}
-    return Conditioning(
-        **{k: torch.cat(v) for k, v in columns.items() if all(x is not None for x in v)}
-    )
-
-
-def _repeated(context: Tensor, tokens: int) -> Tensor:
-    times = tokens // context.shape[1]
-    return context if times == 1 else torch.cat([*repeat(context, times)], dim=1)
 
 
 def _shares(weights: Sequence[float], owners: Sequence[int]) -> list[float]:

@@ -35,7 +35,7 @@ from diffgen.models.fast.inference import prepare
 from diffgen.models.lora import merge
 from diffgen.models.unet import UNet
 from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
-from diffgen.text.conditioner import Conditioner, Request, Sizes
+from diffgen.text.conditioner import Conditioner, Sizes, TextSettings
 from diffgen.text.grammar import parse
 from diffgen.text.tokenizer import Tokenizer
 from diffgen.types import Component, Conditioning, StepCallback, ignore
@@ -166,7 +166,7 @@ class Engine:
     @torch.inference_mode()
     def guides(self, plan: GeneratePlan, prompts: Sequence[str]) -> list[Guide]:
         """What the U-Net is told of each picture over the run of a plan, text in its dtype."""
-        request = Request(
+        request = TextSettings(
             sigmas=plan.sampling.sigmas,
             sizes=Sizes.uncropped(plan.width, plan.height),
             layer=plan.clip_skip,

@@ -52,7 +52,7 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class TextSettings:
     """How the prompts of a run are encoded.
 
     `sigmas` are the noise levels of the run: step i goes from the i-th to the next. `layer` is the
@@ -122,7 +122,7 @@ class Conditioner:
         return Conditioning(**{k: torch.cat(v) for k, v in columns.items() if v[0] is not None})
 
     def guide(
-        self, prompts: Sequence[Prompt], negatives: Sequence[Prompt] | None, request: Request
+        self, prompts: Sequence[Prompt], negatives: Sequence[Prompt] | None, settings: TextSettings
     ) -> Guide:
         """What one picture is to be and not to be, from the first noise level to the last.
 
@@ -135,13 +135,13 @@ class Conditioner:
         if len({len(each) for each in terms}) > 1:
             raise UsageError("the encoders' prompts have AND in different numbers")
         courses = tuple(
-            self._course(each, style, request, request.layer) for each in zip(*terms, strict=True)
+            self._course(each, style, settings, settings.layer) for each in zip(*terms, strict=True)
         )
         if negatives is None:
-            absent = self._conditioning(self._encoded(None, style, None), request.sizes)
+            absent = self._conditioning(self._encoded(None, style, None), settings.sizes)
             return Guide(courses, Course.constant(absent))
         negative = [prompt.terms[0] for prompt in negatives]
-        return Guide(courses, self._course(negative, style, request, None))
+        return Guide(courses, self._course(negative, style, settings, None))
 
     def cut(self, prompt: str | None) -> str:
         """The end of a plain prompt that some encoder has no room for; empty if all is read."""
@@ -168,17 +168,17 @@ class Conditioner:
         ]
 
     def _course(
-        self, terms: Sequence[Term], style: PromptStyle, request: Request, layer: int | None
+        self, terms: Sequence[Term], style: PromptStyle, settings: TextSettings, layer: int | None
     ) -> Course:
-        steps = max(len(request.sigmas) - 1, 1)
+        steps = max(len(settings.sigmas) - 1, 1)
         schedules = [dict(term.schedule(steps)) for term in terms]
         starts = sorted(set().union(*schedules))
         stages = []
         for start, following in zip(starts, [*starts[1:], None], strict=True):
             words = tuple(term.at(start, steps) for term in terms)
-            floor = -1.0 if following is None else request.sigmas[following]
+            floor = -1.0 if following is None else settings.sigmas[following]
             encoded = self._encoded(words, style, layer)
-            stages.append((floor, self._conditioning(encoded, request.sizes)))
+            stages.append((floor, self._conditioning(encoded, settings.sizes)))
         return Course(tuple(stages), terms[0].weight)
 
     def _conditioning(self, encoded: Encoded, sizes: Sizes) -> Conditioning:

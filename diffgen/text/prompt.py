@@ -126,7 +126,9 @@ class Prompt:
     @property
     def is_plain(self) -> bool:
         """Whether it is drawn as it stands, from the first step to the last."""
-        return self.terms == (Term((Piece(self.text),)),) and not self.loras
+        if len(self.terms) > 1 or self.loras or len(self.terms[0].schedule(2)) > 1:
+            return False
+        return self.terms[0].at(0, 1) in (((Piece(self.text),),), (() if not self.text else None,))
 
 
 def _leaves(nodes: Nodes, step: int, steps: int) -> Iterator[Piece | Break]:
