@@ -1,0 +1,226 @@
+"""Files of prompts, read record by record: text, JSON Lines, CSV and TOML.
+
+A file may be larger than memory, except TOML. What is wrong with a record is one `Problem`; the next
+record is read all the same.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from diffgen.batch.lines import parse_line
+from diffgen.errors import ConfigError, UsageError, shown
+from diffgen.jsonfile import parse_json, parse_toml
+
+LINE_AT_MOST = 256 << 10  # bytes
+TOML_AT_MOST = 64 << 20  # bytes
+NUL = "a NUL byte; is it a text file, saved as UTF-8?"
+BOMS_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One entry of a file: settings as they are written there, `prompt` among them."""
+
+    line: int
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with an entry."""
+
+    line: int
+    message: str
+
+
+Entry = Record | Problem
+
+
+def name_of(file: str) -> str:
+    """What messages call it."""
+    return "stdin" if file == "-" else file
+
+
+def read_file(file: str) -> Iterator[Entry]:
+    """The records of a file, `-` for stdin, by what its name ends in; text where that says nothing.
+
+    Raises UsageError for a file that cannot be read at all.
+    """
+    suffix = Path(file).suffix.lower()
+    if suffix in (".png", ".jpg", ".jpeg", ".webp", ".avif"):
+        raise UsageError(f"--prompts {file} is a picture; --from makes it again")
+    if suffix == ".json":
+        raise UsageError(f"{file}: records are one a line; name it .jsonl")
+    reader = READERS.get(suffix, _text_records)
+    try:
+        with _opened(file) as stream:
+            yield from reader(stream, name_of(file))
+    except OSError as error:
+        raise UsageError(f"cannot read prompts from {name_of(file)}: {error.strerror}") from error
+
+
+def _opened(file: str) -> AbstractContextManager[BinaryIO]:
+    if file != "-":
+        return Path(file).expanduser().open("rb")
+    if sys.stdin is None:
+        raise UsageError("--prompts -: stdin is closed")
+    return nullcontext(sys.stdin.buffer)
+
+
+def _text_records(stream: BinaryIO, _name: str) -> Iterator[Entry]:
+    for number, line in _lines(stream):
+        if isinstance(line, Problem):
+            yield line
+        elif line.startswith("{") and (record := _object(line)):
+            yield Record(number, record)
+        elif not line.startswith("#"):
+            yield _attempt(number, lambda: parse_line(line))  # noqa: B023  called at once
+
+
+def _json_records(stream: BinaryIO, _name: str) -> Iterator[Entry]:
+    for number, line in _lines(stream):
+        if isinstance(line, Problem):
+            yield line
+        else:
+            yield _attempt(number, lambda: _parsed_object(line))  # noqa: B023  called at once
+
+
+def _csv_records(stream: BinaryIO, name: str) -> Iterator[Entry]:
+    """A heading of settings' names, then a record a row; an empty cell says nothing."""
+    texts = (line for _, line in _lines(stream, whole=True))
+    problems: list[Problem] = []
+    rows = csv.reader(_good(texts, problems), strict=True)
+    heading: list[str] | None = None
+    while True:
+        line = rows.line_num + 1
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            yield Problem(line, f"not valid CSV: {error}")
+            continue
+        yield from problems
+        problems.clear()
+        if row is None:
+            return
+        if heading is None:
+            heading = [cell.strip() for cell in row]
+            if "prompt" not in [cell.lower() for cell in heading]:
+                raise UsageError(f"{name}:1: no column is called prompt: {shown(row)}")
+        elif any(cell.strip() for cell in row):
+            yield _row(line, heading, row)
+
+
+def _row(line: int, heading: list[str], row: list[str]) -> Entry:
+    if len(row) > len(heading):
+        return Problem(line, f"{len(row)} cells where the heading has {len(heading)}")
+    named = zip(heading, (cell.strip() for cell in row), strict=False)
+    return Record(line, {name: cell for name, cell in named if cell})
+
+
+def _toml_records(stream: BinaryIO, name: str) -> Iterator[Entry]:
+    """`[[picture]]` tables; what stands above them counts for all."""
+    content = stream.read(TOML_AT_MOST + 1)
+    if len(content) > TOML_AT_MOST:
+        raise UsageError(f"{name} has more than {TOML_AT_MOST >> 20} MiB; JSON Lines have no limit")
+    try:
+        text = content.decode("utf-8-sig")
+        tables = parse_toml(text, name)
+    except UnicodeDecodeError:
+        raise UsageError(f"{name} is not UTF-8 text; save the file as UTF-8") from None
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
+    pictures = tables.pop("picture", None)
+    if not isinstance(pictures, list):
+        raise UsageError(f"{name}: no [[picture]] table in it")
+    heads = [i for i, line in enumerate(text.split("\n"), 1) if line.strip() == "[[picture]]"]
+    numbers = heads if len(heads) == len(pictures) else range(1, len(pictures) + 1)
+    for number, picture in zip(numbers, pictures, strict=True):
+        yield Record(number, tables | picture)
+
+
+READERS: dict[str, Callable[[BinaryIO, str], Iterator[Entry]]] = {
+    ".jsonl": _json_records,
+    ".ndjson": _json_records,
+    ".csv": _csv_records,
+    ".toml": _toml_records,
+}
+
+
+def _attempt(number: int, parse: Callable[[], Mapping[str, Any]]) -> Entry:
+    try:
+        return Record(number, parse())
+    except UsageError as error:
+        return Problem(number, str(error))
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    """A line of text that is a record in JSON, which no prompt is."""
+    try:
+        found = _parsed_object(line)
+    except UsageError:
+        return None
+    return found if "prompt" in found else None
+
+
+def _parsed_object(line: str) -> dict[str, Any]:
+    try:
+        found = parse_json(line, "x")
+    except ConfigError as error:
+        raise UsageError(str(error).removeprefix("x:1: ").removeprefix("x: ")) from None
+    if not isinstance(found, dict):
+        raise UsageError(f"not a JSON object, {{...}}: {shown(found)}")
+    return found
+
+
+def _good(lines: Iterable[str | Problem], problems: list[Problem]) -> Iterator[str]:
+    for line in lines:
+        if isinstance(line, Problem):
+            problems.append(line)
+            yield "\n"
+        else:
+            yield line
+
+
+def _lines(stream: BinaryIO, *, whole: bool = False) -> Iterator[tuple[int, str | Problem]]:
+    """Lines with their numbers, one at a time, as they come: without blank ones and blanks at their
+    ends, or `whole`. What follows a byte that is no UTF-8 text is read all the same.
+    """
+    number = 0
+    while raw := stream.readline(LINE_AT_MOST + 2):
+        number += 1
+        if number == 1:
+            raw = raw.removeprefix(codecs.BOM_UTF8)
+            if raw.startswith(BOMS_16):
+                yield number, Problem(number, "UTF-16 text; save the file as UTF-8")
+                return
+        if len(raw.rstrip(b"\r\n")) > LINE_AT_MOST:
+            while raw and not raw.endswith(b"\n"):
+                raw = stream.readline(LINE_AT_MOST)
+            limit = LINE_AT_MOST >> 10
+            yield number, Problem(number, f"more than {limit} KiB; put one prompt on a line")
+            continue
+        text = _decoded(raw, number)
+        if isinstance(text, Problem) or whole:
+            yield number, text
+            continue
+        # An old Mac's lines end in \r alone.
+        for piece in text.split("\r"):
+            if piece.strip():
+                yield number, piece.strip()
+
+
+def _decoded(raw: bytes, number: int) -> str | Problem:
+    if b"\0" in raw:
+        return Problem(number, NUL)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return Problem(number, "not UTF-8 text; save the file as UTF-8")
