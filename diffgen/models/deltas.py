@@ -91,20 +91,19 @@ def _loha(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
         a, b = p[f"w{n}_a"], p[f"w{n}_b"]
         return _tucker(p[f"t{n}"], a.T, b) if f"t{n}" in p else a @ b
 
-    return _scale(alpha, len(p["w1_b"])) * factor(1) * factor(2)
+    return (_scale(alpha, len(p["w1_b"])) * factor(1) * factor(2)).reshape(weight.shape)
 
 
 def _lokr(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
     """kron(C, D), times alpha / r where C or D is a product of rank r."""
-    ranks = [len(p[name]) for name in ("w2_b", "w1_b") if name in p]
-    first = p["w1"] if "w1" in p else p["w1_a"] @ p["w1_b"]
-    if "t2" in p:
-        second = _tucker(p["t2"], p["w2_a"].T, p["w2_b"])
-    elif "w2" in p:
-        second = p["w2"]
+    ranks = [len(p[name]) for name in ("lokr_w2_b", "lokr_w1_b") if name in p]
+    first = p["lokr_w1"] if "lokr_w1" in p else p["lokr_w1_a"] @ p["lokr_w1_b"]
+    if "lokr_t2" in p:
+        second = _tucker(p["lokr_t2"], p["lokr_w2_a"].T, p["lokr_w2_b"]).contiguous()
     else:
-        a, b = p["w2_a"], p["w2_b"]
-        second = (a @ b.flatten(1)).reshape(len(a), *b.shape[1:])
+        whole = "lokr_w2" in p
+        second = p["lokr_w2"] if whole else p["lokr_w2_a"] @ p["lokr_w2_b"].flatten(1)
+        second = second.reshape(len(second), -1, *weight.shape[2:])
     first = first.reshape(*first.shape, *[1] * (second.ndim - first.ndim))
     return (_scale(alpha, ranks[0]) if ranks else 1.0) * torch.kron(first, second)
 
@@ -130,12 +129,12 @@ def _glora(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
     return _scale(alpha, len(a2)) * (through + (b1 @ b2).reshape(weight.shape))
 
 
-def _rotations(blocks: Tensor, constraint: float | None) -> Tensor:
-    """Cayley: (I + Q)(I - Q)^-1 of the skew part Q = B - B^T, whose norm `constraint` may bound."""
+def _rotations(blocks: Tensor, bound: float) -> Tensor:
+    """Cayley: (I + Q)(I - Q)^-1 of the skew part Q = B - B^T, whose norm `bound` limits unless 0."""
     skew = blocks - blocks.transpose(-1, -2)
-    if constraint:
+    if bound:
         norm = skew.norm() + 1e-8
-        skew = skew * torch.clamp(constraint / norm, max=1.0)
+        skew = skew * torch.clamp(bound / norm, max=1.0)
     one = torch.eye(blocks.shape[-1], device=blocks.device)
     if blocks.device.type == "meta":
         return skew
@@ -144,8 +143,11 @@ def _rotations(blocks: Tensor, constraint: float | None) -> Tensor:
 
 
 def _oft(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
-    """R W - W with a block-diagonal rotation of the outputs, or a butterfly of several."""
-    turns, turned = _rotations(p["blocks"], alpha), weight
+    """R W - W with a block-diagonal rotation of the outputs, or a butterfly of several.
+
+    Files keep the bound of a rotation as alpha, for each output.
+    """
+    turns, turned = _rotations(p["blocks"], (alpha or 0.0) * len(weight)), weight
     if turns.ndim == 3:
         size = turns.shape[-1]
         turned = weight.reshape(-1, size, *weight.shape[1:])
@@ -196,8 +198,11 @@ KINDS: Mapping[str, Kind] = {
     "lokr": Kind(
         "LoKr",
         _lokr,
-        (_all("w1") + _all("w1_a", "w1_b"), _all("w2") + _all("w2_a", "w2_b")),
-        frozenset({"t2"}),
+        (
+            _all("lokr_w1") + _all("lokr_w1_a", "lokr_w1_b"),
+            _all("lokr_w2") + _all("lokr_w2_a", "lokr_w2_b"),
+        ),
+        frozenset({"lokr_t2"}),
     ),
     "full": Kind("full difference", _full, (_all("diff"),)),
     "ia3": Kind("IA3", _ia3, (_all("scaling", "on_input"),)),

@@ -49,12 +49,13 @@ def test_lokr(whole: bool, kernel: tuple[int, ...]) -> None:
     """A kernel is the second factor's; where both are whole nothing is scaled."""
     c, a, b = rand(4, 2), rand(3, R), rand(R, 4, *kernel)
     product = (d(a) @ d(b).flatten(1)).reshape(3, 4, *kernel)
-    parts = {"w1": c, "w2": product.float()} if whole else {"w1": c, "w2_a": a, "w2_b": b}
+    parts = {"lokr_w2": product.float()} if whole else {"lokr_w2_a": a, "lokr_w2_b": b}
     expected = torch.zeros(OUT, IN, *kernel, dtype=torch.float64)
     for i in range(4):
         for j in range(2):
             expected[3 * i : 3 * i + 3, 4 * j : 4 * j + 4] = d(c)[i, j] * product
     scale = 1.0 if whole else 2.0 / R
+    parts["lokr_w1"] = c
     close(LayerDelta("lokr", parts, alpha=2.0), rand(OUT, IN, *kernel), scale * expected)
 
 

@@ -49,7 +49,7 @@ PARTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             for name in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")
         ),
         *(
-            (rf"\.lokr_{name}{_NAMED}", name)
+            (rf"\.lokr_{name}{_NAMED}", f"lokr_{name}")
             for name in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")
         ),
         (r"\.(?:diff|w_norm)", "diff"),
