@@ -21,11 +21,14 @@ PREFIXES: Mapping[Component, tuple[str, ...]] = {
     "text_encoder": (
         *("text_encoder", "lora_te", "lora_te1", "te", "te1", "lora_text_encoder", "clip_l"),
         *("lycoris_te", "lycoris_te1", "lycoris_text_encoder", "text_encoders_clip_l_transformer"),
-        *("text_encoder_1", "lora_clip_l", "cond_stage_model_transformer"),
+        *("text_encoder_1", "lora_clip_l", "clip_h", "lora_clip_h", "oft_te", "oft_te1"),
+        *("cond_stage_model_transformer", "cond_stage_model", "conditioner_embedders_0"),
+        *("conditioner_embedders_0_transformer", "text_encoders_clip_h_transformer"),
     ),
     "text_encoder_2": (
         *("text_encoder_2", "lora_te2", "te2", "lora_text_encoder_2", "clip_g", "lora_clip_g"),
         *("lycoris_te2", "lycoris_text_encoder_2", "text_encoders_clip_g_transformer"),
+        *("conditioner_embedders_1", "oft_te2"),
     ),
 }
 WRAPPERS = re.compile(r"^(?:(?:base_model_)?model_)+")  # of PEFT, and of a whole LDM model
@@ -42,7 +45,7 @@ PARTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"\.lora_A{_NAMED}(?:\.weight)?", "down"),
         (rf"\.lora_B{_NAMED}(?:\.weight)?", "up"),
         (rf"\.lora_magnitude_vector{_NAMED}(?:\.weight)?", "magnitude"),
-        (r"\.dora_scale", "dora_scale"),
+        (rf"\.dora_scale{_NAMED}", "dora_scale"),
         (r"(?:[._]lora)?\.alpha", "alpha"),
         *(
             (rf"\.hada_{name}{_NAMED}", name)
@@ -60,8 +63,34 @@ PARTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\.on_input", "on_input"),
     )
 )
+IN_PROJ = "attn.in_proj"
+# From our names of a text encoder's layers to OpenCLIP's.
+_LAYER, _BLOCK = r"text_model\.encoder\.layers\.(\d+)", r"transformer.resblocks.\1"
+OPEN_CLIP: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(ours), theirs)
+    for ours, theirs in (
+        (rf"{_LAYER}\.layer_norm([12])", rf"{_BLOCK}.ln_\2"),
+        (rf"{_LAYER}\.mlp\.fc1", rf"{_BLOCK}.mlp.c_fc"),
+        (rf"{_LAYER}\.mlp\.fc2", rf"{_BLOCK}.mlp.c_proj"),
+        (rf"{_LAYER}\.self_attn\.out_proj", rf"{_BLOCK}.attn.out_proj"),
+        (rf"{_LAYER}\.self_attn\.q_proj", rf"{_BLOCK}.{IN_PROJ}"),
+        (r"text_model\.final_layer_norm", "ln_final"),
+    )
+)
 TO_Q = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
 STRAYS = re.compile(r"(?:.*[._])?(?:position_ids|logit_scale)|bundle_emb\..+|emb_params|clip_[lg]")
+# Parts of methods that are known and not read, by the names that their programs give them.
+UNREAD: Mapping[str, re.Pattern[str]] = {
+    "an OFT of PEFT": re.compile(r".+\.oft_[Rr](?:\..+)?"),
+    "a BOFT of PEFT": re.compile(r".+\.boft_[Rs](?:\..+)?"),
+    "an IA3 of PEFT": re.compile(r".+\.ia3_l(?:\..+)?"),
+    "a VeRA": re.compile(r".+\.vera_(?:lambda_[bd]|[AB])(?:\..+)?"),
+    "a FourierFT": re.compile(r".+\.fourierft_spectrum(?:\..+)?"),
+    "an HRA": re.compile(r".+\.hra_u(?:\..+)?"),
+    "a T-LoRA": re.compile(r".+\.(?:[pq]_layer\.weight|lambda_layer)"),
+    "a ControlNet LLLite": re.compile(r"lllite_.+"),
+    "an IP-Adapter": re.compile(r"(?:image_proj|ip_adapter)\..+"),
+}
 
 
 def split(key: str) -> tuple[str, str] | None:
@@ -78,23 +107,31 @@ def flat(name: str) -> str:
     return WRAPPERS.sub("", name)
 
 
-def layer_table(layers: Iterable[Layer], config: ModelConfig) -> dict[str, Layer]:
-    """The layers of a model by all their flat names. A name of two layers is none."""
+def layer_table(layers: Iterable[Layer], config: ModelConfig) -> dict[str, tuple[Layer, ...]]:
+    """The layers of a model by all their flat names. A name of two layers is none.
+
+    OpenCLIP's name of queries, keys and values together is that of three layers, in this order.
+    """
     blocks, encoders = ldm_blocks(config.unet), len(config.text)
-    table: dict[str, Layer] = {}
+    table: dict[str, tuple[Layer, ...]] = {}
     shared = set()
     for layer in layers:
         component, name = layer
         prefixes = PREFIXES[component]
         if component == "text_encoder" and encoders == 1:
-            prefixes = ("", *prefixes)
+            prefixes = ("", *prefixes, "clip")
         names = _unet_names(name, blocks) if component == "unet" else _text_names(name)
+        found: tuple[Layer, ...] = (layer,)
+        if name.endswith("self_attn.q_proj"):
+            stem = name.removesuffix("q_proj")
+            found = tuple((component, f"{stem}{part}_proj") for part in "qkv")
         for other in names:
             for prefix in prefixes:
                 key = flat(f"{prefix}.{other}" if prefix else other)
-                if table.setdefault(key, layer) != layer:
+                these = found if other.endswith(IN_PROJ) else (layer,)
+                if table.setdefault(key, these) != these:
                     shared.add(key)
-    return {key: layer for key, layer in table.items() if key not in shared}
+    return {key: these for key, these in table.items() if key not in shared}
 
 
 def _unet_names(name: str, blocks: Mapping[str, str]) -> Iterator[str]:
@@ -102,6 +139,8 @@ def _unet_names(name: str, blocks: Mapping[str, str]) -> Iterator[str]:
         yield known
         if known.endswith(".to_out.0"):
             yield known.removesuffix(".0")
+        if re.fullmatch(r"output_blocks\.\d+\.1\.conv", known):
+            yield f"{known.removesuffix('.1.conv')}.2.conv"  # OneTrainer's, even without attention
 
 
 def _text_names(name: str) -> Iterator[str]:
@@ -109,3 +148,7 @@ def _text_names(name: str) -> Iterator[str]:
     for known in (name, f"{head}.{TO_Q[last]}" if last in TO_Q else name):
         yield known
         yield known.removeprefix("text_model.")
+    for pattern, other in OPEN_CLIP:
+        if match := pattern.fullmatch(name):
+            yield match.expand(other)
+            yield match.expand(f"model.{other}")

@@ -35,6 +35,8 @@ class PeftOptions:
         (arXiv:2312.03732) the scale is alpha / sqrt(rank). Raises WeightsError.
         """
         given = self._get(component, "lora_alpha")
+        if given is None:  # LoHa's and LoKr's name of it
+            given = self._get(component, "alpha")
         patterns = self._get(component, "alpha_pattern") or {}
         if not isinstance(patterns, dict):
             raise self._wrong("alpha_pattern", patterns)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffgen.errors import DiffgenError, WeightsError
+from diffgen.errors import DiffgenError, UnsupportedCheckpoint, WeightsError
 from diffgen.models.config import UNetConfig
 from diffgen.models.lora import LoraDelta
-from diffgen.weights.adapters.files import Deltas, _layers, read_lora
+from diffgen.weights.adapters.files import Deltas, layers_of, read_lora
 from diffgen.weights.adapters.lora import Layout, save_lora
 from diffgen.weights.adapters.names import flat, layer_table
 from diffgen.weights.checkpoint import Checkpoint
@@ -237,7 +237,8 @@ SPELLINGS = {
         "lora_up.weight",
     ),
     "ComfyUI": lambda n: (f"diffusion_model.{n}", "lora_down.weight", "lora_up.weight"),
-    "dots after the prefix": lambda n: (f"lora_unet.{n}", "lora_down.weight", "lora_up.weight"),
+    "OMI": lambda n: (f"unet.{n}", "lora_down.weight", "lora_up.weight"),
+    "OneTrainer": lambda n: (f"lora_unet.{n}", "lora_down.weight", "lora_up.weight"),
 }
 
 
@@ -274,6 +275,11 @@ def test_every_spelling_of_a_layer(
         f"text_encoder.{TEXT}.lora_linear_layer",
         f"text_encoder.{TEXT.replace('out_proj', 'to_out_lora')}",
         f"base_model.model.{TEXT}",
+        f"clip_l.{TEXT}",
+        f"clip.{TEXT}",
+        "lora_te_transformer_resblocks_0_attn_out_proj",
+        "lora_te_model_transformer_resblocks_0_attn_out_proj",
+        "cond_stage_model.model.transformer.resblocks.0.attn.out_proj",
     ],
 )
 def test_every_spelling_of_a_text_encoders_layer(
@@ -286,14 +292,47 @@ def test_every_spelling_of_a_text_encoders_layer(
     assert set(read_lora(tmp_path / "x.safetensors", sd1_checkpoint)["text_encoder"]) == {TEXT}
 
 
+def test_open_clips_queries_keys_and_values_are_one(
+    sdxl_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """Rows of B are for the queries first, then the keys, then the values."""
+    stem, width = "lora_te2_transformer_resblocks_1_attn_in_proj", 48
+    down, up = torch.randn(RANK, width), torch.randn(3 * width, RANK)
+    file = tmp_path / "x.safetensors"
+    tensors = {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}
+    save_file(tensors | {f"{stem}.alpha": torch.tensor(3.0)}, file)
+    read = read_lora(file, sdxl_checkpoint)["text_encoder_2"]
+    for part, rows in zip("qkv", up.chunk(3), strict=True):
+        delta = read[f"text_model.encoder.layers.1.self_attn.{part}_proj"]
+        torch.testing.assert_close(delta.weight(), 3.0 / RANK * rows @ down)
+    save_file(tensors | {f"{stem}.lora_up.weight": torch.randn(3 * width + 1, RANK)}, file)
+    with pytest.raises(WeightsError, match=r"self_attn.q_proj is \(48, 48\), and .* \(145, 2\)"):
+        read_lora(file, sdxl_checkpoint)
+
+
+def test_onetrainers_name_of_sd_1s_lowest_upsampler(
+    sd1_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """It counts an attention there that SD 1 does not have."""
+    made = delta(sd1_checkpoint, "unet", "up_blocks.0.upsamplers.0.conv")
+    stem = "unet.output_blocks.1.2.conv"
+    save_file(
+        {f"{stem}.lora_down.weight": made.down, f"{stem}.lora_up.weight": made.up},
+        tmp_path / "x.safetensors",
+    )
+    assert set(read_lora(tmp_path / "x.safetensors", sd1_checkpoint)["unet"]) == {
+        "up_blocks.0.upsamplers.0.conv"
+    }
+
+
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
 def test_no_name_is_two_layers(family: str, request: pytest.FixtureRequest) -> None:
     checkpoint: Checkpoint = request.getfixturevalue(f"{family}_checkpoint")
-    layers = dict(_layers(checkpoint))
+    layers, _ = layers_of(checkpoint)
     table = layer_table(layers, checkpoint.config)
     for layer in layers:
-        found = {table.get(flat(".".join(layer))), table.get(flat(layer[1])) or layer}
-        assert found - {layer} <= ({None} if layer[0] != "unet" else set())
+        found = {table.get(flat(".".join(layer))), table.get(flat(layer[1])) or (layer,)}
+        assert found - {(layer,)} <= ({None} if layer[0] != "unet" else set())
 
 
 def test_what_is_no_delta_is_a_note(
@@ -303,6 +342,57 @@ def test_what_is_no_delta_is_a_note(
     path = write(tmp_path / "x.safetensors", sd1_checkpoint, "kohya", **stray)
     assert read_lora(path, sd1_checkpoint)
     assert "not read: bundle_emb.word" in caplog.text
+
+
+def test_a_part_of_a_file_on_request(
+    sd1_checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    strange = {"lora_unet_nowhere.lora_up.weight": torch.ones(3, 2)}
+    path = write(tmp_path / "x.safetensors", sd1_checkpoint, "kohya", **strange)
+    said = (
+        r"is a LoRA for another model and does not fit this model: 9 of its 10 tensors have "
+        r"a layer there, others do not: lora_unet_nowhere.*; --lora-partial uses those that fit$"
+    )
+    with pytest.raises(WeightsError, match=said):
+        read_lora(path, sd1_checkpoint)
+    whole = read_lora(write(tmp_path / "y.safetensors", sd1_checkpoint, "kohya"), sd1_checkpoint)
+    part = read_lora(path, sd1_checkpoint, partial=True)
+    assert {k: set(v) for k, v in part.items()} == {k: set(v) for k, v in whole.items()}
+    assert (
+        "1 of its 10 tensors have no layer here and are left out: lora_unet_nowhere" in caplog.text
+    )
+
+
+def test_nothing_that_fits_is_no_part(sd1_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    stem = "lora_unet_nowhere_attn2_to_k"
+    lost = {
+        f"{stem}.lora_down.weight": torch.ones(2, 2048),
+        f"{stem}.lora_up.weight": torch.ones(9, 2),
+    }
+    save_file(lost, tmp_path / "x.safetensors")
+    said = "is a LoRA for Stable Diffusion XL and does not fit this model: 0 of its 2 .*_k.l"
+    with pytest.raises(WeightsError, match=said) as caught:
+        read_lora(tmp_path / "x.safetensors", sd1_checkpoint, partial=True)
+    assert "--lora-partial" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        (f"base_model.model.{QUERY}.oft_R.weight", "an OFT of PEFT"),
+        (f"base_model.model.{QUERY}.boft_R", "a BOFT of PEFT"),
+        (f"base_model.model.{QUERY}.ia3_l", "an IA3 of PEFT"),
+        ("base_model.vera_A", "a VeRA"),
+        ("lllite_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.down.0.weight", "LLLite"),
+        ("image_proj.proj.weight", "an IP-Adapter"),
+    ],
+)
+def test_methods_that_are_not_read_are_named(
+    key: str, kind: str, sd1_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    save_file({key: torch.ones(2, 2)}, tmp_path / "x.safetensors")
+    with pytest.raises(UnsupportedCheckpoint, match=rf"is .*{kind}, which diffgen does not read"):
+        read_lora(tmp_path / "x.safetensors", sd1_checkpoint)
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

@@ -79,7 +79,11 @@ def write(network: LycorisNetwork, path: Path) -> Path:
         state = module.custom_state_dict() or module.state_dict()
         if "diff" in state:
             state = {"diff": module.weight, "diff_b": module.bias}
-        tensors |= {f"{module.lora_name}.{key}": t.detach().clone() for key, t in state.items() if t is not None}
+        tensors |= {
+            f"{module.lora_name}.{key}": t.detach().clone()
+            for key, t in state.items()
+            if t is not None
+        }
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
     return path
 

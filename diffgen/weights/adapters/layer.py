@@ -1,0 +1,159 @@
+"""The adapter of one layer in a file: its tensors read, checked and made a delta."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffgen.errors import UnsupportedCheckpoint, WeightsError, some
+from diffgen.weights.adapters.names import Layer
+from diffgen.weights.adapters.peft import PeftOptions
+from diffgen.weights.files import LazyTensors, Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffgen.models.deltas import Delta
+
+NUMBERS = ("alpha", "on_input")
+BY_OUTPUT = ("up", "diff", "bias", "dora_scale", "magnitude")  # parts with a row for each output
+RANKS = {"lora": ("down",), "loha": ("w1_b",), "lokr": ("lokr_w2_b", "lokr_w1_b")}
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterOfLayer:
+    """The tensors of one layer's adapter, by part.
+
+    `third` is which of three layers the outputs are for, where one adapter is that of queries, keys
+    and values together.
+    """
+
+    path: Path
+    layer: Layer
+    shape: Shape
+    bias: Shape | None
+    keys: Mapping[str, str]
+    tensors: LazyTensors
+    third: int | None = None
+
+    def delta(self, options: PeftOptions) -> Delta:
+        """The adapter, checked against the layer. Raises WeightsError."""
+        from diffgen.models.deltas import LayerDelta
+        from diffgen.models.lora import LoraDelta
+
+        parts = {part: self._tensor(part) for part in self.keys if part not in NUMBERS}
+        bias = parts.pop("bias", None)
+        if bias is not None and tuple(bias.shape) != self.bias:
+            raise self._misfit(bias.shape)
+        magnitude = parts.pop("magnitude", None)
+        scale = parts.pop("dora_scale", None) if magnitude is None else magnitude
+        kind = self._kind(frozenset(parts), bias is not None)
+        if kind == "bias":
+            import torch
+
+            return LayerDelta("full", {"diff": torch.zeros(self.shape)}, bias=bias)
+        if kind == "ia3" and self._number("on_input"):
+            parts["by_input"] = parts["scaling"]
+        alpha = self._alpha(kind, parts, options)
+        if bias is not None and alpha is not None and self.keys["bias"].endswith(".bias"):
+            bias = bias.float() * alpha / len(parts["down"])  # of B: scaled with it
+        rows = magnitude is not None or scale is None or not self._of_columns(scale)
+        delta = LayerDelta(kind, parts, alpha, scale, rows, bias)
+        self._check_fit(delta)
+        plain = kind == "lora" and set(parts) == {"down", "up"} and scale is None and bias is None
+        if plain and alpha is not None and parts["down"].ndim == len(self.shape):
+            return LoraDelta(parts["down"], parts["up"], alpha)
+        return delta
+
+    def _alpha(self, kind: str, parts: Mapping[str, Tensor], options: PeftOptions) -> float | None:
+        """What the file has, or else says of all its layers; None where no rank goes with it."""
+        own = self._number("alpha")
+        factor = next((parts[name] for name in RANKS.get(kind, ()) if name in parts), None)
+        if own is not None or factor is None:
+            return own
+        return options.alpha(*self.layer, max(1, len(factor)) if factor.ndim else 1)
+
+    def _kind(self, given: frozenset[str], has_bias: bool) -> str:
+        from diffgen.models.deltas import KINDS
+
+        given |= {"on_input"} & self.keys.keys()
+        if not given and has_bias:
+            return "bias"
+        for name, kind in KINDS.items():
+            if given <= kind.parts and kind.complete(given):
+                return name
+        for kind in KINDS.values():
+            if given and given <= kind.parts:
+                raise WeightsError(
+                    f"{self.path} is incomplete: half of the adapter of {self.layer[1]} is missing"
+                )
+        raise UnsupportedCheckpoint(
+            f"{self.path} changes {self.layer[1]} in a way that is not read: "
+            f"{some(list(self.keys.values()))}"
+        )
+
+    def _tensor(self, part: str) -> Tensor:
+        tensor = self.tensors[self.keys[part]]
+        if not bool(tensor.float().isfinite().all()):
+            raise WeightsError(
+                f"{self.path}: {self.keys[part]} has numbers that are not finite; its training "
+                "failed"
+            )
+        if self.third is None or part not in BY_OUTPUT:
+            return tensor
+        if tensor.ndim == 0 or len(tensor) % 3:
+            raise self._misfit(tensor.shape)
+        return tensor.chunk(3)[self.third].contiguous()
+
+    def _number(self, part: str) -> float | None:
+        if part not in self.keys:
+            return None
+        shape = self.tensors.infos[self.keys[part]].shape
+        if prod(shape) != 1:
+            raise WeightsError(
+                f"{self.path}: the {part} of {self.layer[1]} should be one number, not {shape}"
+            )
+        return float(self._tensor(part).float())
+
+    def _of_columns(self, scale: Tensor) -> bool:
+        """Whether a DoRA's norms are those of the inputs, (1, in, ...), as first written."""
+        return scale.ndim > 1 and scale.shape[0] == 1 != self.shape[0]
+
+    def _check_fit(self, delta: Delta) -> None:
+        """Try the arithmetic on shapes alone."""
+        from dataclasses import replace
+
+        import torch
+
+        from diffgen.models.deltas import LayerDelta
+
+        assert isinstance(delta, LayerDelta)
+        dry = replace(
+            delta, parts={k: torch.empty_like(t, device="meta") for k, t in delta.parts.items()}
+        )
+        try:
+            made = tuple(dry.difference(torch.empty(self.shape, device="meta")).shape)
+        except (RuntimeError, IndexError, ValueError, ZeroDivisionError) as error:
+            raise self._misfit() from error
+        count = (
+            self.shape[0] if delta.magnitude_of_rows else self.shape[min(1, len(self.shape) - 1)]
+        )
+        magnitude = delta.magnitude
+        if (
+            made[:2] != self.shape[:2]
+            or prod(made) != prod(self.shape)
+            or (magnitude is not None and magnitude.numel() != count)
+        ):
+            raise self._misfit()
+
+    def _misfit(self, *shapes: Shape) -> WeightsError:
+        given = shapes or [
+            self.tensors.infos[key].shape for part, key in self.keys.items() if part not in NUMBERS
+        ]
+        return WeightsError(
+            f"{self.path} does not fit this model: {self.layer[1]} is {self.shape}, and the "
+            f"adapter's shapes are {' and '.join(str(tuple(shape)) for shape in given)}"
+        )

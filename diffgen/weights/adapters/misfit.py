@@ -1,0 +1,89 @@
+"""What a file that does not fit is: its kind, the models it is for, and how much of it fits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from diffgen.errors import UnsupportedCheckpoint, WeightsError, some
+from diffgen.weights.adapters.names import UNREAD, flat, split
+from diffgen.weights.files import LazyTensors, Shape
+
+FAMILIES = {
+    "sd1": "Stable Diffusion 1",
+    "sd2": "Stable Diffusion 2",
+    "sdxl": "Stable Diffusion XL",
+    "custom": "this model",
+}
+CONTEXTS = {768: "sd1", 1024: "sd2", 1280: "sdxl", 2048: "sdxl"}  # width of the text, in a U-Net
+SECOND_ENCODER = re.compile(r"(?:lora_te2|te2|text_encoder_2|clip_g|lycoris_te2)[._].*")
+TRANSFORMERS = re.compile(
+    r".*(double_blocks|single_blocks|joint_blocks|single_transformer_blocks"
+    r"|transformer_blocks[._]\d+[._](?:attn[._]add_|ff_context)|blocks[._]\d+[._](?:self|cross)_attn).*"
+)
+SAID = (
+    "ss_base_model_version",
+    "modelspec.architecture",
+)  # of metadata: the model that was trained
+WORDS = (("xl", "sdxl"), ("v2", "sd2"), ("v1", "sd1"), ("sd1", "sd1"), ("sd2", "sd2"))
+INPUTS = ("down", "w1_b")  # parts whose second size is the layer's number of inputs
+
+
+def misfit(
+    path: Path,
+    tensors: LazyTensors,
+    strange: Sequence[str],
+    fits: int,
+    family: str,
+    metadata: Mapping[str, str],
+) -> WeightsError:
+    """The error for a file of which some tensors are parts of no layer of the model."""
+    kinds = {name for name, pattern in UNREAD.items() if any(map(pattern.fullmatch, tensors))}
+    if kinds:
+        return UnsupportedCheckpoint(
+            f"{path} is {min(kinds)}, which diffgen does not read: {some(strange)}"
+        )
+    parts = {found[1] for key in tensors if (found := split(key))}
+    if not parts:
+        return WeightsError(
+            f"{path} is no LoRA that is known: none of its {len(tensors)} tensors is a part of one"
+            + (f", such as {some(list(tensors))}" if tensors else "")
+        )
+    advice = "; --lora-partial uses those that fit" if fits else ""
+    return WeightsError(
+        f"{path} is a {kind_name(parts)} for {made_for(tensors, metadata)} and does not fit "
+        f"{FAMILIES[family]}: {fits} of its {len(tensors)} tensors have a layer there, others do "
+        f"not: {some(strange)}{advice}"
+    )
+
+
+def kind_name(parts: Collection[str]) -> str:
+    """What users call an adapter with these parts."""
+    from diffgen.models.deltas import KINDS
+
+    if {"magnitude", "dora_scale"} & set(parts):
+        return "DoRA"
+    given = frozenset(parts)
+    return next((kind.label for kind in KINDS.values() if kind.complete(given)), "LoRA")
+
+
+def made_for(tensors: LazyTensors, metadata: Mapping[str, str]) -> str:
+    """The models that a file was made for, by the shapes of its tensors or by its own word."""
+    said = " ".join(metadata.get(key, "") for key in SAID).lower()
+    if any(map(TRANSFORMERS.fullmatch, tensors)):
+        return "a diffusion transformer"
+    for key, info in tensors.infos.items():
+        if family := _family(key, info.shape):
+            return FAMILIES[family]
+    named = next((family for word, family in WORDS if word in said), None)
+    return FAMILIES[named] if named else "another model"
+
+
+def _family(key: str, shape: Shape) -> str | None:
+    if SECOND_ENCODER.fullmatch(key):
+        return "sdxl"
+    name, part = split(key) or ("", "")
+    if part in INPUTS and re.search(r"attn2_to_[kv]$", flat(name)) and len(shape) > 1:
+        return CONTEXTS.get(shape[1])
+    return None
