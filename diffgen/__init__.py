@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from diffgen.engine.engine import Engine, GeneratedImage
     from diffgen.engine.request import GenerateRequest
     from diffgen.errors import DiffgenError
-    from diffgen.weights.adapters.lora import LoraRef
+    from diffgen.types import LoraRef
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,7 +26,7 @@ _HOMES = {
     "Engine": "diffgen.engine.engine",
     "GenerateRequest": "diffgen.engine.request",
     "GeneratedImage": "diffgen.engine.engine",
-    "LoraRef": "diffgen.weights.adapters.lora",
+    "LoraRef": "diffgen.types",
 }
 
 

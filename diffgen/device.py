@@ -7,15 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from diffgen.errors import DeviceError
-
-DeviceName: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
-DtypeName: TypeAlias = Literal["auto", "fp32", "fp16", "bf16"]
+from diffgen.types import DeviceName, DtypeName
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # How a field is called where it was read: `"block_out_channels"` of a file for `channels`, say.
 Naming: TypeAlias = Callable[[str], str]
 
+MAX_LAYERS = 256  # of any network
+
 
 def within(default: Any, low: float, high: float = math.inf) -> Any:
     """A dataclass field whose number, or each of whose numbers, lies in [low, high]."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from diffgen.limits import within
@@ -16,6 +17,9 @@ Size: TypeAlias = tuple[int, int]  # (width, height) in pixels
 Component: TypeAlias = Literal["unet", "vae", "text_encoder", "text_encoder_2"]
 # Whose way of weighing words and of dividing long prompts; `plain` does neither.
 PromptStyle: TypeAlias = Literal["a1111", "comfy", "compel", "plain"]
+
+DeviceName: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
+DtypeName: TypeAlias = Literal["auto", "fp32", "fp16", "bf16"]
 
 SamplerName: TypeAlias = Literal[
     "ddpm",
@@ -64,6 +68,14 @@ ScheduleName: TypeAlias = Literal[
 
 # Whose numbers the noise is: torch's on a CPU (as diffusers), on a GPU (as A1111), or ComfyUI's.
 RngName: TypeAlias = Literal["cpu", "a1111-gpu", "comfy"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoraRef:
+    """A LoRA file, and how much of it to apply: 1 as it was trained, 0 nothing."""
+
+    path: Path
+    weight: float = 1.0
 
 
 class Denoiser(Protocol):

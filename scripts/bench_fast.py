@@ -32,7 +32,7 @@ REFERENCE_STEPS = 50
 def sample(engine: Engine, plan: GeneratePlan, every: int, low: float, seed: int) -> Image:
     """The picture of a plan with other economies; every 1 reuses nothing."""
     with torch.inference_mode():
-        guides = engine.guides(plan, plan.prompts)
+        guides = engine.guides(plan, plan.request.prompts)
         network = DeepCache(*engine.steps, every=every, first=FAST_FIRST)
         schedule = engine.config.schedule
         model = ModelDenoiser(

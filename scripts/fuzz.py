@@ -109,7 +109,7 @@ def use(model: Path, stage: Callable[[str], None]) -> None:
     from diffgen.engine.engine import Engine
     from diffgen.engine.model import Model
     from diffgen.engine.request import GenerateRequest
-    from diffgen.weights.adapters.lora import LoraRef
+    from diffgen.types import LoraRef
 
     file, lora, vae = model / "model.safetensors", model / LORA, model / VAE
     stage("open")
@@ -122,7 +122,7 @@ def use(model: Path, stage: Callable[[str], None]) -> None:
     loras = [LoraRef(lora)] if os.path.lexists(lora) else []
     engine = Engine.load(opened, device="cpu", dtype="fp32", loras=loras)
     stage("draw")
-    engine.guides(plan, plan.prompts)
+    engine.guides(plan, plan.request.prompts)
     if size <= 128:
         list(engine.generate(small))
 

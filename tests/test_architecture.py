@@ -23,6 +23,7 @@ RANKS = {
     "configuration": 0.8,
     "device": 0.5,
     "pictures": 0.5,
+    "settings": 0.7,
     "kernels": 1,
     "diffusion": 1.5,
     "models": 2,

@@ -129,6 +129,6 @@ def _cell(task: Task, planned: PlannedCell, journal: Journal) -> Cell | None:
         "guidance": task.plan.guidance_scale,
         "width": task.plan.width,
         "height": task.plan.height,
-        "negative": task.plan.negative,
+        "negative": task.plan.request.negative,
     }
     return make_cell(planned, runs, settings)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from diffgen.bench.request import SweepRequest
 from diffgen.bench.results import Cell
+from diffgen.settings.groups import Guidance, Machine, Prompting, Sampling, Size, Source
+from diffgen.settings.setting import words
 
 
 def generate_command(request: SweepRequest, cell: Cell) -> str:
@@ -15,32 +18,19 @@ def generate_command(request: SweepRequest, cell: Cell) -> str:
     All settings of the sweep that change a picture are in it, those of the size only where they
     were asked for.
     """
-    options: Mapping[str, object] = {
-        "--model": request.model,
-        "--vae": request.vae,
-        "--prediction": request.prediction,
-        "--clip-skip": request.clip_skip,
-        "--sampler": cell.sampler,
-        "--schedule": cell.schedule,
-        "--steps": cell.steps,
-        "--guidance": _number(cell.settings["guidance"]),
-        "--negative": request.negative,
-        "--width": request.width,
-        "--height": request.height,
-        "--seed": request.seeds[0],
-        "--device": None if request.device == "auto" else request.device,
-        "--dtype": None if request.dtype == "auto" else request.dtype,
-    }
-    words = ["diffgen", "generate"]
-    if request.zero_snr is not None:
-        words.append("--zero-snr" if request.zero_snr else "--no-zero-snr")
-    for name, value in options.items():
-        if value is not None:
-            text = str(value)
-            words += [f"{name}={text}"] if text.startswith("-") else [name, text]
+    scale: Any = cell.settings["guidance"]
+    sampler: Any = cell.sampler  # a name of ours, from our results
+    schedule: Any = cell.schedule
+    options = [
+        *("--model", request.model, *words(replace(request.part(Source), model=Source.model))),
+        *words(Sampling(sampler=sampler, schedule=schedule, steps=cell.steps)),
+        *words(replace(request.part(Guidance), guidance_scale=scale)),
+        *words(request.part(Prompting)),
+        *words(request.part(Size)),
+        *("--seed", str(request.seeds[0])),
+        *words(request.part(Machine)),
+    ]
     prompt = request.prompts[0]
-    return shlex.join([*words, *(["--"] if prompt.startswith("-") else []), prompt])
-
-
-def _number(value: object) -> str:
-    return f"{value:.15g}" if isinstance(value, float) else str(value)
+    return shlex.join(
+        ["diffgen", "generate", *options, *(["--"] if prompt.startswith("-") else []), prompt]
+    )

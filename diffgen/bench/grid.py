@@ -1,18 +1,20 @@
-"""What a sweep measures: samplers x schedules x steps, read from the command line's little lists.
-
-Importing this module does not import torch: a wrong name is refused before anything is loaded.
-"""
+"""What a sweep measures: samplers x schedules x steps, read from the command line's little lists."""
 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 
-from diffgen.diffusion.names import (
+from diffgen.diffusion.samplers import SAMPLERS
+from diffgen.diffusion.samplers.spec import SamplerSpec
+from diffgen.diffusion.sampling import SamplingPlan
+from diffgen.errors import UsageError, did_you_mean
+from diffgen.settings.grammar import parse_integers, parse_words
+from diffgen.settings.groups import Sampling
+from diffgen.settings.names import (
     SAMPLER_ALIASES,
     SAMPLER_NAMES,
     SCHEDULE_ALIASES,
@@ -20,13 +22,8 @@ from diffgen.diffusion.names import (
     parse_sampler,
     parse_schedule,
 )
-from diffgen.diffusion.samplers import SAMPLERS
-from diffgen.diffusion.samplers.spec import SamplerSpec
-from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
-from diffgen.errors import UsageError, did_you_mean
 from diffgen.types import SamplerName, ScheduleName
 
-MAX_NUMBERS = 10_000
 DEFAULT_SCHEDULE = "default"
 GROUPS: dict[str, Callable[[SamplerSpec], bool]] = {
     "all": lambda spec: True,
@@ -36,7 +33,7 @@ GROUPS: dict[str, Callable[[SamplerSpec], bool]] = {
 
 # A sampler, and the schedule where the name carried one ("DPM++ 2M Karras").
 SamplerChoice = tuple[SamplerName, ScheduleName | None]
-PlanMaker = Callable[[SamplingSettings], SamplingPlan]
+PlanMaker = Callable[[Sampling], SamplingPlan]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +87,7 @@ def plan_cells(grid: Grid, make_plan: PlanMaker) -> list[PlannedCell]:
     """
     cells: dict[str, PlannedCell] = {}
     for sampler, schedule, steps in _combinations(grid):
-        plan = make_plan(SamplingSettings(sampler=sampler, schedule=schedule, steps=steps))
+        plan = make_plan(Sampling(sampler=sampler, schedule=schedule, steps=steps))
         if grid.by_calls:
             plan = _fit_calls(plan, steps, make_plan)
         cell = PlannedCell(plan, len(plan.sigmas) - 1)
@@ -112,7 +109,7 @@ def parse_samplers(text: str) -> tuple[SamplerChoice, ...]:
     """`ddim, dpmpp*, DPM++ 2M Karras, deterministic` -> samplers, each once. Raises UsageError."""
     found: dict[SamplerChoice, None] = {}
     unknown = []
-    for word in _words("--samplers", text):
+    for word in parse_words("--samplers", text):
         choices = _matching(word)
         found.update(dict.fromkeys(choices))
         if not choices:
@@ -125,33 +122,13 @@ def parse_schedules(text: str) -> tuple[ScheduleName | None, ...]:
     """`default, karras, ays` -> schedules, None for the default. Raises UsageError."""
     found: dict[ScheduleName | None, None] = {}
     unknown = []
-    for word in _words("--schedules", text):
+    for word in parse_words("--schedules", text):
         try:
             found[None if word.lower() == DEFAULT_SCHEDULE else parse_schedule(word)] = None
         except UsageError:
             unknown.append(word)
     _refuse("schedules", unknown, [DEFAULT_SCHEDULE, *SCHEDULE_NAMES, *SCHEDULE_ALIASES])
     return tuple(found)
-
-
-def parse_integers(option: str, text: str, *, lowest: int) -> tuple[int, ...]:
-    """`4,6,10-20:2` -> (4, 6, 10, 12, ..., 20), each once. Raises UsageError naming the word."""
-    numbers: dict[int, None] = {}
-    for word in _words(option, text):
-        match = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", word)
-        if not match:
-            raise UsageError(f'{option}: "{word}" is no number or range such as 4-20:2')
-        first, last, stride = (int(part) if part else None for part in match.groups())
-        assert first is not None
-        if first < lowest:
-            raise UsageError(f"{option} must be {lowest} or more, got {first}")
-        if stride == 0 or (last is not None and last < first):
-            raise UsageError(f'{option}: "{word}" is empty; a range is LOW-HIGH:STRIDE')
-        span = range(first, (first if last is None else last) + 1, stride or 1)
-        if len(numbers) + len(span) > MAX_NUMBERS:
-            raise UsageError(f'{option}: "{word}" makes more than {MAX_NUMBERS} numbers')
-        numbers.update(dict.fromkeys(span))
-    return tuple(numbers)
 
 
 def _combinations(grid: Grid) -> Iterator[tuple[SamplerName, ScheduleName | None, int]]:
@@ -167,9 +144,7 @@ def _fit_calls(plan: SamplingPlan, calls: int, make_plan: PlanMaker) -> Sampling
     steps = calls
     while steps > 1 and plan.nfe is not None and plan.nfe > calls:
         steps -= 1
-        plan = make_plan(
-            SamplingSettings(sampler=plan.spec.name, schedule=plan.schedule, steps=steps)
-        )
+        plan = make_plan(Sampling(sampler=plan.spec.name, schedule=plan.schedule, steps=steps))
     return plan
 
 
@@ -183,13 +158,6 @@ def _matching(word: str) -> list[SamplerChoice]:
         return [parse_sampler(word)]
     except UsageError:
         return []
-
-
-def _words(option: str, text: str) -> list[str]:
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not words:
-        raise UsageError(f"{option} is an empty list")
-    return words
 
 
 def _refuse(what: str, unknown: Sequence[str], known: Iterable[str]) -> None:

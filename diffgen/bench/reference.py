@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -37,9 +37,10 @@ from diffgen.bench.subject import Subject
 from diffgen.device import memory_errors
 from diffgen.diffusion.noise import BrownianNoise
 from diffgen.diffusion.prediction import state_scale
-from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
+from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.errors import DeviceError, DiffgenError
 from diffgen.files import replaced
+from diffgen.settings.groups import Sampling
 from diffgen.types import Denoiser, SamplerName, ScheduleName
 
 SCHEDULE: ScheduleName = "exponential"  # uniform in log sigma, so that all scales get their share
@@ -67,16 +68,16 @@ class Solver:
     sampler: SamplerName
     label: str
     schedule: ScheduleName = SCHEDULE
-    options: Mapping[str, float] = field(default_factory=dict)
+    eta: float | None = None
     share: float = 1.0  # of the reference's steps
 
     def plan(self, subject: Subject, steps: int) -> SamplingPlan:
         """`steps` noise levels from the model's highest to its lowest, begun as said above."""
-        settings = SamplingSettings(
+        settings = Sampling(
             sampler=self.sampler,
             schedule=self.schedule,
             steps=max(2, round(steps * self.share)),
-            options=self.options,
+            eta=self.eta,
         )
         plan = SamplingPlan.make(settings, subject.config, subject.schedule)
         return replace(plan, start=state_scale(plan.sigmas[0], plan.space))
@@ -84,7 +85,7 @@ class Solver:
 
 # DPM-Solver++ of third order (arXiv:2211.01095) is the SDE solver without its noise. It is checked
 # by a predictor-corrector method on other noise levels, so that neither can hide its error.
-SOLVER = Solver("dpmpp_3m_sde", "dpmpp_3m", options={"eta": 0.0})
+SOLVER = Solver("dpmpp_3m_sde", "dpmpp_3m", eta=0.0)
 CHECK = Solver("unipc", "unipc", schedule="karras")
 
 

@@ -2,61 +2,34 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self
+from dataclasses import dataclass
+from typing import Any, Self
 
-from diffgen.bench.defaults import SAMPLERS, SCHEDULES, STEPS
 from diffgen.bench.grid import Grid
-from diffgen.engine.model import DEFAULT_MODEL
-from diffgen.engine.request import MAX_SEED, GeneratePlan, GenerateRequest, Picture
+from diffgen.engine.request import GeneratePlan, GenerateRequest, Picture
 from diffgen.errors import UsageError
-from diffgen.types import Prediction
+from diffgen.settings.groups import MAX_SEED, Guidance, Machine, Prompting, Size, Source
+from diffgen.settings.setting import find, plain
+from diffgen.settings.sweep import STEPS, Axes, Measuring
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepRequest:
-    """Everything that decides what a sweep measures, by the names of the command's options.
+@dataclass(frozen=True, kw_only=True)
+class SweepRequest(Axes, Measuring, Prompting, Size, Guidance, Source, Machine):
+    """Everything that decides what a sweep measures.
 
     `samplers`, `schedules`, `steps` and `nfe` are lists as typed; `nfe` replaces `steps` by
     budgets of network evaluations. None means the model's own default. Raises UsageError.
     """
 
     prompts: tuple[str, ...]
-    model: str = DEFAULT_MODEL
-    vae: str | None = None
-    prediction: Prediction | None = None
-    zero_snr: bool | None = None
-    clip_skip: int | None = None
-    negative: str | None = None
-    seeds: tuple[int, ...] = (0, 1, 2)
-    samplers: str = SAMPLERS
-    schedules: str = SCHEDULES
-    steps: str = STEPS
-    nfe: str | None = None
-    guidance: float | None = None
-    width: int | None = None
-    height: int | None = None
-    reference: int = 100
-    repeats: int = 3
-    clip: str | None = None
-    target_psnr: float | None = None
-    budget_seconds: float | None = None
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.prompts:
             raise UsageError("no prompts to measure with")
-        if self.reference < 4:
-            raise UsageError(f"--reference must be at least 4 steps, got {self.reference}")
-        if self.repeats < 1:
-            raise UsageError(f"--repeats must be at least 1, got {self.repeats}")
         if not self.seeds or max(self.seeds) > MAX_SEED:
             raise UsageError(f"--seeds are numbers from 0 to {MAX_SEED}")
-        _positive("--target-psnr", self.target_psnr)
-        _positive("--budget-seconds", self.budget_seconds)
         grid = self.grid()
         if grid.steps[-1] > self.reference:
             raise UsageError(
@@ -67,13 +40,12 @@ class SweepRequest:
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
         """The request behind earlier results; raises UsageError where they make none."""
-        known = {f.name for f in fields(cls)} & settings.keys()
-        lists = known & {"prompts", "seeds"}
-        try:
-            values: dict[str, Any] = {k: settings[k] for k in known}
-            return cls(**values | {k: tuple(settings[k]) for k in lists})
-        except TypeError as error:
-            raise UsageError(f"the settings of these results cannot be read: {error}") from error
+        prompts = settings.get("prompts")
+        if not isinstance(prompts, list | tuple) or not all(isinstance(p, str) for p in prompts):
+            raise UsageError("the settings of these results cannot be read: prompts is no list")
+        found = ((find(word, cls), word, value) for word, value in settings.items())
+        values = {row.name: row.read(value, word) for row, word, value in found if row}
+        return cls(prompts=tuple(prompts), **values)
 
     def grid(self) -> Grid:
         """The axes of the sweep."""
@@ -91,28 +63,21 @@ class SweepRequest:
 
     def generate_request(self, **changes: Any) -> GenerateRequest:
         """The same for one run of `generate`, by default with the model's own sampler."""
-        return GenerateRequest(
-            prompts=self.prompts,
-            negative=self.negative,
-            width=self.width,
-            height=self.height,
-            guidance_scale=self.guidance,
-            clip_skip=self.clip_skip,
-            **changes,
-        )
+        shared = {
+            name: value
+            for group in (Prompting, Size, Guidance)
+            for name, value in vars(self.part(group)).items()
+        }
+        return GenerateRequest(prompts=self.prompts, **shared, **changes)
 
     def settings(self, plan: GeneratePlan) -> dict[str, Any]:
         """The request as plain values, with the model's defaults filled in."""
         resolved = {
             "prompts": list(self.prompts),
-            "seeds": list(self.seeds),
             "guidance": plan.guidance_scale,
             "width": plan.width,
             "height": plan.height,
         }
-        return asdict(self) | resolved
-
-
-def _positive(option: str, value: float | None) -> None:
-    if value is not None and not (value > 0.0 and math.isfinite(value)):
-        raise UsageError(f"{option} must be a number above 0, got {value}")
+        asked = plain(self)
+        del asked["guidance_scale"]  # results have gone by the user's word for it since the first
+        return asked | resolved

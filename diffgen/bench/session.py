@@ -15,15 +15,16 @@ from diffgen.bench.pictures import read_png
 from diffgen.bench.request import SweepRequest
 from diffgen.bench.results import Results
 from diffgen.bench.storage import Journal, write_results
-from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
+from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.engine.model import Model
+from diffgen.settings.groups import Sampling
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from diffgen.bench.subject import Subject
     from diffgen.bench.sweep import Listener
-    from diffgen.device import DtypeName
+    from diffgen.types import DtypeName
 
 SAVE_EVERY = 5.0  # seconds
 
@@ -81,7 +82,7 @@ class Session:
         assert self._journal is not None
         return self._journal
 
-    def plan_run(self, settings: SamplingSettings) -> SamplingPlan:
+    def plan_run(self, settings: Sampling) -> SamplingPlan:
         """One run as `generate` would make it with this model. Raises UsageError.
 
         The default schedule of the model's own sampler is the one that goes with it.

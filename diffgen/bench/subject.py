@@ -15,13 +15,13 @@ from torch import Tensor
 
 from diffgen import __version__
 from diffgen.bench.results import Machine
-from diffgen.device import DeviceName, DtypeName, Precision, pick_device, synchronize
+from diffgen.device import Precision, pick_device, synchronize
 from diffgen.diffusion.course import Guide
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.engine import Engine
 from diffgen.engine.model import Model
 from diffgen.engine.request import GeneratePlan, Picture
-from diffgen.types import Denoiser, ScheduleConfig
+from diffgen.types import Denoiser, DeviceName, DtypeName, ScheduleConfig
 
 CPU_INFO = Path("/proc/cpuinfo")
 

@@ -6,6 +6,7 @@ Nothing here imports torch before a request has been understood.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -21,6 +22,7 @@ from diffgen.cli.pull import pull
 from diffgen.cli.sample_steps import sample_steps
 from diffgen.cli.samplers import samplers
 from diffgen.cli.signals import asked_to_stop, reason
+from diffgen.cli.signature import PanelledCommand
 from diffgen.cli.streams import guarded_streams
 from diffgen.cli.train import train
 from diffgen.errors import DiffgenError, UsageError
@@ -75,13 +77,22 @@ def _diffgen(
         typer.echo(context.get_help())
 
 
-app.command()(generate)
-app.command()(sample_steps)
-app.command()(samplers)
-app.command()(models)
-app.command()(pull)
-app.command()(inspect)
-app.command()(train)
+EXAMPLES: dict[Callable[..., None], str] = {
+    generate: """diffgen generate "red barn at sunset"
+diffgen generate "a cat" --seed 7 -c 4 -o cats/
+diffgen generate --prompts prompts.txt --json > made.jsonl""",
+    sample_steps: """diffgen sample-steps "red barn at sunset"
+diffgen sample-steps "a cat" --samplers dpmpp_2m,unipc --steps 5-20:5""",
+    samplers: "diffgen samplers --json",
+    models: "diffgen models",
+    pull: "diffgen pull sd-turbo",
+    inspect: "diffgen inspect model.safetensors",
+    train: """diffgen train --example > my.toml
+diffgen train my.toml --dry-run
+diffgen train --lora --data photos/ -m storybook""",
+}
+for command, examples in EXAMPLES.items():
+    app.command(cls=PanelledCommand, epilog=examples)(command)
 
 
 def main() -> NoReturn:

@@ -6,156 +6,92 @@ import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from diffgen.cli import options as opt
 from diffgen.cli.console import logged_notes, print_json, print_result, reported_pipe
 from diffgen.cli.memory import keep_from_first_step, loading_to_stay, return_freed_memory
 from diffgen.cli.progress import Display, progress
 from diffgen.cli.prompts import check_syntax, read_prompts
 from diffgen.cli.signals import Stopped
+from diffgen.cli.signature import Prompts, with_settings
 from diffgen.cli.streams import stdout_is_closed
 from diffgen.cli.threads import settle_threads
 from diffgen.errors import UsageError, one_line
-from diffgen.types import StepInfo
+from diffgen.settings.groups import (
+    Adapters,
+    Guidance,
+    Machine,
+    Number,
+    Output,
+    Prompting,
+    Reading,
+    Sampling,
+    Size,
+    Source,
+    Talk,
+    Threads,
+)
+from diffgen.settings.setting import rows
+from diffgen.types import LoraRef, StepInfo
 
 if TYPE_CHECKING:
     from diffgen.engine.engine import GeneratedImage
     from diffgen.engine.model import Model
     from diffgen.engine.output import PictureOutput
     from diffgen.engine.request import GeneratePlan
-    from diffgen.weights.adapters.lora import LoraRef
 
 PROMPT_SHOWN = 150  # characters
 ANY_SEED = -1  # as A1111 has it
 
 
-def generate(
-    prompts: opt.Prompts = None,
-    prompt_file: opt.PromptFile = None,
-    strict: opt.Strict = False,
-    model: opt.Model = None,
-    vae: opt.Vae = None,
-    prediction: opt.PredictionType = None,
-    zero_snr: opt.ZeroSnr = None,
-    clip_skip: opt.ClipSkip = None,
-    lora: opt.Loras = None,
-    negative: opt.Negative = None,
-    steps: opt.Steps = None,
-    guidance: opt.Guidance = None,
-    guidance_rescale: opt.GuidanceRescale = 0.0,
-    guidance_interval: opt.GuidanceInterval = None,
-    sampler: opt.Sampler = None,
-    schedule: opt.Schedule = None,
-    sigmas: opt.Sigmas = None,
-    timesteps: opt.Timesteps = None,
-    rho: opt.Rho = None,
-    eta: opt.Eta = None,
-    s_churn: opt.Churn = None,
-    fast: Annotated[
-        bool,
-        typer.Option(
-            "--fast", help="Sooner, not exact: on storybook 1.8 times as fast, 27 dB away."
-        ),
-    ] = False,
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", help="Seed of the first picture [default: random, as -1]."),
-    ] = None,
-    width: Annotated[
-        int | None, typer.Option("-W", "--width", help="In pixels [default: the model's].")
-    ] = None,
-    height: Annotated[
-        int | None, typer.Option("-H", "--height", help="In pixels [default: the model's].")
-    ] = None,
-    count: Annotated[
-        int, typer.Option("-c", "--count", help="Pictures per prompt: seeds S, S+1, ...")
-    ] = 1,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", help="Pictures made together; never changes them.")
-    ] = 1,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="FILE|DIR",
-            help="A .png file, a folder, or - for stdout [default: this folder].",
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace pictures that exist.")
-    ] = False,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"], typer.Option("--device", help="Where to run.")
-    ] = "auto",
-    dtype: Annotated[
-        Literal["auto", "fp32", "fp16", "bf16"],
-        typer.Option("--dtype", help="Number format of the networks; auto: half where it is fast."),
-    ] = "auto",
-    threads: opt.Threads = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object per picture.")
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", help="Say nothing but results and errors.")
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Say more, and show where errors arise.")
-    ] = False,
-) -> None:
+@with_settings(
+    *(Reading, Prompting, Size, Number, Sampling, Guidance, Source, Adapters),
+    *(Output, Machine, Threads, Talk),
+)
+def generate(prompts: Prompts = None, *, given: dict[str, Any]) -> None:
     """Make pictures from prompts.
 
     The path of each picture is printed as soon as it is finished.
     """
-    settle_threads(threads)
+    settle_threads(given.get("threads"))
     # Not above: --help and the other commands do without.
-    from diffgen.diffusion.names import parse_sampler, parse_schedule
-    from diffgen.engine.model import DEFAULT_MODEL, Model
+    from diffgen.engine.model import Model
     from diffgen.engine.output import OutputStyle, PictureOutput
     from diffgen.engine.request import GenerateRequest
 
-    sampler_name, implied = parse_sampler(sampler) if sampler else (None, None)
-    options = {"eta": eta, "s_churn": s_churn}
-    request = GenerateRequest(
-        prompts=read_prompts(prompts, prompt_file),
-        negative=negative,
-        seed=secrets.randbelow(2**32) if seed is None or seed == ANY_SEED else seed,
-        count=count,
-        batch_size=batch_size,
-        width=width,
-        height=height,
-        sampler=sampler_name,
-        steps=steps,
-        schedule=parse_schedule(schedule) if schedule else implied,
-        sigmas=opt.parse_numbers("--sigmas", sigmas),
-        timesteps=opt.parse_numbers("--timesteps", timesteps),
-        rho=rho,
-        options={name: value for name, value in options.items() if value is not None},
-        guidance_scale=guidance,
-        guidance_rescale=guidance_rescale,
-        guidance_interval=opt.parse_interval("--guidance-interval", guidance_interval),
-        clip_skip=clip_skip,
-        fast=fast,
-    )
-    check_syntax([*request.prompts, negative or ""], strict=strict)
-    loras = [opt.parse_lora(text) for text in lora or []]
-    other_vae = Path(vae).expanduser() if vae else None
-    source = model or DEFAULT_MODEL
-    with logged_notes(verbose):
-        opened = Model.open(source, vae=other_vae, prediction=prediction, zero_snr=zero_snr)
+    # Understand the request.
+    reading, source, talk = Reading.of(given), Source.of(given), Talk.of(given)
+    adapters, machine, output = Adapters.of(given), Machine.of(given), Output.of(given)
+    texts = read_prompts(prompts, reading.prompt_file)
+    request = GenerateRequest(prompts=texts, **_request_settings(given))
+    check_syntax([*texts, request.negative or ""], strict=reading.strict)
+    # Open the model, and check the request against it.
+    with logged_notes(talk.verbose):
+        opened = Model.open_source(source)
     plan = opened.plan(request)
-    if output == "-" and as_json:
+    # See that the pictures can be put where they belong.
+    _check_stdout(output)
+    style = OutputStyle(collision="overwrite" if output.overwrite else "number")
+    sink = PictureOutput(output.output, pictures=plan.count, style=style)
+    with logged_notes(talk.verbose):
+        _run(opened, adapters.loras, plan, sink, machine, as_json=output.as_json, quiet=talk.quiet)
+
+
+def _request_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The request's own settings, with a random seed where none was given."""
+    from diffgen.engine.request import GenerateRequest
+
+    found = {name: given[name] for name in rows(GenerateRequest) if name in given}
+    if found.get("seed", ANY_SEED) == ANY_SEED:
+        found["seed"] = secrets.randbelow(2**32)
+    return found
+
+
+def _check_stdout(output: Output) -> None:
+    if output.output == "-" and output.as_json:
         raise UsageError("--json and -o - both want stdout; choose one")
-    if output == "-" and stdout_is_closed():
+    if output.output == "-" and stdout_is_closed():
         raise UsageError("-o -: stdout is closed; give a file's name")
-    style = OutputStyle(collision="overwrite" if overwrite else "number")
-    sink = PictureOutput(output, pictures=plan.count, style=style)
-    with logged_notes(verbose):
-        _run(opened, loras, plan, sink, device, dtype, as_json=as_json, quiet=quiet)
 
 
 def _run(
@@ -163,8 +99,7 @@ def _run(
     loras: Sequence[LoraRef],
     plan: GeneratePlan,
     sink: PictureOutput,
-    device: Literal["auto", "cpu", "cuda", "mps"],
-    dtype: Literal["auto", "fp32", "fp16", "bf16"],
+    machine: Machine,
     *,
     as_json: bool,
     quiet: bool,
@@ -176,7 +111,7 @@ def _run(
             with loading_to_stay():
                 from diffgen.engine.engine import Engine
 
-                engine = Engine.load(model, device=device, dtype=dtype, loras=loras)
+                engine = Engine.load(model, device=machine.device, dtype=machine.dtype, loras=loras)
             for picture in engine.generate(plan, on_step=keep_from_first_step(tracker.on_step)):
                 _deliver(picture, sink, as_json=as_json)
                 display.say(tracker.finished(picture.record))
@@ -226,7 +161,7 @@ class Tracker:
 
     def rest(self) -> str:
         """For the line about being stopped: what is made, and how to make the others."""
-        prompts, seeds = self._plan.prompts, self._plan.seeds
+        prompts, seeds = self._plan.request.prompts, self._plan.seeds
         if not self._done:
             return "; no picture was made"
         made, left = (

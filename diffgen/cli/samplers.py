@@ -24,8 +24,8 @@ def samplers(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List the samplers and schedules."""
-    from diffgen.diffusion.names import SCHEDULE_NAMES
     from diffgen.diffusion.samplers import SAMPLERS
+    from diffgen.settings.names import SCHEDULE_NAMES
 
     if as_json:
         known = [_values(spec) for spec in SAMPLERS.values()]

@@ -14,7 +14,6 @@ import typer
 
 from diffgen.bench.compare import Comparison, Limits, check_comparable, compare
 from diffgen.bench.folder import check_folder, kept_to_ourselves
-from diffgen.bench.grid import parse_integers
 from diffgen.bench.request import SweepRequest
 from diffgen.bench.results import Results
 from diffgen.bench.session import Film, Session
@@ -31,52 +30,45 @@ from diffgen.cli.progress import progress
 from diffgen.cli.prompts import check_syntax, read_prompts
 from diffgen.cli.signals import Stopped
 from diffgen.cli.sweep_progress import SweepProgress
-from diffgen.diffusion.names import parse_sampler
-from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
+from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.errors import DiffgenError, UsageError
+from diffgen.settings.groups import Sampling, Talk
+from diffgen.settings.setting import rows
+from diffgen.settings.sweep import Comparing, Report
 
 
-def run_sweep(
-    given: dict[str, Any],
-    *,
-    compare_with: str | None,
-    max_slower: str,
-    max_worse: str,
-    trajectory: str | None,
-    output: str,
-    fresh: bool,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
-) -> None:
-    """The command; `given` holds the options that say what to measure, by name, as typed.
+def run_sweep(prompts: list[str] | None, given: dict[str, Any]) -> None:
+    """The command; `given` holds the settings that were typed.
 
-    Raises UsageError, Stopped after a signal, and typer.Exit with 1 when `compare_with` fails.
+    Raises UsageError, Stopped after a signal, and typer.Exit with 1 when a comparison fails.
     """
-    limits = Limits.parse(max_slower, max_worse)
-    before = Path(compare_with).expanduser() if compare_with else None
-    old = read_results(before) if before else None
-    request = _request(given, old)
-    folder = Path(output).expanduser()
-    if before and before.resolve().is_relative_to(folder.resolve()):
-        raise UsageError(f"--compare {before} is in {folder}, which is to be written")
-    film = _parse_film(trajectory) if trajectory else None
+    # Understand what is to be measured.
+    comparing, report, talk = Comparing.of(given), Report.of(given), Talk.of(given)
+    limits = Limits.parse(comparing.max_slower, comparing.max_worse)
+    old = read_results(comparing.compare) if comparing.compare else None
+    request = _request(prompts, given, old)
+    folder = report.output.expanduser()
+    if comparing.compare and comparing.compare.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"--compare {comparing.compare} is in {folder}, which is to be written")
+    film = _parse_film(report.trajectory) if report.trajectory else None
     check_folder(folder)
-    with logged_notes(verbose):
+    # Open the model, and check the sweep against it.
+    with logged_notes(talk.verbose):
         session = Session(request)
     if old:
         settings = request.settings(session.task.plan)
         check_comparable(old, settings, [cell.key for cell in session.task.cells])
     shot = session.plan_run(film) if film else None
-    with logged_notes(verbose), kept_to_ourselves(folder):
-        session.open(folder, fresh=fresh)
-        asked = _measure(session, shot, folder, quiet=quiet)
+    # Measure, and show what there is also where that was interrupted.
+    with logged_notes(talk.verbose), kept_to_ourselves(folder):
+        session.open(folder, fresh=report.fresh)
+        asked = _measure(session, shot, folder, quiet=talk.quiet)
         results = session.results()
         if results.cells:
-            _show(results, folder, as_json=as_json)
+            _show(results, folder, as_json=report.as_json)
     if asked:
         raise Stopped(asked, f"; to go on: {_same_command()}")
-    if old and not _passes(compare(old, results, limits), as_json=as_json):
+    if old and not _passes(compare(old, results, limits), as_json=report.as_json):
         raise typer.Exit(1)
 
 
@@ -85,30 +77,28 @@ def _same_command() -> str:
     return shlex.join(["diffgen", *(word for word in sys.argv[1:] if word != "--fresh")])
 
 
-def _request(given: dict[str, Any], old: Results | None) -> SweepRequest:
+def _request(prompts: list[str] | None, given: dict[str, Any], old: Results | None) -> SweepRequest:
     """What was asked for, on top of the sweep to compare with."""
     if "steps" in given and "nfe" in given:
         raise UsageError("give one of --steps and --nfe")
-    typed = {k: v for k, v in given.items() if k not in ("prompts", "prompt_file", "strict")}
     settings: dict[str, Any] = dict(old.settings) if old else {}
-    if "steps" in typed:
+    if "steps" in given:
         settings.pop("nfe", None)
-    if not old or given.keys() & {"prompts", "prompt_file"}:
-        settings["prompts"] = read_prompts(given.get("prompts"), given.get("prompt_file"))
-    texts = [*settings["prompts"], typed.get("negative") or ""]
-    check_syntax(texts, strict=given.get("strict", False))
-    if "seeds" in typed:
-        typed["seeds"] = parse_integers("--seeds", typed["seeds"], lowest=0)
-    return SweepRequest.from_settings(settings | typed)
+    if not old or prompts or "prompt_file" in given:
+        settings["prompts"] = read_prompts(prompts, given.get("prompt_file"))
+    typed = {name: given[name] for name in rows(SweepRequest) if name in given}
+    request = SweepRequest.from_settings(settings | typed)
+    check_syntax([*request.prompts, request.negative or ""], strict=given.get("strict", False))
+    return request
 
 
-def _parse_film(text: str) -> SamplingSettings:
+def _parse_film(text: str) -> Sampling:
     """`SAMPLER[:STEPS]`. Raises UsageError."""
     name, colon, steps = text.partition(":")
-    sampler, schedule = parse_sampler(name)
+    sampler: Any = name  # any program's name for it
     if colon and not re.fullmatch(r"[1-9]\d*", steps):
         raise UsageError(f'--trajectory {text}: "{steps}" is no number of steps')
-    return SamplingSettings(sampler=sampler, schedule=schedule, steps=int(steps) if colon else None)
+    return Sampling(sampler=sampler, steps=int(steps) if colon else None)
 
 
 def _measure(

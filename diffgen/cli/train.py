@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffgen.cli import options as opt
 from diffgen.cli.command_line import command_line
 from diffgen.cli.console import logged_notes, print_line, print_result
 from diffgen.cli.memory import keep_freed_memory
 from diffgen.cli.progress import Display, progress
 from diffgen.cli.signals import reason
+from diffgen.cli.signature import with_settings
 from diffgen.cli.threads import settle_threads
 from diffgen.errors import UsageError, did_you_mean
+from diffgen.settings.groups import Talk, Threads
+from diffgen.settings.training import QuickLora, QuickOverrides, Training
 
 if TYPE_CHECKING:
     from diffgen.train.loop import Progress
@@ -39,6 +41,7 @@ def _print_example(wanted: bool) -> None:
         raise typer.Exit
 
 
+@with_settings(Training, QuickLora, QuickOverrides, Threads, Talk)
 def train(
     recipe: Annotated[
         str | None,
@@ -53,87 +56,38 @@ def train(
             callback=_print_example,
             is_eager=True,
             help="Print a recipe to begin with, and exit.",
+            rich_help_panel=Training.panel,
         ),
     ] = False,
-    lora: Annotated[
-        bool,
-        typer.Option("--lora", help="Without a recipe: adapt MODEL to the pictures of --data."),
-    ] = False,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", metavar="DIR", help="Pictures with captions beside them."),
-    ] = None,
-    caption: Annotated[
-        str | None,
-        typer.Option(
-            "--caption", metavar="TEXT", help="The caption of the pictures that have none."
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("-m", "--model", metavar="NAME|PATH", help="The model that --lora adapts."),
-    ] = None,
-    vae: opt.Vae = None,
-    prediction: opt.PredictionType = None,
-    zero_snr: opt.ZeroSnr = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key: run.steps=100."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="DIR|FILE",
-            help="The run's folder [default: runs/NAME], or a LoRA's .safetensors file.",
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder.")
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Check it all, measure time and memory, train nothing."),
-    ] = False,
-    threads: opt.Threads = None,
-    quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", help="Say nothing but results and errors.")
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Say more, and show where errors arise.")
-    ] = False,
+    *,
+    given: dict[str, Any],
 ) -> None:
     """Train a model by a recipe, or a LoRA on a folder of pictures.
 
     The folder of the finished model is printed, or a LoRA's file; `diffgen generate -m FOLDER` and
     `diffgen generate -m MODEL --lora FILE` draw with them.
     """
-    settle_threads(threads)
+    settle_threads(given.get("threads"))
+    # Understand what is to be trained, and where it goes.
+    run, talk = Training.of(given), Talk.of(given)
     path = _found(recipe) if recipe else None
-    asked = {
-        "data": data,
-        "model": model,
-        "caption": caption,
-        "vae": vae,
-        "prediction": prediction,
-        "zero_snr": zero_snr,
-    }
-    given = {name: value for name, value in asked.items() if value is not None}
-    checked = _recipe(path, given, output, assignments or [], lora=lora)
-    folder, file = _places(checked, path, output, resume=resume)
+    asked = {name: given[name] for name in KEYS if name in given}
+    checked = _recipe(path, asked, run.output, list(run.assignments), lora="lora" in given)
+    folder, file = _places(checked, path, run.output, resume=run.resume)
     first = os.environ.get("RANK", "0") == "0"
-    if file and first and not quiet:
+    if file and first and not talk.quiet:
         print_line(f"the run's folder is {folder}")
-    with logged_notes(verbose), progress(quiet=quiet) as display:
+    # Train.
+    with logged_notes(talk.verbose), progress(quiet=talk.quiet) as display:
         keep_freed_memory()
-        from diffgen.train import run
+        from diffgen.train import run as runs
 
-        if dry_run:
-            for line in run.dry_run(checked, folder):
+        if run.dry_run:
+            for line in runs.dry_run(checked, folder):
                 print_result(line)
             return
-        outcome = run.train(checked, folder, resume=resume, reporter=_Reporter(display))
+        outcome = runs.train(checked, folder, resume=run.resume, reporter=_Reporter(display))
+    # Say what came of it.
     if outcome.signal:
         if first:
             print_line(f"{reason(outcome.signal)}; this goes on: {command_line('--resume')}")

@@ -18,11 +18,11 @@ from diffgen.diffusion.samplers.spec import Run, SamplerSpec
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import CURVED, SpacingOptions, make_sigmas, sigmas_from_timesteps
 from diffgen.errors import UnsupportedCheckpoint, UsageError
+from diffgen.settings.groups import Sampling
 from diffgen.types import (
     Denoiser,
     NoiseSource,
     RngName,
-    SamplerName,
     ScheduleConfig,
     ScheduleName,
     StepCallback,
@@ -38,27 +38,6 @@ DEFAULT_STEPS = 20
 
 # Spacings made of training timesteps, whose runs may end at the first table entry instead of 0.
 _TIMESTEP_GRIDS = ("leading", "trailing", "linspace", "lcm")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingSettings:
-    """What a user chooses about sampling. None means: as the checkpoint's makers do.
-
-    `sigmas` or `timesteps` replace `steps` and `schedule` by an explicit list. Of all its steps a run
-    takes the last ones, in a share of `strength`, and of these the ones that begin in a `stretch` of
-    the model's timesteps, which runs from 0, all noise, to 1, none.
-    """
-
-    sampler: SamplerName | None = None
-    steps: int | None = None
-    schedule: ScheduleName | None = None
-    sigmas: tuple[float, ...] | None = None
-    timesteps: tuple[float, ...] | None = None
-    rho: float | None = None
-    options: Mapping[str, float] | None = None  # eta, s_churn, ... of the sampler
-    rng: RngName = "cpu"
-    strength: float = 1.0
-    stretch: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +57,7 @@ class SamplingPlan:
     @classmethod
     def make(
         cls,
-        settings: SamplingSettings,
+        settings: Sampling,
         config: ScheduleConfig,
         noise_schedule: NoiseSchedule,
         *,
@@ -92,7 +71,7 @@ class SamplingPlan:
         if settings.sampler is None and config.unsupported:
             raise UnsupportedCheckpoint(f"{config.unsupported}; name another sampler with -s")
         spec = SAMPLERS[settings.sampler or config.sampler]
-        options = _merge_options(spec, settings.options or {})
+        options = _merge_options(spec, settings.options)
         explicit = settings.sigmas is not None or settings.timesteps is not None
         schedule = None if explicit else settings.schedule or spec.schedule or config.spacing
         if settings.rho is not None and schedule not in CURVED:
@@ -258,7 +237,4 @@ def _merge_options(spec: SamplerSpec, options: Mapping[str, float]) -> dict[str,
         if name not in spec.options:
             takes = ", ".join(spec.options) or "no such setting"
             raise UsageError(f"sampler {spec.name} has no {name} (it takes {takes})")
-        if name == "eta" and not 0.0 <= options[name] <= 1.0:
-            # Beyond 1 a step asks for more noise than the next noise level has room for.
-            raise UsageError(f"eta is between 0 and 1, got {options[name]:g}")
     return {**spec.options, **options}

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from diffgen.device import DeviceName, DtypeName, Precision, memory_errors, pick_device
+from diffgen.device import Precision, memory_errors, pick_device
 from diffgen.diffusion.course import Guide
 from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.guided import GuidedDenoiser
@@ -21,7 +21,7 @@ from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.clock import Clock, paced
 from diffgen.engine.images import to_images
 from diffgen.engine.metadata import make_record
-from diffgen.engine.model import DEFAULT_MODEL, Model
+from diffgen.engine.model import Model
 from diffgen.engine.origin import Origin
 from diffgen.engine.request import FAST_EVERY, FAST_FIRST, GeneratePlan, GenerateRequest, Picture
 from diffgen.errors import DiffgenError, some
@@ -35,12 +35,20 @@ from diffgen.models.fast.inference import prepare
 from diffgen.models.lora import merge
 from diffgen.models.unet import UNet
 from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
+from diffgen.settings.groups import DEFAULT_MODEL
 from diffgen.text.conditioner import Conditioner, Sizes, TextSettings
 from diffgen.text.grammar import parse
 from diffgen.text.tokenizer import Tokenizer
-from diffgen.types import Component, Conditioning, StepCallback, ignore
+from diffgen.types import (
+    Component,
+    Conditioning,
+    DeviceName,
+    DtypeName,
+    LoraRef,
+    StepCallback,
+    ignore,
+)
 from diffgen.weights.adapters.files import Deltas, read_lora
-from diffgen.weights.adapters.lora import LoraRef
 
 logger = logging.getLogger("diffgen")
 TEXT_ENCODERS: tuple[Component, ...] = ("text_encoder", "text_encoder_2")
@@ -171,7 +179,7 @@ class Engine:
             sizes=Sizes.uncropped(plan.width, plan.height),
             layer=plan.clip_skip,
         )
-        negative = plan.negative
+        negative = plan.request.negative
         negatives = None if negative is None else [parse(negative, "plain", negative=True)]
         texts = {prompt: [parse(prompt, "plain")] for prompt in prompts}
         guides = {t: self.conditioner.guide(texts[t], negatives, request) for t in texts}
@@ -218,7 +226,9 @@ class Engine:
     def denoiser(self, plan: GeneratePlan, guides: Sequence[Guide]) -> GuidedDenoiser:
         """The guided model as the sampler sees it."""
         schedule = self.config.schedule
-        network = DeepCache(*self.steps, every=FAST_EVERY if plan.fast else 1, first=FAST_FIRST)
+        network = DeepCache(
+            *self.steps, every=FAST_EVERY if plan.request.fast else 1, first=FAST_FIRST
+        )
         model = ModelDenoiser(
             network, self.schedule, schedule.prediction, self.precision.unet, schedule.clip
         )
@@ -234,8 +244,8 @@ class Engine:
             model,
             guides,
             scale,
-            rescale=plan.guidance_rescale,
-            interval=plan.guidance_interval,
+            rescale=plan.request.guidance_rescale,
+            interval=plan.request.guidance_interval,
         )
 
     @torch.inference_mode()
@@ -259,14 +269,14 @@ class Engine:
 
     def _report_cut_words(self, plan: GeneratePlan) -> dict[str, str]:
         """Words no encoder has room for, by prompt; each is logged once."""
-        texts = dict.fromkeys([*plan.prompts, plan.negative or ""])
+        texts = dict.fromkeys([*plan.request.prompts, plan.request.negative or ""])
         cut = {text: words for text in texts if (words := self.conditioner.cut(text))}
         for words in cut.values():
             logger.warning('prompt too long for this model, ignored from: "%s"', words)
         return cut
 
     def _report_unknown_words(self, plan: GeneratePlan) -> None:
-        texts = dict.fromkeys([*plan.prompts, plan.negative or ""])
+        texts = dict.fromkeys([*plan.request.prompts, plan.request.negative or ""])
         tokenizers = self.conditioner.tokenizers
         strange = [f'"{text}"' for text in texts if all(each.spells(text) for each in tokenizers)]
         if strange:

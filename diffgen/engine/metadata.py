@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from diffgen import __version__
-from diffgen.diffusion.names import SCHEDULE_LABELS
 from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.engine.request import (
-    EVERYWHERE,
     FAST_EVERY,
     FAST_FIRST,
     FAST_PSNR,
     GeneratePlan,
+    GenerateRequest,
     Picture,
 )
+from diffgen.settings.groups import EVERYWHERE, Number
+from diffgen.settings.names import SCHEDULE_LABELS
+from diffgen.settings.setting import changed, rows
 
 Record = Mapping[str, Any]
 
@@ -34,6 +36,8 @@ FORMAT = 1  # of the record; changes when a key changes its meaning
 A1111_RNG = {"cpu": "CPU", "comfy": "CPU", "a1111-gpu": None}
 PASSING = ("timings",)  # what a picture does not say, so that equal commands write equal files
 DIGITS, LORA_DIGITS = 10, 12  # of a hash, in A1111's text
+# What other keys tell: seeds one by one, the sampler's options, the noise levels in full.
+ELSEWHERE = {*rows(Number), "eta", "s_churn", "timesteps"}
 MISLEADING = re.compile(r"(negative prompt|^\s*steps)(?=:)", re.IGNORECASE | re.MULTILINE)
 
 
@@ -52,7 +56,8 @@ def make_record(
     return {
         "format": FORMAT,
         "prompt": picture.prompt,
-        "negative": plan.negative,
+        **_others(plan.request),
+        "negative": plan.request.negative,
         "ignored_words": cut,
         "seed": picture.seed,
         "width": plan.width,
@@ -67,15 +72,21 @@ def make_record(
         "rng": sampling.rng,
         "options": dict(sampling.options),
         "guidance_scale": plan.guidance_scale,
-        "guidance_rescale": plan.guidance_rescale,
-        "guidance_interval": _interval(plan.guidance_interval),
-        "fast": _fast() if plan.fast else None,
+        "guidance_rescale": plan.request.guidance_rescale,
+        "guidance_interval": _interval(plan.request.guidance_interval),
+        "fast": _fast() if plan.request.fast else None,
         "dtype": dtype,
         "device": device,
         "version": __version__,
         "libraries": _libraries(),
         "timings": dict(timings),
     }
+
+
+def _others(request: GenerateRequest) -> dict[str, Any]:
+    """Settings that have no key of their own in `make_record`, where they are not the default."""
+    found = changed(request)
+    return {name: value for name, value in found.items() if name not in ELSEWHERE}
 
 
 def parameters_text(record: Record) -> str:

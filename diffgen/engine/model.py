@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Self
 
 from diffgen.engine.request import GeneratePlan, GenerateRequest
-from diffgen.types import Prediction
-from diffgen.weights.adapters.lora import LoraRef
+from diffgen.settings.groups import DEFAULT_MODEL, Source
+from diffgen.types import LoraRef, Prediction
 from diffgen.weights.checkpoint import Checkpoint
 from diffgen.weights.finding import resolve
 from diffgen.weights.registry import ModelEntry
-
-DEFAULT_MODEL = "storybook"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +49,13 @@ class Model:
         loras = (LoraRef(ref.lora),) if ref.lora else ()
         checkpoint = Checkpoint.open(ref.path, vae=vae, prediction=prediction, zero_snr=zero_snr)
         return cls(ref.name, checkpoint, ref.entry, loras, vae, prediction, zero_snr)
+
+    @classmethod
+    def open_source(cls, source: Source) -> Self:
+        """The same from settings."""
+        return cls.open(
+            source.model, vae=source.vae, prediction=source.prediction, zero_snr=source.zero_snr
+        )
 
     def plan(self, request: GenerateRequest) -> GeneratePlan:
         """The request with this model's defaults. Raises UsageError where it does not fit."""

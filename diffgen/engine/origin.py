@@ -10,7 +10,7 @@ from typing import Any
 
 from diffgen.engine.model import Model
 from diffgen.errors import WeightsError
-from diffgen.weights.adapters.lora import LoraRef
+from diffgen.types import LoraRef
 from diffgen.weights.files import TensorInfo
 from diffgen.weights.hashes import sha256
 from diffgen.weights.reading import Stamp, opened, settled_stamp

@@ -1,31 +1,23 @@
-"""What a user asks for, and what that comes to for one model.
-
-Importing this module does not import torch: a wrong request is refused before anything is loaded.
-"""
+"""What a user asks for, and what that comes to for one model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice, pairwise, product, starmap
 
 from diffgen.diffusion.samplers import SAMPLERS
-from diffgen.diffusion.sampling import DEFAULT_STEPS, SamplingPlan, SamplingSettings
+from diffgen.diffusion.sampling import DEFAULT_STEPS, SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.errors import UnsupportedCheckpoint, UsageError, shown
-from diffgen.models.config import MAX_LAYERS, ModelConfig
-from diffgen.types import RngName, SamplerName, ScheduleName
+from diffgen.models.config import ModelConfig
+from diffgen.settings.groups import MAX_SEED, Guidance, Number, Prompting, Sampling, Size
+from diffgen.types import ScheduleName
 from diffgen.weights.registry import ModelEntry
 
 MAX_PROMPT = 64 << 10  # bytes
-MAX_COUNT = 1_000_000_000
-MAX_BATCH = 4096
-MAX_STEPS = 100_000
-MAX_SIDE = 65_536  # pixels
-MAX_SEED = 2**64 - 1  # what torch.Generator takes
 GUIDANCE_SCALES = {"sd1": 7.5, "sd2": 7.5, "sdxl": 5.0, "custom": 5.0}
-EVERYWHERE = (0.0, math.inf)
 # `fast` takes this share of the default steps, on the schedule that does best with few, and computes
 # the U-Net's lower levels in the first FAST_FIRST evaluations and every FAST_EVERY-th of the others.
 # storybook's pictures then have FAST_PSNR decibels to the exact ones. Ending guidance early cost more
@@ -37,72 +29,43 @@ FAST_EVERY = 2
 FAST_PSNR = 27.3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateRequest:
+@dataclass(frozen=True, kw_only=True)
+class GenerateRequest(Prompting, Size, Number, Sampling, Guidance):
     """Pictures to make: each prompt `count` times, with seeds `seed`, `seed + 1`, ...
 
-    None always means the model's own default. `clip_skip` is the text encoders' layer that is read,
-    counted from the last, which is 1, for the prompts; the negative stays at the model's. An empty prompt is unconditional; `negative=None`
-    is an absent negative prompt, which SDXL tells from an empty one. `guidance_interval` is in
-    noise levels sigma. `fast` is near the exact picture, not equal to it: it takes fewer steps on
-    another schedule, unless either is given, and reuses some of what the network computes. Raises
-    UsageError for values that no model could serve.
+    All fields but `prompts` are settings (`diffgen.settings.groups`); None always means the model's
+    own default. `clip_skip` is the text encoders' layer that is read, counted from the last, which
+    is 1, for the prompts; the negative stays at the model's. An empty prompt is unconditional;
+    `negative=None` is an absent negative prompt, which SDXL tells from an empty one.
+    `guidance_interval` is in noise levels sigma. `fast` is near the exact picture, not equal to it:
+    it takes fewer steps on another schedule, unless either is given, and reuses some of what the
+    network computes. Raises UsageError for values that no model could serve.
     """
 
     prompts: Sequence[str]
-    negative: str | None = None
-    seed: int = 0
-    count: int = 1
-    batch_size: int = 1
-    width: int | None = None
-    height: int | None = None
-    sampler: SamplerName | None = None
-    steps: int | None = None
-    schedule: ScheduleName | None = None
-    sigmas: Sequence[float] | None = None
-    timesteps: Sequence[float] | None = None
-    rho: float | None = None
-    options: Mapping[str, float] = field(default_factory=dict)  # eta, s_churn, ... of the sampler
-    guidance_scale: float | None = None
-    guidance_rescale: float = 0.0
-    guidance_interval: tuple[float, float] = EVERYWHERE
-    clip_skip: int | None = None
-    fast: bool = False
-    rng: RngName = "cpu"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.prompts, str):
             raise UsageError("prompts is a list of prompts; put a single one into brackets")
         for prompt in [*self.prompts, self.negative or ""]:
             if len(prompt.encode("utf-8", "surrogatepass")) > MAX_PROMPT:
                 raise UsageError(f"a prompt has at most {MAX_PROMPT >> 10} KiB: {shown(prompt)}")
-        _check_range("count", self.count, MAX_COUNT)
-        _check_range("batch size", self.batch_size, MAX_BATCH)
-        _check_range("steps", self.steps, MAX_STEPS)
-        _check_range("width", self.width, MAX_SIDE)
-        _check_range("height", self.height, MAX_SIDE)
-        _check_range("clip skip", self.clip_skip, MAX_LAYERS)
-        if self.rho is not None and not 1e-3 <= self.rho <= 1e3:
-            raise UsageError(f"rho is between 0.001 and 1000, got {self.rho:g}")
         if not 0 <= self.seed <= MAX_SEED - self.count + 1:
             until = f" for the last of {self.count} pictures" if self.count > 1 else ""
             raise UsageError(f"seeds run from 0 to {MAX_SEED}{until}, got {self.seed}")
-        if not math.isfinite(self.guidance_scale or 0.0):
-            raise UsageError(f"guidance must be a number, got {self.guidance_scale}")
-        if not 0.0 <= self.guidance_rescale <= 1.0:
-            raise UsageError(f"guidance rescale is between 0 and 1, got {self.guidance_rescale}")
         low, high = self.guidance_interval
         if not 0.0 <= low < high:
             raise UsageError(f"a guidance interval is LOW,HIGH with LOW < HIGH, got {low},{high}")
+        self._check_levels()
+
+    def _check_levels(self) -> None:
         if [self.steps, self.sigmas, self.timesteps].count(None) < 2:
             raise UsageError("give one of steps, sigmas and timesteps: a list has its own length")
         if self.schedule and (self.sigmas or self.timesteps):
             raise UsageError("a list of sigmas or timesteps is a schedule; drop the schedule name")
         _check_levels("sigmas", self.sigmas, lowest=1e-6)
         _check_levels("timesteps", self.timesteps, lowest=0.0)
-        for name, value in self.options.items():
-            if not (math.isfinite(value) and value >= 0.0):
-                raise UsageError(f"{name} must be 0 or more, got {value}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,20 +78,15 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratePlan:
-    """A request with every default filled in for one model, checked against it."""
+    """A request checked against one model, and what the model's defaults make of it."""
 
-    prompts: tuple[str, ...]
-    negative: str | None
-    seeds: range
+    request: GenerateRequest
     batch_size: int
     width: int
     height: int
     sampling: SamplingPlan
     guidance_scale: float
-    guidance_rescale: float
-    guidance_interval: tuple[float, float]
     clip_skip: int
-    fast: bool
 
     @classmethod
     def make(
@@ -145,25 +103,25 @@ class GeneratePlan:
         sampling = _plan_sampling(request, config, entry)
         scale = request.guidance_scale
         return cls(
-            prompts=tuple(request.prompts),
-            negative=request.negative,
-            seeds=range(request.seed, request.seed + request.count),
+            request=request,
             # An adaptive solver looks at the whole state: one image must not steer another.
             batch_size=1 if sampling.nfe is None else request.batch_size,
             width=_check_size("width", request.width, config),
             height=_check_size("height", request.height, config),
             sampling=sampling,
             guidance_scale=_default_guidance(sampling, config, entry) if scale is None else scale,
-            guidance_rescale=request.guidance_rescale,
-            guidance_interval=request.guidance_interval,
             clip_skip=_check_clip_skip(request.clip_skip, config),
-            fast=request.fast,
         )
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of each prompt's pictures."""
+        return range(self.request.seed, self.request.seed + self.request.count)
 
     @property
     def count(self) -> int:
         """The number of pictures."""
-        return len(self.prompts) * len(self.seeds)
+        return len(self.request.prompts) * len(self.seeds)
 
     def summary(self) -> str:
         """The settled settings in one line."""
@@ -173,12 +131,12 @@ class GeneratePlan:
             f"{self.count} of {self.width} x {self.height}, {sampling.spec.name} on "
             f"{sampling.schedule or 'an explicit list'}, {len(sampling.sigmas) - 1} steps, "
             f"{evaluations} evaluations each, guidance {self.guidance_scale:g}"
-            f"{', fast' if self.fast else ''}"
+            f"{', fast' if self.request.fast else ''}"
         )
 
     def batches(self) -> Iterator[tuple[Picture, ...]]:
         """The pictures in order, in groups that are made together."""
-        pictures = starmap(Picture, product(self.prompts, self.seeds))
+        pictures = starmap(Picture, product(self.request.prompts, self.seeds))
         while batch := tuple(islice(pictures, self.batch_size)):
             yield batch
 
@@ -198,16 +156,7 @@ def _plan_sampling(
     if request.fast and not (request.steps or spacing or spec.distilled):
         steps = max(1, round(FAST_STEPS * (steps or DEFAULT_STEPS)))
         spacing = None if request.sigmas or request.timesteps else FAST_SCHEDULE
-    settings = SamplingSettings(
-        sampler=named,
-        steps=steps,
-        schedule=spacing,
-        sigmas=None if request.sigmas is None else tuple(request.sigmas),
-        timesteps=None if request.timesteps is None else tuple(request.timesteps),
-        rho=request.rho,
-        options=request.options,
-        rng=request.rng,
-    )
+    settings = replace(request.part(Sampling), sampler=named, steps=steps, schedule=spacing)
     tables = NoiseSchedule.from_config(schedule)
     return SamplingPlan.make(settings, schedule, tables, sdxl=config.family == "sdxl")
 
@@ -219,13 +168,6 @@ def _default_guidance(
         return 1.0
     recommended = entry.guidance_scale if entry else None
     return GUIDANCE_SCALES[config.family] if recommended is None else recommended
-
-
-def _check_range(name: str, value: int | None, high: int) -> None:
-    if value is not None and value < 1:
-        raise UsageError(f"{name} must be at least 1, got {value}")
-    if value is not None and value > high:
-        raise UsageError(f"{name} must be at most {high}, got {shown(value)}")
 
 
 def _check_levels(name: str, values: Sequence[float] | None, *, lowest: float) -> None:

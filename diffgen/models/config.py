@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from diffgen.limits import within
+from diffgen.limits import MAX_LAYERS, within
 from diffgen.types import ScheduleConfig
 
 Family: TypeAlias = Literal["sd1", "sd2", "sdxl", "custom"]
@@ -20,7 +20,6 @@ ConditioningKind: TypeAlias = Literal["text", "pooled", "sizes"]
 GUIDANCE_SCALES: Mapping[Family, float] = {"sd1": 7.5, "sd2": 7.5, "sdxl": 5.0, "custom": 5.0}
 
 MAX_WIDTH = 1 << 16
-MAX_LAYERS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
-from diffgen.device import DeviceName, pick_device
+from diffgen.device import pick_device
 from diffgen.errors import DeviceError, DiffgenError
 from diffgen.train.sharding import shard
+from diffgen.types import DeviceName
 
 # How long a process waits for the others. One of them may fill a cache, draw previews or write a
 # checkpoint to a slow disk for hours. A process that dies is noticed at once, by its closed

@@ -15,7 +15,7 @@ def words(**changes):
 def test_all_that_makes_the_picture_is_said():
     assert words(seeds=(5, 6), negative="fog", width=64) == [
         *("diffgen", "generate", "--model", "storybook", "--sampler", "unipc"),
-        *("--schedule", "karras", "--steps", "7", "--guidance", "4.5"),
+        *("--steps", "7", "--schedule", "karras", "--guidance", "4.5"),
         *("--negative", "fog", "--width", "64", "--seed", "5", "a barn"),
     ]
     assert words(dtype="fp32", device="cpu")[-5:-1] == ["--device", "cpu", "--dtype", "fp32"]

@@ -8,11 +8,11 @@ from sweep_examples import Quiet
 from diffgen.bench.request import SweepRequest
 from diffgen.bench.session import Session
 from diffgen.bench.storage import read_results
-from diffgen.diffusion.sampling import SamplingSettings
 from diffgen.engine.engine import Engine
 from diffgen.engine.model import Model
 from diffgen.engine.request import GenerateRequest
 from diffgen.errors import UsageError
+from diffgen.settings.groups import Sampling
 
 PROMPTS = ("red barn at sunset", "a cat in the snow")
 REQUEST = {
@@ -21,7 +21,7 @@ REQUEST = {
     "samplers": "ddim,dpmpp_sde,lcm",
     "schedules": "default",
     "steps": "2",
-    "guidance": 3.0,
+    "guidance_scale": 3.0,
     "reference": 4,
     "repeats": 1,
 }
@@ -109,7 +109,7 @@ def test_the_model_s_own_default_is_the_baseline():
 
 def test_a_film_has_one_frame_a_step(folder, results):
     session = Session(SweepRequest(**REQUEST))
-    plan = session.plan_run(SamplingSettings(sampler="ddim", steps=2))
+    plan = session.plan_run(Sampling(sampler="ddim", steps=2))
     film = session.film(plan)
     assert film.name == "trajectory-ddim-trailing-2"
     assert list(film.sigmas) == list(plan.sigmas[:-1])
@@ -129,13 +129,13 @@ def test_weights_written_anew_are_other_conditions(folder, results, monkeypatch)
     ("changes", "message"),
     [
         ({"prompts": ()}, "no prompts"),
-        ({"reference": 3}, "--reference must be at least 4"),
+        ({"reference": 3}, "reference must be at least 4"),
         ({"reference": 10, "steps": "5-20:5"}, "more steps than the 20"),
-        ({"repeats": 0}, "--repeats must be at least 1"),
+        ({"repeats": 0}, "repeats must be at least 1"),
         ({"seeds": ()}, "--seeds"),
         ({"seeds": (2**64,)}, "--seeds"),
-        ({"target_psnr": 0.0}, "--target-psnr must be a number above 0"),
-        ({"budget_seconds": float("nan")}, "--budget-seconds must be a number above 0"),
+        ({"target_psnr": 0.0}, "target psnr must be at least 0.01"),
+        ({"budget_seconds": float("nan")}, "budget seconds must be a finite"),
         ({"steps": "0"}, "--steps must be 1 or more"),
         ({"nfe": ""}, "--nfe is an empty list"),
     ],

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from diffgen.cli.options import parse_interval, parse_numbers
 from PIL import Image
 
 from diffgen import cli
-from diffgen.cli.options import parse_interval, parse_numbers
 from diffgen.cli.prompts import read_prompts
 from diffgen.errors import UsageError
 

@@ -135,7 +135,7 @@ def test_comparing_fails_where_it_got_slower(done, workplace):
         (["a", "--steps", "5", "--nfe", "5"], "give one of --steps and --nfe"),
         (["a", "--seeds", "x"], '--seeds: "x" is no number'),
         (["a", "--seeds", ""], "--seeds is an empty list"),
-        (["a", "--repeats", "0"], "--repeats must be at least 1"),
+        (["a", "--repeats", "0"], "repeats must be at least 1"),
         (["a", "--max-slower", "fast"], "--max-slower takes a number"),
         (["a", "--compare", "none.json"], "cannot read none.json"),
         (["--compare", "old.json"], 'old.json has schema "diffgen.sample-steps/0"'),

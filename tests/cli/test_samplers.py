@@ -4,8 +4,8 @@ import pytest
 from typer.testing import CliRunner
 
 from diffgen.cli import app
-from diffgen.diffusion.names import SCHEDULE_NAMES
 from diffgen.diffusion.samplers import SAMPLERS
+from diffgen.settings.names import SCHEDULE_NAMES
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from diffgen.diffusion.masking import MaskedDenoiser
 from diffgen.diffusion.samplers import SAMPLERS
-from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
+from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
+from diffgen.settings.groups import Sampling
 from diffgen.types import SamplerName, ScheduleConfig
 
 CONFIG = ScheduleConfig(steps_offset=1)
@@ -21,7 +22,7 @@ HALF[..., 2:] = 1.0
 
 
 def run(name: SamplerName, mask: Tensor | None, init: Tensor) -> Tensor:
-    settings = SamplingSettings(sampler=name, schedule="karras", steps=6)
+    settings = Sampling(sampler=name, schedule="karras", steps=6)
     plan = SamplingPlan.make(settings, CONFIG, SD)
     noise, source = plan.noise([7], SHAPE, CPU)
     x = plan.begin(noise, init)

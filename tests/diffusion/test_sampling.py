@@ -12,10 +12,11 @@ from torch import Tensor
 
 from diffgen.diffusion.noise import StreamNoise
 from diffgen.diffusion.samplers import SAMPLERS
-from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings, steps_of
+from diffgen.diffusion.sampling import SamplingPlan, steps_of
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import SpacingOptions, make_sigmas
 from diffgen.errors import UsageError
+from diffgen.settings.groups import Sampling
 from diffgen.types import SamplerName, ScheduleConfig, ScheduleName, StepInfo
 
 CONFIG = ScheduleConfig(steps_offset=1)
@@ -26,7 +27,7 @@ DENOISE = gaussian(std=0.6, mean=0.3)
 
 
 def make(config: ScheduleConfig = CONFIG, **settings: object) -> SamplingPlan:
-    return SamplingPlan.make(SamplingSettings(**settings), config, SD)
+    return SamplingPlan.make(Sampling(**settings), config, SD)
 
 
 def test_an_unset_setting_is_the_checkpoints() -> None:
@@ -55,7 +56,7 @@ def test_distilled_samplers_bring_their_own_schedule(name: SamplerName) -> None:
 def test_rho_and_the_model_family_reach_the_spacing() -> None:
     steeper = make(sampler="euler", schedule="karras", rho=3.0, steps=9)
     assert list(steeper.sigmas) == make_sigmas("karras", SD, 9, SpacingOptions(rho=3.0))
-    settings = SamplingSettings(sampler="euler", schedule="ays", steps=10)
+    settings = Sampling(sampler="euler", schedule="ays", steps=10)
     sdxl = SamplingPlan.make(settings, CONFIG, SD, sdxl=True)
     assert sdxl.sigmas[1] == pytest.approx(6.315)
 
@@ -122,25 +123,25 @@ def test_tcd_lands_at_a_whole_share_of_the_next_timestep(
     eta: float, landings: tuple[int, int]
 ) -> None:
     """floor((1 - eta) t), where 0.1 times 500 must not come out as 49.999."""
-    plan = make(sampler="tcd", timesteps=(999.0, 500.0, 250.0), options={"eta": eta})
+    plan = make(sampler="tcd", timesteps=(999.0, 500.0, 250.0), eta=eta)
     expected = [*(SD.sigmas[t] for t in landings), SD.sigma_min]
     assert list(plan.arguments["landings"]) == expected
 
 
 @pytest.mark.parametrize(
     ("sampler", "option", "message"),
-    [("ddpm", "eta", "no such setting"), ("euler", "eta", "s_churn"), ("ddim", "rho", "eta")],
+    [("ddpm", "eta", "no such setting"), ("euler", "eta", "s_churn")],
 )
 def test_options_a_sampler_lacks_are_refused(
     sampler: SamplerName, option: str, message: str
 ) -> None:
     with pytest.raises(UsageError, match=f"sampler {sampler} has no {option}.*{message}"):
-        make(sampler=sampler, options={option: 0.5})
+        make(sampler=sampler, **{option: 0.5})
 
 
 def test_options_default_to_the_registry() -> None:
     assert make(sampler="euler_a").options == {"eta": 1.0}
-    assert make(sampler="euler_a", options={"eta": 0.4}).options == {"eta": 0.4}
+    assert make(sampler="euler_a", eta=0.4).options == {"eta": 0.4}
     assert make(sampler="ddim").options == {"eta": 0.0}
 
 
@@ -308,7 +309,7 @@ def test_variations_lead_from_one_seed_to_the_other(name: SamplerName) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["names", "schedule", "spacing", "samplers", "sampling", "samplers.unipc"]
+    "module", ["schedule", "spacing", "samplers", "sampling", "samplers.unipc"]
 )
 def test_planning_does_not_import_torch(module: str) -> None:
     """A wrong setting fails in milliseconds, not after seconds of imports."""
@@ -319,13 +320,14 @@ def test_planning_does_not_import_torch(module: str) -> None:
 def test_a_plan_is_made_without_torch() -> None:
     code = """
 import sys
-from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
+from diffgen.diffusion.sampling import SamplingPlan
+from diffgen.settings.groups import Sampling
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.types import ScheduleConfig
 config = ScheduleConfig()
 tables = NoiseSchedule.from_config(config)
 for sampler in ("tcd", "restart", "sa_solver"):
-    assert SamplingPlan.make(SamplingSettings(sampler=sampler), config, tables).nfe > 0
+    assert SamplingPlan.make(Sampling(sampler=sampler), config, tables).nfe > 0
 sys.exit("torch" in sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

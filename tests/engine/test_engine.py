@@ -79,7 +79,7 @@ def test_the_record_makes_the_picture_again(engine: Engine) -> None:
         steps=3,
         schedule="karras",
         rho=5.0,
-        options={"eta": 0.5},
+        eta=0.5,
         guidance_scale=3.3,
         guidance_rescale=0.4,
         guidance_interval=(0.5, 9.0),

@@ -126,7 +126,7 @@ def test_settings_have_a1111s_names() -> None:
         steps=7,
         width=64,
         height=128,
-        options={"eta": 0.5},
+        eta=0.5,
         guidance_scale=6.5,
         guidance_rescale=0.7,
         guidance_interval=(0.3, math.inf),

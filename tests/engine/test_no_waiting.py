@@ -41,7 +41,7 @@ def engine(sd1: "TinyModel") -> Engine:
 def sample(engine: Engine, sampler: str, **options: object) -> torch.Tensor:
     request = GenerateRequest(prompts=["a barn"], sampler=sampler, **{"steps": 3, **options})
     plan = engine.plan(request)
-    denoise = engine.denoiser(plan, engine.guides(plan, plan.prompts))
+    denoise = engine.denoiser(plan, engine.guides(plan, plan.request.prompts))
     shape = engine.config.latent_shape(plan.width, plan.height)
     return plan.sampling.run(denoise, [0], shape, META)
 

@@ -10,7 +10,7 @@ from diffgen.engine.engine import Engine
 from diffgen.engine.model import Model
 from diffgen.engine.origin import Origin
 from diffgen.engine.request import GenerateRequest
-from diffgen.weights.adapters.lora import LoraRef
+from diffgen.types import LoraRef
 from diffgen.weights.registry import PACKAGE
 
 STORYBOOK = PACKAGE / "assets" / "storybook"

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from diffgen.engine.model import Model
-from diffgen.engine.request import MAX_SEED, GeneratePlan, GenerateRequest, Picture
+from diffgen.engine.request import GeneratePlan, GenerateRequest, Picture
 from diffgen.errors import UnsupportedCheckpoint, UsageError
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
+from diffgen.settings.groups import MAX_SEED
 from diffgen.types import ScheduleConfig
 from diffgen.weights.registry import ModelEntry
 
@@ -48,16 +49,16 @@ def plan(config: ModelConfig = SD1, entry: ModelEntry | None = None, **changes: 
         ({"steps": -3}, "steps must be at least 1, got -3"),
         ({"width": 0}, "width must be at least 1"),
         ({"height": -8}, "height must be at least 1"),
-        ({"rho": 0.0}, "rho is between"),
-        ({"rho": math.nan}, "rho is between"),
+        ({"rho": 0.0}, "rho must be"),
+        ({"rho": math.nan}, "rho must be"),
         ({"seed": -1}, "seeds run from 0"),
         ({"seed": MAX_SEED + 1}, "seeds run from 0"),
         ({"seed": MAX_SEED, "count": 2}, "seeds run from 0"),
-        ({"guidance_scale": math.nan}, "guidance must be a number"),
-        ({"guidance_scale": math.inf}, "guidance must be a number"),
-        ({"guidance_rescale": -0.1}, "guidance rescale is between 0 and 1"),
-        ({"guidance_rescale": 1.1}, "guidance rescale is between 0 and 1"),
-        ({"guidance_rescale": math.nan}, "guidance rescale is between 0 and 1"),
+        ({"guidance_scale": math.nan}, "guidance scale must be a finite number"),
+        ({"guidance_scale": math.inf}, "guidance scale must be a finite number"),
+        ({"guidance_rescale": -0.1}, "guidance rescale must be"),
+        ({"guidance_rescale": 1.1}, "guidance rescale must be"),
+        ({"guidance_rescale": math.nan}, "guidance rescale must be"),
         ({"guidance_interval": (2.0, 1.0)}, "LOW < HIGH"),
         ({"guidance_interval": (-1.0, 1.0)}, "LOW < HIGH"),
         ({"guidance_interval": (1.0, math.nan)}, "LOW < HIGH"),
@@ -74,8 +75,8 @@ def plan(config: ModelConfig = SD1, entry: ModelEntry | None = None, **changes: 
         ({"sigmas": [1.0, -2.0]}, "sigmas must be a descending list"),
         ({"timesteps": [100.0, -1.0]}, "timesteps must be a descending list"),
         ({"timesteps": [100.0, 500.0]}, "timesteps must be a descending list"),
-        ({"options": {"eta": -0.1}}, "eta must be 0 or more"),
-        ({"options": {"eta": math.nan}}, "eta must be 0 or more"),
+        ({"eta": -0.1}, "eta must be"),
+        ({"eta": math.nan}, "eta must be"),
     ],
 )
 def test_values_no_model_could_serve(changes: dict[str, object], message: str) -> None:
@@ -98,7 +99,7 @@ def test_values_no_model_could_serve(changes: dict[str, object], message: str) -
         {"sigmas": [3.0, 1.0, 0.0]},
         {"sigmas": [3.0]},
         {"timesteps": [999.0, 0.0]},
-        {"options": {"eta": 0.0}},
+        {"eta": 0.0},
     ],
 )
 def test_values_at_the_edge_are_fine(changes: dict[str, object]) -> None:
@@ -111,7 +112,7 @@ def test_the_config_decides_where_the_request_is_silent() -> None:
     assert (made.sampling.spec.name, made.sampling.schedule) == ("plms", "leading")
     assert len(made.sampling.sigmas) - 1 == 20
     assert made.guidance_scale == 7.5
-    assert made.guidance_rescale == 0.0
+    assert made.request.guidance_rescale == 0.0
     assert (made.seeds, made.count) == (range(1), 1)
 
 
@@ -175,7 +176,7 @@ def test_sizes_that_do_not_divide(side: str, pixels: int, advice: str) -> None:
 
 def test_options_of_another_sampler_are_refused() -> None:
     with pytest.raises(UsageError, match="sampler lms has no eta"):
-        plan(sampler="lms", options={"eta": 1.0})
+        plan(sampler="lms", eta=1.0)
 
 
 @pytest.mark.parametrize("channels", [{"in_channels": 9}, {"out_channels": 8}])
@@ -240,7 +241,7 @@ def test_fast_leaves_what_was_asked_for(
 ) -> None:
     made = plan(fast=True, **changes)
     assert (len(made.sampling.sigmas) - 1, made.sampling.schedule) == (steps, schedule)
-    assert made.fast
+    assert made.request.fast
 
 
 def test_seeds_have_64_bits_as_torch_has_them() -> None:

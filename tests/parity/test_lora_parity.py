@@ -11,7 +11,8 @@ from diffgen.models.build import build_empty
 from diffgen.models.lora import add_lora
 from diffgen.models.unet import UNet
 from diffgen.train.targets.lora import GROUPS, matches
-from diffgen.weights.adapters.lora import Layout, LoraRef, save_lora
+from diffgen.types import LoraRef
+from diffgen.weights.adapters.lora import Layout, save_lora
 
 pytestmark = [pytest.mark.parity, numpy_2_warns]
 

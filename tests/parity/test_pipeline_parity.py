@@ -86,7 +86,7 @@ def test_ddim_with_eta(sd1_pair: Pair) -> None:
     (expected,) = diffusers_pictures(
         sd1_pair.pipeline, scheduler=ddim, num_inference_steps=STEPS, eta=0.8
     )
-    (actual,) = our_pictures(sd1_pair.engine, steps=STEPS, sampler="ddim", options={"eta": 0.8})
+    (actual,) = our_pictures(sd1_pair.engine, steps=STEPS, sampler="ddim", eta=0.8)
     assert psnr(actual, expected) >= LEAST_DB
 
 

@@ -19,9 +19,9 @@ from diffgen.models.lora import Adapter, LoraDelta, add_lora, continue_lora
 from diffgen.train.recipe.recipe import LoraRecipe, Recipe
 from diffgen.train.targets.diffusion import DiffusionModule, DiffusionTarget
 from diffgen.train.targets.networks import TEXT_ENCODERS, open_base
-from diffgen.types import Component
+from diffgen.types import Component, LoraRef
 from diffgen.weights.adapters.files import read_lora
-from diffgen.weights.adapters.lora import LoraRef, save_lora
+from diffgen.weights.adapters.lora import save_lora
 
 FILE = "lora.safetensors"
 

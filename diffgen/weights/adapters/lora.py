@@ -8,7 +8,6 @@ and `lora_B.weight`, whose alpha is the rank.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -31,14 +30,6 @@ SUFFIXES: Mapping[Layout, Mapping[Part, str]] = {
     "kohya": {"down": "lora_down.weight", "up": "lora_up.weight", "alpha": "alpha"},
     "peft": {"down": "lora_A.weight", "up": "lora_B.weight"},
 }
-
-
-@dataclass(frozen=True, slots=True)
-class LoraRef:
-    """A LoRA file, and how much of it to apply: 1 as it was trained, 0 nothing."""
-
-    path: Path
-    weight: float = 1.0
 
 
 def save_lora(

@@ -36,8 +36,9 @@ from diffgen.diffusion.samplers.multistep import (
 from diffgen.diffusion.samplers.sde import sample_er_sde, sample_sa_solver
 from diffgen.diffusion.samplers.second_order import sample_dpm2, sample_heun, sample_restart
 from diffgen.diffusion.samplers.unipc import sample_unipc
-from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
+from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule, linspace
+from diffgen.settings.groups import Sampling
 from diffgen.types import SamplerName, ScheduleConfig, Steps
 
 CPU = torch.device("cpu")
@@ -481,7 +482,7 @@ def test_real_noise_gives_the_variance_it_should(name: SamplerName, schedule: st
     The estimate has a standard error of 1.1 %; four of them are allowed.
     """
     config = ScheduleConfig(steps_offset=1)
-    settings = SamplingSettings(sampler=name, schedule=schedule, steps=12)
+    settings = Sampling(sampler=name, schedule=schedule, steps=12)
     plan = SamplingPlan.make(settings, config, NoiseSchedule.from_config(config))
     latents = plan.run(gaussian(STD), [1], (4, 64, 64), CPU)
     sampler = partial(plan.spec.fn, **plan.arguments)

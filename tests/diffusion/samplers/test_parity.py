@@ -32,8 +32,9 @@ from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.samplers.dpmpp import sample_dpmpp_3m_sde, sample_dpmpp_sde
 from diffgen.diffusion.samplers.multistep import sample_ipndm
 from diffgen.diffusion.samplers.unipc import sample_unipc
-from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
+from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
+from diffgen.settings.groups import Sampling
 from diffgen.types import Denoiser, Prediction, SamplerName, ScheduleConfig, ScheduleName
 
 pytestmark = [pytest.mark.parity, numpy_2_warns]
@@ -139,11 +140,11 @@ def ours(
         zero_snr=zero_snr,
     )
     schedule = NoiseSchedule.from_config(config)
-    settings = SamplingSettings(
+    settings = Sampling(
         sampler=name,
         steps=steps,
         schedule=None if name in OWN_TIMESTEPS else spacing,
-        options=options,
+        **options,
     )
     plan = SamplingPlan.make(settings, config, schedule)
     return plan.run(denoiser(schedule, prediction), [SEED], SHAPE, CPU)

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.samplers.spec import Run, SamplerSpec
-from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
+from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import SPACINGS
+from diffgen.settings.groups import Sampling
 from diffgen.types import SamplerName, ScheduleConfig, ScheduleName, StepInfo
 
 CPU = torch.device("cpu")
@@ -41,7 +42,7 @@ class GaussianData:
 def make_plan(
     name: SamplerName, schedule: ScheduleName, steps: int, config: ScheduleConfig
 ) -> SamplingPlan:
-    settings = SamplingSettings(sampler=name, schedule=schedule, steps=steps)
+    settings = Sampling(sampler=name, schedule=schedule, steps=steps)
     return SamplingPlan.make(settings, config, TABLES[config])
 
 

@@ -12,9 +12,10 @@ from torch import Tensor
 from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.samplers.second_order import restart_segment
 from diffgen.diffusion.samplers.spec import SamplerSpec
-from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
+from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.errors import UsageError
+from diffgen.settings.groups import Sampling
 from diffgen.types import ScheduleConfig
 
 CONFIG = ScheduleConfig()
@@ -27,9 +28,7 @@ def spec(request: pytest.FixtureRequest) -> SamplerSpec:
 
 
 def plan_of(spec: SamplerSpec, steps: int, **options: float) -> SamplingPlan:
-    settings = SamplingSettings(
-        sampler=spec.name, steps=steps, schedule="karras", options=options or None
-    )
+    settings = Sampling(sampler=spec.name, steps=steps, schedule="karras", **options)
     return SamplingPlan.make(settings, CONFIG, SD)
 
 
@@ -122,7 +121,7 @@ def test_evaluations_are_counted_whatever_the_noise(spec: SamplerSpec, eta: floa
 def test_eta_outside_its_range_is_refused(spec: SamplerSpec, eta: float) -> None:
     """More noise than a step has room for would also make the count of evaluations wrong."""
     if "eta" in spec.options:
-        with pytest.raises(UsageError, match=f"eta is between 0 and 1, got {eta}"):
+        with pytest.raises(UsageError, match=f"eta must be from 0 to 1, got {eta}"):
             plan_of(spec, 5, eta=eta)
 
 

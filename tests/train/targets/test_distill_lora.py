@@ -7,7 +7,7 @@ from diffgen.engine.engine import Engine
 from diffgen.engine.request import GenerateRequest
 from diffgen.train import run
 from diffgen.train.targets.distill_lora import distill_target
-from diffgen.weights.adapters.lora import LoraRef
+from diffgen.types import LoraRef
 
 
 @pytest.fixture(scope="module")

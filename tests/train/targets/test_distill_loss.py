@@ -8,8 +8,9 @@ from torch import nn
 
 from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.prediction import add_noise
-from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
+from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
+from diffgen.settings.groups import Sampling
 from diffgen.train.ema import Ema
 from diffgen.train.recipe.recipe import DistillRecipe
 from diffgen.train.targets import consistency
@@ -118,10 +119,10 @@ def test_it_gives_the_end_of_the_ode_in_one_step_of_lcm(prediction):
     def student(x, sigma):
         return ModelDenoiser(network, schedule, prediction)(x, sigma, NOTHING)
 
-    ddim = SamplingSettings(sampler="ddim", timesteps=tuple(float(t) for t in reversed(GRID)))
+    ddim = Sampling(sampler="ddim", timesteps=tuple(float(t) for t in reversed(GRID)))
     end = solve(ddim, teacher)
     # Our sampler leaves out c_skip, which at t = 999 is 2.5e-9; the rest is float32.
-    found = solve(SamplingSettings(sampler="lcm", steps=1), student)
+    found = solve(Sampling(sampler="lcm", steps=1), student)
     torch.testing.assert_close(found, end, rtol=0, atol=1e-4)
     assert float(end.std()) > 0.2
     theirs = LCMScheduler(
@@ -183,7 +184,7 @@ def plane_samples(network, sampler, steps=None):
     schedule = NoiseSchedule.from_config(config)
     model = ModelDenoiser(lambda x, t, cond: network(x, t.long(), cond), schedule, "v")
     timesteps = None if steps else tuple(float(t) for t in reversed(GRID))
-    settings = SamplingSettings(sampler=sampler, steps=steps, timesteps=timesteps)
+    settings = Sampling(sampler=sampler, steps=steps, timesteps=timesteps)
     plan = SamplingPlan.make(settings, config, schedule)
     with torch.no_grad():
         points = plan.run(lambda x, s: model(x, s, NOTHING), range(400), (2, 1, 1), CPU)

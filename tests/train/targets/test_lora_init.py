@@ -16,9 +16,9 @@ from diffgen.train import run
 from diffgen.train.recipe.recipe import Recipe
 from diffgen.train.targets.distill_lora import DistillLoraTarget
 from diffgen.train.targets.lora import FILE, LoraTarget
-from diffgen.types import Conditioning
+from diffgen.types import Conditioning, LoraRef
 from diffgen.weights.adapters.files import read_lora
-from diffgen.weights.adapters.lora import Layout, LoraRef, save_lora
+from diffgen.weights.adapters.lora import Layout, save_lora
 
 CPU = torch.device("cpu")
 UNET = {  # with ranks and alphas of their own

@@ -22,8 +22,7 @@ from diffgen.train.quick import lora_table
 from diffgen.train.recipe.read import parse_recipe
 from diffgen.train.recipe.recipe import Recipe
 from diffgen.train.targets.lora import FILE, LoraTarget
-from diffgen.types import Conditioning
-from diffgen.weights.adapters.lora import LoraRef
+from diffgen.types import Conditioning, LoraRef
 
 CPU = torch.device("cpu")
 

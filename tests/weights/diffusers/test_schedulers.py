@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
+from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.errors import ConfigError, UnsupportedCheckpoint
 from diffgen.jsonfile import JsonObject
+from diffgen.settings.groups import Sampling
 from diffgen.types import SamplerName, ScheduleConfig, ScheduleName
 from diffgen.weights.diffusers.schedulers import CLASSES, read_schedule
 
@@ -141,8 +142,8 @@ def test_options_that_would_change_the_picture(class_name: str, option: dict[str
     config = schedule(class_name, **option)
     tables = NoiseSchedule.from_config(config)
     with pytest.raises(UnsupportedCheckpoint, match=rf'_config\.json: "{key}" is .* with -s'):
-        SamplingPlan.make(SamplingSettings(), config, tables)
-    assert SamplingPlan.make(SamplingSettings(sampler="ddim"), config, tables).sigmas
+        SamplingPlan.make(Sampling(), config, tables)
+    assert SamplingPlan.make(Sampling(sampler="ddim"), config, tables).sigmas
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,17 @@ def parse_schedule(name: str) -> ScheduleName:
     raise UsageError(f'unknown schedule "{name}".{hint} Known: {", ".join(SCHEDULE_NAMES)}')
 
 
+def known_sampler(_name: str, text: str) -> str:
+    """The text itself, for it may hold a spacing. Raises UsageError for an unknown name."""
+    parse_sampler(text)
+    return text
+
+
+def known_schedule(_name: str, text: str) -> ScheduleName:
+    """Our name. Raises UsageError for an unknown one."""
+    return parse_schedule(text)
+
+
 def _find_sampler(key: str) -> SamplerName | None:
     return key if key in SAMPLER_NAMES else SAMPLER_ALIASES.get(key)
 

@@ -4,7 +4,10 @@ from typing import get_args
 
 import pytest
 
-from diffgen.diffusion.names import (
+from diffgen.diffusion.samplers import SAMPLERS
+from diffgen.diffusion.spacing import SPACINGS
+from diffgen.errors import UsageError
+from diffgen.settings.names import (
     SAMPLER_ALIASES,
     SAMPLER_NAMES,
     SCHEDULE_ALIASES,
@@ -13,9 +16,6 @@ from diffgen.diffusion.names import (
     parse_sampler,
     parse_schedule,
 )
-from diffgen.diffusion.samplers import SAMPLERS
-from diffgen.diffusion.spacing import SPACINGS
-from diffgen.errors import UsageError
 from diffgen.types import SamplerName, ScheduleName
 
 A1111 = {

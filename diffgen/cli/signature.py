@@ -1,0 +1,116 @@
+"""Commands whose options are settings: one decorator gives them the signature that Typer reads."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from inspect import Parameter, Signature, signature
+from typing import TYPE_CHECKING, Annotated, Any, Optional, get_origin
+
+import typer
+from typer.core import TyperCommand
+
+from diffgen.settings.setting import Row, rows
+
+if TYPE_CHECKING:
+    from typer._click import Context, HelpFormatter
+
+Prompts = Annotated[
+    list[str] | None, typer.Argument(metavar="PROMPT...", help="What to draw.", show_default=False)
+]
+METAVARS: Mapping[Any, str] = {int: "N", float: "X"}
+EXIT_CODES = (("0", "done"), ("1", "something met could not be used"), ("2", "usage error"))
+GIVEN = "given"  # the argument that takes the settings
+
+
+def with_settings(*groups: type, without: Iterable[str] = ()) -> Callable[..., Callable[..., Any]]:
+    """Turn a command's argument `given` into the options of some groups of settings.
+
+    `given` then holds what was typed, read and checked, by field name; what was not typed is
+    absent, so that defaults stay where they are declared. `without` names fields to leave out.
+    """
+    table = {name: row for group in groups for name, row in rows(group).items()}
+    for name in without:
+        del table[name]
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        own = [each for name, each in signature(command).parameters.items() if name != GIVEN]
+
+        @functools.wraps(command)
+        def run(**values: Any) -> Any:
+            given = _given(table, values)
+            rest = {name: value for name, value in values.items() if name not in table}
+            return command(**rest, given=given)
+
+        options = [_parameter(row) for row in table.values()]
+        own_hints = [each.replace(annotation=_hint(command, each)) for each in own]
+        run.__signature__ = Signature([*own_hints, *options])  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in [*own_hints, *options]}
+        return run
+
+    return decorate
+
+
+class PanelledCommand(TyperCommand):
+    """A command whose options are listed by panel, with examples and exit codes below them."""
+
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                panel = getattr(parameter, "rich_help_panel", None)
+                panels.setdefault(panel or _default_panel(parameter), []).append(record)
+        for panel, records in sorted(panels.items(), key=lambda item: item[0] == "Help"):
+            with formatter.section(panel):
+                formatter.write_dl(records)
+
+    def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
+        with formatter.section("Examples"):
+            for line in (self.epilog or "").splitlines():
+                formatter.write_text(line)
+        with formatter.section("Exit codes"):
+            formatter.write_dl(EXIT_CODES)
+
+
+def _default_panel(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return "Arguments"
+    return "Help" if parameter.name == "help" else "Options"
+
+
+def _hint(command: Callable[..., Any], parameter: Parameter) -> Any:
+    from typing import get_type_hints
+
+    return get_type_hints(command, include_extras=True)[parameter.name]
+
+
+def _given(table: Mapping[str, Row], values: Mapping[str, Any]) -> dict[str, Any]:
+    typed = {name: values[name] for name in table if values.get(name) not in (None, [])}
+    return {name: table[name].read(value, _called(table[name])) for name, value in typed.items()}
+
+
+def _called(row: Row) -> str:
+    """What an error line calls a setting that needs its name where it has a grammar."""
+    return f"--{row.word}" if row.setting.parse else row.name.replace("_", " ")
+
+
+def _parameter(row: Row) -> Parameter:
+    setting = row.setting
+    option = typer.Option(
+        *setting.flags.split(),
+        help=setting.help,
+        metavar=setting.metavar or METAVARS.get(row.kind),
+        rich_help_panel=row.panel,
+        show_default=False,
+    )
+    kind: Any = Annotated[_typed(row), option]
+    return Parameter(row.name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+
+
+def _typed(row: Row) -> Any:
+    """What Typer makes of the words: text where the setting has a grammar of its own."""
+    if row.setting.repeat:
+        return list[str] | None
+    if row.setting.parse or get_origin(row.kind) is tuple:
+        return str | None
+    return Optional[row.kind]  # noqa: UP045 - the type is not known here

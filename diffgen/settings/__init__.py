@@ -1,0 +1,1 @@
+"""What users may choose: one table, and every door to it."""
