@@ -224,6 +224,9 @@ class Sampling(Group):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("sigmas", "timesteps"):
+            if (levels := getattr(self, name)) is not None:
+                object.__setattr__(self, name, tuple(levels))
         if self.sampler:
             name, spacing = parse_sampler(self.sampler)
             object.__setattr__(self, "sampler", name)

@@ -103,13 +103,13 @@ def test_the_record_keeps_explicit_levels(engine: Engine) -> None:
 
 
 def request_of(record: dict[str, object]) -> GenerateRequest:
-    same = ("negative", "seed", "width", "height", "sampler", "schedule", "rho", "options")
+    same = ("negative", "seed", "width", "height", "sampler", "schedule", "rho")
     guidance = ("guidance_scale", "guidance_rescale")
     settings = {key: record[key] for key in (*same, *guidance)}
     if record["guidance_interval"]:
         settings["guidance_interval"] = tuple(record["guidance_interval"])
     levels = {"sigmas": record["sigmas"]} if record["sigmas"] else {"steps": record["steps"]}
-    return GenerateRequest(prompts=[record["prompt"]], **settings, **levels)
+    return GenerateRequest(prompts=[record["prompt"]], **settings, **levels, **record["options"])
 
 
 def test_pictures_are_handed_over_as_they_are_finished(engine: Engine) -> None:
