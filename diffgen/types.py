@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Prediction: TypeAlias = Literal["eps", "v", "sample", "flow", "edm", "edm_v"]
 Size: TypeAlias = tuple[int, int]  # (width, height) in pixels
 Component: TypeAlias = Literal["unet", "vae", "text_encoder", "text_encoder_2"]
+TEXT_ENCODERS: tuple[Component, ...] = ("text_encoder", "text_encoder_2")
 # Whose way of weighing words and of dividing long prompts; `plain` does neither.
 PromptStyle: TypeAlias = Literal["a1111", "comfy", "compel", "plain"]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffgen.device import Precision, memory_errors, pick_device
 from diffgen.diffusion.course import Guide
@@ -22,25 +22,21 @@ from diffgen.engine.clock import Clock, paced
 from diffgen.engine.images import to_images
 from diffgen.engine.metadata import make_record
 from diffgen.engine.model import Model
+from diffgen.engine.networks import load_networks, load_vae
 from diffgen.engine.origin import Origin
 from diffgen.engine.request import FAST_EVERY, FAST_FIRST, GeneratePlan, GenerateRequest, Picture
 from diffgen.errors import DiffgenError, some
 from diffgen.kernels.ops import check_backend
-from diffgen.models.build import AnyConfig, AnyModule, build_empty
-from diffgen.models.clip import ClipTextModel
 from diffgen.models.fast import graphs
 from diffgen.models.fast.deep_cache import DeepCache
 from diffgen.models.fast.graphs import Step
 from diffgen.models.fast.inference import prepare
 from diffgen.models.lora import merge
-from diffgen.models.unet import UNet
-from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
+from diffgen.models.vae import AnyAutoencoder, Autoencoder
 from diffgen.settings.groups import DEFAULT_MODEL
 from diffgen.text.conditioner import Conditioner, Sizes, TextSettings
 from diffgen.text.grammar import parse
-from diffgen.text.tokenizer import Tokenizer
 from diffgen.types import (
-    Component,
     Conditioning,
     DeviceName,
     DtypeName,
@@ -48,10 +44,9 @@ from diffgen.types import (
     StepCallback,
     ignore,
 )
-from diffgen.weights.adapters.files import Deltas, read_lora
+from diffgen.weights.adapters.files import read_lora
 
 logger = logging.getLogger("diffgen")
-TEXT_ENCODERS: tuple[Component, ...] = ("text_encoder", "text_encoder_2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +80,11 @@ class Engine:
         merged = [*model.loras, *loras]
         deltas = [(read_lora(lora.path, model.checkpoint), lora.weight) for lora in merged]
         self.schedule = NoiseSchedule.from_config(self.config.schedule)
-        self.conditioner = self._load_conditioner()
-        self.unet = self._load(UNet, self.config.unet, "unet", precision.unet)
-        self.vae = self._load_vae()
-        self._merge(deltas)
+        networks = load_networks(model.checkpoint, device, precision)
+        self.conditioner = Conditioner(self.config, networks.tokenizers, networks.encoders)
+        self.unet, self.vae = networks.unet, _prepared(networks.vae)
+        for component, network in networks.adaptable.items():
+            merge(network, [(d[component], weight) for d, weight in deltas if component in d])
         prepare(self.unet)
         self.steps = self._steps()
         logger.info(
@@ -259,7 +255,8 @@ class Engine:
         if not bool(torch.isfinite(pixels).all()) and self.precision.vae != torch.float32:
             logger.warning("the decoder overflowed in half precision; decoded again in fp32")
             self.precision = replace(self.precision, vae=torch.float32)
-            self.vae = self._load_vae()
+            checkpoint = self.model.checkpoint
+            self.vae = _prepared(load_vae(checkpoint, self.device, torch.float32))
             pixels = self.vae.decode(latents)
         if not bool(torch.isfinite(pixels).all()):
             raise DiffgenError(
@@ -282,31 +279,6 @@ class Engine:
         if strange:
             logger.warning("this model's vocabulary has no word of %s", some(strange))
 
-    def _load_conditioner(self) -> Conditioner:
-        checkpoint = self.model.checkpoint
-        encoders = [
-            self._load(ClipTextModel, config, name, self.precision.text)
-            for config, name in zip(self.config.text, TEXT_ENCODERS, strict=False)
-        ]
-        tokenizers = [
-            Tokenizer.from_folder(
-                folder,
-                max_tokens=config.max_tokens,
-                pad=config.pad,
-                vocab_size=config.vocab_size,
-            )
-            for folder, config in zip(checkpoint.tokenizers, self.config.text, strict=True)
-        ]
-        return Conditioner(self.config, tokenizers, encoders)
-
-    def _load_vae(self) -> AnyAutoencoder:
-        config, dtype = self.config.vae, self.precision.vae
-        if config is None:
-            return IdentityAutoencoder()
-        vae = self._load(Autoencoder, config, "vae", dtype)
-        prepare(vae)
-        return vae
-
     def _steps(self) -> tuple[Step, Step]:
         """The U-Net with and without its lower levels, by CUDA graphs where there are any."""
         if not graphs.wanted(self.device):
@@ -314,19 +286,8 @@ class Engine:
         recorded = graphs.Graphs(self.unet, graphs.CudaCapture())
         return recorded.of(self.unet.compute), recorded.of(self.unet.reuse)
 
-    def _merge(self, loras: Sequence[tuple[Deltas, float]]) -> None:
-        encoders = zip(TEXT_ENCODERS, self.conditioner.encoders, strict=False)
-        networks: dict[Component, nn.Module] = {"unet": self.unet, **dict(encoders)}
-        for component, network in networks.items():
-            merge(network, [(d[component], weight) for d, weight in loras if component in d])
 
-    def _load(
-        self,
-        kind: Callable[[AnyConfig], AnyModule],
-        config: AnyConfig,
-        name: Component,
-        dtype: torch.dtype,
-    ) -> AnyModule:
-        module = build_empty(kind, config)
-        self.model.checkpoint.load_into(name, module, dtype=dtype, device=self.device)
-        return module.eval().requires_grad_(False)
+def _prepared(vae: AnyAutoencoder) -> AnyAutoencoder:
+    if isinstance(vae, Autoencoder):
+        prepare(vae)
+    return vae

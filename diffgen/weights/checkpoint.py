@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from diffgen.errors import WeightsError, some
 from diffgen.models.checks import check_model, check_networks, check_vae
 from diffgen.models.config import ModelConfig
-from diffgen.types import Component, Prediction
+from diffgen.types import TEXT_ENCODERS, Component, Prediction
 from diffgen.weights.diffusers.configs import read_model_config
 from diffgen.weights.diffusers.folder import weight_files
 from diffgen.weights.files import LazyTensors, Shape, TensorInfo, open_tensors
@@ -112,9 +112,8 @@ class Checkpoint:
 
 def components(config: ModelConfig) -> tuple[Component, ...]:
     """The parts of a model that have weights."""
-    text: tuple[Component, ...] = ("text_encoder", "text_encoder_2")
     vae: tuple[Component, ...] = ("vae",) if config.vae else ()
-    return ("unet", *vae, *text[: len(config.text)])
+    return ("unet", *vae, *TEXT_ENCODERS[: len(config.text)])
 
 
 def _open_component(folder: Path, component: Component) -> LazyTensors:

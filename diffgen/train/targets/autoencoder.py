@@ -106,7 +106,7 @@ class AutoencoderTarget:
         self.recipe, self.device = recipe, device
         torch.manual_seed(recipe.run.seed)
         if recipe.model.base:
-            vae = load_autoencoder(recipe.model.base)
+            vae = load_autoencoder(recipe.model.base).requires_grad_(True)
         else:
             assert recipe.model.vae is not None
             vae = Autoencoder(recipe.model.vae)

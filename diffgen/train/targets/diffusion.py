@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from diffgen.diffusion.prediction import add_noise, regression_target
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.engine import Engine
+from diffgen.engine.networks import Networks
 from diffgen.engine.request import GeneratePlan, GenerateRequest
 from diffgen.models.clip import ClipTextModel
 from diffgen.models.vae import IdentityAutoencoder
@@ -24,15 +25,10 @@ from diffgen.train.draws import Draws
 from diffgen.train.export import copy_configs, copy_vocabulary, save_component, save_grid
 from diffgen.train.recipe.recipe import ObjectiveRecipe, Recipe
 from diffgen.train.targets import objectives
-from diffgen.train.targets.networks import (
-    TEXT_ENCODERS,
-    Networks,
-    build_networks,
-    checkpoint_gradients,
-)
+from diffgen.train.targets.networks import Start, build_networks, checkpoint_gradients
 from diffgen.train.targets.target import LatentEncoder
 from diffgen.train.targets.text import TokenBatch, encode, tokenize
-from diffgen.types import Conditioning
+from diffgen.types import TEXT_ENCODERS, Conditioning
 from diffgen.weights.diffusers.layout import write_model_configs
 
 
@@ -74,12 +70,11 @@ class DiffusionModule(nn.Module):
 class DiffusionTarget:
     """Trains a text-to-image model; exports a folder that `diffgen generate` runs."""
 
-    def __init__(
-        self, recipe: Recipe, device: torch.device, networks: Networks | None = None
-    ) -> None:
-        """Take the networks, or build or load them. Raises what `build_networks` raises."""
+    def __init__(self, recipe: Recipe, device: torch.device, start: Start | None = None) -> None:
+        """Take what to start from, or build or load them. Raises what `build_networks` raises."""
         self.recipe, self.device = recipe, device
-        self.networks = networks = networks or build_networks(recipe)
+        self.start = start or build_networks(recipe)
+        self.networks = networks = self.start.networks
         # Refuse now what could not be written or drawn in the end.
         with TemporaryDirectory() as folder:
             self._write_configs(Path(folder))
@@ -204,14 +199,14 @@ class DiffusionTarget:
 
     def _write_configs(self, folder: Path) -> None:
         networks = self.networks
-        if networks.base:
-            copy_configs(networks.base, folder, networks.config)
+        if self.start.base:
+            copy_configs(self.start.base, folder, networks.config)
             return
         empty = networks.tokenizers[0].encode("")
         end, pad = empty.ids[empty.end], empty.ids[-1]
         write_model_configs(folder, networks.config, end=end, pad=pad)
         room = networks.tokenizers[0].max_tokens
-        copy_vocabulary(networks.vocabularies[0], folder / "tokenizer", max_tokens=room)
+        copy_vocabulary(self.start.vocabularies[0], folder / "tokenizer", max_tokens=room)
 
     def preview(self, model: Path, picture: Path, held_out: Iterator[Batch]) -> None:
         """The recipe's prompts as the exported model draws them."""

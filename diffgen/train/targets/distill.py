@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from diffgen.diffusion.prediction import add_noise, predict_x0
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import SpacingOptions, make_sigmas
+from diffgen.engine.networks import Networks
 from diffgen.engine.request import GenerateRequest
 from diffgen.errors import ConfigError
 from diffgen.models.build import build_empty
@@ -29,7 +30,7 @@ from diffgen.train.draws import Draws
 from diffgen.train.recipe.recipe import DistillRecipe, Recipe
 from diffgen.train.targets import consistency
 from diffgen.train.targets.diffusion import DiffusionTarget
-from diffgen.train.targets.networks import Networks, build_networks
+from diffgen.train.targets.networks import build_networks
 from diffgen.train.targets.objectives import squared_error, uniform_timesteps
 from diffgen.train.targets.text import encode, tokenize
 from diffgen.types import Conditioning, ScheduleConfig
@@ -115,9 +116,10 @@ class DistillTarget(DiffusionTarget):
         Raises what `build_networks` raises, and ConfigError for a base that is a student itself and
         for `ddim_steps` that the sampler's timesteps are not among.
         """
-        teacher = build_networks(recipe)
+        start = build_networks(recipe)
+        teacher = start.networks
         self.timesteps = _timesteps(recipe.distill, teacher.config.schedule)
-        super().__init__(recipe, device, _student(teacher, recipe))
+        super().__init__(recipe, device, replace(start, networks=_student(teacher, recipe)))
         self.teacher = teacher.unet.to(device).requires_grad_(False).eval()
         schedule = self.networks.config.schedule
         unet, target = self.networks.unet, None

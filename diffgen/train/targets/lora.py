@@ -18,7 +18,7 @@ from diffgen.models.config import ModelConfig
 from diffgen.models.lora import Adapter, LoraDelta, add_lora, continue_lora
 from diffgen.train.recipe.recipe import LoraRecipe, Recipe
 from diffgen.train.targets.diffusion import DiffusionModule, DiffusionTarget
-from diffgen.train.targets.networks import TEXT_ENCODERS, open_base
+from diffgen.train.targets.networks import open_base
 from diffgen.types import Component, LoraRef
 from diffgen.weights.adapters.files import read_lora
 from diffgen.weights.adapters.lora import save_lora
@@ -74,7 +74,7 @@ class LoraTarget(DiffusionTarget):
         self.learns_text = lora.text_encoder
         adapted: dict[Component, nn.Module] = {"unet": networks.unet}
         if lora.text_encoder:
-            adapted |= zip(TEXT_ENCODERS, networks.encoders, strict=False)
+            adapted |= networks.adaptable
         self.adapters = adapt(recipe, adapted)
         if recipe.run.channels_last:
             networks.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it

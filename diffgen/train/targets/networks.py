@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,20 +10,20 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint as rematerialised
 
+from diffgen.device import Precision
 from diffgen.engine.model import Model
+from diffgen.engine.networks import Networks, load_network, load_networks, load_tokenizers
 from diffgen.errors import ConfigError
 from diffgen.jsonfile import JsonObject
-from diffgen.models.build import AnyConfig, AnyModule, build_empty
 from diffgen.models.clip import ClipTextModel
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
 from diffgen.models.layers import ResnetBlock
 from diffgen.models.unet import UNet
 from diffgen.models.unet_blocks import SpatialTransformer
 from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
-from diffgen.text.tokenizer import Tokenizer
 from diffgen.train.recipe.checks import check_factor
 from diffgen.train.recipe.recipe import Recipe
-from diffgen.types import Component, ScheduleConfig
+from diffgen.types import ScheduleConfig
 from diffgen.weights.checkpoint import Checkpoint
 from diffgen.weights.diffusers.configs import FAMILY_BY_CONTEXT, read_vae_config
 from diffgen.weights.diffusers.folder import weight_files
@@ -32,42 +31,41 @@ from diffgen.weights.files import LazyTensors, open_tensors
 from diffgen.weights.finding import resolve
 from diffgen.weights.keymap import FOLDER_RULES, to_canonical
 
-TEXT_ENCODERS: tuple[Component, ...] = ("text_encoder", "text_encoder_2")
+CPU, FULL = torch.device("cpu"), Precision(torch.float32, torch.float32, torch.float32)
 
 
 @dataclass(frozen=True, slots=True)
-class Networks:
-    """A model in float32, with the folders its tokenizers and (if fine-tuned) configs come from."""
+class Start:
+    """What a run starts from: `networks` in float32, and where the files beside them come from.
 
-    config: ModelConfig
-    unet: UNet
-    vae: AnyAutoencoder
-    encoders: tuple[ClipTextModel, ...]
-    tokenizers: tuple[Tokenizer, ...]
+    `vocabularies` are the folders of the tokenizers; `base` is the model that is trained further.
+    """
+
+    networks: Networks
     vocabularies: tuple[Path, ...]
     base: Path | None
 
 
-def build_networks(recipe: Recipe) -> Networks:
-    """The networks of a diffusion recipe, on the CPU.
+def build_networks(recipe: Recipe) -> Start:
+    """What a diffusion recipe starts from, on the CPU.
 
     Raises UsageError for an unknown model, ConfigError for parts that do not fit together and
     WeightsError for damaged weights.
     """
     if not recipe.model.base:
-        networks = _from_nothing(recipe)
-        _check_noise(networks.config)
-        return networks
-    networks = _from_base(open_base(recipe))
-    check_factor(recipe, networks.config.factor, recipe.model.base)
-    _check_noise(networks.config)
+        start = _from_nothing(recipe)
+        _check_noise(start.networks.config)
+        return start
+    start = _from_base(open_base(recipe))
+    check_factor(recipe, start.networks.config.factor, recipe.model.base)
+    _check_noise(start.networks.config)
     writes_lora = recipe.target == "lora" or (recipe.target == "distill" and recipe.distill.as_lora)
-    if networks.base and networks.base.is_file() and not writes_lora:
+    if start.base and start.base.is_file() and not writes_lora:
         raise ConfigError(
-            f"model.base {networks.base} is one file; {recipe.target} writes a model folder and "
+            f"model.base {start.base} is one file; {recipe.target} writes a model folder and "
             "takes its configs from the base's: name a folder in diffusers layout, or train a LoRA."
         )
-    return networks
+    return start
 
 
 def _check_noise(config: ModelConfig) -> None:
@@ -98,29 +96,12 @@ def _vae_path(source: str) -> Path:
     return path / "vae" if (path / "vae").is_dir() else path
 
 
-def _from_base(model: Model) -> Networks:
+def _from_base(model: Model) -> Start:
     checkpoint = model.checkpoint
-    config = checkpoint.config
-    encoders = tuple(
-        _loaded(ClipTextModel, text, checkpoint, name)
-        for text, name in zip(config.text, TEXT_ENCODERS, strict=False)
-    )
-    return Networks(
-        config,
-        _loaded(UNet, config.unet, checkpoint, "unet"),
-        _loaded(Autoencoder, config.vae, checkpoint, "vae") if config.vae else _identity(),
-        encoders,
-        _tokenizers(checkpoint.tokenizers, config.text),
-        checkpoint.tokenizers,
-        checkpoint.source,
-    )
+    return Start(load_networks(checkpoint, CPU, FULL), checkpoint.tokenizers, checkpoint.source)
 
 
-def _identity() -> AnyAutoencoder:
-    return IdentityAutoencoder()
-
-
-def _from_nothing(recipe: Recipe) -> Networks:
+def _from_nothing(recipe: Recipe) -> Start:
     model = recipe.model
     assert model.unet is not None
     assert model.text is not None
@@ -130,12 +111,13 @@ def _from_nothing(recipe: Recipe) -> Networks:
     vae_config = vae.config if isinstance(vae, Autoencoder) else None
     config = _new_config(recipe, model.unet, model.text, vae_config)
     vocabulary = _vocabulary(model.tokenizer)
-    tokenizers = _tokenizers((vocabulary,), config.text)
+    tokenizers = load_tokenizers((vocabulary,), config.text)
     torch.manual_seed(recipe.run.seed)
     unet, encoder = UNet(config.unet), ClipTextModel(model.text)
     initialise_unet(unet)
     initialise_text(encoder)
-    return Networks(config, unet, vae, (encoder,), tokenizers, (vocabulary,), None)
+    networks = Networks(config, unet, vae, (encoder,), tokenizers)
+    return Start(networks, (vocabulary,), None)
 
 
 def _new_config(
@@ -170,17 +152,6 @@ def _vocabulary(source: str) -> Path:
     return path / "tokenizer" if (path / "tokenizer").is_dir() else path
 
 
-def _tokenizers(
-    folders: tuple[Path, ...], configs: tuple[ClipTextConfig, ...]
-) -> tuple[Tokenizer, ...]:
-    return tuple(
-        Tokenizer.from_folder(
-            folder, max_tokens=config.max_tokens, pad=config.pad, vocab_size=config.vocab_size
-        )
-        for folder, config in zip(folders, configs, strict=True)
-    )
-
-
 def load_autoencoder(source: str) -> Autoencoder:
     """A trained autoencoder: a model's, or that of a folder with config.json.
 
@@ -194,18 +165,8 @@ def load_autoencoder(source: str) -> Autoencoder:
     model = ModelConfig(
         family="custom", text=(), unet=UNetConfig(), vae=config, schedule=ScheduleConfig()
     )
-    return _loaded(Autoencoder, config, Checkpoint(model, path, {"vae": tensors}, ()), "vae")
-
-
-def _loaded(
-    kind: Callable[[AnyConfig], AnyModule],
-    config: AnyConfig,
-    checkpoint: Checkpoint,
-    component: Component,
-) -> AnyModule:
-    module = build_empty(kind, config)
-    checkpoint.load_into(component, module, dtype=torch.float32)
-    return module
+    checkpoint = Checkpoint(model, path, {"vae": tensors}, ())
+    return load_network(Autoencoder, config, checkpoint, "vae", CPU, torch.float32)
 
 
 def initialise_unet(unet: UNet) -> None:

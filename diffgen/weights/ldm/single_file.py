@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from diffgen.errors import UnsupportedCheckpoint, some
 from diffgen.models.config import ClipTextConfig, ModelConfig
-from diffgen.types import Component
+from diffgen.types import TEXT_ENCODERS, Component
 from diffgen.weights.files import LazyTensors, TensorInfo, read_header, read_metadata
 from diffgen.weights.float8 import unscaled
 from diffgen.weights.keymap import IGNORED, TEXT_RULES, to_canonical
@@ -108,8 +108,9 @@ def _opened(infos: Infos, claims: list[Claim], *, needs_vae: bool) -> SingleFile
         tensors["vae"] = LazyTensors(vae)
     elif needs_vae:
         raise UnsupportedCheckpoint("it has no autoencoder; give one with --vae")
-    parts: tuple[Component, ...] = ("text_encoder", "text_encoder_2")
-    for part, prefixes, text in zip(parts, _encoders(infos, family), config.text, strict=False):
+    for part, prefixes, text in zip(
+        TEXT_ENCODERS, _encoders(infos, family), config.text, strict=False
+    ):
         tensors[part] = LazyTensors(_text(_part(infos, prefixes), text, prefixes))
     return SingleFile(config, tensors)
 
