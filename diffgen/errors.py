@@ -5,6 +5,7 @@ DiffgenError            exit code 1: something we met could not be used
 |-- ConfigError         a model's JSON or TOML file is malformed or asks for what we lack
 |-- WeightsError        a weights file is missing, damaged or does not fit its config
 |   `-- UnsupportedCheckpoint   a readable checkpoint of a kind we do not load
+|-- PictureError        a picture to begin with is damaged or of a kind that is not read
 |-- DeviceError         the device or number format asked for cannot be used here
 `-- OutputError         a result cannot be written
 
@@ -45,6 +46,10 @@ class WeightsError(DiffgenError):
 
 class UnsupportedCheckpoint(WeightsError):
     """The checkpoint can be read but is of a kind diffgen does not load."""
+
+
+class PictureError(DiffgenError):
+    """A picture to begin with is damaged, too large, or of a kind that is not read."""
 
 
 class DeviceError(DiffgenError):

@@ -168,7 +168,11 @@ class Autoencoder(nn.Module):
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """The mean and log-variance of z given pixels (B, 3, H, W): two (B, C, h, w)."""
-        mean, logvar = self.quant_conv(self.encoder(pixels)).chunk(2, dim=1)
+        return self.moments(self.encoder(pixels))
+
+    def moments(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from what the encoder makes of pixels, (B, 2 C, h, w)."""
+        mean, logvar = self.quant_conv(encoded).chunk(2, dim=1)
         return mean, logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+
 from PIL import Image
 from PIL.Image import Transpose
 
@@ -47,3 +49,23 @@ def in_8_bits(image: Image.Image) -> Image.Image:
     if not image.mode.startswith("I"):
         return image
     return image.convert("I").point(lambda level: level * (1 / 256) + 0).convert("L")
+
+
+def in_srgb(image: Image.Image) -> Image.Image:
+    """Colours of another space than sRGB, as its profile in the file says, in sRGB.
+
+    A profile that cannot be used is as good as none, as in browsers.
+    """
+    from PIL import ImageCms
+
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "CMYK"):
+        return image
+    try:
+        own = ImageCms.ImageCmsProfile(BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(own):
+            return image  # as it is, to the bit
+        srgb = ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, own, srgb, outputMode="RGB") or image
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return image

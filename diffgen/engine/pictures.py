@@ -1,0 +1,124 @@
+"""Pictures that a run begins with, as they were read.
+
+Importing this module does not import torch: a picture that cannot be used is refused before a model
+is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from PIL import Image
+
+from diffgen.errors import PictureError, UsageError
+from diffgen.pictures.opening import (
+    DAMAGED,
+    FLOATS,
+    LARGE,
+    MAX_BYTES,
+    MAX_PIXELS,
+    SUFFIXES,
+    TEXT,
+    DamagedPicture,
+    damage_told,
+    open_picture,
+)
+from diffgen.pictures.upright import in_8_bits, in_srgb, turned
+
+STDIN = "-"
+PROBLEMS = {
+    DAMAGED: "is no picture, or a damaged one",
+    TEXT: "is text, not a picture",
+    LARGE: f"has more than {MAX_PIXELS // 10**6} megapixels",
+    FLOATS: "has pixels of floating-point numbers, whose white is unknown; save it in 8 or 16 bits",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A picture as it was read: upright, in 8 bits, RGB or RGBA; `name` and `sha256` of its file."""
+
+    name: str
+    sha256: str
+    image: Image.Image
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Open a picture file, or stdin for "-".
+
+        Raises UsageError for a file that cannot be read and PictureError for one that is no
+        picture, damaged, or too large to decode.
+        """
+        name = "stdin" if str(path) == STDIN else str(Path(path).expanduser())
+        try:
+            data = _data(path)
+        except OSError as error:
+            raise UsageError(f"cannot read the picture {name}: {error.strerror}") from error
+        try:
+            image = _decoded(data, Path(name).suffix)
+        except DamagedPicture as error:
+            # What is not in the table names the library that is missing.
+            problem = PROBLEMS.get(error.problem, f"cannot be read: {error}")
+            raise PictureError(f"{name} {problem}") from error
+        return cls(name, sha256(data).hexdigest(), image)
+
+    @classmethod
+    def of(cls, picture: str | Path | Image.Image) -> Self:
+        """A picture file, or a picture in memory, which has the hash of its pixels and no name."""
+        if not isinstance(picture, Image.Image):
+            return cls.read(picture)
+        image = _plain(picture)
+        return cls("", sha256(image.tobytes()).hexdigest(), image)
+
+    @property
+    def record(self) -> dict[str, object]:
+        """Which picture it was, as plain values."""
+        return {"path": self.name or None, "sha256": self.sha256}
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures right in a folder, by name. Raises UsageError where there is none."""
+    try:
+        found = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()]
+    except OSError as error:
+        raise UsageError(f"cannot read the folder {folder}: {error.strerror}") from error
+    if not found:
+        raise UsageError(f"no pictures in the folder {folder}")
+    return sorted(found)
+
+
+def _data(path: str | Path) -> bytes:
+    if str(path) != STDIN:
+        with Path(path).expanduser().open("rb") as file:
+            return _limited(file, os.fstat(file.fileno()).st_size, str(path))
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("--init - reads a picture from stdin, where there is none; pipe one in")
+    return _limited(sys.stdin.buffer, 0, "stdin")
+
+
+def _limited(file: BinaryIO, size: int, name: str) -> bytes:
+    data = file.read(MAX_BYTES + 1) if size <= MAX_BYTES else b""
+    if size > MAX_BYTES or len(data) > MAX_BYTES:
+        raise PictureError(
+            f"{name} has more than {MAX_BYTES >> 30} GiB; that is no picture to change"
+        )
+    return data
+
+
+def _decoded(data: bytes, suffix: str) -> Image.Image:
+    image = open_picture(data, suffix)
+    with damage_told():
+        return _plain(turned(image))
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """RGB, or RGBA where something is transparent, in 8 bits."""
+    image = in_srgb(in_8_bits(image))
+    if image.has_transparency_data:
+        return image.convert("RGBA")
+    return image.convert("RGB")

@@ -1,0 +1,64 @@
+"""Networks whose pictures can be laid side by side without a seam: convolutions that wrap around."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, TypeAlias
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffgen.kernels.packed import PackedConv2d
+
+Axes: TypeAlias = Literal["x", "y", "xy"]
+
+
+class Seamless:
+    """Makes the convolutions of networks see the opposite edge beyond an edge, until `undo`.
+
+    Everything else in these networks treats all positions alike, so that a picture rolled around
+    stays the same picture.
+    """
+
+    def __init__(self, networks: Iterable[nn.Module], axes: Axes) -> None:
+        layers = [layer for network in networks for layer in network.modules()]
+        convolutions = [x for x in layers if isinstance(x, nn.Conv2d | PackedConv2d)]
+        self._wrapped = [_Wrapped(layer, axes) for layer in convolutions if any(_padding(layer))]
+
+    def undo(self) -> None:
+        """Leave the networks as they were."""
+        for layer in self._wrapped:
+            layer.undo()
+
+
+class _Wrapped:
+    """One convolution whose padding is done ahead of it along the axes."""
+
+    def __init__(self, layer: nn.Conv2d | PackedConv2d, axes: Axes) -> None:
+        self._layer, self._own = layer, _padding(layer)
+        down, across = self._own
+        kept = (0 if "y" in axes else down, 0 if "x" in axes else across)
+        _set_padding(layer, kept)
+        y, x = down - kept[0], across - kept[1]
+        self._sides = (x, x, y, y)
+        self._hook = layer.register_forward_pre_hook(self._pad)
+
+    def undo(self) -> None:
+        self._hook.remove()
+        _set_padding(self._layer, self._own)
+
+    def _pad(self, layer: nn.Module, inputs: tuple[Any, ...]) -> Tensor:
+        padded: Tensor = F.pad(inputs[0], self._sides, mode="circular")
+        return padded
+
+
+def _padding(layer: nn.Conv2d | PackedConv2d) -> tuple[int, int]:
+    sides = layer.geometry[0] if isinstance(layer, PackedConv2d) else layer.padding
+    return int(sides[0]), int(sides[1])
+
+
+def _set_padding(layer: nn.Conv2d | PackedConv2d, padding: tuple[int, int]) -> None:
+    if isinstance(layer, PackedConv2d):
+        layer.geometry = (list(padding), *layer.geometry[1:])
+    else:
+        layer.padding = padding

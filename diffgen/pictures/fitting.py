@@ -1,0 +1,157 @@
+"""Sizes, crops, canvases and masks of pictures that are to be changed."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias
+
+from PIL import Image, ImageFilter
+from PIL.Image import Resampling
+
+from diffgen.types import Size
+
+Fit: TypeAlias = Literal["crop", "pad", "stretch"]
+Box: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom in pixels
+Sides: TypeAlias = tuple[int, int, int, int]  # the same order, as amounts
+LARGEST = 2.0  # times the side that a model was trained at, where nobody asks for a size
+
+
+def opaque(image: Image.Image) -> Image.Image:
+    """RGB, transparency laid on white."""
+    if image.mode == "RGB":
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def transparency(image: Image.Image) -> Image.Image | None:
+    """White where a picture is transparent, in mode L; None where nothing of it is."""
+    if image.mode != "RGBA":
+        return None
+    mask = image.getchannel("A").point(lambda level: 255 - level)
+    return mask if mask.getbbox() else None
+
+
+def as_mask(image: Image.Image) -> Image.Image:
+    """A picture's brightness in mode L; what is transparent counts as black."""
+    if image.mode == "RGBA":
+        black = Image.new("RGBA", image.size, "black")
+        image = Image.alpha_composite(black, image)
+    return image.convert("L")
+
+
+def fitted(image: Image.Image, size: Size, fit: Fit) -> Image.Image:
+    """A picture at another size; one of that size stays as it is.
+
+    `crop` fills the size and loses what stands over on two sides, `pad` shows all and continues the
+    edges into what is left, `stretch` changes the shape.
+    """
+    if image.size == size:
+        return image
+    if fit == "stretch":
+        return image.resize(size, Resampling.LANCZOS)
+    scales = [new / old for new, old in zip(size, image.size, strict=True)]
+    scale = max(scales) if fit == "crop" else min(scales)
+    if fit == "crop":
+        box = _centred(image.size, (size[0] / scale, size[1] / scale))
+        if scale == 1.0:  # nothing but pixels at the edges goes
+            left, top = int(box[0]), int(box[1])
+            return image.crop((left, top, left + size[0], top + size[1]))
+        return image.resize(size, Resampling.LANCZOS, box=box)
+    inner = tuple(max(1, round(side * scale)) for side in image.size)
+    small = image.resize((inner[0], inner[1]), Resampling.LANCZOS)
+    left, top = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    sides = (left, top, size[0] - inner[0] - left, size[1] - inner[1] - top)
+    return extended(small, sides)
+
+
+def extended(image: Image.Image, sides: Sides) -> Image.Image:
+    """A larger canvas, with the pixels at the edges continued outwards."""
+    left, top, right, bottom = sides
+    width, height = image.size
+    canvas = Image.new(image.mode, (left + width + right, top + height + bottom))
+    columns = [(0, left, 0), (width - 1, right, left + width)]
+    canvas.paste(image, (left, top))
+    for x, count, place in columns:
+        if count:
+            edge = image.crop((x, 0, x + 1, height)).resize((count, height), Resampling.NEAREST)
+            canvas.paste(edge, (place, top))
+    full = canvas.size[0]
+    for y, count, place in [(top, top, 0), (top + height - 1, bottom, top + height)]:
+        if count:
+            edge = canvas.crop((0, y, full, y + 1)).resize((full, count), Resampling.NEAREST)
+            canvas.paste(edge, (0, place))
+    return canvas
+
+
+def beyond(size: Size, sides: Sides) -> Image.Image:
+    """The mask of what `extended` adds to a picture of a size: white there, black inside."""
+    left, top, right, bottom = sides
+    mask = Image.new("L", (left + size[0] + right, top + size[1] + bottom), 255)
+    mask.paste(0, (left, top, left + size[0], top + size[1]))
+    return mask
+
+
+def softened(mask: Image.Image, radius: float) -> Image.Image:
+    """A mask with its edge blurred over about `radius` pixels."""
+    return mask.filter(ImageFilter.GaussianBlur(radius)) if radius else mask
+
+
+def size_for(
+    original: Size, width: int | None, height: int | None, *, factor: int, native: int
+) -> Size:
+    """Which size to draw a picture at, in multiples of `factor`.
+
+    Its own, as far as that is no more than LARGEST times a model's `native` side; a single given
+    side has the other follow.
+    """
+    if width and height:
+        return width, height
+    aspect = original[0] / original[1]
+    if width:
+        return width, _multiple(width / aspect, factor)
+    if height:
+        return _multiple(height * aspect, factor), height
+    shrink = min(1.0, LARGEST * native / math.sqrt(original[0] * original[1]))
+    if shrink < 1.0:
+        return _multiple(original[0] * shrink, factor), _multiple(original[1] * shrink, factor)
+    whole = (max(factor, side // factor * factor) for side in original)
+    return next(whole), next(whole)
+
+
+def crop_around(mask: Image.Image, margin: int) -> Box:
+    """What a mask asks for with a margin around it, inside the picture."""
+    box = mask.getbbox()
+    assert box is not None  # nobody repaints nothing
+    left, top, right, bottom = box
+    width, height = mask.size
+    return (
+        max(0, left - margin),
+        max(0, top - margin),
+        min(width, right + margin),
+        min(height, bottom + margin),
+    )
+
+
+def size_for_crop(
+    box: Box, width: int | None, height: int | None, *, factor: int, native: int
+) -> Size:
+    """Which size to draw a part of a picture at: the model's own area, or more if the part has it."""
+    part = (box[2] - box[0], box[3] - box[1])
+    grown = max(1.0, native / math.sqrt(part[0] * part[1]))
+    return size_for(
+        (round(part[0] * grown), round(part[1] * grown)),
+        width,
+        height,
+        factor=factor,
+        native=native,
+    )
+
+
+def _multiple(length: float, factor: int) -> int:
+    return max(1, round(length / factor)) * factor
+
+
+def _centred(size: Size, inner: tuple[float, float]) -> tuple[float, float, float, float]:
+    width, height = (min(a, b) for a, b in zip(inner, size, strict=True))
+    left, top = (size[0] - width) / 2, (size[1] - height) / 2
+    return left, top, left + width, top + height
