@@ -15,7 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffgen.models.layers import ResnetBlock
-from diffgen.models.vae import Autoencoder, Decoder, Encoder, MidBlock
+from diffgen.models.vae import (
+    Autoencoder,
+    Decoder,
+    DecoderBlock,
+    Encoder,
+    EncoderBlock,
+    MidBlock,
+)
 
 PIXELS = 1 << 16  # of a strip
 LEAST_ROWS = 8
@@ -48,6 +55,7 @@ class _Strips:
     def decoded(self, decoder: Decoder, z: Tensor) -> Tensor:
         x = self._mid(decoder.mid_block, self._layer(decoder.conv_in, z.cpu()))
         for block in decoder.up_blocks.children():
+            assert isinstance(block, DecoderBlock)
             for resnet in block.resnets.children():
                 x = self._resnet(resnet, x)
             for upsampler in block.upsamplers.children():
@@ -57,6 +65,7 @@ class _Strips:
     def encoded(self, encoder: Encoder, image: Tensor) -> Tensor:
         x = self._layer(encoder.conv_in, image.cpu())
         for block in encoder.down_blocks.children():
+            assert isinstance(block, EncoderBlock)
             for resnet in block.resnets.children():
                 x = self._resnet(resnet, x)
             for downsampler in block.downsamplers.children():
