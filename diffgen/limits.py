@@ -35,9 +35,11 @@ def check_ranges(config: DataclassInstance, named: Naming) -> None:
 
 
 def check_range(value: object, limits: Mapping[str, float], name: str) -> None:
-    """Raise ConfigError for a number, or one in a tuple, out of its limits or not finite."""
+    """Raise ConfigError for a number, or one in tuples, out of its limits or not finite."""
     low, high = limits.get("low", -math.inf), limits.get("high", math.inf)
     for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, tuple):
+            check_range(number, limits, name)
         if isinstance(number, float) and not math.isfinite(number):
             raise ConfigError(f"{name} must be a finite number, not {number}")
         if isinstance(number, int | float) and not low <= number <= high:

@@ -43,6 +43,7 @@ def check_unet(config: UNetConfig, named: Naming) -> None:
             raise ConfigError(
                 f"{named(name)} has {len(values)} entries for the {levels} of channels"
             )
+    _check_depths(config, named)
     _check_heads(config, named)
     transformers = _transformers(config)
     if transformers > MAX_TRANSFORMERS:
@@ -74,9 +75,23 @@ def _check_channels(channels: tuple[int, ...], groups: int, named: Naming) -> No
             )
 
 
+def _check_depths(config: UNetConfig, named: Naming) -> None:
+    """Levels with one number per block must have as many, and attention everywhere or nowhere."""
+    for level, blocks in enumerate(config.blocks):
+        ways = {"depth": (config.down_depths(level), blocks)}
+        ways["up_depth"] = (config.up_depths(level), blocks + 1)
+        for name, (depths, count) in ways.items():
+            if len(depths) != count:
+                raise ConfigError(
+                    f"{named(name)} has {len(depths)} entries for {count} blocks of one level"
+                )
+            if 0 in depths and any(depths):
+                raise ConfigError(f"{named(name)} has 0 beside others at one level")
+
+
 def _check_heads(config: UNetConfig, named: Naming) -> None:
-    up = config.up_depth or config.depth
-    depths = [max(both) for both in zip(config.depth, up, strict=True)]
+    levels = range(len(config.channels))
+    depths = [max(*config.down_depths(n), *config.up_depths(n)) for n in levels]
     depths[-1] = max(depths[-1], config.mid_depth or 0)
     for channels, heads, depth in zip(config.channels, config.num_heads, depths, strict=True):
         if depth and channels % heads:
@@ -86,10 +101,9 @@ def _check_heads(config: UNetConfig, named: Naming) -> None:
 
 
 def _transformers(config: UNetConfig) -> int:
-    down = sum(n * depth for n, depth in zip(config.blocks, config.depth, strict=True))
-    up_depth = config.up_depth or config.depth
-    up = sum((n + 1) * depth for n, depth in zip(config.blocks, up_depth, strict=True))
-    return down + (config.mid_depth or 0) + up
+    levels = range(len(config.channels))
+    both = sum(sum(config.down_depths(n)) + sum(config.up_depths(n)) for n in levels)
+    return both + (config.mid_depth or 0)
 
 
 def check_vae(config: VaeConfig, named: Naming) -> None:

@@ -16,6 +16,7 @@ from diffgen.types import ScheduleConfig
 Family: TypeAlias = Literal["sd1", "sd2", "sdxl", "custom"]
 Task: TypeAlias = Literal["text", "inpaint", "edit", "other"]
 ConditioningKind: TypeAlias = Literal["text", "pooled", "sizes"]
+Depth: TypeAlias = int | tuple[int, ...]
 # What diffusers' pipelines take; small models of our own were tuned to 5.
 GUIDANCE_SCALES: Mapping[Family, float] = {"sd1": 7.5, "sd2": 7.5, "sdxl": 5.0, "custom": 5.0}
 
@@ -60,9 +61,10 @@ class UNetConfig:
     channels: tuple[int, ...] = within((320, 640, 1280, 1280), 1, MAX_WIDTH)
     # Residual blocks per level going down; up has one more.
     blocks: tuple[int, ...] = within((2, 2, 2, 2), 1, 64)
-    # Transformer layers per attention block, by level, and where the up path differs.
-    depth: tuple[int, ...] = within((1, 1, 1, 0), 0, MAX_LAYERS)
-    up_depth: tuple[int, ...] | None = within(None, 0, MAX_LAYERS)
+    # Transformer layers per attention block, by level, and where the up path differs. A level whose
+    # blocks differ (SSD-1B) has one number for each, in the order of its way.
+    depth: tuple[Depth, ...] = within((1, 1, 1, 0), 0, MAX_LAYERS)
+    up_depth: tuple[Depth, ...] | None = within(None, 0, MAX_LAYERS)
     # 0: a mid block without attention; None: no mid block at all.
     mid_depth: int | None = within(1, 0, MAX_LAYERS)
     num_heads: tuple[int, ...] = within((8, 8, 8, 8), 1, MAX_WIDTH)
@@ -78,6 +80,24 @@ class UNetConfig:
     # LCM: width of the guidance-scale embedding (256).
     guidance_dim: int | None = within(None, 4, MAX_WIDTH)
     upcast_attention: bool = False  # attention logits in fp32 under half precision (SD 2.1)
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether the blocks of some level differ in depth."""
+        return any(isinstance(d, tuple) for d in (*self.depth, *(self.up_depth or ())))
+
+    def down_depths(self, level: int) -> tuple[int, ...]:
+        """Transformer layers of each block of a level going down."""
+        return spread(self.depth[level], self.blocks[level])
+
+    def up_depths(self, level: int) -> tuple[int, ...]:
+        """The same going up, where a level has one block more."""
+        return spread((self.up_depth or self.depth)[level], self.blocks[level] + 1)
+
+
+def spread(depth: Depth, blocks: int) -> tuple[int, ...]:
+    """A level's depth for each of its blocks."""
+    return depth if isinstance(depth, tuple) else (depth,) * blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,16 +70,22 @@ def _resnet(config: UNetConfig, in_channels: int, out_channels: int) -> ResnetBl
 
 
 class Level(nn.Module):
-    """One resolution: residual blocks, each followed by a transformer where `depth` is not 0."""
+    """One resolution: residual blocks, each followed by a transformer where `depths` are not 0."""
 
     def __init__(
-        self, config: UNetConfig, widths: list[tuple[int, int]], *, num_heads: int, depth: int
+        self,
+        config: UNetConfig,
+        widths: list[tuple[int, int]],
+        *,
+        num_heads: int,
+        depths: tuple[int, ...],
     ) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(_resnet(config, *width) for width in widths)
         self.attentions = nn.ModuleList(
             SpatialTransformer(config, channels, num_heads=num_heads, depth=depth)
-            for _, channels in (widths if depth else [])
+            for (_, channels), depth in zip(widths, depths, strict=True)
+            if depth
         )
 
     def layer(self, i: int, x: Tensor, emb: Tensor, context: Tensor) -> Tensor:
@@ -94,9 +100,8 @@ class DownBlock(Level):
     def __init__(self, config: UNetConfig, level: int, *, in_channels: int) -> None:
         channels = config.channels[level]
         widths = list(pairwise([in_channels] + [channels] * config.blocks[level]))
-        super().__init__(
-            config, widths, num_heads=config.num_heads[level], depth=config.depth[level]
-        )
+        depths = config.down_depths(level)
+        super().__init__(config, widths, num_heads=config.num_heads[level], depths=depths)
         lowest = level == len(config.channels) - 1
         self.downsamplers = nn.ModuleList([] if lowest else [Downsample(channels)])
 
@@ -121,8 +126,8 @@ class UpBlock(Level):
         channels = config.channels[level]
         below = [in_channels] + [channels] * (len(skip_channels) - 1)
         widths = [(a + b, channels) for a, b in zip(below, skip_channels, strict=True)]
-        depth = (config.up_depth or config.depth)[level]
-        super().__init__(config, widths, num_heads=config.num_heads[level], depth=depth)
+        depths = config.up_depths(level)
+        super().__init__(config, widths, num_heads=config.num_heads[level], depths=depths)
         self.upsamplers = nn.ModuleList([Upsample(channels)] if level > 0 else [])
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor, skips: list[Tensor]) -> Tensor:

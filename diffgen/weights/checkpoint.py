@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 FLOATS = frozenset({"F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2"})
+UNEVEN = "; blocks of different depth at one level are supported, but these weights have others"
 CLIP_VOCABULARY = PACKAGE / "assets" / "clip_tokenizer"  # no file of a whole model brings its own
 
 
@@ -105,7 +106,8 @@ class Checkpoint:
         tensors = self.tensors[component]
         expected = {name: tuple(t.shape) for name, t in module.state_dict().items()}
         where = tensors.files[0] if len(tensors.files) == 1 else self.source / component
-        _check_fit(where, tensors.infos, expected)
+        uneven = component == "unet" and self.config.unet.is_uneven
+        _check_fit(where, tensors.infos, expected, hint=UNEVEN if uneven else "")
         state = {name: send(tensor, device, dtype) for name, tensor in tensors.read(expected)}
         module.load_state_dict(state, assign=True)
 
@@ -121,7 +123,9 @@ def _open_component(folder: Path, component: Component) -> LazyTensors:
     return LazyTensors(to_canonical(infos, FOLDER_RULES[component]))
 
 
-def _check_fit(where: Path, infos: Mapping[str, TensorInfo], expected: Mapping[str, Shape]) -> None:
+def _check_fit(
+    where: Path, infos: Mapping[str, TensorInfo], expected: Mapping[str, Shape], *, hint: str
+) -> None:
     """Raise WeightsError naming every kind of difference between the files and the module."""
     known = [name for name in infos if name in expected]
     problems = {
@@ -140,4 +144,5 @@ def _check_fit(where: Path, infos: Mapping[str, TensorInfo], expected: Mapping[s
     if found:
         # Only a file that ends too early lacks tensors and has none of its own.
         advice = "; download it again, whole" if [*problems.values()][1:] == [[], [], []] else ""
+        advice = hint or advice
         raise WeightsError(f"{where} does not fit its config: tensors {'; '.join(found)}{advice}")

@@ -1,5 +1,6 @@
 """The U-Net against diffusers' UNet2DConditionModel on tiny random models."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from diffusers import LatentConsistencyModelPipeline, UNet2DConditionModel
 from torch import Tensor
 
 from diffgen.errors import UsageError
-from diffgen.models.config import UNetConfig
+from diffgen.models.config import Depth, UNetConfig
 from diffgen.models.unet import UNet, guidance_embedding
 from diffgen.types import Conditioning
 
@@ -46,8 +47,18 @@ CASES = {
     ),
     "mid-without-attention": replace(SD1, mid_depth=0),
     "uneven": replace(SDXL, blocks=(1, 3, 2), up_depth=(0, 3, 1)),
+    "ssd-1b": replace(
+        SDXL,
+        depth=(0, 1, (2, 2)),
+        up_depth=(0, (1, 2, 1), (1, 1, 2)),
+        mid_depth=0,
+    ),
     "ddpm-time-embedding": replace(SD1, flip_sin_to_cos=False, freq_shift=1.0, norm_eps=1e-3),
 }
+
+
+def plain(depths: Iterable[Depth]) -> list[int | list[int]]:
+    return [list(depth) if isinstance(depth, tuple) else depth for depth in depths]
 
 
 def reference_unet(config: UNetConfig) -> UNet2DConditionModel:
@@ -64,13 +75,13 @@ def reference_unet(config: UNetConfig) -> UNet2DConditionModel:
     # differ, only the levels with attention matter.
     depth = [*config.depth[:-1], config.mid_depth or config.depth[-1]]
     if config.up_depth is not None:
-        options["reverse_transformer_layers_per_block"] = list(reversed(config.up_depth))
+        options["reverse_transformer_layers_per_block"] = plain(reversed(config.up_depth))
     return UNet2DConditionModel(
         in_channels=config.in_channels,
         out_channels=config.out_channels,
         block_out_channels=config.channels,
         layers_per_block=config.blocks,
-        transformer_layers_per_block=[max(d, 1) for d in depth],
+        transformer_layers_per_block=[d or 1 for d in plain(depth)],
         down_block_types=["CrossAttnDownBlock2D" if d else "DownBlock2D" for d in config.depth],
         up_block_types=[
             "CrossAttnUpBlock2D" if d else "UpBlock2D"

@@ -160,7 +160,6 @@ def test_parts_that_do_not_belong_together(
         "layers_per_block",
         "num_attention_heads",
         "sample_size",
-        "transformer_layers_per_block",
     ],
 )
 def test_lists_in_lists_are_another_network_not_a_mistake(tmp_path: Path, key: str) -> None:

@@ -104,6 +104,9 @@ def _plain(kind: Any, value: Any) -> Any:
     origin = get_origin(kind)
     if origin is Literal:
         return value if value in get_args(kind) else None
+    if origin in (Union, UnionType):
+        found = (_plain(option, value) for option in get_args(kind))
+        return next((each for each in found if each is not None), None)
     if origin is not None:  # tuple[T, ...] or Sequence[T]
         item = get_args(kind)[0]
         values = [_plain(item, v) for v in value] if isinstance(value, list) else [None]
@@ -115,6 +118,8 @@ def _describe(kind: Any) -> str:
     origin = get_origin(kind)
     if origin is Literal:
         return "one of " + ", ".join(json.dumps(choice) for choice in get_args(kind))
+    if origin in (Union, UnionType):
+        return " or ".join(map(_describe, get_args(kind)))
     return KINDS[kind] if origin is None else "a list, each " + _describe(get_args(kind)[0])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from diffgen.errors import ConfigError, UnsupportedCheckpoint
 from diffgen.jsonfile import JsonObject
-from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
+from diffgen.models.config import ClipTextConfig, Depth, ModelConfig, UNetConfig, VaeConfig
 from diffgen.types import ScheduleConfig
 from diffgen.weights.diffusers.configs import read_model_config
 from diffgen.weights.diffusers.schedulers import CLASSES, PREDICTIONS
@@ -115,8 +115,10 @@ def unet_json(config: UNetConfig) -> dict[str, Any]:
     up = config.up_depth or config.depth
     mid = {None: None, 0: "UNetMidBlock2D"}.get(config.mid_depth, "UNetMidBlock2DCrossAttn")
     # One list serves both ways and the middle; a level without attention says so by its type.
-    layers = [max(down, other, 1) for down, other in zip(config.depth, up, strict=True)]
-    if config.mid_depth:
+    layers = [_as_json(down or other or 1) for down, other in zip(config.depth, up, strict=True)]
+    back = [_as_json(other or down or 1) for down, other in zip(config.depth, up, strict=True)]
+    uneven = back != layers or any(isinstance(depth, list) for depth in back)
+    if config.mid_depth and not isinstance(layers[-1], list):
         layers[-1] = config.mid_depth
     return {
         "_class_name": "UNet2DConditionModel",
@@ -129,6 +131,7 @@ def unet_json(config: UNetConfig) -> dict[str, Any]:
         "up_block_types": [_block("Up", depth) for depth in reversed(up)],
         "mid_block_type": mid,
         "transformer_layers_per_block": layers,
+        **({"reverse_transformer_layers_per_block": back[::-1]} if uneven else {}),
         "attention_head_dim": list(config.num_heads),
         "cross_attention_dim": config.context_dim,
         "use_linear_projection": config.linear_projection,
@@ -141,7 +144,11 @@ def unet_json(config: UNetConfig) -> dict[str, Any]:
     }
 
 
-def _block(way: str, depth: int) -> str:
+def _as_json(depth: Depth) -> int | list[int]:
+    return list(depth) if isinstance(depth, tuple) else depth
+
+
+def _block(way: str, depth: Depth) -> str:
     return f"CrossAttn{way}Block2D" if depth else f"{way}Block2D"
 
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 from diffgen.errors import ConfigError, UnsupportedCheckpoint, shown
 from diffgen.jsonfile import JsonObject
 from diffgen.models.checks import check_unet
-from diffgen.models.config import UNetConfig
+from diffgen.models.config import Depth, UNetConfig, spread
 from diffgen.weights.diffusers.options import one_of, refuse_other_values, unsupported
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ def read_unet_config(config: JsonObject) -> UNetConfig:
     if not channels:
         raise ConfigError(f"{config.named('block_out_channels')} is empty")
     levels = len(channels)
-    layers = _per_level(config, "transformer_layers_per_block", levels, 1)
+    layers = _depths(config, "transformer_layers_per_block", levels)
     depth = _down_depth(config, layers)
     up_depth = _up_depth(config, layers)
     sdxl = config.get("addition_embed_type", "") == "text_time"
@@ -85,7 +85,7 @@ def read_unet_config(config: JsonObject) -> UNetConfig:
         blocks=_per_level(config, "layers_per_block", levels, 2),
         depth=depth,
         up_depth=None if up_depth == depth else up_depth,
-        mid_depth=_mid_depth(config, layers[-1]),
+        mid_depth=_mid_depth(config, spread(layers[-1], 1)[0]),
         num_heads=_per_level(config, heads_key, levels, 8),
         context_dim=_same_everywhere(config, "cross_attention_dim", 1280),
         linear_projection=config.get("use_linear_projection", False),
@@ -137,7 +137,7 @@ def _numbers(config: JsonObject, key: str, default: tuple[int, ...]) -> tuple[in
     value = config.data.get(key)
     if isinstance(value, list) and any(isinstance(item, list) for item in value):
         raise UnsupportedCheckpoint(
-            f"{config.named(key)} is {shown(value)}; lists in a list are not supported"
+            f"{config.named(key)} is {shown(value)}; lists in a list are not supported here"
         )
     return config.many_or(key, int, default)
 
@@ -155,18 +155,39 @@ def _heads_key(config: JsonObject) -> str:
     return "num_attention_heads" if given else "attention_head_dim"
 
 
-def _down_depth(config: JsonObject, layers: tuple[int, ...]) -> tuple[int, ...]:
+def _depths(config: JsonObject, key: str, levels: int) -> tuple[Depth, ...]:
+    """As `_per_level`, where a level may have a list: one number for each of its blocks."""
+    value = config.data.get(key)
+    if not (isinstance(value, list) and any(isinstance(item, list) for item in value)):
+        return _per_level(config, key, levels, 1)
+    depths: list[Depth] = []
+    for item in value:
+        numbers = item if isinstance(item, list) else [item]
+        if not numbers or any(type(n) is not int for n in numbers):
+            raise ConfigError(
+                f"{config.named(key)} should be whole numbers, or lists of them, not {shown(value)}"
+            )
+        depths.append(tuple(numbers) if isinstance(item, list) else item)
+    return _check_length(config, key, tuple(depths), levels)
+
+
+def _down_depth(config: JsonObject, layers: tuple[Depth, ...]) -> tuple[Depth, ...]:
     """Transformer layers per attention block on the way down; 0 where a level has none."""
     default = ("CrossAttnDownBlock2D",) * (len(layers) - 1) + ("DownBlock2D",)
     attends = _attends(config, "down_block_types", default)
     return tuple(n if yes else 0 for n, yes in zip(layers, attends, strict=True))
 
 
-def _up_depth(config: JsonObject, layers: tuple[int, ...]) -> tuple[int, ...]:
+def _up_depth(config: JsonObject, layers: tuple[Depth, ...]) -> tuple[Depth, ...]:
     """The same for the way up, whose JSON runs from the lowest resolution to the highest."""
     key = "reverse_transformer_layers_per_block"
     if config.data.get(key) is not None:
-        layers = _per_level(config, key, len(layers), 1)[::-1]
+        layers = _depths(config, key, len(layers))[::-1]
+    elif any(isinstance(depth, tuple) for depth in layers):
+        raise ConfigError(
+            f"{config.named('transformer_layers_per_block')} has lists in a list, and "
+            f'"{key}" is missing, which says the same of the way up'
+        )
     default = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (len(layers) - 1)
     attends = _attends(config, "up_block_types", default)[::-1]
     return tuple(n if yes else 0 for n, yes in zip(layers, attends, strict=True))

@@ -7,11 +7,11 @@ it: which of them it is, the kinds of text encoder tell.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from diffgen.errors import UnsupportedCheckpoint
-from diffgen.models.config import ClipTextConfig, UNetConfig, VaeConfig
+from diffgen.models.config import ClipTextConfig, Depth, UNetConfig, VaeConfig
 from diffgen.types import SamplerName, ScheduleConfig
 from diffgen.weights.files import Shape
 
@@ -43,7 +43,7 @@ def read_unet(shapes: Shapes, family: SingleFamily) -> UNetConfig:
     """
     first = _needed(shapes, "input_blocks.0.0.weight")
     levels = _way_down(shapes)
-    depth = tuple(_shared(depths) for _, depths in levels)
+    depth = tuple(_per_level(depths) for _, depths in levels)
     channels = tuple(width for width, _ in levels)
     up_depth = _up_depth(shapes, [len(depths) for _, depths in levels])
     context = _needed(shapes, _first_of(shapes, r".+\.attn2\.to_k\.weight"))
@@ -88,12 +88,13 @@ def _way_down(shapes: Shapes) -> list[tuple[int, list[int]]]:
     return levels
 
 
-def _up_depth(shapes: Shapes, blocks: list[int]) -> tuple[int, ...]:
+def _up_depth(shapes: Shapes, blocks: list[int]) -> tuple[Depth, ...]:
     """The depth of each level on the way up, in the order of the way down."""
-    depths, entry = [], 0
+    depths: list[Depth] = []
+    entry = 0
     for count in reversed(blocks):
         here = range(entry, entry + count + 1)
-        depths.append(_shared([_depth(shapes, f"output_blocks.{n}.1") for n in here]))
+        depths.append(_per_level([_depth(shapes, f"output_blocks.{n}.1") for n in here]))
         entry += count + 1
     return tuple(reversed(depths))
 
@@ -107,13 +108,9 @@ def _count(shapes: Shapes, pattern: str) -> int:
     return len({match[1] for key in shapes if (match := re.fullmatch(pattern, key))})
 
 
-def _shared(depths: Iterable[int]) -> int:
-    different = set(depths)
-    if len(different) != 1:
-        raise UnsupportedCheckpoint(
-            "its U-Net has blocks of different depth at one level, as SSD-1B's, which is not read"
-        )
-    return different.pop()
+def _per_level(depths: Sequence[int]) -> Depth:
+    """One number where all blocks of a level are equally deep, else all of them (SSD-1B)."""
+    return depths[0] if len(set(depths)) == 1 else tuple(depths)
 
 
 def _first_of(shapes: Shapes, pattern: str) -> str:

@@ -17,6 +17,7 @@ from diffgen.jsonfile import JsonObject
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
 from diffgen.types import ScheduleConfig
 from diffgen.weights.diffusers.configs import read_model_config
+from diffgen.weights.diffusers.layout import unet_json
 from diffgen.weights.diffusers.unet_config import read_unet_config
 
 CONFIGS = Path(__file__).parents[2] / "data" / "configs"
@@ -315,3 +316,37 @@ def test_a_single_pickle(tmp_path: Path) -> None:
     (tmp_path / "model.ckpt").touch()
     with pytest.raises(WeightsError, match=r"model\.ckpt is a pickle"):
         read_model_config(tmp_path / "model.ckpt")
+
+
+SSD_1B = {
+    "block_out_channels": [320, 640, 1280],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "transformer_layers_per_block": [1, [2, 2], [4, 4]],
+    "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1],
+    "mid_block_type": "UNetMidBlock2D",
+}
+
+
+def test_blocks_of_one_level_may_differ_in_depth(tmp_path) -> None:
+    config = unet_config(**SSD_1B)
+    assert config.depth == (0, (2, 2), (4, 4))
+    assert config.up_depth == (0, (2, 1, 1), (4, 4, 10))
+    assert config.mid_depth == 0
+    (tmp_path / "config.json").write_text(json.dumps(unet_json(config)))
+    assert read_unet_config(JsonObject.read(tmp_path / "config.json")) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reverse_transformer_layers_per_block": None}, '"reverse_trans.*" is missing'),
+        ({"transformer_layers_per_block": [1, [2, 2, 2], [4, 4]]}, "3 entries for 2 blocks"),
+        ({"transformer_layers_per_block": [1, [2, 0], [4, 4]]}, "0 beside others"),
+        ({"transformer_layers_per_block": [1, [2, "x"], [4, 4]]}, "should be whole numbers"),
+        ({"transformer_layers_per_block": [1, [2, 999], [4, 4]]}, "from 0 to 256"),
+    ],
+)
+def test_uneven_depths_that_make_no_network(change, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        unet_config(**{**SSD_1B, **change})
