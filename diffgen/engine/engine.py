@@ -33,7 +33,7 @@ from diffgen.models.fast.graphs import Step
 from diffgen.models.fast.inference import prepare
 from diffgen.models.lora import merge
 from diffgen.models.vae import AnyAutoencoder, Autoencoder
-from diffgen.settings.groups import DEFAULT_MODEL
+from diffgen.settings.groups import DEFAULT_MODEL, Source
 from diffgen.text.conditioner import Conditioner, Sizes, TextSettings
 from diffgen.text.grammar import parse
 from diffgen.types import (
@@ -99,7 +99,7 @@ class Engine:
     @classmethod
     def load(
         cls,
-        source: str | Path | Model = DEFAULT_MODEL,
+        source: str | Path | Source | Model = DEFAULT_MODEL,
         *,
         device: DeviceName = "auto",
         dtype: DtypeName = "auto",
@@ -107,10 +107,11 @@ class Engine:
     ) -> Self:
         """Open and load a model by name or path, with LoRA files merged into its weights.
 
+        A `Source` also says what to take instead of what the model's files have or say.
         Raises UsageError for an unknown name, WeightsError or ConfigError for a damaged model or a
         LoRA that does not fit it, DeviceError for a device that is not there.
         """
-        model = source if isinstance(source, Model) else Model.open(source)
+        model = _opened(source)
         place = pick_device(device)
         if dtype == "fp16" and place.type == "cpu":
             logger.warning("fp16 on a CPU takes many times as long as --dtype auto")
@@ -291,3 +292,9 @@ def _prepared(vae: AnyAutoencoder) -> AnyAutoencoder:
     if isinstance(vae, Autoencoder):
         prepare(vae)
     return vae
+
+
+def _opened(source: str | Path | Source | Model) -> Model:
+    if isinstance(source, Source):
+        return Model.open_source(source)
+    return source if isinstance(source, Model) else Model.open(source)
