@@ -17,8 +17,9 @@ def with_paths(given: Mapping[str, Any]) -> dict[str, Any]:
 
     found = dict(given)
     if "loras" in found:
+        partial = bool(found.get("lora_partial"))
         found["loras"] = tuple(
-            replace(lora, path=find_file(str(lora.path), "lora", option="--lora"))
+            replace(lora, path=find_file(str(lora.path), "lora", option="--lora"), partial=partial)
             for lora in found["loras"]
         )
     if found.get("vae") is not None:

@@ -18,6 +18,7 @@ from diffgen.diffusion.course import Guide
 from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.guided import GuidedDenoiser
 from diffgen.diffusion.schedule import NoiseSchedule
+from diffgen.engine.adapters import Adapters
 from diffgen.engine.clock import Clock, paced
 from diffgen.engine.images import to_images
 from diffgen.engine.metadata import make_record
@@ -31,7 +32,6 @@ from diffgen.models.fast import graphs
 from diffgen.models.fast.deep_cache import DeepCache
 from diffgen.models.fast.graphs import Step
 from diffgen.models.fast.inference import prepare
-from diffgen.models.lora import merge
 from diffgen.models.vae import AnyAutoencoder, Autoencoder
 from diffgen.settings.groups import DEFAULT_MODEL, Source
 from diffgen.text.conditioner import Conditioner, Sizes, TextSettings
@@ -44,7 +44,6 @@ from diffgen.types import (
     StepCallback,
     ignore,
 )
-from diffgen.weights.adapters.files import read_lora
 
 logger = logging.getLogger("diffgen")
 
@@ -77,15 +76,14 @@ class Engine:
         self.model, self.config = model, model.checkpoint.config
         self.device, self.precision, self.loras = device, precision, tuple(loras)
         self._origin = Origin(model, loras)
-        merged = [*model.loras, *loras]
-        deltas = [(read_lora(lora.path, model.checkpoint), lora.weight) for lora in merged]
         self.schedule = NoiseSchedule.from_config(self.config.schedule)
         networks = load_networks(model.checkpoint, device, precision)
         self.conditioner = Conditioner(self.config, networks.tokenizers, networks.encoders)
         self.unet, self.vae = networks.unet, _prepared(networks.vae)
-        for component, network in networks.adaptable.items():
-            merge(network, [(d[component], weight) for d, weight in deltas if component in d])
+        self.adapters = Adapters(model.checkpoint, self._weights_changed)
+        self.adapters.merge(networks.adaptable, [*model.loras, *loras])
         prepare(self.unet)
+        self._graphs: graphs.Graphs | None = None
         self.steps = self._steps()
         logger.info(
             "%s from %s on %s in %s, loaded in %.2f s",
@@ -118,6 +116,18 @@ class Engine:
         vae = model.checkpoint.config.vae
         overflows = vae is not None and vae.force_upcast
         return cls(model, place, Precision.pick(dtype, place, vae_overflows=overflows), loras)
+
+    def use_loras(self, loras: Sequence[LoraRef]) -> None:
+        """Draw with these LoRAs instead of those before; LoRAs of the model itself stay.
+
+        The weights are to the bit those of `Engine.load` with these LoRAs. The model is not read
+        again: base weights of the layers that LoRAs change are read when a layer is first changed
+        after loading, and kept from then on, in memory of their size. Raises what loading a LoRA
+        raises, and nothing has changed then.
+        """
+        origin = Origin(self.model, loras)  # before they are read
+        self.adapters.use([*self.model.loras, *loras])
+        self.loras, self._origin = tuple(loras), origin
 
     def plan(self, request: GenerateRequest) -> GeneratePlan:
         """The request with this model's defaults. Raises UsageError where it does not fit."""
@@ -209,7 +219,7 @@ class Engine:
 
         Raises DiffgenError when they are not finite.
         """
-        denoise = self.denoiser(plan, guides)
+        denoise = self.adapters.follow(self.denoiser(plan, guides), plan.sampling.sigmas)
         shape = self.config.latent_shape(plan.width, plan.height)
         reporter = paced(on_step, self.device)
         latents = plan.sampling.run(denoise, seeds, shape, self.device, on_step=reporter)
@@ -284,8 +294,14 @@ class Engine:
         """The U-Net with and without its lower levels, by CUDA graphs where there are any."""
         if not graphs.wanted(self.device):
             return self.unet.compute, self.unet.reuse
-        recorded = graphs.Graphs(self.unet, graphs.CudaCapture())
-        return recorded.of(self.unet.compute), recorded.of(self.unet.reuse)
+        self._graphs = graphs.Graphs(self.unet, graphs.CudaCapture())
+        return self._graphs.of(self.unet.compute), self._graphs.of(self.unet.reuse)
+
+    def _weights_changed(self) -> None:
+        """For LoRAs exchanged: nothing of the networks' earlier answers is true any more."""
+        self.conditioner.forget()
+        if self._graphs:
+            self._graphs.forget()
 
 
 def _prepared(vae: AnyAutoencoder) -> AnyAutoencoder:

@@ -7,26 +7,8 @@ import re
 from pathlib import Path
 
 from diffgen.errors import UsageError
-from diffgen.types import LoraRef
 
 MAX_NUMBERS = 10_000  # of a list
-
-
-def parse_lora(name: str, text: str) -> LoraRef:
-    """`FILE` or `FILE:WEIGHT`; whether it is there, whoever looks for it by name will tell.
-
-    Raises UsageError for no such number.
-    """
-    path_text, colon, number = text.rpartition(":")
-    if not colon or Path(text).expanduser().is_file():
-        path_text, number = text, "1"
-    try:
-        weight = float(number)
-    except ValueError:
-        weight = math.nan
-    if not math.isfinite(weight):
-        raise UsageError(f'{name} {text}: the weight "{number}" is not a number')
-    return LoraRef(Path(path_text).expanduser(), weight)
 
 
 def as_typed(_name: str, text: str) -> str:
