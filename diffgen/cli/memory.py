@@ -66,10 +66,16 @@ def _tell_malloc(settings: Mapping[int, int]) -> None:
 
 @contextmanager
 def loading_to_stay() -> Iterator[None]:
-    """What is imported and made inside lives as long as the process: nothing of it is collected."""
+    """What is imported and made inside lives as long as the process: nothing of it is collected.
+
+    Unless it fails: a traceback holds on to all that its functions had in hand. The collector is
+    left as it was found.
+    """
+    was_on = gc.isenabled()
     gc.disable()
     try:
         yield
-    finally:
         gc.freeze()
-        gc.enable()
+    finally:
+        if was_on:
+            gc.enable()

@@ -94,3 +94,21 @@ def test_what_is_loaded_is_out_of_the_collectors_sight() -> None:
         assert gc.get_freeze_count() >= before + len(kept)
     finally:
         gc.unfreeze()
+
+
+def test_what_failed_to_load_can_be_collected() -> None:
+    before = gc.get_freeze_count()
+    with pytest.raises(ValueError, match="damaged"), loading_to_stay():
+        raise ValueError("damaged")
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == before
+
+
+def test_a_collector_that_was_off_stays_off() -> None:
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match="damaged"), loading_to_stay():
+            raise ValueError("damaged")
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
