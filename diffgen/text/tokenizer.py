@@ -5,6 +5,7 @@ It follows transformers' `CLIPTokenizer` id for id.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ WORDS = (
     r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 )
 MIN_LENGTH = 3  # a start, an end and a word between them
+_log = logging.getLogger("diffgen")
 ROLES = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
 
 
@@ -168,7 +170,15 @@ def _check_special(folder: Path, tokens: Iterable[AddedToken], vocabulary: Vocab
 
 
 def _check_size(folder: Path, largest: int, vocab_size: int | None) -> None:
-    if vocab_size is not None and largest >= vocab_size:
+    if vocab_size is None:
+        return
+    if largest < vocab_size - 1:
+        _log.warning(
+            "%s: the vocabulary has %d tokens, where the text encoder knows %d (vocab_size); "
+            "is it another model's?",
+            *(folder, largest + 1, vocab_size),
+        )
+    if largest >= vocab_size:
         raise ConfigError(
             f"{folder}: the vocabulary has ids up to {largest}, where the text encoder knows "
             f"{vocab_size} tokens (vocab_size)"

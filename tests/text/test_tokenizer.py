@@ -210,8 +210,17 @@ def test_malformed_options(folder: Path, changes: dict[str, Any], message: str) 
         Tokenizer.from_folder(folder)
 
 
+def test_a_vocabulary_smaller_than_the_encoder_is_noticed(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Tokenizer.from_folder(folder, vocab_size=1738)
+    assert "has 950 tokens, where the text encoder knows 1738" in caplog.text
+    caplog.clear()
+    Tokenizer.from_folder(folder, vocab_size=950)
+    assert not caplog.text
+
+
 def test_a_vocabulary_larger_than_the_encoder(folder: Path) -> None:
-    assert Tokenizer.from_folder(folder, vocab_size=950)
     with pytest.raises(ConfigError, match=r"ids up to 949, where the text encoder knows 949 tok"):
         Tokenizer.from_folder(folder, vocab_size=949)
 
