@@ -24,7 +24,7 @@ from diffgen.weights.vae import open_vae
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
 FLOATS = frozenset({"F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2"})
 UNEVEN = "; blocks of different depth at one level are supported, but these weights have others"
@@ -111,6 +111,18 @@ class Checkpoint:
         state = {name: send(tensor, device, dtype) for name, tensor in tensors.read(expected)}
         module.load_state_dict(state, assign=True)
 
+    def find_not_finite(self, component: Component) -> TensorInfo | None:
+        """The first tensor of a component, None if the model lacks it, that holds NaN or infinity.
+
+        Reads all of them, one by one. Raises WeightsError.
+        """
+        tensors = self.tensors.get(component)
+        if tensors is None:
+            return None
+        broken = (name for name, tensor in tensors.read(tensors) if not _is_finite(tensor))
+        name = next(broken, None)
+        return None if name is None else tensors.infos[name]
+
 
 def components(config: ModelConfig) -> tuple[Component, ...]:
     """The parts of a model that have weights."""
@@ -121,6 +133,11 @@ def components(config: ModelConfig) -> tuple[Component, ...]:
 def _open_component(folder: Path, component: Component) -> LazyTensors:
     infos = open_tensors(weight_files(folder, component)).infos
     return LazyTensors(to_canonical(infos, FOLDER_RULES[component]))
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # float8 formats have no isfinite of their own.
+    return not tensor.is_floating_point() or bool(tensor.float().isfinite().all())
 
 
 def _check_fit(

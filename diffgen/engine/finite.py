@@ -1,0 +1,36 @@
+"""Numbers that are not finite: what in a model's files, or in the settings, is to blame."""
+
+from __future__ import annotations
+
+import torch
+
+from diffgen.device import DTYPES
+from diffgen.errors import DiffgenError, WeightsError
+from diffgen.types import Component
+from diffgen.weights.checkpoint import Checkpoint
+
+USED: dict[str, tuple[Component, ...]] = {
+    "sampling": ("text_encoder", "text_encoder_2", "unet"),
+    "decoding": ("vae",),
+}
+
+
+def not_finite(stage: str, dtype: torch.dtype, checkpoint: Checkpoint) -> DiffgenError:
+    """The error for a stage of USED that ran in `dtype`, which says what to do.
+
+    Reads the weights of the stage again: what is broken in the file is named with file and tensor.
+    """
+    for component in USED[stage]:
+        if broken := checkpoint.find_not_finite(component):
+            return WeightsError(
+                f"{broken.file}: the tensor {broken.key} has numbers that are not finite, and so "
+                f"has all that {stage} gave; download the file again, or take another model"
+            )
+    name = next(name for name, each in DTYPES.items() if each == dtype)
+    if name != "fp32":
+        advice = "try --dtype fp32"
+    elif stage == "sampling":
+        advice = "try another sampler, more steps or less guidance"
+    else:
+        advice = "try another seed"
+    return DiffgenError(f"{stage} in {name} gave numbers that are not finite; {advice}")
