@@ -26,7 +26,7 @@ from diffgen.engine.model import Model
 from diffgen.engine.networks import load_networks, load_vae
 from diffgen.engine.origin import Origin
 from diffgen.engine.request import FAST_EVERY, FAST_FIRST, GeneratePlan, GenerateRequest, Picture
-from diffgen.errors import some
+from diffgen.engine.words import WordReport
 from diffgen.kernels.ops import check_backend
 from diffgen.models.fast import graphs
 from diffgen.models.fast.deep_cache import DeepCache
@@ -37,6 +37,7 @@ from diffgen.models.vae import AnyAutoencoder, Autoencoder
 from diffgen.settings.groups import DEFAULT_MODEL
 from diffgen.text.conditioner import Conditioner, Sizes, TextSettings
 from diffgen.text.grammar import parse
+from diffgen.text.unknown_words import KnownWords
 from diffgen.types import (
     Conditioning,
     DeviceName,
@@ -83,6 +84,9 @@ class Engine:
         self.schedule = NoiseSchedule.from_config(self.config.schedule)
         networks = load_networks(model.checkpoint, device, precision)
         self.conditioner = Conditioner(self.config, networks.tokenizers, networks.encoders)
+        # A user's LoRA may have taught it more.
+        known = None if loras else KnownWords.read(model.checkpoint.source)
+        self._words = WordReport(model.name, self.conditioner, known)
         self.unet, self.vae = networks.unet, _prepared(networks.vae)
         for component, network in networks.adaptable.items():
             merge(network, [(d[component], weight) for d, weight in deltas if component in d])
@@ -134,8 +138,7 @@ class Engine:
         memory runs out.
         """
         plan = self.plan(request) if isinstance(request, GenerateRequest) else request
-        cut = self._report_cut_words(plan)
-        self._report_unknown_words(plan)
+        cut = self._words.report(plan)
         logger.info("%s", plan.summary())
         origin = self._origin.record  # now, not when a picture waits to be saved
         for batch in plan.batches():
@@ -259,21 +262,6 @@ class Engine:
         if not bool(torch.isfinite(pixels).all()):
             raise not_finite("decoding", self.precision.vae, self.model.checkpoint)
         return to_images(pixels)
-
-    def _report_cut_words(self, plan: GeneratePlan) -> dict[str, str]:
-        """Words no encoder has room for, by prompt; each is logged once."""
-        texts = dict.fromkeys([*plan.request.prompts, plan.request.negative or ""])
-        cut = {text: words for text in texts if (words := self.conditioner.cut(text))}
-        for words in cut.values():
-            logger.warning('prompt too long for this model, ignored from: "%s"', words)
-        return cut
-
-    def _report_unknown_words(self, plan: GeneratePlan) -> None:
-        texts = dict.fromkeys([*plan.request.prompts, plan.request.negative or ""])
-        tokenizers = self.conditioner.tokenizers
-        strange = [f'"{text}"' for text in texts if all(each.spells(text) for each in tokenizers)]
-        if strange:
-            logger.warning("this model's vocabulary has no word of %s", some(strange))
 
     def _steps(self) -> tuple[Step, Step]:
         """The U-Net with and without its lower levels, by CUDA graphs where there are any."""

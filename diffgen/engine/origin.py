@@ -59,7 +59,6 @@ class Origin:
         return {
             "file": str(lora.path),
             "weight": lora.weight,
-            "settings": lora.settings,
             "sha256": self._hash(lora.path),
             "data_sha256": self._hash(lora.path, data=True),
         }

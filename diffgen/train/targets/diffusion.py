@@ -22,14 +22,13 @@ from diffgen.models.vae import IdentityAutoencoder
 from diffgen.text.tokenizer import Tokenizer
 from diffgen.train.data.dataset import Batch
 from diffgen.train.draws import Draws
-from diffgen.train.export import save_component, save_grid
+from diffgen.train.export import copy_configs, copy_vocabulary, save_component, save_grid
 from diffgen.train.recipe.recipe import ObjectiveRecipe, Recipe
 from diffgen.train.targets import objectives
 from diffgen.train.targets.networks import Start, build_networks, checkpoint_gradients
 from diffgen.train.targets.target import LatentEncoder
 from diffgen.train.targets.text import TokenBatch, encode, tokenize
 from diffgen.types import TEXT_ENCODERS, Conditioning
-from diffgen.weights.diffusers.copying import copy_configs, copy_vocabulary
 from diffgen.weights.diffusers.layout import write_model_configs
 
 
@@ -205,7 +204,7 @@ class DiffusionTarget:
             return
         empty = networks.tokenizers[0].encode("")
         end, pad = empty.ids[empty.end], empty.ids[-1]
-        write_model_configs(folder, networks.config, [(end, pad)])
+        write_model_configs(folder, networks.config, end=end, pad=pad)
         room = networks.tokenizers[0].max_tokens
         copy_vocabulary(self.start.vocabularies[0], folder / "tokenizer", max_tokens=room)
 

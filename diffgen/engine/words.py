@@ -1,0 +1,45 @@
+"""What is said of the words of prompts: those that are cut off, and those a model does not know."""
+
+from __future__ import annotations
+
+import logging
+
+from diffgen.engine.request import GeneratePlan
+from diffgen.errors import some
+from diffgen.text.conditioner import Conditioner
+from diffgen.text.unknown_words import KnownWords
+
+logger = logging.getLogger("diffgen")
+
+
+class WordReport:
+    """Logs warnings about prompts; of a word that was never learned, once in a model's life."""
+
+    def __init__(self, model: str, conditioner: Conditioner, known: KnownWords | None) -> None:
+        self._model, self._conditioner, self._known = model, conditioner, known
+        self._reported: set[str] = set()
+
+    def report(self, plan: GeneratePlan) -> dict[str, str]:
+        """Log what is to be said; gives the words no encoder has room for, by prompt."""
+        texts = list(dict.fromkeys([*plan.request.prompts, plan.request.negative or ""]))
+        cut = {text: words for text in texts if (words := self._conditioner.cut(text))}
+        for words in cut.values():
+            logger.warning('prompt too long for this model, ignored from: "%s"', words)
+        unspelled = self._unspelled(texts)
+        if unspelled:
+            quoted = some([f'"{text}"' for text in unspelled])
+            logger.warning("this model's vocabulary has no word of %s", quoted)
+        if self._known:
+            self._report_unlearned([text for text in texts if text not in unspelled], self._known)
+        return cut
+
+    def _unspelled(self, texts: list[str]) -> list[str]:
+        tokenizers = self._conditioner.tokenizers
+        return [text for text in texts if all(each.spells(text) for each in tokenizers)]
+
+    def _report_unlearned(self, texts: list[str], known: KnownWords) -> None:
+        unknown = [word for word in known.unknown(texts) if word not in self._reported]
+        self._reported.update(unknown)
+        if unknown:
+            said = some([known.described(word) for word in unknown])
+            logger.warning("%s never learned %s", self._model, said)

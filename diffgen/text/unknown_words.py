@@ -1,0 +1,99 @@
+"""Words of a prompt that a small model never learned, and what to say instead.
+
+A model of a narrow world may have a `words.json` beside its model_index.json: all words of the
+captions it was trained on, and for some others those of them that come near. Big models have none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Self
+
+from diffgen.errors import one_line
+from diffgen.jsonfile import JsonObject
+
+FILE = "words.json"
+SHOWN_NEAR = 2  # words
+ALIKE = 0.8  # how much two spellings have in common, from 0 to 1; difflib's measure
+
+# English words of grammar, which name nothing that could be missed in a picture.
+_LITTLE = """
+a about above across after again against all along also always am among amongst an and any
+are around as at away be because been before behind being below beneath beside between beyond
+both but by can could did do does doing done down during each either else ever every for from
+get gets getting go goes going got had has have having he her here hers herself him himself
+his how i if in inside into is it its itself just like made makes may me might mine more most
+much must my near nearby neither next no nor not nothing of off on onto or other others our
+out outside over own past per please quite rather really shall she should side so some
+something such than that the their them then there these they this those through throughout
+till to together too toward towards underneath until up upon us very via was we were what when
+where which while who whom whose why will with within without would yet you your
+"""
+LITTLE = frozenset(_LITTLE.split())
+_WORD = re.compile(r"[^\W\d_]{2,}")
+# What other programs read as commands, and what follows an apostrophe: 's, or all of "isn't".
+_NO_WORDS = re.compile(
+    r"<[^<>]*>|\b(?:BREAK|AND)\b|\bembedding:\S+|__[\w/*-]+__"
+    r"|['\N{RIGHT SINGLE QUOTATION MARK}]s\b"
+    r"|\b\w+['\N{RIGHT SINGLE QUOTATION MARK}](?:t|re|ve|ll|d|m)\b",
+)
+_ENDINGS = (("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""), ("", "s"))
+
+
+@dataclass(frozen=True, slots=True)
+class KnownWords:
+    """All words a model learned, in lower case, and what is `near` some that it did not."""
+
+    words: frozenset[str]
+    near: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """The list of a model's folder, None where it has none. Raises ConfigError."""
+        path = folder / FILE
+        if not path.is_file():
+            return None
+        table = JsonObject.read(path)
+        near = JsonObject(path, table.table("near"))
+        return cls(
+            frozenset(table.many_or("words", str, ())),
+            {word: near.many_or(word, str, ()) for word in near.data},
+        )
+
+    def unknown(self, texts: Iterable[str]) -> Iterator[str]:
+        """The words of texts that were never learned, in lower case, each once.
+
+        A plural counts as known with its singular, and the other way round.
+        """
+        seen: set[str] = set()
+        for text in texts:
+            for word in _WORD.findall(_NO_WORDS.sub(" ", text).lower()):
+                forms = set(_forms(word))
+                if word not in LITTLE and seen.isdisjoint(forms) and self.words.isdisjoint(forms):
+                    yield word
+                seen |= forms
+
+    def nearest(self, word: str) -> tuple[str, ...]:
+        """What may be said instead: what is like it, or else is spelled like it."""
+        for form in _forms(word):
+            if form in self.near:
+                return self.near[form][:SHOWN_NEAR]
+        long = (known for known in self.words if len(known) > 2)
+        return tuple(get_close_matches(word, sorted(long), n=1, cutoff=ALIKE))
+
+    def described(self, word: str) -> str:
+        """`"pony" (near it: horse)`."""
+        near = ", ".join(self.nearest(word))
+        return f'"{one_line(word)}"' + (f" (near it: {near})" if near else "")
+
+
+def _forms(word: str) -> Iterator[str]:
+    """The word, and what it may be a plural or the singular of."""
+    yield word
+    for ending, instead in _ENDINGS:
+        if word.endswith(ending):
+            yield word.removesuffix(ending) + instead

@@ -1,0 +1,57 @@
+"""Write what storybook knows: `python -m scripts.storybook.known_words --out DIR`.
+
+DIR/words.json holds every word of the captions it learned from, and for words that it never saw
+what comes near (near.txt). `generate` tells users of both.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from scripts.storybook.objects import HERE, kinds_of
+from scripts.storybook.vocabulary import texts
+
+SCENES = 4000  # their captions hold every word of the world but some names, which are added
+
+
+def known_words(scenes: int = SCENES) -> list[str]:
+    """All words of the captions of the wide world, lower-cased and sorted."""
+    names = [text for kind in kinds_of("wide") for text in (kind.name, kind.plural, *kind.also)]
+    return sorted({word for text in [*texts("wide", scenes, 1), *names] for word in _words(text)})
+
+
+def near_words(lines: Iterable[str]) -> dict[str, list[str]]:
+    """`known: unknown ...` by the unknown word: what to say instead, the best first."""
+    near: dict[str, list[str]] = {}
+    for line in lines:
+        known, _, others = line.partition(":")
+        for other in others.split():
+            near.setdefault(other, []).append(known)
+    return near
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+", text.lower())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the file."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.storybook.known_words", description=__doc__
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    words = known_words()
+    lines = (HERE / "near.txt").read_text(encoding="utf-8").splitlines()
+    near = near_words(line for line in lines if not line.startswith("#"))
+    near = {word: said for word, said in near.items() if word not in words}
+    table = {"words": words, "near": near}
+    (arguments.out / "words.json").write_text(json.dumps(table, indent=0) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
