@@ -142,9 +142,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.target.module.train()
-        opponent = self.target.opponent
-        if opponent:
-            opponent.begin(self.step, self.world)
+        discriminator = self.target.discriminator
+        if discriminator:
+            discriminator.begin(self.step, self.world)
         parts = [self._backward(next(batches), part) for part in range(count)]
         self.scaler.unscale_(self.optimizer)
         norm = full(nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip or math.inf))
@@ -152,8 +152,8 @@ class Trainer:
         losses = self.world.mean({**means, "grad_norm": float(norm)})
         self._check_finite(losses)
         self._move()
-        if opponent:
-            losses |= opponent.learn(rate)
+        if discriminator:
+            losses |= discriminator.learn(rate)
         self.step += 1
         return {**losses, "lr": rate}
 
@@ -294,7 +294,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
         }
         weights = gathered(weights, keep=self.world.first)
-        opponent = self.target.opponent
+        discriminator = self.target.discriminator
         if self.world.first:
             saved = {
                 "step": self.step,
@@ -304,7 +304,7 @@ class Trainer:
                 "recipe": to_toml(self.recipe),
                 "data": self.data.report.fingerprint,
                 **weights,
-                "opponent": opponent.state_dict() if opponent else None,
+                "opponent": discriminator.state_dict() if discriminator else None,
                 "scaler": self.scaler.state_dict(),
                 "rng": generators,
             }
@@ -327,6 +327,6 @@ class Trainer:
         }
         self.optimizer.load_state_dict({**optimizer, "state": moments})
         self.scaler.load_state_dict(saved["scaler"])
-        if self.target.opponent:
-            self.target.opponent.load_state_dict(saved["opponent"])
+        if self.target.discriminator:
+            self.target.discriminator.load_state_dict(saved["opponent"])
         state.set_rng_state(saved["rng"][self.world.rank])

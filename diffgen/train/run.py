@@ -35,21 +35,21 @@ from diffgen.train.recipe.checks import remarks
 from diffgen.train.recipe.read import parse_recipe
 from diffgen.train.recipe.recipe import Recipe
 from diffgen.train.recipe.tables import to_toml
-from diffgen.train.targets.autoencoder import AutoencoderTarget
-from diffgen.train.targets.contrastive import ContrastiveTarget
-from diffgen.train.targets.diffusion import DiffusionTarget
-from diffgen.train.targets.distill_lora import distill_target
-from diffgen.train.targets.lora import LoraTarget
+from diffgen.train.targets.autoencoder import autoencoder_target
+from diffgen.train.targets.contrastive import contrastive_target
+from diffgen.train.targets.diffusion import diffusion_target
+from diffgen.train.targets.distill import distill_target
+from diffgen.train.targets.lora import lora_target
 from diffgen.train.targets.target import LatentEncoder, Target
 
 ENCODED_TOGETHER = 16  # pictures; more leave a processor's cache without gaining anything
 
 TARGETS: dict[str, Callable[[Recipe, torch.device], Target]] = {
-    "diffusion": DiffusionTarget,
-    "autoencoder": AutoencoderTarget,
-    "contrastive": ContrastiveTarget,
+    "diffusion": diffusion_target,
+    "autoencoder": autoencoder_target,
+    "contrastive": contrastive_target,
     "distill": distill_target,
-    "lora": LoraTarget,
+    "lora": lora_target,
 }
 LOCK = ".lock"
 PRODUCTS = ("model", "samples", "tokenizer", "tensorboard", "metrics.jsonl", "recipe.toml")

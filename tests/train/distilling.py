@@ -16,6 +16,7 @@ def distilled(squares, base, **changes):
 
 
 def some_inputs(target, squares):
-    data = open_data(target.recipe.data, tokenizer=target.tokenizers[0], captioned=True)
+    recipe = make_recipe(squares, SMALL).data
+    data = open_data(recipe, tokenizer=target.tokenizers[0], captioned=True)
     batch = next(iter(data.validation(4)))
     return batch, Draws.of((0, 0), batch.indices, CPU)

@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -139,16 +140,16 @@ def strict_rows(folder):
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_a_step_that_fp16_skips_moves_nothing_and_is_counted(squares, tmp_path, monkeypatch, kind):
+def test_a_step_that_fp16_skips_moves_nothing_and_is_counted(squares, tmp_path, kind):
     """A loss scale of 2^26 overflows in the first steps, and is halved until it does not."""
     changes = {"run.precision": "fp16", "run.steps": 12, "optimizer.kind": kind}
     recipe = make_recipe(squares, {**changes, "run.log_every": 4, "data.validation": 0})
-    target = run.DiffusionTarget(recipe, torch.device("cpu"))
+    target = run.diffusion_target(recipe, torch.device("cpu"))
     world = World(0, 1, torch.device("cpu"))
     trainer = Trainer(recipe, target, run.open_data(recipe.data), world, tmp_path)
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**26)
     followed, listener = [], Listener()
-    monkeypatch.setattr(target, "stepped", lambda: followed.append(trainer.step))
+    trainer.target = replace(target, stepped=lambda: followed.append(trainer.step))
     before = {n: t.clone() for n, t in trainer.ema.average.items()}
     trainer.learn(trainer.batches())
     assert trainer.skipped == 1
@@ -169,7 +170,7 @@ def test_a_step_that_fp16_skips_moves_nothing_and_is_counted(squares, tmp_path, 
 
 def test_gradients_that_no_scale_fits_stop_the_run(squares, tmp_path, monkeypatch):
     recipe = make_recipe(squares, {"run.precision": "fp16", "data.validation": 0})
-    target = run.DiffusionTarget(recipe, torch.device("cpu"))
+    target = run.diffusion_target(recipe, torch.device("cpu"))
     world = World(0, 1, torch.device("cpu"))
     trainer = Trainer(recipe, target, run.open_data(recipe.data), world, tmp_path)
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-20)
@@ -189,7 +190,7 @@ def test_held_out_pictures_are_decoded_when_they_are_needed(squares, tmp_path, m
         lambda entry, *a, **k: (decoded.append(entry.name), real(entry, *a, **k))[1],
     )
     recipe = make_recipe(squares, {"data.validation": 7})
-    target = run.DiffusionTarget(recipe, torch.device("cpu"))
+    target = run.diffusion_target(recipe, torch.device("cpu"))
     data = run.open_data(recipe.data)
     trainer = Trainer(recipe, target, data, World(0, 1, torch.device("cpu")), tmp_path)
     assert not decoded

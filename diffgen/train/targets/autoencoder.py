@@ -6,7 +6,7 @@ paper's perceptual term is left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from diffgen.engine.images import to_images
 from diffgen.models.vae import Autoencoder
-from diffgen.text.tokenizer import Tokenizer
 from diffgen.train.data.dataset import Batch
 from diffgen.train.draws import Draws
 from diffgen.train.export import save_component, save_grid
@@ -24,6 +23,7 @@ from diffgen.train.recipe.recipe import AutoencoderRecipe, Recipe
 from diffgen.train.targets import objectives
 from diffgen.train.targets.adversarial import Adversary
 from diffgen.train.targets.networks import checkpoint_gradients, load_autoencoder
+from diffgen.train.targets.target import Target
 from diffgen.weights.diffusers.layout import vae_json, write_json
 
 SHOWN = 8  # held-out pictures in a preview
@@ -98,72 +98,90 @@ def pieces(pixels: Tensor, side: int, draws: Draws) -> Tensor:
     return torch.stack(cut)
 
 
-class AutoencoderTarget:
-    """Trains an autoencoder; exports a folder with `vae/` that a diffusion recipe can name."""
+class AutoencoderBatches:
+    """Pixels of a batch or pieces of them, and noise of the size of their latents."""
 
-    def __init__(self, recipe: Recipe, device: torch.device) -> None:
-        """Build or load it. Raises what `load_autoencoder` raises."""
-        self.recipe, self.device = recipe, device
-        torch.manual_seed(recipe.run.seed)
-        if recipe.model.base:
-            vae = load_autoencoder(recipe.model.base).requires_grad_(True)
-        else:
-            assert recipe.model.vae is not None
-            vae = Autoencoder(recipe.model.vae)
-        check_factor(recipe, vae.config.factor, str(recipe.model.base or "recipe"))
-        if recipe.run.gradient_checkpointing:
-            checkpoint_gradients(vae)
-        self.vae = vae.to(device)
-        weights = recipe.autoencoder
-        self.opponent = Adversary(weights, device) if weights.adversarial else None
-        self.module = AutoencoderModule(self.vae, weights, self.opponent).to(device)
-        if weights.decoder_only:
-            self.vae.encoder.requires_grad_(False)
-            self.vae.quant_conv.requires_grad_(False)
-        if recipe.run.compile:
-            self.vae.encoder.compile()
-            self.vae.decoder.compile()
+    def __init__(self, recipe: Recipe, vae: Autoencoder, device: torch.device) -> None:
+        self.patch, self.config, self.device = recipe.autoencoder.patch, vae.config, device
 
-    @property
-    def tokenizers(self) -> Sequence[Tokenizer]:
-        """None: captions do not matter."""
-        return ()
-
-    @property
-    def latent_encoder(self) -> None:
-        """None: there is nothing to cache."""
-        return None
-
-    def inputs(self, batch: Batch, draws: Draws) -> AutoencoderInputs:
-        """Pixels or pieces of them, and noise of the size of their latents."""
+    def __call__(self, batch: Batch, draws: Draws) -> AutoencoderInputs:
+        """Pixels and noise."""
         assert batch.pixels is not None
-        pixels, config = batch.pixels.to(self.device), self.vae.config
-        if self.recipe.autoencoder.patch:
-            pixels = pieces(pixels, self.recipe.autoencoder.patch, draws)
-        height, width = pixels.shape[-2:]
-        return AutoencoderInputs(pixels, draws.normal(config.latent_shape(width, height)))
+        pixels, config = batch.pixels.to(self.device), self.config
+        if self.patch:
+            pixels = pieces(pixels, self.patch, draws)
+        height, width = (side // config.factor for side in pixels.shape[-2:])
+        return AutoencoderInputs(pixels, draws.normal((config.latent_channels, height, width)))
 
-    def stepped(self) -> None:
-        """Nothing follows the module."""
 
-    def export(self, folder: Path, dtype: torch.dtype) -> None:
-        """`vae/` in diffusers layout, its scaling factor measured while training."""
-        config = self.vae.config
-        if self.recipe.model.base is None:
+class AutoencoderExporter:
+    """Writes `vae/` in diffusers layout, its scaling factor measured while training."""
+
+    def __init__(self, recipe: Recipe, module: AutoencoderModule) -> None:
+        self.module, self.measures = module, recipe.model.base is None
+
+    def __call__(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write config and weights."""
+        config = self.module.vae.config
+        if self.measures:
             config = replace(config, scaling_factor=self.module.scaling_factor)
         write_json(folder / "vae" / "config.json", vae_json(config))
-        save_component(folder, "vae", self.vae, dtype)
+        save_component(folder, "vae", self.module.vae, dtype)
+
+
+class ReconstructionPreviewer:
+    """Draws held-out pictures above their reconstructions."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
 
     @torch.no_grad()
-    def preview(self, model: Path, picture: Path, held_out: Iterator[Batch]) -> None:
-        """Held-out pictures above their reconstructions."""
+    def __call__(self, model: Path, picture: Path, held_out: Iterator[Batch]) -> None:
+        """Draw with the exported model, as the one that learns may be sharded."""
         batch = next(held_out, None)
         if batch is None:
             return
         assert batch.pixels is not None
         pixels = batch.pixels[:SHOWN].to(self.device)
-        # The exported one, as the one that learns may be dealt out over processes.
         vae = load_autoencoder(str(model.resolve())).to(self.device)
         mean, _ = vae.encode(pixels)
         made = vae.decode(vae.to_latents(mean))
         save_grid([*to_images(pixels), *to_images(made)], picture, columns=len(pixels))
+
+
+def autoencoder_target(recipe: Recipe, device: torch.device) -> Target:
+    """Train an autoencoder; the result is a folder with `vae/` that a diffusion recipe can name.
+
+    Raises what `load_autoencoder` raises.
+    """
+    torch.manual_seed(recipe.run.seed)
+    vae, weights = _autoencoder(recipe), recipe.autoencoder
+    vae.to(device)
+    adversary = Adversary(weights, device) if weights.adversarial else None
+    module = AutoencoderModule(vae, weights, adversary).to(device)
+    if weights.decoder_only:
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+    if recipe.run.compile:
+        vae.encoder.compile()
+        vae.decoder.compile()
+    return Target(
+        module=module,
+        inputs=AutoencoderBatches(recipe, vae, device),
+        export=AutoencoderExporter(recipe, module),
+        preview=ReconstructionPreviewer(device),
+        discriminator=adversary,
+    )
+
+
+def _autoencoder(recipe: Recipe) -> Autoencoder:
+    """That of `model.base`, or a new one."""
+    if recipe.model.base:
+        vae = load_autoencoder(recipe.model.base).requires_grad_(True)
+    else:
+        assert recipe.model.vae is not None
+        vae = Autoencoder(recipe.model.vae)
+    check_factor(recipe, vae.config.factor, str(recipe.model.base or "recipe"))
+    if recipe.run.gradient_checkpointing:
+        checkpoint_gradients(vae)
+    return vae

@@ -18,11 +18,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffgen.engine.networks import Networks
 from diffgen.models.clip import ClipTextModel
 from diffgen.train.data.dataset import Batch
 from diffgen.train.draws import Draws
 from diffgen.train.recipe.recipe import Recipe
-from diffgen.train.targets.diffusion import DiffusionTarget
+from diffgen.train.targets.encoding import Latents
+from diffgen.train.targets.exporter import FolderExporter
+from diffgen.train.targets.networks import build_networks, place_frozen
+from diffgen.train.targets.target import Target
 from diffgen.train.targets.text import TokenBatch, tokenize
 
 WIDTHS = (64, 128, 256)  # of the picture network's convolutions
@@ -90,23 +94,40 @@ class ContrastiveModule(nn.Module):
         return out
 
 
-class ContrastiveTarget(DiffusionTarget):
-    """Trains the text encoders of a model, new or given, and leaves the rest of it alone."""
+class ContrastiveBatches:
+    """Encodes the pictures of a batch and tokenizes its captions."""
 
-    def __init__(self, recipe: Recipe, device: torch.device) -> None:
-        """Build or load the networks. Raises what `build_networks` raises."""
-        super().__init__(recipe, device)
-        networks = self.networks
-        torch.manual_seed(recipe.run.seed)
-        channels = networks.config.latent_channels
-        self.module = ContrastiveModule(networks.encoders, channels).to(device)
-        self.module.requires_grad_(True)
+    def __init__(self, networks: Networks, latents: Latents) -> None:
+        self.networks, self.latents = networks, latents
 
     @torch.no_grad()
-    def inputs(self, batch: Batch, draws: Draws) -> ContrastiveInputs:
+    def __call__(self, batch: Batch, draws: Draws) -> ContrastiveInputs:
         """Latents and tokens."""
-        tokens = tokenize(self.networks.tokenizers, batch.captions, self.device)
-        return ContrastiveInputs(self._latents(batch, draws), tokens)
+        tokens = tokenize(self.networks.tokenizers, batch.captions, self.latents.device)
+        return ContrastiveInputs(self.latents.of(batch, draws), tokens)
 
-    def preview(self, model: Path, picture: Path, held_out: Iterator[Batch]) -> None:
-        """Nothing: no picture shows what the encoders have learned."""
+
+def no_preview(model: Path, picture: Path, held_out: Iterator[Batch]) -> None:
+    """Draw nothing: no picture shows what the encoders have learned."""
+
+
+def contrastive_target(recipe: Recipe, device: torch.device) -> Target:
+    """Train the text encoders of a model, new or given, and leave the rest of it as it is.
+
+    Raises what `build_networks` raises, and what the export would raise in the end.
+    """
+    start = build_networks(recipe)
+    networks, exporter = start.networks, FolderExporter(start)
+    exporter.check()
+    place_frozen(networks, recipe, device)
+    torch.manual_seed(recipe.run.seed)
+    channels = networks.config.unet.out_channels
+    latents = Latents(recipe, networks, device)
+    return Target(
+        module=ContrastiveModule(networks.encoders, channels).to(device).requires_grad_(True),
+        inputs=ContrastiveBatches(networks, latents),
+        export=exporter,
+        preview=no_preview,
+        tokenizers=networks.tokenizers,
+        latent_encoder=latents,
+    )

@@ -20,18 +20,29 @@ from diffgen.diffusion.prediction import add_noise, predict_x0
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import SpacingOptions, make_sigmas
 from diffgen.engine.networks import Networks
-from diffgen.engine.request import GenerateRequest
+from diffgen.engine.request import GeneratePlan, GenerateRequest
 from diffgen.errors import ConfigError
 from diffgen.models.build import build_empty
-from diffgen.models.config import UNetConfig
+from diffgen.models.config import ModelConfig, UNetConfig
 from diffgen.models.unet import UNet
 from diffgen.train.data.dataset import Batch
 from diffgen.train.draws import Draws
 from diffgen.train.recipe.recipe import DistillRecipe, Recipe
 from diffgen.train.targets import consistency
-from diffgen.train.targets.diffusion import DiffusionTarget
-from diffgen.train.targets.networks import build_networks
+from diffgen.train.targets.encoding import Latents, size_ids
+from diffgen.train.targets.exporter import FolderExporter
+from diffgen.train.targets.lora import (
+    AdapterExporter,
+    AdapterModule,
+    adapt,
+    adapted_engine,
+    all_adapters,
+    use_channels_last,
+)
+from diffgen.train.targets.networks import build_networks, place_frozen
 from diffgen.train.targets.objectives import squared_error, uniform_timesteps
+from diffgen.train.targets.previewer import PromptPreviewer, folder_engine, preview_request
+from diffgen.train.targets.target import Target
 from diffgen.train.targets.text import encode, tokenize
 from diffgen.types import Conditioning, ScheduleConfig
 from diffgen.weights.diffusers.layout import write_lcm_configs
@@ -107,48 +118,35 @@ class ConsistencyModule(nn.Module):
         return consistency.consistency_function(x, x0, t)
 
 
-class DistillTarget(DiffusionTarget):
-    """Distils `model.base`; exports a folder that `diffgen generate` runs with lcm."""
+class DistillBatches:
+    """Noisy latents of a batch, and where one step of the guided teacher takes them."""
 
-    def __init__(self, recipe: Recipe, device: torch.device) -> None:
-        """Load the teacher and copy it.
-
-        Raises what `build_networks` raises, and ConfigError for a base that is a student itself and
-        for `ddim_steps` that the sampler's timesteps are not among.
-        """
-        start = build_networks(recipe)
-        teacher = start.networks
+    def __init__(
+        self, recipe: Recipe, config: ModelConfig, teacher: Networks, latents: Latents
+    ) -> None:
+        """`config` is the student's; raises ConfigError for `ddim_steps` that the sampler skips."""
+        self.recipe, self.config, self.networks = recipe.distill, config, teacher
+        self.latents, self.device = latents, latents.device
+        self.teacher = teacher.unet
         self.timesteps = _timesteps(recipe.distill, teacher.config.schedule)
-        super().__init__(recipe, device, replace(start, networks=_student(teacher, recipe)))
-        self.teacher = teacher.unet.to(device).requires_grad_(False).eval()
-        schedule = self.networks.config.schedule
-        unet, target = self.networks.unet, None
-        if recipe.distill.target_decay:
-            target = _network(unet.config, unet.state_dict()).requires_grad_(False)
-        self.student = ConsistencyModule(unet, target, schedule, recipe.distill)
-        self.module = self.student
-        if recipe.run.compile:
-            for network in filter(None, (self.teacher, target)):
-                network.compile()
+        tables = NoiseSchedule.from_config(config.schedule)
+        self.alphas_cumprod = torch.tensor(tables.alphas_cumprod, device=self.device)
         # As the teacher's own DDIM: on to the data, or to the first table entry.
-        self.final = self.alphas_cumprod[0] if schedule.final_alpha_one is False else 1.0
+        stays = config.schedule.final_alpha_one is False
+        self.final = self.alphas_cumprod[0] if stays else 1.0
 
     @torch.no_grad()
-    def inputs(self, batch: Batch, draws: Draws) -> DistillInputs:
-        """Noisy latents, and where one step of the guided teacher takes them."""
+    def __call__(self, batch: Batch, draws: Draws) -> DistillInputs:
+        """Two points on the teacher's ODE, and the conditioning of the student."""
         far, near_t, near_alpha_bar = self._noisy(batch, draws)
         both = self._texts(batch)
         cond = both.map(lambda tensor: tensor[: len(batch.captions)])
         scale = self._guidance(draws)
         x0 = self._teach(far, both, scale)
         x = consistency.ddim_step(far.x, x0, far.alpha_bar, near_alpha_bar)
-        if self.networks.config.embeds_guidance:
+        if self.config.embeds_guidance:
             cond = replace(cond, guidance=scale)
         return DistillInputs(far, Point(x, near_t, near_alpha_bar), cond)
-
-    def stepped(self) -> None:
-        """The target network follows the student."""
-        self.student.follow()
 
     def _noisy(self, batch: Batch, draws: Draws) -> tuple[Point, Tensor, Tensor]:
         """States at random timesteps of the grid, with t and alpha_bar of the ones below."""
@@ -156,14 +154,14 @@ class DistillTarget(DiffusionTarget):
         levels = self.alphas_cumprod[steps]
         levels[0] = self.final
         index = uniform_timesteps(draws.uniform(), len(self.timesteps))
-        x0 = self._latents(batch, draws)
+        x0 = self.latents.of(batch, draws)
         alpha_bar = levels[index + 1]
         x = add_noise(x0, draws.normal(x0.shape[1:]), alpha_bar)
         return Point(x, steps[index + 1], alpha_bar), steps[index], levels[index]
 
     def _guidance(self, draws: Draws) -> Tensor:
         """The guidance scale of each picture: (B,)."""
-        guidance, u = self.recipe.distill.guidance, draws.uniform()
+        guidance, u = self.recipe.guidance, draws.uniform()
         low, high = guidance if isinstance(guidance, tuple) else (guidance, guidance)
         return low + (high - low) * u
 
@@ -171,7 +169,7 @@ class DistillTarget(DiffusionTarget):
         """The conditioning of the captions, then that of as many empty ones: 2 B rows."""
         networks, count = self.networks, len(batch.captions)
         tokens = tokenize(networks.tokenizers, [*batch.captions, *[""] * count], self.device)
-        time_ids = torch.tensor(batch.time_ids, dtype=torch.float32, device=self.device)
+        time_ids = size_ids(batch, self.device)
         return encode(networks.config, networks.encoders, tokens, time_ids.repeat(2, 1))
 
     def _teach(self, point: Point, both: Conditioning, scale: Tensor) -> Tensor:
@@ -180,22 +178,81 @@ class DistillTarget(DiffusionTarget):
         outputs = self.teacher(torch.cat([x, x]), torch.cat([t, t]), both).float()
         cond, uncond = outputs.chunk(2)
         output = consistency.guided(cond, uncond, scale)
-        schedule = self.networks.config.schedule
+        schedule = self.config.schedule
         return predict_x0(output, x, point.alpha_bar, schedule.prediction, schedule.clip)
 
-    def _write_configs(self, folder: Path) -> None:
-        super()._write_configs(folder)
-        write_lcm_configs(
-            folder,
-            self.networks.config,
-            timestep_scaling=consistency.TIMESTEP_SCALING,
-        )
 
-    def _request(self) -> GenerateRequest:
-        """The student's own defaults, but for the guidance that it is told."""
-        embedded = self.networks.config.embeds_guidance
-        guidance = self.recipe.samples.guidance if embedded else None
-        return replace(super()._request(), guidance_scale=guidance)
+def distill_target(recipe: Recipe, device: torch.device) -> Target:
+    """Distil `model.base`: into a model, or into adapters with `distill.as_lora` (LCM-LoRA).
+
+    LCM-LoRA: Luo et al., arXiv:2311.05556. Raises what `build_networks` and `adapt` raise, and
+    ConfigError for a base that is a student itself and for `ddim_steps` that the sampler's
+    timesteps are not among.
+    """
+    start = build_networks(recipe)
+    student = replace(start, networks=_student(start.networks, recipe))
+    config, request = student.networks.config, _request(recipe, student.networks.config)
+    exporter = FolderExporter(student, _amend)
+    if not recipe.distill.as_lora:
+        exporter.check()
+    GeneratePlan.make(request, config)
+    latents = Latents(recipe, start.networks, device)
+    inputs = DistillBatches(recipe, config, start.networks, latents)
+    place_frozen(student.networks, recipe, device)
+    start.networks.unet.to(device).requires_grad_(False).eval()
+    learner = _learner(recipe, student.networks)
+    if recipe.run.compile:
+        for network in filter(None, (inputs.teacher, learner.target)):
+            network.compile()
+    whole = Target(
+        module=learner,
+        inputs=inputs,
+        export=exporter,
+        preview=PromptPreviewer(recipe, request, folder_engine(recipe)),
+        tokenizers=start.networks.tokenizers,
+        latent_encoder=latents,
+        stepped=learner.follow,
+    )
+    return _with_adapters(recipe, whole, learner, config) if recipe.distill.as_lora else whole
+
+
+def _learner(recipe: Recipe, student: Networks) -> ConsistencyModule:
+    """The student, with a target network unless it is its own."""
+    unet, target = student.unet.requires_grad_(True), None
+    if recipe.distill.target_decay:
+        target = _network(unet.config, unet.state_dict()).requires_grad_(False)
+    return ConsistencyModule(unet, target, student.config.schedule, recipe.distill)
+
+
+def _with_adapters(
+    recipe: Recipe, whole: Target, learner: ConsistencyModule, config: ModelConfig
+) -> Target:
+    """The target whose student are adapters in two copies of the base: it and its target network."""
+    adapters = adapt(recipe, {"unet": learner.unet})
+    parts = all_adapters(adapters)
+    if learner.target is not None:
+        # One seed makes them begin equal.
+        followers = all_adapters(adapt(recipe, {"unet": learner.target}))
+        parts = parts + [follower.requires_grad_(False) for follower in followers]
+    use_channels_last(recipe, learner)
+    # The base does not ask for lcm by itself.
+    request = replace(_request(recipe, config), sampler="lcm")
+    return replace(
+        whole,
+        module=AdapterModule(parts, learner),
+        export=AdapterExporter(recipe, config, adapters),
+        preview=PromptPreviewer(recipe, request, adapted_engine(recipe)),
+    )
+
+
+def _amend(folder: Path, config: ModelConfig) -> None:
+    write_lcm_configs(folder, config, timestep_scaling=consistency.TIMESTEP_SCALING)
+
+
+def _request(recipe: Recipe, config: ModelConfig) -> GenerateRequest:
+    """The student's own defaults, but for the guidance where it is told one."""
+    guidance = recipe.samples.guidance if config.embeds_guidance else None
+    return replace(preview_request(recipe), guidance_scale=guidance)
 
 
 def _network(config: UNetConfig, state: Mapping[str, Tensor]) -> UNet:

@@ -12,18 +12,23 @@ from torch import Tensor, nn
 
 from diffgen import __version__
 from diffgen.engine.engine import Engine
+from diffgen.engine.request import GeneratePlan
 from diffgen.errors import ConfigError, did_you_mean
 from diffgen.models.clip import ClipTextModel
 from diffgen.models.config import ModelConfig
 from diffgen.models.lora import Adapter, LoraDelta, add_lora, continue_lora
 from diffgen.train.recipe.recipe import LoraRecipe, Recipe
-from diffgen.train.targets.diffusion import DiffusionModule, DiffusionTarget
-from diffgen.train.targets.networks import open_base
+from diffgen.train.targets.diffusion import DiffusionBatches, DiffusionModule
+from diffgen.train.targets.encoding import Latents
+from diffgen.train.targets.networks import build_networks, open_base, place_frozen
+from diffgen.train.targets.previewer import PromptPreviewer, preview_request
+from diffgen.train.targets.target import Target
 from diffgen.types import Component, LoraRef
 from diffgen.weights.adapters.files import read_lora
 from diffgen.weights.adapters.lora import save_lora
 
 FILE = "lora.safetensors"
+UNET: Component = "unet"
 
 Adapters: TypeAlias = Mapping[Component, Mapping[str, Adapter]]  # by the names of their layers
 
@@ -46,8 +51,8 @@ ARCHITECTURES = {
 }
 
 
-class LoraModule(nn.Module):
-    """The adapters, and the loss of the networks they sit in, which are no part of its state."""
+class AdapterModule(nn.Module):
+    """Adapters, and the loss of the networks they sit in, which are no part of its state."""
 
     def __init__(self, adapters: Iterable[Adapter], networks: nn.Module) -> None:
         super().__init__()
@@ -55,43 +60,73 @@ class LoraModule(nn.Module):
         # In a tuple nothing is registered: checkpoints and the optimizer see adapters only.
         self._networks = (networks,)
 
+    @property
+    def networks(self) -> nn.Module:
+        """The networks with their loss."""
+        return self._networks[0]
+
     def forward(self, inputs: Any) -> dict[str, Tensor]:
         """As the module of the networks."""
-        losses: dict[str, Tensor] = self._networks[0](inputs)
+        losses: dict[str, Tensor] = self.networks(inputs)
         return losses
 
 
-class LoraTarget(DiffusionTarget):
-    """Trains adapters for `model.base`; exports one file for `diffgen generate --lora`."""
+class AdapterExporter:
+    """Writes adapters as one safetensors file for `diffgen generate --lora`."""
 
-    def __init__(self, recipe: Recipe, device: torch.device) -> None:
-        """Load the base and put adapters into it.
+    def __init__(self, recipe: Recipe, config: ModelConfig, adapters: Adapters) -> None:
+        self.recipe, self.config, self.adapters = recipe, config, adapters
 
-        Raises what `build_networks` raises, and ConfigError for `lora.modules` that name nothing.
-        """
-        super().__init__(recipe, device)
-        networks, lora = self.networks, recipe.lora
-        self.learns_text = lora.text_encoder
-        adapted: dict[Component, nn.Module] = {"unet": networks.unet}
-        if lora.text_encoder:
-            adapted |= networks.adaptable
-        self.adapters = adapt(recipe, adapted)
-        if recipe.run.channels_last:
-            networks.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
-        self.module = LoraModule(
-            [adapter for named in self.adapters.values() for adapter in named.values()],
-            DiffusionModule(networks, recipe.objective, with_text=self.learns_text),
+    def __call__(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write `FILE`."""
+        deltas = {
+            component: {layer: adapter.delta() for layer, adapter in named.items()}
+            for component, named in self.adapters.items()
+        }
+        everything = [delta for named in deltas.values() for delta in named.values()]
+        save_lora(
+            folder / FILE,
+            deltas,
+            self.config,
+            layout=self.recipe.lora.layout,
+            dtype=dtype,
+            metadata=_metadata(self.recipe, self.config, everything),
         )
 
-    def export(self, folder: Path, dtype: torch.dtype) -> None:
-        """The adapters as one safetensors file."""
-        save_adapters(folder, self.adapters, self.recipe, self.networks.config, dtype)
 
-    def _write_configs(self, folder: Path) -> None:
-        """None: the base, which may be one file, keeps its own."""
+def lora_target(recipe: Recipe, device: torch.device) -> Target:
+    """Train adapters for `model.base`; the result is one file.
 
-    def _engine(self, model: Path) -> Engine:
-        return adapted_engine(self.recipe, model)
+    Raises what `build_networks` and `adapt` raise, and what the preview would raise in the end.
+    """
+    networks, request = build_networks(recipe).networks, preview_request(recipe)
+    GeneratePlan.make(request, networks.config)
+    place_frozen(networks, recipe, device)
+    learns_text = recipe.lora.text_encoder
+    adapted = networks.adaptable if learns_text else {UNET: networks.unet}
+    adapters = adapt(recipe, adapted)
+    use_channels_last(recipe, networks.unet)
+    latents = Latents(recipe, networks, device)
+    frozen = DiffusionModule(networks, recipe.objective, with_text=learns_text)
+    return Target(
+        module=AdapterModule(all_adapters(adapters), frozen),
+        inputs=DiffusionBatches(recipe, networks, latents, learns_text=learns_text),
+        export=AdapterExporter(recipe, networks.config, adapters),
+        preview=PromptPreviewer(recipe, request, adapted_engine(recipe)),
+        tokenizers=networks.tokenizers,
+        latent_encoder=latents,
+    )
+
+
+def use_channels_last(recipe: Recipe, module: nn.Module) -> None:
+    """Let the maps of a frozen network lie in memory as the recipe says."""
+    if recipe.run.channels_last:
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
+
+
+def all_adapters(adapters: Adapters) -> list[Adapter]:
+    """The adapters of all components, in order."""
+    return [adapter for named in adapters.values() for adapter in named.values()]
 
 
 def adapt(recipe: Recipe, networks: Mapping[Component, nn.Module]) -> Adapters:
@@ -136,23 +171,14 @@ def _continued(recipe: Recipe, networks: Mapping[Component, nn.Module], file: Pa
     return {name: continue_lora(network, plain[name]) for name, network in networks.items()}
 
 
-def save_adapters(
-    folder: Path, adapters: Adapters, recipe: Recipe, config: ModelConfig, dtype: torch.dtype
-) -> None:
-    """Write `FILE`, adapters for a model of this config."""
-    deltas = {
-        component: {layer: adapter.delta() for layer, adapter in named.items()}
-        for component, named in adapters.items()
-    }
-    metadata = _metadata(recipe, config, [d for named in deltas.values() for d in named.values()])
-    layout = recipe.lora.layout
-    save_lora(folder / FILE, deltas, config, layout=layout, dtype=dtype, metadata=metadata)
+def adapted_engine(recipe: Recipe) -> Callable[[Path], Engine]:
+    """Load the base with the adapters in a folder."""
 
+    def engine(folder: Path) -> Engine:
+        loras = [LoraRef(folder / FILE)]
+        return Engine.load(open_base(recipe), device=recipe.run.device, loras=loras)
 
-def adapted_engine(recipe: Recipe, folder: Path) -> Engine:
-    """The base with the adapters in a folder."""
-    base = open_base(recipe)
-    return Engine.load(base, device=recipe.run.device, loras=[LoraRef(folder / FILE)])
+    return engine
 
 
 def matches(name: str, wanted: str) -> bool:

@@ -190,6 +190,21 @@ def initialise_text(encoder: ClipTextModel) -> None:
             nn.init.normal_(parameter, std=0.01 if "position" in name else 0.02)
 
 
+def place_frozen(networks: Networks, recipe: Recipe, device: torch.device) -> None:
+    """Freeze all networks and move them to the device, the U-Net as `[run]` says.
+
+    With sharding the U-Net stays: it is moved block by block, as it may not fit whole.
+    """
+    if recipe.run.gradient_checkpointing:
+        checkpoint_gradients(networks.unet)
+    for module in (networks.unet, networks.vae, *networks.encoders):
+        module.requires_grad_(False)
+        if module is not networks.unet or recipe.run.parallel == "ddp":
+            module.to(device)
+    if recipe.run.compile:
+        networks.unet.compile()
+
+
 def checkpoint_gradients(network: nn.Module) -> None:
     """Recompute activations on the way back instead of keeping them (arXiv:1604.06174)."""
     for module in network.modules():

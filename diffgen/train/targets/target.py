@@ -1,8 +1,9 @@
-"""What a run trains: the interface between the loop and each kind of training."""
+"""What a run trains: the parts that each kind of training gives to the loop."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,11 +57,11 @@ class LatentEncoder(Protocol):
     def autoencoder_hash(self) -> str: ...
 
 
-class Opponent(Protocol):
-    """What learns against the module, with weights, an optimizer and a state of its own.
+class Discriminator(Protocol):
+    """A network that learns against the module, with its own optimizer and state.
 
-    `begin` is told each step, counted from 0, before its batches; `learn`, after the module has
-    learned from them, gives scalars by the same names in every step, averaged over processes.
+    `begin` is called before the batches of each step, counted from 0. `learn` runs after the module
+    has learned and returns scalars under the same names in every step, averaged over processes.
     """
 
     def begin(self, step: int, world: World) -> None: ...
@@ -69,26 +70,43 @@ class Opponent(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class Target(Protocol):
-    """One kind of training.
+class Inputs(Protocol):
+    """Turn a batch into the argument of the module; `draws` are all the randomness."""
 
-    `module` holds exactly what learns; called with what `inputs` makes of a batch it gives scalars
-    by name, "loss" being the one to minimise. `stepped` is called after each step in which the
-    module has learned, for what follows it. `export` writes what the run is for into an empty
-    folder, and `preview` a picture of how far it is; both see averaged weights. `tokenizers` read
-    the captions: none where captions do not matter. `latent_encoder` fills the cache of latents:
-    none where pixels are what is learned from. `opponent` learns beside the module, if any does.
+    def __call__(self, batch: Batch, draws: Draws) -> Any: ...
+
+
+class Exporter(Protocol):
+    """Write the result of the run into an empty folder, from averaged weights."""
+
+    def __call__(self, folder: Path, dtype: torch.dtype) -> None: ...
+
+
+class Previewer(Protocol):
+    """Draw a picture of the progress with the exported `model`."""
+
+    def __call__(self, model: Path, picture: Path, held_out: Iterator[Batch]) -> None: ...
+
+
+def nothing() -> None:
+    """The no-op that follows a step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One kind of training, made of parts.
+
+    `module` holds exactly what learns; called with what `inputs` makes of a batch it returns
+    scalars by name, of which "loss" is minimised. `stepped` is called after each step in which the
+    module has learned. `tokenizers` read the captions; empty where captions do not matter.
+    `latent_encoder` fills the cache of latents; None where the module learns from pixels.
     """
 
-    @property
-    def module(self) -> nn.Module: ...
-    @property
-    def tokenizers(self) -> Sequence[Tokenizer]: ...
-    @property
-    def latent_encoder(self) -> LatentEncoder | None: ...
-    @property
-    def opponent(self) -> Opponent | None: ...
-    def inputs(self, batch: Batch, draws: Draws) -> Any: ...
-    def stepped(self) -> None: ...
-    def export(self, folder: Path, dtype: torch.dtype) -> None: ...
-    def preview(self, model: Path, picture: Path, held_out: Iterator[Batch]) -> None: ...
+    module: nn.Module
+    inputs: Inputs
+    export: Exporter
+    preview: Previewer
+    tokenizers: tuple[Tokenizer, ...] = ()
+    latent_encoder: LatentEncoder | None = None
+    discriminator: Discriminator | None = None
+    stepped: Callable[[], None] = nothing

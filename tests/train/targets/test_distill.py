@@ -15,7 +15,7 @@ from diffgen.engine.request import GenerateRequest
 from diffgen.errors import ConfigError
 from diffgen.train import run
 from diffgen.train.recipe.read import read_recipe
-from diffgen.train.targets.distill import DistillTarget
+from diffgen.train.targets.distill import distill_target
 
 ROOT = Path(__file__).parents[3]
 
@@ -107,7 +107,7 @@ def test_the_student_draws_the_same_in_diffusers(request, name, kind, guidance):
 @pytest.mark.parametrize("guidance", [4.0, [2.0, 8.0]])
 def test_the_student_begins_as_the_teacher(request, squares, family, guidance):
     base = request.getfixturevalue(family).folder
-    target = DistillTarget(distilled(squares, base, **{"distill.guidance": guidance}), CPU)
+    target = distill_target(distilled(squares, base, **{"distill.guidance": guidance}), CPU)
     inputs = target.inputs(*some_inputs(target, squares))
     told = inputs.cond.guidance
     if guidance == 4.0:
@@ -117,15 +117,15 @@ def test_the_student_begins_as_the_teacher(request, squares, family, guidance):
         assert 2.0 <= float(told.min()) < float(told.max()) < 8.0
     plain = replace(inputs.cond, guidance=None)
     with torch.no_grad():
-        teacher = target.teacher(inputs.far.x, inputs.far.t, plain)
-        for unet in (target.student.unet, target.student.target):
+        teacher = target.inputs.teacher(inputs.far.x, inputs.far.t, plain)
+        for unet in (target.module.unet, target.module.target):
             assert torch.equal(unet(inputs.far.x, inputs.far.t, inputs.cond), teacher)
-    assert target.final == (1.0 if family == "sdxl" else target.alphas_cumprod[0])
+    assert target.inputs.final == (1.0 if family == "sdxl" else target.inputs.alphas_cumprod[0])
 
 
 def test_the_near_point_is_a_step_of_our_ddim(squares, sd2):
     """Guided at 3, as `generate` would go from one timestep of the grid to the next."""
-    target = DistillTarget(distilled(squares, sd2.folder, **{"distill.guidance": 3.0}), CPU)
+    target = distill_target(distilled(squares, sd2.folder, **{"distill.guidance": 3.0}), CPU)
     batch, draws = some_inputs(target, squares)
     inputs = target.inputs(batch, draws)
     engine = Engine.load(sd2.folder, device="cpu", dtype="fp32")
@@ -152,8 +152,8 @@ def test_the_near_point_is_a_step_of_our_ddim(squares, sd2):
 
 
 def test_the_target_network_follows_each_step_of_the_student(squares, sd1):
-    target = DistillTarget(distilled(squares, sd1.folder), CPU)
-    learner, averaged = target.student, target.student.target
+    target = distill_target(distilled(squares, sd1.folder), CPU)
+    learner, averaged = target.module, target.module.target
     assert not any(parameter.requires_grad for parameter in averaged.parameters())
     learner.unet.conv_out.bias.data += 1.0
     begin = averaged.conv_out.bias.clone()
@@ -167,8 +167,8 @@ def test_the_target_network_follows_each_step_of_the_student(squares, sd1):
 
 def test_a_student_that_is_its_own_target_learns_in_half_precision(squares, sd1):
     """Autocast must not hand on weights that it cast while gradients were off."""
-    target = DistillTarget(distilled(squares, sd1.folder, **{"distill.target_decay": 0}), CPU)
-    assert target.student.target is None
+    target = distill_target(distilled(squares, sd1.folder, **{"distill.target_decay": 0}), CPU)
+    assert target.module.target is None
     with torch.autocast("cpu", torch.bfloat16):
         loss = target.module(target.inputs(*some_inputs(target, squares)))["loss"]
     loss.backward()

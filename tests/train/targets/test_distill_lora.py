@@ -6,7 +6,7 @@ from training import Listener
 from diffgen.engine.engine import Engine
 from diffgen.engine.request import GenerateRequest
 from diffgen.train import run
-from diffgen.train.targets.distill_lora import distill_target
+from diffgen.train.targets.distill import distill_target
 from diffgen.types import LoraRef
 
 
@@ -58,11 +58,11 @@ def test_adapters_and_their_target_network_begin_as_the_teacher(squares, sd2):
     changes = {"distill.as_lora": True, "lora.rank": 2, "run.gradient_checkpointing": True}
     target = distill_target(distilled(squares, sd2.folder, **changes), CPU)
     inputs = target.inputs(*some_inputs(target, squares))
-    teacher = target.teacher(inputs.far.x, inputs.far.t, inputs.cond)
-    followers = target.student.target.parameters()
+    teacher = target.inputs.teacher(inputs.far.x, inputs.far.t, inputs.cond)
+    followers = target.module.networks.target.parameters()
     assert not any(parameter.requires_grad for parameter in followers)
-    for unet in (target.student.unet, target.student.target):
+    for unet in (target.module.networks.unet, target.module.networks.target):
         torch.testing.assert_close(unet(inputs.far.x, inputs.far.t, inputs.cond), teacher)
-    state = target.student.unet.state_dict()
-    averaged = target.student.target.state_dict()
+    state = target.module.networks.unet.state_dict()
+    averaged = target.module.networks.target.state_dict()
     assert all(torch.equal(state[name], averaged[name]) for name in state)

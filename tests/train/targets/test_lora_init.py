@@ -14,8 +14,8 @@ from diffgen.errors import ConfigError, WeightsError
 from diffgen.models.lora import LoraDelta
 from diffgen.train import run
 from diffgen.train.recipe.recipe import Recipe
-from diffgen.train.targets.distill_lora import DistillLoraTarget
-from diffgen.train.targets.lora import FILE, LoraTarget
+from diffgen.train.targets.distill import distill_target
+from diffgen.train.targets.lora import FILE, lora_target
 from diffgen.types import Conditioning, LoraRef
 from diffgen.weights.adapters.files import read_lora
 from diffgen.weights.adapters.lora import Layout, save_lora
@@ -55,20 +55,20 @@ def test_training_begins_with_what_the_file_holds(sd1, squares, tmp_path, layout
     write(file, sd1.folder, layout, {"unet": UNET, "text_encoder": TEXT})
     changes = {"lora.init": str(file), "lora.text_encoder": True, "optimizer.lr": 0.0}
     recipe = small_recipe(squares, sd1.folder, changes)
-    target = LoraTarget(recipe, CPU)
+    target = lora_target(recipe, CPU)
     held = read_lora(file, Model.open(sd1.folder).checkpoint)
-    for component, named in target.adapters.items():
+    for component, named in target.export.adapters.items():
         assert named.keys() == held[component].keys()
         for layer, adapter in named.items():
             delta = held[component][layer]
             assert (adapter.rank, adapter.alpha) == (delta.rank, delta.alpha)
             assert torch.equal(adapter.delta().weight(), delta.weight())
     engine = Engine.load(sd1.folder, device="cpu", dtype="fp32", loras=[LoraRef(file)])
-    width = target.networks.config.unet.context_dim
+    width = target.export.config.unet.context_dim
     x, t = torch.randn(1, 4, 8, 8), torch.tensor([500.0])
     cond = Conditioning(torch.randn(1, 7, width))
     with torch.no_grad():
-        expected, actual = engine.unet(x, t, cond), target.networks.unet(x, t, cond)
+        expected, actual = engine.unet(x, t, cond), target.inputs.networks.unet(x, t, cond)
     assert (actual - expected).norm() < 1e-5 * expected.norm()
     # At a rate of 0 the finished file is the one that was begun from.
     run.train(recipe, tmp_path / "run", resume=False, reporter=Listener())
@@ -99,14 +99,17 @@ def test_a_student_of_adapters_begins_with_them(sd1, squares, tmp_path) -> None:
     file = tmp_path / "style.safetensors"
     write(file, sd1.folder, "kohya", {"unet": UNET})
     changes = {"target": "distill", "distill.as_lora": True, "lora.init": str(file)}
-    target = DistillLoraTarget(small_recipe(squares, sd1.folder, changes), CPU)
-    ranks = {layer: adapter.rank for layer, adapter in target.adapters["unet"].items()}
+    target = distill_target(small_recipe(squares, sd1.folder, changes), CPU)
+    ranks = {layer: adapter.rank for layer, adapter in target.export.adapters["unet"].items()}
     assert ranks == {layer: rank for layer, (rank, _) in UNET.items()}
     x, t = torch.randn(1, 4, 8, 8), torch.tensor([500.0])
-    cond = Conditioning(torch.randn(1, 7, target.networks.config.unet.context_dim))
-    assert target.student.target is not None
+    cond = Conditioning(torch.randn(1, 7, target.export.config.unet.context_dim))
+    assert target.module.networks.target is not None
     with torch.no_grad():
-        live, average = target.student.unet(x, t, cond), target.student.target(x, t, cond)
+        live, average = (
+            target.module.networks.unet(x, t, cond),
+            target.module.networks.target(x, t, cond),
+        )
     assert torch.equal(live, average)
 
 
@@ -125,7 +128,7 @@ def test_files_of_other_networks_are_refused(
     write(file, sd1.folder, "kohya", layers)
     recipe = small_recipe(squares, sd1.folder, {"lora.init": str(file), **changes})
     with pytest.raises(ConfigError, match=message) as caught:
-        LoraTarget(recipe, CPU)
+        lora_target(recipe, CPU)
     assert str(file) in str(caught.value)
 
 
@@ -134,7 +137,7 @@ def test_a_file_for_another_model_is_refused(sd1, squares, tmp_path) -> None:
     write(file, sd1.folder, "kohya", {"unet": UNET})
     recipe = small_recipe(squares, Path("storybook"), {"lora.init": str(file)})
     with pytest.raises(WeightsError, match=r"style\.safetensors"):
-        LoraTarget(recipe, CPU)
+        lora_target(recipe, CPU)
 
 
 @pytest.mark.parametrize("key", ["rank", "alpha", "modules"])

@@ -21,7 +21,7 @@ from diffgen.train.loop import Trainer
 from diffgen.train.quick import lora_table
 from diffgen.train.recipe.read import parse_recipe
 from diffgen.train.recipe.recipe import Recipe
-from diffgen.train.targets.lora import FILE, LoraTarget
+from diffgen.train.targets.lora import FILE, lora_target
 from diffgen.types import Conditioning, LoraRef
 
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ def saved(folder: Path, step: int) -> dict[str, Any]:
 
 def test_only_adapters_learn_and_are_saved(squares: Path, base: Path, tmp_path: Path) -> None:
     recipe = lora_recipe(squares, base, lora__text_encoder=True, lora__modules=["all"])
-    before = LoraTarget(recipe, CPU).networks
+    before = lora_target(recipe, CPU).inputs.networks
     listener = Listener()
     run.train(recipe, tmp_path, resume=False, reporter=listener)
     assert len(listener.losses) == 8
@@ -62,7 +62,7 @@ def test_only_adapters_learn_and_are_saved(squares: Path, base: Path, tmp_path: 
     assert {name.split(".", 2)[2] for name in names} == {"down.weight", "up.weight"}
     # Every adapter has learned: B began at zero.
     assert all(t.abs().max() > 0 for name, t in state["module"].items() if "up" in name)
-    after = LoraTarget(recipe, CPU).networks
+    after = lora_target(recipe, CPU).inputs.networks
     for first, second in ((before.unet, after.unet), (before.encoders[0], after.encoders[0])):
         kept = {n: p for n, p in first.named_parameters() if not p.requires_grad}
         assert kept
@@ -74,9 +74,9 @@ def test_the_file_draws_what_was_trained(squares: Path, base: Path, tmp_path: Pa
     changes = {"lora__modules": ["all"], "lora__alpha": 5.0, "optimizer__lr": 1e-2}
     for layout in ("kohya", "peft"):
         recipe = lora_recipe(squares, base, **changes, lora__layout=layout)
-        target = LoraTarget(recipe, CPU)
+        target = lora_target(recipe, CPU)
         torch.manual_seed(0)
-        for named in target.adapters.values():
+        for named in target.export.adapters.values():
             for adapter in named.values():
                 torch.nn.init.normal_(adapter.up.weight, std=0.3)
         target.export(tmp_path, torch.float32)
@@ -84,7 +84,7 @@ def test_the_file_draws_what_was_trained(squares: Path, base: Path, tmp_path: Pa
         x, t = torch.randn(2, 3, 8, 8), torch.tensor([900.0, 20.0])
         cond = Conditioning(torch.randn(2, 16, 16))
         with torch.no_grad():
-            expected, actual = target.networks.unet(x, t, cond), engine.unet(x, t, cond)
+            expected, actual = target.inputs.networks.unet(x, t, cond), engine.unet(x, t, cond)
             plain = Engine.load(base, device="cpu", dtype="fp32").unet(x, t, cond)
         assert (actual - expected).norm() < 1e-5 * expected.norm()
         assert (plain - expected).norm() > 0.1 * expected.norm()
@@ -92,7 +92,7 @@ def test_the_file_draws_what_was_trained(squares: Path, base: Path, tmp_path: Pa
 
 def test_what_the_file_says_of_itself(squares: Path, base: Path, tmp_path: Path) -> None:
     recipe = lora_recipe(squares, base, lora__alpha=5.0)
-    LoraTarget(recipe, CPU).export(tmp_path, torch.float16)
+    lora_target(recipe, CPU).export(tmp_path, torch.float16)
     with safe_open(tmp_path / FILE, framework="pt") as file:
         metadata = file.metadata()
         names = list(file.keys())
@@ -133,7 +133,7 @@ def test_it_learns_a_picture_better_than_its_base(
     changes = {"data__validation": 8, "data__caption_dropout": 0, "optimizer__lr": 1e-2}
     steps = {"run__steps": 150, "run__batch_size": 8, "run__ema": 0.9}
     recipe = lora_recipe(data, base, **changes, **steps, lora__modules=["all"], lora__rank=8)
-    target = LoraTarget(recipe, CPU)
+    target = lora_target(recipe, CPU)
     trainer = Trainer(recipe, target, run.open_data(recipe.data), World(0, 1, CPU), tmp_path)
 
     def held_out() -> float:
@@ -169,7 +169,7 @@ def test_a_base_that_is_a_lora_itself_is_refused(squares: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"model\.base storybook-turbo is a LoRA on another model"
     ):
-        LoraTarget(recipe, CPU)
+        lora_target(recipe, CPU)
 
 
 @pytest.mark.parametrize(
@@ -184,12 +184,12 @@ def test_modules_that_name_nothing(
     squares: Path, base: Path, modules: list[str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        LoraTarget(lora_recipe(squares, base, lora__modules=modules), CPU)
+        lora_target(lora_recipe(squares, base, lora__modules=modules), CPU)
 
 
 def test_modules_may_be_patterns(squares: Path, base: Path) -> None:
     recipe = lora_recipe(squares, base, lora__modules=["mid_block.*.to_q", "conv_out"])
-    (names,) = (set(named) for named in LoraTarget(recipe, CPU).adapters.values())
+    (names,) = (set(named) for named in lora_target(recipe, CPU).export.adapters.values())
     assert names == {
         "mid_block.attentions.0.transformer_blocks.0.attn1.to_q",
         "mid_block.attentions.0.transformer_blocks.0.attn2.to_q",
@@ -200,7 +200,7 @@ def test_modules_may_be_patterns(squares: Path, base: Path) -> None:
 def test_a_layer_that_nobody_reads_has_no_adapter(squares: Path, sdxl: Any) -> None:
     """SDXL takes the first encoder's last state but one, so its last layer could not learn."""
     recipe = lora_recipe(squares, sdxl.folder, lora__text_encoder=True)
-    adapters = LoraTarget(recipe, CPU).adapters
+    adapters = lora_target(recipe, CPU).export.adapters
     layers = [{n.split(".")[3] for n in adapters[f"text_encoder{k}"]} for k in ("", "_2")]
     assert layers == [{"0", "1"}, {"0", "1", "2"}]
 
@@ -270,7 +270,7 @@ def test_one_caption_for_all_pictures_is_drawn_as_well(tmp_path: Path, base: Pat
 
 
 def test_adapters_are_adapters(squares: Path, base: Path) -> None:
-    module = LoraTarget(lora_recipe(squares, base), CPU).module
+    module = lora_target(lora_recipe(squares, base), CPU).module
     (adapters,) = module.children()
     assert all(isinstance(adapter, Adapter) for adapter in adapters)
 

@@ -1,0 +1,59 @@
+"""Write a trained text-to-image model as a folder in diffusers layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from diffgen.models.config import ModelConfig
+from diffgen.models.vae import IdentityAutoencoder
+from diffgen.train.export import copy_configs, copy_vocabulary, save_component
+from diffgen.train.targets.networks import Start
+from diffgen.types import TEXT_ENCODERS
+from diffgen.weights.diffusers.layout import write_model_configs
+
+
+class FolderExporter:
+    """Writes all networks of a model, with the configs of its base or new ones.
+
+    `amend` changes the configs of the base into those of the networks.
+    """
+
+    def __init__(
+        self, start: Start, amend: Callable[[Path, ModelConfig], None] | None = None
+    ) -> None:
+        self.start, self.networks, self.amend = start, start.networks, amend
+
+    def check(self) -> None:
+        """Raise ConfigError, before any training, for networks that the layout cannot hold."""
+        with TemporaryDirectory() as folder:
+            self._write_configs(Path(folder))
+
+    def __call__(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write configs, vocabularies and weights."""
+        networks = self.networks
+        self._write_configs(folder)
+        save_component(folder, "unet", networks.unet, dtype)
+        if not isinstance(networks.vae, IdentityAutoencoder):
+            save_component(folder, "vae", networks.vae, dtype)
+        for name, encoder in zip(TEXT_ENCODERS, networks.encoders, strict=False):
+            save_component(folder, name, encoder, dtype)
+
+    def _write_configs(self, folder: Path) -> None:
+        if self.start.base:
+            copy_configs(self.start.base, folder, self.networks.config)
+        else:
+            self._new_configs(folder)
+        if self.amend:
+            self.amend(folder, self.networks.config)
+
+    def _new_configs(self, folder: Path) -> None:
+        tokenizer = self.networks.tokenizers[0]
+        empty = tokenizer.encode("")
+        end, pad = empty.ids[empty.end], empty.ids[-1]
+        write_model_configs(folder, self.networks.config, end=end, pad=pad)
+        vocabulary, room = self.start.vocabularies[0], tokenizer.max_tokens
+        copy_vocabulary(vocabulary, folder / "tokenizer", max_tokens=room)
