@@ -18,7 +18,8 @@ from diffgen.weights.registry import ModelEntry
 class Model:
     """A named checkpoint, what its makers recommend and the LoRAs that are part of it, if any.
 
-    `vae`, `prediction` and `zero_snr` are what was taken instead of its own.
+    `vae`, `prediction`, `zero_snr` and `shift` are what was taken instead of its own, `base` is what
+    lent the rest to a file of a U-Net.
     """
 
     name: str
@@ -28,6 +29,8 @@ class Model:
     vae: Path | None = None
     prediction: Prediction | None = None
     zero_snr: bool | None = None
+    shift: float | None = None
+    base: Path | None = None
 
     @classmethod
     def open(
@@ -37,24 +40,35 @@ class Model:
         vae: Path | None = None,
         prediction: Prediction | None = None,
         zero_snr: bool | None = None,
+        shift: float | None = None,
+        base: str | Path | None = None,
     ) -> Self:
         """Find a model by name or path and read its configs and headers.
 
-        `vae` is an autoencoder to use with it, `prediction` what its U-Net predicts and
-        `zero_snr` whether it was trained with zero terminal SNR, where its files do not say or are
-        wrong. Raises UsageError for an unknown name or a path where
-        nothing is, WeightsError or ConfigError for a damaged model.
+        `vae` is an autoencoder to use with it, `prediction` what its U-Net predicts, `zero_snr`
+        whether it was trained with zero terminal SNR and `shift` that of a flow, where its files do
+        not say or are wrong; `base` names a model that has what a file of a U-Net lacks. Raises
+        UsageError for an unknown name or a path where nothing is, WeightsError or ConfigError for a
+        damaged model.
         """
         ref = resolve(str(source))
         loras = (LoraRef(ref.lora),) if ref.lora else ()
-        checkpoint = Checkpoint.open(ref.path, vae=vae, prediction=prediction, zero_snr=zero_snr)
-        return cls(ref.name, checkpoint, ref.entry, loras, vae, prediction, zero_snr)
+        rest = None if base is None else resolve(str(base)).path
+        checkpoint = Checkpoint.open(
+            ref.path, vae=vae, prediction=prediction, zero_snr=zero_snr, shift=shift, base=rest
+        )
+        return cls(ref.name, checkpoint, ref.entry, loras, vae, prediction, zero_snr, shift, rest)
 
     @classmethod
     def open_source(cls, source: Source) -> Self:
         """The same from settings."""
         return cls.open(
-            source.model, vae=source.vae, prediction=source.prediction, zero_snr=source.zero_snr
+            source.model,
+            vae=source.vae,
+            prediction=source.prediction,
+            zero_snr=source.zero_snr,
+            shift=source.shift,
+            base=source.base,
         )
 
     def plan(self, request: GenerateRequest) -> GeneratePlan:

@@ -52,6 +52,8 @@ class Origin:
             "vae_files": _hashes(model.vae, vae) if model.vae else None,
             "prediction": checkpoint.config.schedule.prediction,
             "zero_snr": checkpoint.config.schedule.zero_snr,
+            "shift": model.shift,
+            "base": str(model.base) if model.base else None,
             "loras": [self._lora(lora) for lora in self._loras],
         }
 

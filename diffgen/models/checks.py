@@ -19,6 +19,7 @@ MAX_LEVELS = 10  # resolutions, each half of the one before
 MAX_TRANSFORMERS = 1000  # layers in a U-Net; SDXL has 70
 MAX_SIDE = 1 << 14  # pixels
 SIZES_AND_CROPS = 6  # numbers that SDXL is told beside the text
+SIZES_AND_SCORE = 5  # those of its refiner
 LARGEST_SIGMA = 1e10  # noise beyond leaves nothing of a picture in float32
 
 
@@ -169,7 +170,8 @@ def check_model(config: ModelConfig, where: str) -> None:
     if unet.added_dim is not None:
         pooled = text[-1].projection or text[-1].width
         added = pooled + SIZES_AND_CROPS * (unet.time_ids_dim or 0)
-        if unet.added_dim != added:
+        refined = pooled + SIZES_AND_SCORE * (unet.time_ids_dim or 0)
+        if unet.added_dim not in (added, refined):
             raise _misfit(where, f"U-Net is told {unet.added_dim} numbers", f"encoders {added}")
     latent = config.vae.latent_channels if config.vae else 3
     if unet.in_channels < latent or unet.out_channels not in (latent, 2 * latent):

@@ -15,7 +15,7 @@ from diffgen.types import ScheduleConfig
 
 Family: TypeAlias = Literal["sd1", "sd2", "sdxl", "custom"]
 Task: TypeAlias = Literal["text", "inpaint", "edit", "other"]
-ConditioningKind: TypeAlias = Literal["text", "pooled", "sizes"]
+ConditioningKind: TypeAlias = Literal["text", "pooled", "sizes", "score"]
 Depth: TypeAlias = int | tuple[int, ...]
 # What diffusers' pipelines take; small models of our own were tuned to 5.
 GUIDANCE_SCALES: Mapping[Family, float] = {"sd1": 7.5, "sd2": 7.5, "sdxl": 5.0, "custom": 5.0}
@@ -177,7 +177,15 @@ class ModelConfig:
         """What the U-Net is told beside the text tokens."""
         if self.unet.added_dim is None:
             return "text"
-        return "sizes" if self.unet.time_ids_dim else "pooled"
+        return {6: "sizes", 5: "score"}.get(self.size_ids, "pooled")  # type: ignore[return-value]
+
+    @property
+    def size_ids(self) -> int:
+        """How many numbers the U-Net is told beside the pooled text: sizes, crop, a score."""
+        if not (self.unet.added_dim and self.unet.time_ids_dim and self.text):
+            return 0
+        pooled = self.text[-1].projection or self.text[-1].width
+        return (self.unet.added_dim - pooled) // self.unet.time_ids_dim
 
     @property
     def embeds_guidance(self) -> bool:

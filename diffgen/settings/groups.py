@@ -334,6 +334,26 @@ class Source(Overrides, ModelName):
 
     panel: ClassVar[str] = "Model"
 
+    shift: Annotated[
+        float | None,
+        Setting(
+            "--shift",
+            "Shift of a flow's noise levels (--prediction flow) [default: the model's, or 3]",
+            low=0.01,
+            high=100,
+            peers="flow-shift time-shift",
+        ),
+    ] = None
+    base: Annotated[
+        str | None,
+        Setting(
+            "--base",
+            "A model that has the rest, where --model is a file of a U-Net alone",
+            "NAME|PATH",
+            peers="base-model",
+        ),
+    ] = None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Adapters(Group):

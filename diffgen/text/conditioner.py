@@ -24,6 +24,8 @@ from diffgen.text.prompt import Piece, Prompt, Term, Wording
 from diffgen.text.tokenizer import Tokenizer
 from diffgen.types import Conditioning, PromptStyle
 
+# What a refiner is told of the beauty of a picture, and of what it is not to be (diffusers' numbers).
+HIGH_SCORE, LOW_SCORE = 6.0, 2.5
 KEPT = 64  # encoded prompts; one of SDXL's has 2.5 MB in 4 chunks
 
 # The vectors (n, D) of a learned embedding, one tensor for each text encoder. Raises UsageError.
@@ -138,10 +140,11 @@ class Conditioner:
             self._course(each, style, settings, settings.layer) for each in zip(*terms, strict=True)
         )
         if negatives is None:
-            absent = self._conditioning(self._encoded(None, style, None), settings.sizes)
+            encoded = self._encoded(None, style, None)
+            absent = self._conditioning(encoded, settings.sizes, LOW_SCORE)
             return Guide(courses, Course.constant(absent))
         negative = [prompt.terms[0] for prompt in negatives]
-        return Guide(courses, self._course(negative, style, settings, None))
+        return Guide(courses, self._course(negative, style, settings, None, LOW_SCORE))
 
     def cut(self, prompt: str | None) -> str:
         """The end of a plain prompt that some encoder has no room for; empty if all is read."""
@@ -168,7 +171,12 @@ class Conditioner:
         ]
 
     def _course(
-        self, terms: Sequence[Term], style: PromptStyle, settings: TextSettings, layer: int | None
+        self,
+        terms: Sequence[Term],
+        style: PromptStyle,
+        settings: TextSettings,
+        layer: int | None,
+        score: float = HIGH_SCORE,
     ) -> Course:
         steps = max(len(settings.sigmas) - 1, 1)
         schedules = [dict(term.schedule(steps)) for term in terms]
@@ -178,14 +186,19 @@ class Conditioner:
             words = tuple(term.at(start, steps) for term in terms)
             floor = -1.0 if following is None else settings.sigmas[following]
             encoded = self._encoded(words, style, layer)
-            stages.append((floor, self._conditioning(encoded, settings.sizes)))
+            stages.append((floor, self._conditioning(encoded, settings.sizes, score)))
         return Course(tuple(stages), terms[0].weight)
 
-    def _conditioning(self, encoded: Encoded, sizes: Sizes) -> Conditioning:
+    def _conditioning(
+        self, encoded: Encoded, sizes: Sizes, score: float = HIGH_SCORE
+    ) -> Conditioning:
         if self.config.conditioning == "text":
             return Conditioning(encoded.context)
         (width, height), (left, top) = sizes.original, sizes.crop
-        ids = [[height, width, top, left, sizes.target[1], sizes.target[0]]]
+        last = (
+            [sizes.target[1], sizes.target[0]] if self.config.conditioning == "sizes" else [score]
+        )
+        ids = [[height, width, top, left, *last]]
         time_ids = torch.tensor(ids, dtype=torch.float32, device=encoded.context.device)
         return Conditioning(encoded.context, pooled=encoded.pooled, time_ids=time_ids)
 

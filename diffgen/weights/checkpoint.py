@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from diffgen.errors import WeightsError, some
+from diffgen.errors import UsageError, WeightsError, some
 from diffgen.models.checks import check_model, check_networks, check_vae
 from diffgen.models.config import ModelConfig
 from diffgen.types import TEXT_ENCODERS, Component, Prediction
@@ -19,6 +19,7 @@ from diffgen.weights.diffusers.folder import weight_files
 from diffgen.weights.files import LazyTensors, Shape, TensorInfo, open_tensors
 from diffgen.weights.keymap import FOLDER_RULES, SPARE, to_canonical
 from diffgen.weights.ldm.single_file import open_single_file
+from diffgen.weights.noise import with_noise
 from diffgen.weights.registry import PACKAGE
 from diffgen.weights.vae import open_vae
 
@@ -48,18 +49,22 @@ class Checkpoint:
         vae: Path | None = None,
         prediction: Prediction | None = None,
         zero_snr: bool | None = None,
+        shift: float | None = None,
+        base: Path | None = None,
     ) -> Self:
         """Open a folder in diffusers layout, or one file in that of LDM or SGM.
 
-        `vae`, `prediction` and `zero_snr`, whether its last noise level has no signal, replace the
-        model's own. Raises UnsupportedCheckpoint for another
-        kind of model, ConfigError for a bad JSON file and WeightsError for missing or damaged
-        weights; for `vae` as `open_vae` does.
+        `vae`, `prediction`, `zero_snr`, whether its last noise level has no signal, and `shift`, that
+        of a flow, replace the model's own. `base` is a model that has what a file of a U-Net lacks.
+        Raises UnsupportedCheckpoint for another kind of model, ConfigError for a bad JSON file,
+        UsageError for a base that is not needed or a shift of what is no flow, and WeightsError for
+        missing or damaged weights; for `vae` as `open_vae` does.
         """
-        given = {"prediction": prediction, "zero_snr": zero_snr}
+        given = {"prediction": prediction, "zero_snr": zero_snr, "shift": shift}
         asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if path.is_file():
-            opened = cls._file(path, needs_vae=vae is None, asked=asked)
+            rest = None if base is None else cls.open(base)
+            opened = cls._file(path, needs_vae=vae is None, asked=asked, base=rest)
         else:
             opened = cls._folder(path)
         config, tensors = opened.config, dict(opened.tensors)
@@ -67,27 +72,46 @@ class Checkpoint:
             other, tensors["vae"] = open_vae(vae, config)
             check_vae(other, lambda name: f"{vae}: its vae.{name}")
             config = replace(config, vae=other)
-        if asked:
-            config = replace(config, schedule=replace(config.schedule, **asked))
+        config = replace(config, schedule=with_noise(config.schedule, asked))
+        if shift is not None and config.schedule.prediction != "flow":
+            raise UsageError(f"{path} is no flow, which a shift is for; add --prediction flow")
+        if base is not None and opened.config.text and path.is_dir():
+            raise UsageError(f"{path} is a whole model: it takes nothing from --base {base}")
         check_model(config, str(path))
         return replace(opened, config=config, tensors=tensors)
 
     @classmethod
-    def _file(cls, path: Path, *, needs_vae: bool, asked: Mapping[str, object]) -> Self:
-        single = open_single_file(path, needs_vae=needs_vae, asked=asked)
+    def _file(
+        cls, path: Path, *, needs_vae: bool, asked: Mapping[str, object], base: Self | None
+    ) -> Self:
+        given = None if base is None else base.config
+        single = open_single_file(path, needs_vae=needs_vae, asked=asked, base=given)
         config = single.config
         check_networks(
             config.unet, config.vae, config.text, config.schedule, lambda key: f"{path}: its {key}"
         )
-        vocabularies = (CLIP_VOCABULARY,) * len(single.config.text)
-        return cls(single.config, path, single.tensors, vocabularies)
+        if base is None:
+            vocabularies = (CLIP_VOCABULARY,) * len(single.config.text)
+            return cls(single.config, path, single.tensors, vocabularies)
+        if "text_encoder" in single.tensors and "vae" in single.tensors:
+            raise UsageError(f"{path} is a whole model: it takes nothing from --base {base.source}")
+        own = "text_encoder" in single.tensors
+        vocabularies = (CLIP_VOCABULARY,) * len(config.text) if own else base.tokenizers
+        return cls(config, path, {**base.tensors, **single.tensors}, vocabularies)
 
     @classmethod
     def _folder(cls, path: Path) -> Self:
         config = read_model_config(path)
-        tensors = {part: _open_component(path / part, part) for part in components(config)}
-        tokenizers = ("tokenizer", "tokenizer_2")[: len(config.text)]
-        return cls(config, path, tensors, tuple(path / name for name in tokenizers))
+        # A refiner has the second encoder of XL alone.
+        second = len(config.text) == 1 and not (path / "text_encoder").is_dir()
+        names = {"text_encoder": "text_encoder_2"} if second else {}
+        tensors = {
+            part: _open_component(path / names.get(part, part), part) for part in components(config)
+        }
+        tokenizers = ("tokenizer_2",) if second else ("tokenizer", "tokenizer_2")
+        return cls(
+            config, path, tensors, tuple(path / name for name in tokenizers[: len(config.text)])
+        )
 
     def load_into(
         self,

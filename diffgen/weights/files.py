@@ -53,11 +53,12 @@ class TensorOp:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a tensor's bytes begin in a file, its shape there, and the file's stamp."""
+    """Where a tensor's bytes begin in a file, their shape and number format, and the file's stamp."""
 
     start: int
     shape: Shape
     stamp: Stamp
+    dtype: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ def _read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
 
 def _read(file: FileIO, info: TensorInfo) -> Tensor:
     """One tensor as it should be. Raises OSError and WeightsError."""
-    tensor = filled(file, info.file, info.place.start, info.place.shape, info.dtype)
+    tensor = filled(file, info.file, info.place.start, info.place.shape, info.place.dtype)
     if info.op:
         tensor = info.op.apply(tensor)
         if tensor.untyped_storage().nbytes() > tensor.nbytes:
@@ -237,7 +238,9 @@ def _parse_header(
         for start, stop, key, shape, dtype in sorted(starmap(_entry, header.items())):
             if start != end:
                 raise ValueError(f"{shown(key)} does not begin where the tensor before it ends")
-            infos[key] = TensorInfo(path, key, shape, dtype, Place(begin + start, shape, stamp))
+            infos[key] = TensorInfo(
+                path, key, shape, dtype, Place(begin + start, shape, stamp, dtype)
+            )
             end = stop
     except (ValueError, TypeError, AttributeError, ConfigError) as error:
         raise WeightsError(

@@ -13,7 +13,7 @@ from diffgen.weights.keymap import FOLDER_RULES, to_canonical
 
 def renamed(component: Component, shapes: dict[str, tuple[int, ...]]) -> dict[str, TensorInfo]:
     infos = {
-        k: TensorInfo(Path("file"), k, shape, "F32", Place(0, shape, ()))
+        k: TensorInfo(Path("file"), k, shape, "F32", Place(0, shape, (), "F32"))
         for k, shape in shapes.items()
     }
     return to_canonical(infos, FOLDER_RULES[component])

@@ -66,10 +66,9 @@ def read_model_config(folder: Path) -> ModelConfig:
     index = _read_index(folder)
     pipeline = one_of(index, "_class_name", (*SD_PIPELINES, *SDXL_PIPELINES))
     sdxl = pipeline in SDXL_PIPELINES
-    refuse_other_values(index, {"requires_aesthetics_score": (False,)})
     unet = read_unet_config(_component(index, "unet", ("UNet2DConditionModel",)))
     vae = _read_vae(index, sdxl=sdxl)
-    return ModelConfig(
+    config = ModelConfig(
         family="sdxl" if sdxl else FAMILY_BY_CONTEXT.get(unet.context_dim, "custom"),
         text=_read_text(index, sdxl=sdxl),
         unet=unet,
@@ -77,6 +76,9 @@ def read_model_config(folder: Path) -> ModelConfig:
         schedule=_read_schedule(index, latent_sd=vae is not None and not sdxl),
         zero_empty_prompt=sdxl and index.get("force_zeros_for_empty_prompt", True),
     )
+    if config.conditioning != "score":
+        refuse_other_values(index, {"requires_aesthetics_score": (False,)})
+    return config
 
 
 def _read_index(folder: Path) -> JsonObject:
@@ -154,7 +156,9 @@ def read_vae_config(config: JsonObject, *, sdxl: bool = False) -> VaeConfig:
 def _read_text(index: JsonObject, *, sdxl: bool) -> tuple[ClipTextConfig, ...]:
     if not sdxl:
         return (_read_encoder(index, "text_encoder"),)
-    encoders = _read_encoder(index, "text_encoder"), _read_encoder(index, "text_encoder_2")
+    # A refiner has the second alone.
+    names = ["text_encoder", "text_encoder_2"][_class_of(index, "text_encoder") is None :]
+    encoders = [_read_encoder(index, name) for name in names]
     return tuple(replace(encoder, hidden="penultimate") for encoder in encoders)
 
 

@@ -158,6 +158,32 @@ CLASSES: Mapping[str, SchedulerClass] = {
     ),
 }
 
+FLOW_CLASSES: Mapping[str, SamplerName] = {
+    "FlowMatchEulerDiscreteScheduler": "euler",
+    "FlowMatchHeunDiscreteScheduler": "heun",
+}
+# Shifts that depend on the size of the picture belong to other families of models.
+FLOW_ALLOWED: Mapping[str, Sequence[object]] = {
+    "use_dynamic_shifting": (False,),
+    "invert_sigmas": (False,),
+    "shift_terminal": (),
+    "stochastic_sampling": (False,),
+}
+FLOW_SPACING: Options = {"timestep_spacing": "linspace"}
+EDM_CLASSES: Mapping[str, SamplerName] = {
+    "EDMEulerScheduler": "euler",
+    "EDMDPMSolverMultistepScheduler": "dpmpp_2m",
+}
+EDM_ALLOWED: Mapping[str, Sequence[object]] = {
+    "solver_order": (2,),
+    "algorithm_type": ("dpmsolver++",),
+    "solver_type": ("midpoint",),
+    "thresholding": (False,),
+    "final_sigmas_type": ("zero",),
+    "rho": (7.0,),
+}
+CURVES: Sequence[ScheduleName] = ("karras", "exponential")
+
 UNKNOWN = SchedulerClass("euler")  # reads the noise alone; its sampler is never taken
 
 
@@ -168,6 +194,9 @@ def read_schedule(config: JsonObject, class_name: str) -> ScheduleConfig:
     model was trained with is in the same file, and a user may name another sampler. Raises
     UnsupportedCheckpoint for another kind of noise and ConfigError for numbers that make no schedule.
     """
+    if other := _other_noise(config, class_name):
+        check_schedule(other, lambda name: config.named(KEYS.get(name, name)))
+        return other
     kind = CLASSES.get(class_name, UNKNOWN)
     if kind is UNKNOWN and not isinstance(config.data.get("beta_schedule"), str):
         raise UnsupportedCheckpoint(
@@ -196,6 +225,48 @@ def read_schedule(config: JsonObject, class_name: str) -> ScheduleConfig:
     )
     check_schedule(schedule, lambda name: config.named(KEYS.get(name, name)))
     return schedule
+
+
+def _other_noise(config: JsonObject, class_name: str) -> ScheduleConfig | None:
+    """The schedule of a model on other noise than that of betas; None for the rest."""
+    if class_name in FLOW_CLASSES:
+        refuse_other_values(config, FLOW_ALLOWED)
+        return ScheduleConfig(
+            prediction="flow",
+            shift=config.get("shift", 1.0),
+            num_train_timesteps=config.get("num_train_timesteps", 1000),
+            sampler=FLOW_CLASSES[class_name],
+            spacing=_spacing(JsonObject(config.path, {**config.data, **FLOW_SPACING})),
+        )
+    continuous = config.data.get("timestep_type") == "continuous"
+    v = config.data.get("prediction_type") == "v_prediction"
+    if class_name not in EDM_CLASSES and not (continuous and v):
+        return None
+    kind = CLASSES.get(class_name)
+    curve = config.get("sigma_schedule", "karras" if class_name in EDM_CLASSES else "linspace")
+    spacing = JsonObject(config.path, {**config.data, "timestep_spacing": "linspace"})
+    plain = class_name in EDM_CLASSES
+    return ScheduleConfig(
+        prediction="edm_v" if v else "edm",
+        sigma_min=config.get("sigma_min", 0.002),
+        sigma_max=config.get("sigma_max", 80.0),
+        sigma_data=config.get("sigma_data", 0.5 if plain else 1.0),
+        num_train_timesteps=config.get("num_train_timesteps", 1000),
+        sampler=EDM_CLASSES[class_name] if plain else (kind.sampler if kind else "euler"),
+        spacing=one_of(JsonObject(config.path, {"sigma_schedule": curve}), "sigma_schedule", CURVES)
+        if plain
+        else _spacing(spacing),
+        unsupported=_solver(config) if plain else None,
+    )
+
+
+def _solver(config: JsonObject) -> str | None:
+    """Why an EDM solver is none of ours, if so."""
+    try:
+        refuse_other_values(config, EDM_ALLOWED)
+    except UnsupportedCheckpoint as error:
+        return str(error)
+    return None
 
 
 def _unsupported(config: JsonObject, kind: SchedulerClass, class_name: str) -> str | None:

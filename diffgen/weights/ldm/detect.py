@@ -20,7 +20,6 @@ SingleFamily: TypeAlias = Literal["sd1", "sd2", "sdxl"]
 
 SD1_HEADS = 8  # at every level; the later ones have as many as give each HEAD_WIDTH channels
 HEAD_WIDTH = 64
-SDXL_TIME_IDS = 6  # sizes and crops beside the pooled text
 NAMES: Mapping[SingleFamily, str] = {
     "sd1": "Stable Diffusion 1",
     "sd2": "Stable Diffusion 2",
@@ -214,7 +213,6 @@ def schedule_of(family: SingleFamily, *, v: bool, zero_snr: bool, turbo: bool) -
     """How the family's makers have it sampled; the numbers are those of their model folders."""
     plain: SamplerName = "ddim" if zero_snr or (v and family == "sd2") else "plms"
     return ScheduleConfig(
-        prediction="v" if v else "eps",
         steps_offset=1,
         final_alpha_one=False,
         sampler="euler" if turbo or family == "sdxl" else plain,

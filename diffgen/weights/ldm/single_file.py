@@ -9,42 +9,43 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from diffgen.errors import UnsupportedCheckpoint, some
 from diffgen.models.config import ClipTextConfig, ModelConfig
 from diffgen.types import TEXT_ENCODERS, Component
 from diffgen.weights.files import LazyTensors, TensorInfo, read_header, read_metadata
 from diffgen.weights.float8 import unscaled
+from diffgen.weights.gguf import is_gguf, read_gguf
 from diffgen.weights.keymap import IGNORED, TEXT_RULES, to_canonical
+from diffgen.weights.kinds import kind_of
 from diffgen.weights.ldm import detect
 from diffgen.weights.ldm.claims import Claim, read_claims, settle
+from diffgen.weights.ldm.configs import EDM_STATISTICS, config_on_base, whole_config
 from diffgen.weights.ldm.detect import SingleFamily
 from diffgen.weights.ldm.names import canonical_vae, open_clip_rules, unet_rules
+from diffgen.weights.ldm.parts import (
+    CLIP,
+    LEFT_OVER,
+    OPEN_CLIP,
+    SECOND,
+    UNET,
+    VAE,
+    Infos,
+    below,
+    encoder_prefixes,
+)
+from diffgen.weights.ldm.roots import rooted
 from diffgen.weights.spread import spread
 
 logger = logging.getLogger("diffgen")
-Infos = Mapping[str, TensorInfo]
 
-UNET: Final = ("model.diffusion_model.",)
-VAE: Final = ("first_stage_model.", "vae.")
-CLIP: Final = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
-OPEN_CLIP: Final = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
-SECOND: Final = ("conditioner.embedders.1.model.",)
-
+FAMILY_OF_CONTEXT: Final = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "XL"}
+LORA: Final = r"lora_|lycoris_|.+\.lora_(A|B|up|down)\."
 # Trained for v, this bias has spread: 0.09 divides all known Stable Diffusion 2 models, by ComfyUI's
 # finding. Nothing in a name or a shape tells.
 TELLS_V: Final = f"{UNET[0]}output_blocks.11.1.transformer_blocks.0.norm1.bias"
 V_SPREAD: Final = 0.09
-SIZES: Final[Mapping[SingleFamily, int]] = {"sd1": 64, "sd2": 64, "sdxl": 128}
-SD2_V_SIZE: Final = 96
-
-# What training leaves in a file and nothing reads: averages, tables, losses, counters, marks.
-LEFT_OVER: Final = re.compile(
-    r"model_ema\..+|.*loss\..+|global_step|scaled_fp8|v_pred|ztsnr"
-    r"|(sqrt_|log_)?(recip|recipm1|one_minus)?_?(alphas|betas|posterior|logvar|lvlb).*"
-    r"|denoiser\.(sigmas|log_sigmas)|(first_stage_model|vae)\.(model_ema|ema)\..+"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +57,24 @@ class SingleFile:
 
 
 def open_single_file(
-    path: Path, *, needs_vae: bool = True, asked: Mapping[str, object] | None = None
+    path: Path,
+    *,
+    needs_vae: bool = True,
+    asked: Mapping[str, object] | None = None,
+    base: ModelConfig | None = None,
 ) -> SingleFile:
     """Read a file's header, and what it does not say from what families have in common.
 
-    An autoencoder may be missing where none is needed. `asked` are the user's own claims, which
-    come first. Raises WeightsError for a file that is no whole safetensors file, ConfigError for a
-    YAML beside it that cannot be read, UnsupportedCheckpoint for one that holds no model of a kind
-    we know.
+    An autoencoder may be missing where none is needed, and text encoders where `base`, the config of
+    another model, has them: then `tensors` lack them, too. `asked` are the user's own claims, which
+    come first. Raises WeightsError for a file that is no whole safetensors or GGUF file, ConfigError
+    for a YAML beside it that cannot be read, UnsupportedCheckpoint for one that holds no model of a
+    kind we know.
     """
-    infos = read_header(path)
+    infos, metadata = read_any(path)
     try:
-        claims = [*_asked(asked), *read_claims(path, read_metadata(path))]
-        opened = _opened(unscaled(infos), claims, needs_vae=needs_vae)
+        claims = [*_asked(asked), *read_claims(path, metadata)]
+        opened = _opened(unscaled(rooted(infos)), claims, needs_vae=needs_vae, base=base)
     except UnsupportedCheckpoint as error:
         raise UnsupportedCheckpoint(f"{path} cannot be used as a model: {error}") from error
     except (IndexError, ValueError) as error:  # a vector where all models have a matrix
@@ -76,8 +82,13 @@ def open_single_file(
             f"{path} cannot be used as a model: its tensors have other shapes than Stable "
             "Diffusion's"
         ) from error
-    _report_strangers(path, infos)
+    _report_strangers(path, rooted(infos))
     return opened
+
+
+def read_any(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """The tensors and texts of a safetensors or GGUF file. Raises WeightsError."""
+    return read_gguf(path) if is_gguf(path) else (read_header(path), read_metadata(path))
 
 
 def _asked(values: Mapping[str, object] | None) -> list[Claim]:
@@ -98,68 +109,80 @@ def _report_strangers(path: Path, infos: Infos) -> None:
         )
 
 
-def _opened(infos: Infos, claims: list[Claim], *, needs_vae: bool) -> SingleFile:
-    family = _family(infos)
-    vae = canonical_vae(_part(infos, VAE))
-    config = _config(infos, family, vae, settle([*claims, *_marks(infos, family)]))
-    unet = to_canonical(_part(infos, UNET), unet_rules(config.unet))
+def _opened(
+    infos: Infos, claims: list[Claim], *, needs_vae: bool, base: ModelConfig | None
+) -> SingleFile:
+    family = _family(infos, base)
+    vae = canonical_vae(below(infos, VAE))
+    told = settle([*claims, *_marks(infos, family)])
+    if encoder_prefixes(infos):
+        config = whole_config(infos, family, vae, told)
+        config = replace(config, vae=config.vae or (base.vae if base else None))
+        texts = zip(TEXT_ENCODERS, encoder_prefixes(infos), config.text, strict=False)
+    else:
+        assert base is not None
+        config = config_on_base(infos, family, vae, told, base)
+        texts = zip((), (), (), strict=True)
+    unet = to_canonical(below(infos, UNET), unet_rules(config.unet))
     tensors: dict[Component, LazyTensors] = {"unet": LazyTensors(unet)}
-    if config.vae:
+    if vae:
         tensors["vae"] = LazyTensors(vae)
-    elif needs_vae:
+    elif needs_vae and not (base and base.vae):
         raise UnsupportedCheckpoint("it has no autoencoder; give one with --vae")
-    for part, prefixes, text in zip(
-        TEXT_ENCODERS, _encoders(infos, family), config.text, strict=False
-    ):
-        tensors[part] = LazyTensors(_text(_part(infos, prefixes), text, prefixes))
+    for part, prefixes, text in texts:
+        tensors[part] = LazyTensors(_text(below(infos, prefixes), text, prefixes))
     return SingleFile(config, tensors)
 
 
-def _part(infos: Infos, prefixes: tuple[str, ...]) -> dict[str, TensorInfo]:
-    """The tensors of a component, its prefix cut off, without what training left there."""
-    return {
-        key.removeprefix(prefix): info
-        for prefix in prefixes
-        for key, info in infos.items()
-        if key.startswith(prefix) and not LEFT_OVER.fullmatch(key)
-    }
-
-
-def _family(infos: Infos) -> SingleFamily:
-    if any(re.match(r"lora_|lycoris_|.+\.lora_(A|B|up|down)\.", key) for key in infos):
+def _family(infos: Infos, base: ModelConfig | None) -> SingleFamily:
+    """Raises UnsupportedCheckpoint, saying what the file is, for one without a U-Net of ours."""
+    if any(re.match(LORA, key) for key in infos):
         raise UnsupportedCheckpoint("it is a LoRA; give it with --lora, beside the model it is for")
-    if not _part(infos, UNET):
-        raise UnsupportedCheckpoint(
-            f"it has no U-Net ({UNET[0]}*); a whole Stable Diffusion 1, 2 or XL model is needed"
-        )
-    if any(key.startswith("edm_") for key in infos):
-        raise UnsupportedCheckpoint("it was trained on another noise schedule (EDM)")
-    if _part(infos, SECOND):
+    unet = below(infos, UNET)
+    context = next((info for key, info in unet.items() if key.endswith("attn2.to_k.weight")), None)
+    if "input_blocks.0.0.weight" not in unet or context is None:
+        raise UnsupportedCheckpoint(_without_unet(infos))
+    label = "label_emb.0.0.weight" in unet
+    if below(infos, SECOND) or (label and below(infos, (OPEN_CLIP[1],))):
         return "sdxl"
-    if f"{UNET[0]}label_emb.0.0.weight" in infos:
-        raise UnsupportedCheckpoint(_with_label(infos))
-    if clip := _part(infos, CLIP):
+    clip = below(infos, CLIP)
+    if not clip and not below(infos, OPEN_CLIP):
+        return _family_alone(context.shape[1], label, base)
+    if label:
+        raise UnsupportedCheckpoint(
+            "its U-Net is told more than text (label_emb), as that of Stable unCLIP"
+            if any(key.startswith("cond_stage_model.") for key in infos)
+            else f"it lacks the second text encoder of Stable Diffusion XL ({SECOND[0]}*)"
+        )
+    if clip:
         shape = clip.get("text_model.embeddings.token_embedding.weight")
         # Programs that keep encoders under transformers' names keep that of 2 so as well.
         return "sd2" if shape and shape.shape[1:] == (detect.SD2_WIDTH,) else "sd1"
-    if _part(infos, OPEN_CLIP):
-        return "sd2"
-    raise UnsupportedCheckpoint("it has no text encoder that we know")
+    return "sd2"
 
 
-def _with_label(infos: Infos) -> str:
-    """What a model is that is told more than its one text encoder says."""
-    if any(key.startswith(OPEN_CLIP[1]) for key in infos):
-        return "it is an SDXL refiner, which makes no pictures by itself"
-    if any(key.startswith("cond_stage_model.") for key in infos):
-        return "its U-Net is told more than text (label_emb), as that of Stable unCLIP"
-    return f"it lacks the second text encoder of Stable Diffusion XL ({SECOND[0]}*)"
+def _without_unet(infos: Infos) -> str:
+    whole = below(infos, (*CLIP, *OPEN_CLIP)) and below(infos, VAE)
+    kind = None if whole else kind_of(infos)
+    if kind:
+        return f"it is {kind}" + ("" if ";" in kind else ", which diffgen does not run")
+    return (
+        f"it has no U-Net ({UNET[0]}*) of Stable Diffusion 1, 2 or XL; its tensors are "
+        f"{some(list(infos))}"
+    )
 
 
-def _encoders(infos: Infos, family: SingleFamily) -> tuple[tuple[str, ...], ...]:
-    if family == "sdxl":
-        return CLIP, SECOND
-    return (CLIP,) if _part(infos, CLIP) else (OPEN_CLIP,)
+def _family_alone(context: int, label: bool, base: ModelConfig | None) -> SingleFamily:
+    """The family of a U-Net that comes without text encoders."""
+    if base is None:
+        name = FAMILY_OF_CONTEXT.get(context, "other than Stable Diffusion's")
+        raise UnsupportedCheckpoint(
+            f"it has no text encoder: it is a U-Net alone, for text of width {context} ({name}); "
+            "name a model that has the rest with --base"
+        )
+    if label:
+        return "sdxl"
+    return "sd2" if base.family == "sd2" else "sd1"
 
 
 def _text(infos: Infos, config: ClipTextConfig, prefixes: tuple[str, ...]) -> Infos:
@@ -170,58 +193,14 @@ def _text(infos: Infos, config: ClipTextConfig, prefixes: tuple[str, ...]) -> In
     return to_canonical(kept, open_clip_rules(config.layers))
 
 
-def _config(infos: Infos, family: SingleFamily, vae: Infos, told: Mapping[str, Any]) -> ModelConfig:
-    v = told.get("prediction") == "v"
-    # SGM keeps its sigmas with a model. XL files have them too; of 2, only Turbo came from there.
-    turbo = family == "sd2" and "denoiser.sigmas" in infos
-    unet = replace(
-        detect.read_unet(_shapes(_part(infos, UNET)), family),
-        sample_size=SD2_V_SIZE if family == "sd2" and v else SIZES[family],
-        upcast_attention=family == "sd2" and v,
-    )
-    text = _text_configs(infos, family)
-    width = sum(encoder.width for encoder in text)
-    if unet.context_dim != width:
-        raise UnsupportedCheckpoint(
-            f"its U-Net reads text of width {unet.context_dim}, its encoders write {width}"
-        )
-    if family == "sdxl":
-        pooled = text[1].projection or 0
-        unet = replace(unet, time_ids_dim=((unet.added_dim or 0) - pooled) // detect.SDXL_TIME_IDS)
-    schedule = detect.schedule_of(family, v=v, zero_snr="zero_snr" in told, turbo=turbo)
-    return ModelConfig(
-        family=family,
-        text=text,
-        unet=unet,
-        vae=detect.read_vae(_shapes(vae), family) if vae else None,
-        schedule=replace(schedule, **{k: told[k] for k in OF_THE_SCHEDULE if k in told}),
-        zero_empty_prompt=family == "sdxl",
-        # XL is trained on its encoders' last layer but one whatever a trainer notes.
-        clip_skip=None if family == "sdxl" else told.get("clip_skip"),
-    )
-
-
-OF_THE_SCHEDULE = ("prediction", "zero_snr", "beta_start", "beta_end", "num_train_timesteps")
-
-
-def _text_configs(infos: Infos, family: SingleFamily) -> tuple[ClipTextConfig, ...]:
-    configs = []
-    for prefixes in _encoders(infos, family):
-        shapes = _shapes(_part(infos, prefixes))
-        if prefixes == CLIP:  # files of 2022 lack the inner prefix
-            shapes = {key.removeprefix("text_model."): shape for key, shape in shapes.items()}
-            configs.append(detect.read_clip(shapes, family))
-        else:
-            configs.append(detect.read_open_clip(shapes, family))
-    return tuple(configs)
-
-
-def _shapes(infos: Infos) -> dict[str, tuple[int, ...]]:
-    return {key: info.shape for key, info in infos.items()}
-
-
 def _marks(infos: Infos, family: SingleFamily) -> Iterator[Claim]:
     """What single tensors tell."""
+    if "edm_vpred.sigma_max" in infos:
+        ends = {"sigma_max": "edm_vpred.sigma_max", "sigma_min": "edm_vpred.sigma_min"}
+        values = {name: _number(infos, key) for name, key in ends.items() if key in infos}
+        yield Claim("the tensor edm_vpred.sigma_max", {"prediction": "edm_v", **values})
+    elif all(key in infos for key in EDM_STATISTICS):
+        yield Claim(f"the tensor {EDM_STATISTICS[0]}", {"prediction": "edm"})
     if "v_pred" in infos:
         yield Claim("the tensor v_pred", {"prediction": "v"})
     if "ztsnr" in infos:
@@ -229,3 +208,7 @@ def _marks(infos: Infos, family: SingleFamily) -> Iterator[Claim]:
     if family == "sd2" and TELLS_V in infos:
         kind = "v" if spread(infos[TELLS_V]) > V_SPREAD else "eps"
         yield Claim(f"the spread of {TELLS_V}", {"prediction": kind})
+
+
+def _number(infos: Infos, key: str) -> float:
+    return float(LazyTensors(infos)[key].float().mean())

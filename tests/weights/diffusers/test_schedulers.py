@@ -174,7 +174,41 @@ def test_pndm_warms_up_by_runge_kutta_unless_told_not_to() -> None:
     assert '"skip_prk_steps" is false' in str(config.unsupported)
 
 
-def test_edm_schedulers_are_refused() -> None:
+def test_playground_is_sampled_as_edm() -> None:
     config = JsonObject.read(PLAYGROUND)
-    with pytest.raises(UnsupportedCheckpoint, match=r'scheduler\.json: .*"EDMDPMSolverMultistep'):
-        read_schedule(config, config.get("_class_name", ""))
+    found = read_schedule(config, config.get("_class_name", ""))
+    assert (found.prediction, found.sampler, found.spacing) == ("edm", "dpmpp_2m", "karras")
+    assert (found.sigma_min, found.sigma_max, found.sigma_data) == (0.002, 80.0, 0.5)
+    assert found.unsupported is None
+
+
+def test_edm_of_other_solvers_needs_a_sampler_named() -> None:
+    found = schedule("EDMDPMSolverMultistepScheduler", solver_order=3)
+    assert '"solver_order" is 3' in str(found.unsupported)
+    assert schedule("EDMEulerScheduler", sigma_schedule="exponential").spacing == "exponential"
+    with pytest.raises(UnsupportedCheckpoint, match='"sigma_schedule" is "other"'):
+        schedule("EDMEulerScheduler", sigma_schedule="other")
+
+
+def test_euler_of_continuous_v_is_cosxl() -> None:
+    found = schedule(
+        "EulerDiscreteScheduler",
+        timestep_type="continuous",
+        prediction_type="v_prediction",
+        sigma_min=0.002,
+        sigma_max=120.0,
+        use_karras_sigmas=True,
+    )
+    assert (found.prediction, found.sampler, found.spacing) == ("edm_v", "euler", "karras")
+    assert (found.sigma_max, found.sigma_data) == (120.0, 1.0)
+
+
+def test_flows_say_their_shift() -> None:
+    found = schedule("FlowMatchEulerDiscreteScheduler", shift=2.5)
+    assert (found.prediction, found.shift) == ("flow", 2.5)
+    assert (found.sampler, found.spacing) == ("euler", "linspace")
+    assert schedule("FlowMatchHeunDiscreteScheduler").sampler == "heun"
+    assert schedule("FlowMatchEulerDiscreteScheduler", use_beta_sigmas=True).spacing == "beta"
+    for options in ({"use_dynamic_shifting": True}, {"shift_terminal": 0.1}):
+        with pytest.raises(UnsupportedCheckpoint):
+            schedule("FlowMatchEulerDiscreteScheduler", **options)

@@ -1,0 +1,69 @@
+"""What a file is that holds no model of ours, told by the names of its tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+# In this order: the first whose names are all there. Names without the prefixes of whole files.
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "a LoRA; give it with --lora, beside the model it is for": (
+        r".+\.(lora_(A|B|up|down)|hada_w1_a|lokr_w1(_a)?|dora_scale)\b",
+    ),
+    "an IP-Adapter": (r"(image_proj|ip_adapter)\..+",),
+    "a ControlNet": (r"(control_model\.)?(input_hint_block|controlnet_cond_embedding)\..+",),
+    "a T2I-Adapter": (r"(adapter\.)?body\.0\.(resnets|block1)\..+",),
+    "a motion module (AnimateDiff), which needs a model of its own kind": (
+        r".*motion_modules\..+",
+    ),
+    "Stable Video Diffusion": (r".*(time_stack|temporal_transformer_blocks)\..+",),
+    "Flux": (r"double_blocks\.\d+\.img_.+", r"single_blocks\.\d+\..+"),
+    "Flux (in diffusers' names)": (
+        r"transformer_blocks\.\d+\.attn\.add_q_proj\.weight",
+        r"single_transformer_blocks\.\d+\..+",
+    ),
+    "Hunyuan Video": (r"txt_in\.individual_token_refiner\..+",),
+    "Qwen-Image": (r"transformer_blocks\.\d+\.attn\.add_q_proj\.weight", r"txt_norm\.weight"),
+    "Stable Diffusion 3": (r"joint_blocks\.\d+\..+",),
+    "Stable Diffusion 3 (in diffusers' names)": (
+        r"transformer_blocks\.\d+\.attn\.add_q_proj\.weight",
+        r"pos_embed\.proj\.weight",
+    ),
+    "LTX-Video": (r"transformer_blocks\.\d+\.scale_shift_table", r"patchify_proj\.weight"),
+    "PixArt": (
+        r"(transformer_)?blocks\.\d+\.scale_shift_table",
+        r"(y_embedder\.y_proj|caption_projection)\..+",
+    ),
+    "Wan": (r"blocks\.\d+\.cross_attn\.norm_k\.weight", r"patch_embedding\.weight"),
+    "Hunyuan-DiT": (r"mlp_t5\.0\.weight",),
+    "AuraFlow": (r"double_layers\.\d+\..+", r"init_x_linear\..+"),
+    "Lumina or Z-Image": (r"cap_embedder\.\d+\.weight",),
+    "Chroma": (r"distilled_guidance_layer\..+",),
+    "Stable Cascade": (r"(clip_txt_mapper|clip_mapper|clf\.1)\..+",),
+    "Kolors": (r"encoder_hid_proj\.weight",),
+    "an upscaler": (r"(model\.1\.sub\.0|RDB1|body\.0\.rdb1|conv_first)\..*",),
+    "a tiny decoder (TAESD); give it with --decoder": (
+        r"(taesd_)?(decoder\.)?(layers\.)?\d+\.conv\.\d+\.weight",
+    ),
+    "an autoencoder; give it with --vae, beside a model": (
+        r"decoder\.conv_in\.weight",
+        r"decoder\.conv_out\.weight",
+    ),
+    "an embedding; give it with --embedding, beside a model": (
+        r"emb_params|string_to_param.*|clip_l|clip_g|<.+>",
+    ),
+    "a T5 text encoder": (r"(encoder\.)?block\.0\.layer\.0\.SelfAttention\.q\.weight",),
+    "a CLIP text encoder": (r"(text_model\.)?encoder\.layers\.0\.self_attn\.q_proj\.weight",),
+}
+PREFIXES = re.compile(r"^(model\.diffusion_model|diffusion_model|first_stage_model|vae|model)\.")
+
+
+def kind_of(keys: Iterable[str]) -> str | None:
+    """What the tensors of a file are, for an error line; None where nobody here knows."""
+    names = [*keys]
+    bare = {*names, *(PREFIXES.sub("", name) for name in names)}
+    for kind, patterns in KINDS.items():
+        tests = map(re.compile, patterns)
+        if all(any(map(test.match, bare)) for test in tests):
+            return kind
+    return None

@@ -1,0 +1,47 @@
+"""The parts of a whole model in one file, by the prefixes of their names (LDM, SGM)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from diffgen.weights.files import Shape, TensorInfo
+
+Infos = Mapping[str, TensorInfo]
+
+UNET: Final = ("model.diffusion_model.",)
+VAE: Final = ("first_stage_model.", "vae.")
+CLIP: Final = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
+OPEN_CLIP: Final = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
+SECOND: Final = ("conditioner.embedders.1.model.",)
+
+# What training leaves in a file and nothing reads: averages, tables, losses, counters, marks.
+LEFT_OVER: Final = re.compile(
+    r"model_ema\..+|.*loss\..+|global_step|scaled_fp8|v_pred|ztsnr|edm_(mean|std|vpred\..+)"
+    r"|(sqrt_|log_)?(recip|recipm1|one_minus)?_?(alphas|betas|posterior|logvar|lvlb).*"
+    r"|denoiser\.(sigmas|log_sigmas)|(first_stage_model|vae)\.(model_ema|ema)\..+"
+)
+
+
+def below(infos: Infos, prefixes: tuple[str, ...]) -> dict[str, TensorInfo]:
+    """The tensors of a component, its prefix cut off, without what training left there."""
+    return {
+        key.removeprefix(prefix): info
+        for prefix in prefixes
+        for key, info in infos.items()
+        if key.startswith(prefix) and not LEFT_OVER.fullmatch(key)
+    }
+
+
+def encoder_prefixes(infos: Infos) -> tuple[tuple[str, ...], ...]:
+    """The prefixes of each text encoder; none for a U-Net alone."""
+    if below(infos, SECOND):
+        return CLIP, SECOND
+    found = [prefixes for prefixes in (CLIP, OPEN_CLIP) if below(infos, prefixes)]
+    return tuple(found[:1])
+
+
+def shapes_of(infos: Infos) -> dict[str, Shape]:
+    """The tensors' shapes by name."""
+    return {key: info.shape for key, info in infos.items()}
