@@ -16,6 +16,7 @@ Prediction: TypeAlias = Literal["eps", "v", "sample", "flow", "edm", "edm_v"]
 Size: TypeAlias = tuple[int, int]  # (width, height) in pixels
 Component: TypeAlias = Literal["unet", "vae", "text_encoder", "text_encoder_2"]
 TEXT_ENCODERS: tuple[Component, ...] = ("text_encoder", "text_encoder_2")
+GuidanceName: TypeAlias = Literal["cfg", "cfg++", "apg"]
 # Whose way of weighing words and of dividing long prompts; `plain` does neither.
 PromptStyle: TypeAlias = Literal["a1111", "comfy", "compel", "plain"]
 
@@ -128,6 +129,7 @@ class Conditioning:
     time_ids: Tensor | None = None  # (B, 6) SDXL sizes and crops, in pixels
     concat: Tensor | None = None  # (B, C', h, w) extra input channels of 8- and 9-channel U-Nets
     guidance: Tensor | None = None  # (B,) guidance scale for U-Nets distilled with one (LCM)
+    perturbed: Tensor | None = None  # (B,) bool: without self-attention in the mid block (PAG)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Conditioning:
         """The same function applied to every tensor present."""

@@ -20,6 +20,7 @@ from PIL.Image import Image
 from diffgen import Engine, GenerateRequest
 from diffgen.bench.metrics import psnr
 from diffgen.diffusion.denoiser import ModelDenoiser
+from diffgen.diffusion.guidance import Guidance
 from diffgen.diffusion.guided import GuidedDenoiser
 from diffgen.engine.model import DEFAULT_MODEL
 from diffgen.engine.request import FAST_FIRST, GeneratePlan
@@ -38,7 +39,9 @@ def sample(engine: Engine, plan: GeneratePlan, every: int, low: float, seed: int
         model = ModelDenoiser(
             network, engine.schedule, schedule.prediction, engine.precision.unet, schedule.clip
         )
-        denoise = GuidedDenoiser(model, guides, plan.guidance_scale, interval=(low, math.inf))
+        denoise = GuidedDenoiser(
+            model, guides, Guidance.constant(plan.guidance_scale, interval=(low, math.inf))
+        )
         shape = engine.config.latent_shape(plan.width, plan.height)
         latents = plan.sampling.run(denoise, [seed], shape, engine.device)
         (image,) = engine.decode(latents)

@@ -88,22 +88,29 @@ class Joined:
         self._tensors: tuple[Tensor, Tensor] | None = None
         self._kept: OrderedDict[tuple[int, ...], Conditioning] = OrderedDict()
 
-    def cond(self, sigma: float) -> Conditioning:
-        """What the pictures are to be, one row each or, composed, one for each prompt."""
-        return self._at(self._cond, sigma)
+    def rows(self, sigma: float, *, uncond: bool, perturbed: bool = False) -> Conditioning:
+        """What a batch is told at a noise level.
 
-    def both(self, sigma: float) -> Conditioning:
-        """What they are not to be, B rows, and then what they are to be."""
-        return self._at([*self._uncond, *self._cond], sigma)
+        What the pictures are not to be, one row each, if `uncond`; what they are to be, one row
+        each or, composed, one for each prompt; and these again, `perturbed`, if asked for.
+        """
+        stages = [course.stage(sigma) for course in (*self._uncond, *self._cond)]
+        key = (uncond, perturbed, *stages)
+        if key not in self._kept:
+            self._kept[key] = self._joined(stages, uncond, perturbed)
+        self._kept.move_to_end(key)
+        if len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[key]
 
     def spread(self, x: Tensor) -> Tensor:
-        """States (B, ...) for the rows of `cond`."""
+        """States (B, ...) for the rows of the prompts."""
         return x[self._on(x.device)[0]] if self.composed else x
 
     def compose(self, outputs: Tensor, uncond: Tensor | None) -> Tensor:
         """One output for each picture: u + sum of w_i (c_i - u) (arXiv:2206.01714, equation 11).
 
-        outputs: as many rows as `cond`; uncond and result: (B, C, h, w). Without `uncond`, the mean
+        outputs: one row for each prompt; uncond and result: (B, C, h, w). Without `uncond`, the mean
         by weight.
         """
         if not self.composed:
@@ -121,15 +128,17 @@ class Joined:
             self._tensors = torch.tensor(self._owners, device=device), weights
         return self._tensors
 
-    def _at(self, courses: Sequence[Course], sigma: float) -> Conditioning:
-        key = (len(courses), *(course.stage(sigma) for course in courses))
-        if key not in self._kept:
-            stages = zip(courses, key[1:], strict=True)
-            self._kept[key] = joined([course.stages[i][1] for course, i in stages])
-        self._kept.move_to_end(key)
-        if len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
-        return self._kept[key]
+    def _joined(self, stages: Sequence[int], uncond: bool, perturbed: bool) -> Conditioning:
+        courses = [*self._uncond, *self._cond]
+        told = [course.stages[i][1] for course, i in zip(courses, stages, strict=True)]
+        first = len(self._uncond)
+        rows = (told if uncond else told[first:]) + (told[first:] if perturbed else [])
+        batch = joined(rows)
+        if not perturbed:
+            return batch
+        normal, again = len(rows) - len(self._cond), len(self._cond)
+        marks = torch.tensor([False] * normal + [True] * again, device=batch.context.device)
+        return replace(batch, perturbed=marks)
 
 
 def _shares(weights: Sequence[float], owners: Sequence[int]) -> list[float]:

@@ -57,8 +57,16 @@ class ModelDenoiser:
 
     def to_denoised(self, output: Tensor, x: Tensor, sigma: float) -> Tensor:
         """x0 from the raw output."""
+        return self._clipped(self.unclipped(output, x, sigma))
+
+    def unclipped(self, output: Tensor, x: Tensor, sigma: float) -> Tensor:
+        """x0 from the raw output, beyond the range of the data if need be."""
         keep, gain = x0_weights(self._prediction, sigma, self._data)
-        return self._clipped(keep * x + gain * output.float())
+        return keep * x + gain * output.float()
+
+    def gain(self, sigma: float) -> float:
+        """How much x0 changes with the raw output."""
+        return x0_weights(self._prediction, sigma, self._data)[1]
 
     def guided(self, outputs: Tensor, x: Tensor, sigma: float, scale: float) -> Tensor:
         """x0 from raw outputs (2 B, C, h, w), unconditional ones first, of the states x."""

@@ -1,8 +1,7 @@
-"""Classifier-free guidance (Ho and Salimans, arXiv:2207.12598) as a wrapper around the model."""
+"""Guidance as a wrapper around the model; the rules are those of `diffusion.guidance`."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -10,54 +9,79 @@ from torch import Tensor
 
 from diffgen.diffusion.course import Guide, Joined
 from diffgen.diffusion.denoiser import ModelDenoiser
+from diffgen.diffusion.guidance import Guidance
+
+APG_ELEMENTS = 128 * 128 * 4  # of the latents for which APG's largest norm is meant
 
 
 class GuidedDenoiser:
     """A Denoiser for one batch of pictures: all their prompts in one network call.
 
-    Guidance applies where `interval[0] < sigma <= interval[1]` (arXiv:2404.07724); elsewhere, and
-    at a scale of 1 or less, only the conditional half is computed, unless AND joins several. `rescale`
-    pulls the standard deviation of the guided output back to the conditional one's
-    (arXiv:2305.08891, equation 15).
+    What a rule does not need is not computed: without guidance that is the unconditional half,
+    unless AND joins several prompts. For one run: APG remembers the steps before.
     """
 
-    def __init__(
-        self,
-        model: ModelDenoiser,
-        guides: Sequence[Guide],
-        guidance_scale: float,
-        *,
-        rescale: float = 0.0,
-        interval: tuple[float, float] = (0.0, math.inf),
-    ) -> None:
+    def __init__(self, model: ModelDenoiser, guides: Sequence[Guide], guidance: Guidance) -> None:
         self._model = model
         self._joined = Joined(guides)
-        self._scale = guidance_scale
-        self._rescale = rescale
-        self._interval = interval
+        self._guidance = guidance
+        self._momentum: Tensor | None = None
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """x and result: (B, C, h, w) float32."""
-        joined, scale = self._joined, self._scale_at(sigma)
-        if not joined.guided or (scale == 1.0 and not joined.composed):
-            outputs = self._model.predict(joined.spread(x), sigma, joined.cond(sigma))
-            return self._model.to_denoised(joined.compose(outputs, None), x, sigma)
-        states = torch.cat([x, joined.spread(x)])
-        outputs = self._model.predict(states, sigma, joined.both(sigma))
-        if joined.composed:
-            uncond, cond = outputs[: len(x)].float(), outputs[len(x) :].float()
-            outputs = torch.cat([uncond, joined.compose(cond, uncond)])
-        if self._rescale == 0.0:
+        joined, guidance = self._joined, self._guidance
+        scale = guidance.scale(sigma) if joined.guided else 1.0
+        perturbed = guidance.pag > 0.0 and guidance.applies(sigma)
+        guided = joined.guided and (scale != 1.0 or joined.composed)
+        told = joined.rows(sigma, uncond=guided, perturbed=perturbed)
+        states = joined.spread(x)
+        outputs = self._model.predict(
+            torch.cat([x] * guided + [states] * (1 + perturbed)), sigma, told
+        )
+        if guided and not perturbed and not joined.composed and self._is_plain:
             return self._model.guided(outputs, x, sigma, scale)
-        uncond, cond = outputs.float().chunk(2)
-        guided = uncond + scale * (cond - uncond)
-        if scale > 1.0:
-            guided = _rescale_std(guided, cond, self._rescale)
-        return self._model.to_denoised(guided, x, sigma)
+        uncond = outputs[: len(x)].float() if guided else None
+        rest = outputs[len(x) if guided else 0 :].float()
+        cond = joined.compose(rest[: len(states)], uncond)
+        output = cond if uncond is None else self._combine(uncond, cond, x, sigma, scale)
+        if perturbed:
+            output = output + guidance.pag * (cond - joined.compose(rest[len(states) :], uncond))
+        if scale != 1.0 and guidance.rescale:
+            output = _rescale_std(output, cond, guidance.rescale)
+        return self._model.to_denoised(output, x, sigma)
 
-    def _scale_at(self, sigma: float) -> float:
-        low, high = self._interval
-        return max(self._scale, 1.0) if low < sigma <= high else 1.0
+    @property
+    def _is_plain(self) -> bool:
+        return self._guidance.name != "apg" and not self._guidance.rescale
+
+    def _combine(
+        self, uncond: Tensor, cond: Tensor, x: Tensor, sigma: float, scale: float
+    ) -> Tensor:
+        if self._guidance.name != "apg" or scale == 1.0:
+            return uncond + scale * (cond - uncond)
+        return cond + (scale - 1.0) * self._projected(cond - uncond, cond, x, sigma)
+
+    def _projected(self, difference: Tensor, cond: Tensor, x: Tensor, sigma: float) -> Tensor:
+        """APG's difference (algorithm 1), as an output of the network.
+
+        The x0 estimate is a multiple of the output plus one of x, so that C - U is a multiple of
+        c - u.
+        """
+        guidance = self._guidance
+        denoised = self._model.unclipped(cond, x, sigma)
+        gain = self._model.gain(sigma)
+        update = gain * difference
+        if self._momentum is not None:
+            update = update + guidance.apg_momentum * self._momentum
+        self._momentum = update
+        dims = tuple(range(1, x.ndim))
+        largest = guidance.apg_norm * (x[0].numel() / APG_ELEMENTS) ** 0.5
+        norm = update.square().sum(dim=dims, keepdim=True).sqrt()
+        update = update * (largest / norm).clamp(max=1.0)
+        size = denoised.square().sum(dim=dims, keepdim=True)
+        along = (update * denoised).sum(dim=dims, keepdim=True) / size * denoised
+        projected: Tensor = (update - along + guidance.apg_parallel * along) / gain
+        return projected
 
 
 def _rescale_std(guided: Tensor, cond: Tensor, rescale: float) -> Tensor:

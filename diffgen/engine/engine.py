@@ -16,6 +16,7 @@ from torch import Tensor
 from diffgen.device import Precision, memory_errors, pick_device
 from diffgen.diffusion.course import Guide
 from diffgen.diffusion.denoiser import ModelDenoiser
+from diffgen.diffusion.guidance import Guidance
 from diffgen.diffusion.guided import GuidedDenoiser
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.clock import Clock, paced
@@ -229,21 +230,18 @@ class Engine:
         model = ModelDenoiser(
             network, self.schedule, schedule.prediction, self.precision.unet, schedule.clip
         )
-        scale = plan.guidance_scale
         if self.config.embeds_guidance:
             # Guidance was distilled into this U-Net: it is an input, not a second evaluation.
-            told = torch.tensor([scale], device=self.device)
+            told = torch.tensor([plan.guidance_scale], device=self.device)
             guides = [
                 replace(g.map(lambda c: replace(c, guidance=told)), uncond=None) for g in guides
             ]
-            scale = 1.0
-        return GuidedDenoiser(
-            model,
-            guides,
-            scale,
+        guidance = Guidance.constant(
+            plan.guidance_scale,
             rescale=plan.request.guidance_rescale,
             interval=plan.request.guidance_interval,
         )
+        return GuidedDenoiser(model, guides, guidance)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> list[Image.Image]:

@@ -121,11 +121,20 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(context_dim, dim, bias=False)
         self.to_out = nn.Sequential(nn.Linear(dim, dim))
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """x: (B, T, dim); context: (B, S, context_dim); result: (B, T, dim)."""
+    def forward(self, x: Tensor, context: Tensor, perturbed: Tensor | None = None) -> Tensor:
+        """x: (B, T, dim); context: (B, S, context_dim); result: (B, T, dim).
+
+        In rows that are `perturbed` (B,) each token sees only itself.
+        """
         q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)
-        out: Tensor = self.to_out(attention(q, k, v, num_heads=self.num_heads, upcast=self.upcast))
+        mixed = attention(q, k, v, num_heads=self.num_heads, upcast=self.upcast)
+        out: Tensor = self.to_out(without_attention(mixed, v, perturbed))
         return out
+
+
+def without_attention(mixed: Tensor, values: Tensor, perturbed: Tensor | None) -> Tensor:
+    """The identity in the place of attention (arXiv:2403.17377, section 4.2), in some rows (B,)."""
+    return mixed if perturbed is None else torch.where(perturbed[:, None, None], values, mixed)
 
 
 class GatedGelu(nn.Module):
@@ -166,10 +175,13 @@ class TransformerBlock(nn.Module):
         self.norm3 = LayerNorm(dim)
         self.ff = FeedForward(dim)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """x: (B, T, dim); context: (B, S, context_dim); result: (B, T, dim)."""
+    def forward(self, x: Tensor, context: Tensor, perturbed: Tensor | None = None) -> Tensor:
+        """x: (B, T, dim); context: (B, S, context_dim); result: (B, T, dim).
+
+        Rows that are `perturbed` (B,) go without self-attention.
+        """
         y = self.norm1(x)
-        x = x + self.attn1(y, y)
+        x = x + self.attn1(y, y, perturbed)
         x = x + self.attn2(self.norm2(x), context)
         out: Tensor = x + self.ff(self.norm3(x))
         return out

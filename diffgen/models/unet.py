@@ -60,13 +60,15 @@ class Top:
     """What the highest level makes on the way down.
 
     emb: (B, time_dim), through SiLU; context: (B, S, context_dim); skips: maps for the way up,
-    oldest first; below: the map for the next level.
+    oldest first; below: the map for the next level; perturbed: (B,) bool, rows that go without
+    self-attention at the bottom.
     """
 
     emb: Tensor
     context: Tensor
     skips: list[Tensor]
     below: Tensor
+    perturbed: Tensor | None = None
 
 
 class UNet(nn.Module):
@@ -132,7 +134,7 @@ class UNet(nn.Module):
         emb = self._embed(x, t, cond)
         x = self.conv_in(x)
         below, made = self.down_blocks[0](x, emb, cond.context)
-        return Top(emb, cond.context, [x, *made], below)
+        return Top(emb, cond.context, [x, *made], below, cond.perturbed)
 
     def bottom(self, top: Top) -> Tensor:
         """All lower levels, down and up again: (B, C, h, w) for the level of highest resolution."""
@@ -142,7 +144,7 @@ class UNet(nn.Module):
             skips += made
 
         if self.mid_block is not None:
-            x = self.mid_block(x, top.emb, top.context)
+            x = self.mid_block(x, top.emb, top.context, top.perturbed)
 
         for block, blocks in zip(self.up_blocks, reversed(self.config.blocks[1:]), strict=False):
             x = block(x, top.emb, top.context, skips)

@@ -44,13 +44,13 @@ class SpatialTransformer(nn.Module):
         # The same arithmetic either way; only the shape of the stored weight differs.
         return nn.Linear(channels, channels) if self.linear else nn.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, perturbed: Tensor | None = None) -> Tensor:
         """x: (B, C, h, w); context: (B, S, context_dim); result: (B, C, h, w)."""
         size = x.shape[-2:]
         y = self.norm(x)
         tokens = self.proj_in(to_tokens(y)) if self.linear else to_tokens(self.proj_in(y))
         for block in self.transformer_blocks:
-            tokens = block(tokens, context)  # (B, h * w, C)
+            tokens = block(tokens, context, perturbed)  # (B, h * w, C)
         if self.linear:
             y = to_map(self.proj_out(tokens), size)
         else:
@@ -156,10 +156,12 @@ class MidBlock(nn.Module):
             for _ in range(transformers)
         )
 
-    def forward(self, x: Tensor, emb: Tensor, context: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, h, w)."""
+    def forward(
+        self, x: Tensor, emb: Tensor, context: Tensor, perturbed: Tensor | None = None
+    ) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w); `perturbed` (B,) rows go without self-attention."""
         first, *rest = self.resnets
         x = first(x, emb)
         for transformer, resnet in zip(self.attentions, rest, strict=True):
-            x = resnet(transformer(x, context), emb)
+            x = resnet(transformer(x, context, perturbed), emb)
         return x

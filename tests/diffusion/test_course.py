@@ -11,6 +11,7 @@ from torch import Tensor
 from diffgen.diffusion.conditioning import joined
 from diffgen.diffusion.course import Course, Guide, Joined, constant_guides
 from diffgen.diffusion.denoiser import ModelDenoiser
+from diffgen.diffusion.guidance import Guidance
 from diffgen.diffusion.guided import GuidedDenoiser
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.errors import UsageError
@@ -59,7 +60,9 @@ def expected(row: int, sigma: float, scale: float, terms, uncond=U) -> Tensor:
 
 def guided(guides, scale: float, **options) -> tuple[GuidedDenoiser, Network]:
     network = Network()
-    return GuidedDenoiser(ModelDenoiser(network, SD, "eps"), guides, scale, **options), network
+    return GuidedDenoiser(
+        ModelDenoiser(network, SD, "eps"), guides, Guidance.constant(scale, **options)
+    ), network
 
 
 def test_and_adds_directions() -> None:
@@ -140,7 +143,7 @@ def test_lengths_that_come_to_too_much_are_refused() -> None:
 def test_guides_of_a_batch_that_stays_the_same() -> None:
     both = joined([A, B])
     guides = constant_guides(both, None)
-    assert torch.equal(Joined(guides).cond(3.0).context, both.context)
+    assert torch.equal(Joined(guides).rows(3.0, uncond=False).context, both.context)
     assert not Joined(guides).guided
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffgen.diffusion.course import constant_guides
 from diffgen.diffusion.denoiser import ModelDenoiser
+from diffgen.diffusion.guidance import Guidance
 from diffgen.diffusion.guided import GuidedDenoiser
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.types import Conditioning, Prediction, ScheduleConfig
@@ -61,7 +62,9 @@ def guided(
 ) -> tuple[GuidedDenoiser, Network]:
     network = Network()
     model = ModelDenoiser(network, SD, prediction)
-    return GuidedDenoiser(model, constant_guides(COND, uncond), scale, **options), network
+    return GuidedDenoiser(
+        model, constant_guides(COND, uncond), Guidance.constant(scale, **options)
+    ), network
 
 
 def outputs(prediction: Prediction) -> tuple[ModelDenoiser, Tensor, Tensor]:
@@ -140,9 +143,9 @@ def test_an_image_does_not_see_its_neighbour() -> None:
     model = ModelDenoiser(Network(), SD, "eps")
     for i in range(2):
         cond, uncond = (c.map(lambda tensor, i=i: tensor[i : i + 1]) for c in (COND, UNCOND))
-        alone = GuidedDenoiser(model, constant_guides(cond, uncond), 7.5, rescale=0.7)(
-            X[i : i + 1], SIGMA
-        )
+        alone = GuidedDenoiser(
+            model, constant_guides(cond, uncond), Guidance.constant(7.5, rescale=0.7)
+        )(X[i : i + 1], SIGMA)
         torch.testing.assert_close(together[i : i + 1], alone)
 
 
@@ -150,7 +153,7 @@ def test_guidance_works_on_the_network_output_not_on_clipped_x0() -> None:
     """Clipping both halves first would lose what guidance is to amplify."""
     network = Network()
     model = ModelDenoiser(network, SD, "eps", clip=0.5)
-    denoise = GuidedDenoiser(model, constant_guides(COND, UNCOND), 7.5)
+    denoise = GuidedDenoiser(model, constant_guides(COND, UNCOND), Guidance.constant(7.5))
     free, _ = guided(7.5)
     assert torch.equal(denoise(X, SIGMA), free(X, SIGMA).clamp(-0.5, 0.5))
 
@@ -160,7 +163,9 @@ def test_every_field_reaches_the_network() -> None:
     for name in ("context", "pooled", "time_ids", "concat", "guidance"):
         changed = replace(COND, **{name: getattr(COND, name) + 1.0})
         other = GuidedDenoiser(
-            ModelDenoiser(Network(), SD, "eps"), constant_guides(changed, UNCOND), 7.5
+            ModelDenoiser(Network(), SD, "eps"),
+            constant_guides(changed, UNCOND),
+            Guidance.constant(7.5),
         )
         assert not torch.equal(other(X, SIGMA), base(X, SIGMA)), name
 
@@ -168,7 +173,7 @@ def test_every_field_reaches_the_network() -> None:
 def test_fields_may_be_absent_in_both() -> None:
     cond, uncond = (Conditioning(context=c.context) for c in (COND, UNCOND))
     denoise = GuidedDenoiser(
-        ModelDenoiser(Network(), SD, "eps"), constant_guides(cond, uncond), 2.0
+        ModelDenoiser(Network(), SD, "eps"), constant_guides(cond, uncond), Guidance.constant(2.0)
     )
     model = ModelDenoiser(Network(), SD, "eps")
     a, b = model.predict(X, SIGMA, uncond), model.predict(X, SIGMA, cond)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from diffgen.kernels.packed import can_pack
 from diffgen.models.fast.pack import pack_weights
-from diffgen.models.layers import Attention, TransformerBlock, attention
+from diffgen.models.layers import Attention, TransformerBlock, attention, without_attention
 
 
 def prepare(network: nn.Module) -> None:
@@ -51,10 +51,11 @@ class FusedSelfAttention(nn.Module):
         self.to_qkv = _stacked(layer.to_q, layer.to_k, layer.to_v)
         self.to_out = layer.to_out
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, perturbed: Tensor | None = None) -> Tensor:
         """x: (B, T, dim), which is the context too; result: (B, T, dim)."""
         q, k, v = self.to_qkv(x).chunk(3, dim=-1)
-        out: Tensor = self.to_out(attention(q, k, v, num_heads=self.num_heads, upcast=self.upcast))
+        mixed = attention(q, k, v, num_heads=self.num_heads, upcast=self.upcast)
+        out: Tensor = self.to_out(without_attention(mixed, v, perturbed))
         return out
 
 

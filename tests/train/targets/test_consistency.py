@@ -6,6 +6,7 @@ from diffusers import DDIMScheduler, LCMScheduler
 
 from diffgen.diffusion.course import constant_guides
 from diffgen.diffusion.denoiser import ModelDenoiser
+from diffgen.diffusion.guidance import Guidance
 from diffgen.diffusion.guided import GuidedDenoiser
 from diffgen.diffusion.prediction import add_noise, predict_x0, regression_target
 from diffgen.diffusion.schedule import NoiseSchedule
@@ -121,7 +122,7 @@ def test_guidance_is_that_of_generate(prediction):
     denoise = GuidedDenoiser(
         ModelDenoiser(network, schedule, prediction),
         constant_guides(*[Conditioning(torch.zeros(1, 1, 1))] * 2),
-        guidance_scale=4.0,
+        Guidance.constant(4.0),
     )
     output = consistency.guided(cond, uncond, torch.tensor([4.0]))
     alpha_bar = torch.tensor([schedule.alphas_cumprod[499]])
