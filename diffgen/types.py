@@ -73,6 +73,18 @@ RngName: TypeAlias = Literal["cpu", "a1111-gpu", "comfy"]
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """A guidance scale for a share of the steps, from `start` up to `end`; 0 is all noise."""
+
+    scale: float
+    start: float = 0.0
+    end: float = 1.0
+
+    def __str__(self) -> str:
+        return f"{self.scale:.15g}@{self.start:.15g}-{self.end:.15g}"
+
+
+@dataclass(frozen=True, slots=True)
 class LoraRef:
     """A LoRA file, and how much of it to apply: 1 as it was trained, 0 nothing."""
 

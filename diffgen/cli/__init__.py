@@ -21,6 +21,7 @@ from diffgen.cli.models import models
 from diffgen.cli.pull import pull
 from diffgen.cli.sample_steps import sample_steps
 from diffgen.cli.samplers import samplers
+from diffgen.cli.show import show
 from diffgen.cli.signals import asked_to_stop, reason
 from diffgen.cli.signature import PanelledCommand
 from diffgen.cli.streams import guarded_streams
@@ -84,6 +85,7 @@ diffgen generate --prompts prompts.txt --json > made.jsonl""",
     sample_steps: """diffgen sample-steps "red barn at sunset"
 diffgen sample-steps "a cat" --samplers dpmpp_2m,unipc --steps 5-20:5""",
     samplers: "diffgen samplers --json",
+    show: 'diffgen show --prompt "a (red:1.2) barn [at night:by day:0.5]" --prompt-style a1111',
     models: "diffgen models",
     pull: "diffgen pull sd-turbo",
     inspect: "diffgen inspect model.safetensors",

@@ -64,11 +64,11 @@ def generate(prompts: Prompts = None, *, given: dict[str, Any]) -> None:
     adapters, machine, output = Adapters.of(given), Machine.of(given), Output.of(given)
     texts = read_prompts(prompts, reading.prompt_file)
     request = GenerateRequest(prompts=texts, **_request_settings(given))
-    check_syntax([*texts, request.negative or ""], strict=reading.strict)
     # Open the model, and check the request against it.
     with logged_notes(talk.verbose):
         opened = Model.open_source(source)
     plan = opened.plan(request)
+    check_syntax(plan, strict=reading.strict)
     # See that the pictures can be put where they belong.
     _check_stdout(output)
     style = OutputStyle(collision="overwrite" if output.overwrite else "number")

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from diffgen.cli.console import print_note
 from diffgen.errors import UsageError
 from diffgen.text.foreign_syntax import find_foreign
+
+if TYPE_CHECKING:
+    from diffgen.engine.request import GeneratePlan
 
 LINE_AT_MOST = 64 << 10  # bytes
 
@@ -30,18 +33,26 @@ def read_prompts(prompts: Sequence[str] | None, file: str | None) -> list[str]:
     return found
 
 
-def check_syntax(texts: Sequence[str], *, strict: bool) -> None:
-    """Say which syntax of other programs is going to be drawn as plain words.
+def check_syntax(plan: GeneratePlan, *, strict: bool) -> None:
+    """Say what of the prompts is going to be drawn as plain words though it may mean more.
 
     Raises UsageError instead if `strict`.
     """
-    found = find_foreign(texts)
-    if not found:
+    request = plan.request
+    drawn = [text for text in (*request.prompts, request.prompt_2) if text is not None]
+    negative = [text for text in (request.negative, request.negative_2) if text is not None]
+    found = find_foreign([*drawn, *negative], plan.prompt_style)
+    pieces = [f"{kind}, {piece}" for kind, piece in found.items()]
+    for text in drawn:
+        pieces += plan.understood(text).notes
+    for text in negative:
+        pieces += plan.understood(text, negative=True).notes
+    if not pieces:
         return
-    pieces = "; ".join(f"{kind}, {piece}" for kind, piece in found.items())
+    listed = "; ".join(dict.fromkeys(pieces))
     if strict:
-        raise UsageError(f"prompts hold syntax of other programs: {pieces}")
-    print_note(f"drawn as plain words (--strict refuses it): {pieces}")
+        raise UsageError(f"prompts hold syntax that is not read: {listed}")
+    print_note(f"drawn as plain words (--strict refuses it): {listed}")
 
 
 def _read_file(file: str) -> list[str]:

@@ -55,6 +55,7 @@ def run_sweep(prompts: list[str] | None, given: dict[str, Any]) -> None:
     # Open the model, and check the sweep against it.
     with logged_notes(talk.verbose):
         session = Session(request)
+    check_syntax(session.task.plan, strict=given.get("strict", False))
     if old:
         settings = request.settings(session.task.plan)
         check_comparable(old, settings, [cell.key for cell in session.task.cells])
@@ -88,7 +89,6 @@ def _request(prompts: list[str] | None, given: dict[str, Any], old: Results | No
         settings["prompts"] = read_prompts(prompts, given.get("prompt_file"))
     typed = {name: given[name] for name in rows(SweepRequest) if name in given}
     request = SweepRequest.from_settings(settings | typed)
-    check_syntax([*request.prompts, request.negative or ""], strict=given.get("strict", False))
     return request
 
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from diffgen.device import Precision, memory_errors, pick_device
 from diffgen.diffusion.course import Guide
 from diffgen.diffusion.denoiser import ModelDenoiser
-from diffgen.diffusion.guidance import Guidance
 from diffgen.diffusion.guided import GuidedDenoiser
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.clock import Clock, paced
@@ -28,6 +27,7 @@ from diffgen.engine.networks import load_networks, load_vae
 from diffgen.engine.origin import Origin
 from diffgen.engine.request import FAST_EVERY, FAST_FIRST, GeneratePlan, GenerateRequest, Picture
 from diffgen.engine.words import WordReport
+from diffgen.errors import UsageError
 from diffgen.kernels.ops import check_backend
 from diffgen.models.fast import graphs
 from diffgen.models.fast.deep_cache import DeepCache
@@ -37,7 +37,6 @@ from diffgen.models.lora import merge
 from diffgen.models.vae import AnyAutoencoder, Autoencoder
 from diffgen.settings.groups import DEFAULT_MODEL
 from diffgen.text.conditioner import Conditioner, Sizes, TextSettings
-from diffgen.text.grammar import parse
 from diffgen.text.unknown_words import KnownWords
 from diffgen.types import (
     Conditioning,
@@ -139,6 +138,7 @@ class Engine:
         memory runs out.
         """
         plan = self.plan(request) if isinstance(request, GenerateRequest) else request
+        _refuse_tags(plan)
         cut = self._words.report(plan)
         logger.info("%s", plan.summary())
         origin = self._origin.record  # now, not when a picture waits to be saved
@@ -175,16 +175,18 @@ class Engine:
     @torch.inference_mode()
     def guides(self, plan: GeneratePlan, prompts: Sequence[str]) -> list[Guide]:
         """What the U-Net is told of each picture over the run of a plan, text in its dtype."""
-        request = TextSettings(
-            sigmas=plan.sampling.sigmas,
-            sizes=Sizes.uncropped(plan.width, plan.height),
-            layer=plan.clip_skip,
+        request, size = plan.request, (plan.width, plan.height)
+        sizes = Sizes(
+            original=request.original_size or size,
+            target=request.target_size or size,
+            crop=request.crop or (0, 0),
         )
-        negative = plan.request.negative
-        negatives = None if negative is None else [parse(negative, "plain", negative=True)]
-        texts = {prompt: [parse(prompt, "plain")] for prompt in prompts}
-        guides = {t: self.conditioner.guide(texts[t], negatives, request) for t in texts}
-        return [guides[prompt].map(self._in_unets_dtype) for prompt in prompts]
+        settings = TextSettings(sigmas=plan.sampling.sigmas, sizes=sizes, layer=plan.clip_skip)
+        made: dict[str, Guide] = {}
+        for prompt in dict.fromkeys(prompts):
+            guide = self.conditioner.guide(*plan.texts(prompt), settings)
+            made[prompt] = guide.map(self._in_unets_dtype)
+        return [made[prompt] for prompt in prompts]
 
     def _in_unets_dtype(self, cond: Conditioning) -> Conditioning:
         # Sizes in pixels have more digits than bf16 keeps.
@@ -236,12 +238,7 @@ class Engine:
             guides = [
                 replace(g.map(lambda c: replace(c, guidance=told)), uncond=None) for g in guides
             ]
-        guidance = Guidance.constant(
-            plan.guidance_scale,
-            rescale=plan.request.guidance_rescale,
-            interval=plan.request.guidance_interval,
-        )
-        return GuidedDenoiser(model, guides, guidance)
+        return GuidedDenoiser(model, guides, plan.guidance)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> list[Image.Image]:
@@ -273,3 +270,10 @@ def _prepared(vae: AnyAutoencoder) -> AnyAutoencoder:
     if isinstance(vae, Autoencoder):
         prepare(vae)
     return vae
+
+
+def _refuse_tags(plan: GeneratePlan) -> None:
+    """A LoRA asked for in a prompt would be missing from the picture."""
+    for prompt in plan.request.prompts:
+        if tags := plan.understood(prompt).loras:
+            raise UsageError(f"<lora:{tags[0].name}> in a prompt: give --lora FILE:WEIGHT instead")

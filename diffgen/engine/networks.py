@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,10 +11,10 @@ from torch import nn
 from diffgen.device import Precision
 from diffgen.models.build import AnyConfig, AnyModule, build_empty
 from diffgen.models.clip import ClipTextModel
-from diffgen.models.config import ClipTextConfig, ModelConfig
+from diffgen.models.config import ModelConfig
 from diffgen.models.unet import UNet
 from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
-from diffgen.text.tokenizer import Tokenizer
+from diffgen.text.tokenizer import Tokenizer, load_tokenizers
 from diffgen.types import TEXT_ENCODERS, Component
 from diffgen.weights.checkpoint import Checkpoint
 
@@ -70,15 +69,3 @@ def load_network(
     module = build_empty(kind, config)
     checkpoint.load_into(component, module, dtype=dtype, device=device)
     return module.eval().requires_grad_(False)
-
-
-def load_tokenizers(
-    folders: Sequence[Path], configs: Sequence[ClipTextConfig]
-) -> tuple[Tokenizer, ...]:
-    """One tokenizer per text encoder. Raises ConfigError for a vocabulary that does not fit it."""
-    return tuple(
-        Tokenizer.from_folder(
-            folder, max_tokens=config.max_tokens, pad=config.pad, vocab_size=config.vocab_size
-        )
-        for folder, config in zip(folders, configs, strict=True)
-    )

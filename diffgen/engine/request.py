@@ -7,13 +7,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise, product, starmap
 
+from diffgen.diffusion.guidance import CFG_PLUS_PLUS, Guidance
 from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.sampling import DEFAULT_STEPS, SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
+from diffgen.engine.steering import check_texts, plan_guidance
 from diffgen.errors import UnsupportedCheckpoint, UsageError, shown
 from diffgen.models.config import ModelConfig
-from diffgen.settings.groups import MAX_SEED, Guidance, Number, Prompting, Sampling, Size
-from diffgen.types import ScheduleName
+from diffgen.settings.groups import MAX_SEED, Number, Prompting, Sampling, Size
+from diffgen.settings.groups import Guidance as Guiding
+from diffgen.text.grammar import parse
+from diffgen.text.prompt import Prompt
+from diffgen.types import PromptStyle, ScheduleName
 from diffgen.weights.registry import ModelEntry
 
 MAX_PROMPT = 64 << 10  # bytes
@@ -30,7 +35,7 @@ FAST_PSNR = 27.3
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateRequest(Prompting, Size, Number, Sampling, Guidance):
+class GenerateRequest(Prompting, Size, Number, Sampling, Guiding):
     """Pictures to make: each prompt `count` times, with seeds `seed`, `seed + 1`, ...
 
     All fields but `prompts` are settings (`diffgen.settings.groups`); None always means the model's
@@ -86,7 +91,9 @@ class GeneratePlan:
     height: int
     sampling: SamplingPlan
     guidance_scale: float
+    guidance: Guidance
     clip_skip: int
+    prompt_style: PromptStyle
 
     @classmethod
     def make(
@@ -102,6 +109,10 @@ class GeneratePlan:
             raise UsageError(f"timesteps run from 0 to {last}, got {request.timesteps[0]:g}")
         sampling = _plan_sampling(request, config, entry)
         scale = request.guidance_scale
+        if scale is None:
+            scale = _default_guidance(request, sampling, config, entry)
+        style = request.prompt_style or config.prompt_style
+        check_texts(request, style, config)
         return cls(
             request=request,
             # An adaptive solver looks at the whole state: one image must not steer another.
@@ -109,8 +120,27 @@ class GeneratePlan:
             width=_check_size("width", request.width, config),
             height=_check_size("height", request.height, config),
             sampling=sampling,
-            guidance_scale=_default_guidance(sampling, config, entry) if scale is None else scale,
+            guidance_scale=scale,
+            guidance=plan_guidance(request, scale, sampling, config),
+            prompt_style=style,
             clip_skip=_check_clip_skip(request.clip_skip, config),
+        )
+
+    def understood(self, text: str, *, negative: bool = False) -> Prompt:
+        """A prompt in the style that this model's are read in."""
+        return parse(text, self.prompt_style, negative=negative)
+
+    def texts(self, prompt: str) -> tuple[list[Prompt], list[Prompt] | None]:
+        """What is to be drawn and what is not: one text for all encoders, or one for each."""
+        request = self.request
+        positive = [prompt, *([] if request.prompt_2 is None else [request.prompt_2])]
+        negative = [request.negative, request.negative_2]
+        if negative == [None, None]:
+            return [self.understood(text) for text in positive], None
+        words = [request.negative or "", *([] if request.negative_2 is None else negative[1:])]
+        return (
+            [self.understood(text) for text in positive],
+            [self.understood(text or "", negative=True) for text in words],
         )
 
     @property
@@ -162,8 +192,15 @@ def _plan_sampling(
 
 
 def _default_guidance(
-    sampling: SamplingPlan, config: ModelConfig, entry: ModelEntry | None
+    request: GenerateRequest,
+    sampling: SamplingPlan,
+    config: ModelConfig,
+    entry: ModelEntry | None,
 ) -> float:
+    if request.guidance_schedule:
+        return max(stretch.scale for stretch in request.guidance_schedule)
+    if request.guidance_method == "cfg++":
+        return CFG_PLUS_PLUS
     if sampling.spec.distilled and config.unet.guidance_dim is None:
         return 1.0
     recommended = entry.guidance_scale if entry else None

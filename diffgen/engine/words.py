@@ -22,7 +22,9 @@ class WordReport:
     def report(self, plan: GeneratePlan) -> dict[str, str]:
         """Log what is to be said; gives the words no encoder has room for, by prompt."""
         texts = list(dict.fromkeys([*plan.request.prompts, plan.request.negative or ""]))
-        cut = {text: words for text in texts if (words := self._conditioner.cut(text))}
+        # The other styles divide long prompts.
+        plain = texts if plan.prompt_style == "plain" else []
+        cut = {text: words for text in plain if (words := self._conditioner.cut(text))}
         for words in cut.values():
             logger.warning('prompt too long for this model, ignored from: "%s"', words)
         unspelled = self._unspelled(texts)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from diffgen.limits import MAX_LAYERS, within
-from diffgen.types import ScheduleConfig
+from diffgen.types import PromptStyle, ScheduleConfig
 
 Family: TypeAlias = Literal["sd1", "sd2", "sdxl", "custom"]
 Task: TypeAlias = Literal["text", "inpaint", "edit", "other"]
@@ -20,6 +20,7 @@ Depth: TypeAlias = int | tuple[int, ...]
 # What diffusers' pipelines take; small models of our own were tuned to 5.
 GUIDANCE_SCALES: Mapping[Family, float] = {"sd1": 7.5, "sd2": 7.5, "sdxl": 5.0, "custom": 5.0}
 
+CLIP_VOCABULARY = 49_408  # tokens; more where embeddings were added to it
 MAX_WIDTH = 1 << 16
 
 
@@ -201,6 +202,12 @@ class ModelConfig:
     def is_xl(self) -> bool:
         """Whether noise levels and files are made as for Stable Diffusion XL."""
         return self.family == "sdxl"
+
+    @property
+    def prompt_style(self) -> PromptStyle:
+        """How prompts are read where nobody says: A1111's way with CLIP's vocabulary, else plain."""
+        knows_clip = all(encoder.vocab_size >= CLIP_VOCABULARY for encoder in self.text)
+        return "a1111" if knows_clip else "plain"
 
     @property
     def text_layer(self) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import pairwise
 from pathlib import Path
 
 from diffgen.errors import UsageError
-from diffgen.types import LoraRef
+from diffgen.types import LoraRef, Stretch
 
 MAX_NUMBERS = 10_000  # of a list
 
@@ -48,6 +49,53 @@ def parse_numbers(name: str, text: str) -> tuple[float, ...]:
         except ValueError:
             raise UsageError(f'{name}: "{word.strip()}" is not a number') from None
     return tuple(numbers)
+
+
+def parse_size(name: str, text: str) -> tuple[int, int]:
+    """`1024x768`, width and height in pixels. Raises UsageError."""
+    match = re.fullmatch(r"\s*(\d{1,6})\s*[x,]\s*(\d{1,6})\s*", text.lower())
+    if not match or not int(match[1]) or not int(match[2]):
+        raise UsageError(f'{name} takes a size such as 1024x768, not "{text}"')
+    return int(match[1]), int(match[2])
+
+
+def parse_point(name: str, text: str) -> tuple[int, int]:
+    """`X,Y` in pixels. Raises UsageError."""
+    match = re.fullmatch(r"\s*(\d{1,6})\s*,\s*(\d{1,6})\s*", text)
+    if not match:
+        raise UsageError(f'{name} takes X,Y in pixels, for example 0,0, not "{text}"')
+    return int(match[1]), int(match[2])
+
+
+def parse_guidance(name: str, text: str) -> float | tuple[Stretch, ...]:
+    """A number, or scales for shares of the steps as `parse_stretches` reads them."""
+    if "@" in text:
+        return parse_stretches(name, text)
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f'{name} takes a number or 7@0-0.6,1@0.6-1, not "{text}"') from None
+
+
+def parse_stretches(name: str, text: str) -> tuple[Stretch, ...]:
+    """`7@0-0.6,1@0.6-1`: scales for shares of the steps. Raises UsageError."""
+    number = r"([\d.]+(?:e[-+]?\d+)?)"
+    found = []
+    for word in parse_words(name, text):
+        match = re.fullmatch(rf"{number}@{number}-{number}", word.lower().replace(" ", ""))
+        try:
+            scale, start, end = map(float, match.groups() if match else ())
+        except ValueError:
+            raise UsageError(
+                f'{name}: "{word}" is no scale for a share of the steps, such as 7@0-0.6'
+            ) from None
+        if not (0.0 <= start < end <= 1.0 and math.isfinite(scale)):
+            raise UsageError(f'{name}: "{word}" is no share of the steps from 0 to 1')
+        found.append(Stretch(scale, start, end))
+    ordered = sorted(found, key=lambda each: each.start)
+    if any(a.end > b.start for a, b in pairwise(ordered)):
+        raise UsageError(f"{name}: two scales for the same steps in {text}")
+    return tuple(ordered)
 
 
 def parse_interval(name: str, text: str) -> tuple[float, float]:

@@ -11,18 +11,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+from diffgen.errors import UsageError
 from diffgen.limits import MAX_LAYERS
-from diffgen.settings.grammar import parse_interval, parse_lora, parse_numbers, parse_path
+from diffgen.settings.grammar import (
+    parse_guidance,
+    parse_interval,
+    parse_lora,
+    parse_numbers,
+    parse_path,
+    parse_point,
+    parse_size,
+    parse_stretches,
+)
 from diffgen.settings.names import known_sampler, known_schedule, parse_sampler, parse_schedule
 from diffgen.settings.setting import Group, Setting
 from diffgen.types import (
     DeviceName,
     DtypeName,
+    GuidanceName,
     LoraRef,
     Prediction,
+    PromptStyle,
     RngName,
     SamplerName,
     ScheduleName,
+    Stretch,
 )
 
 DEFAULT_MODEL = "storybook"
@@ -48,6 +61,32 @@ class Prompting(Group):
             "What not to draw",
             "TEXT",
             peers="negative-prompt neg neg-prompt uc unconditional np",
+        ),
+    ] = None
+    prompt_style: Annotated[
+        PromptStyle | None,
+        Setting(
+            "--prompt-style",
+            "Whose weights and long prompts: (x:1.2), BREAK, AND, [x:y:0.5], ... count in all but"
+            " plain [default: a1111, or plain where the vocabulary is not CLIP's]",
+        ),
+    ] = None
+    prompt_2: Annotated[
+        str | None,
+        Setting(
+            "--prompt-2",
+            "What the second text encoder of SDXL reads [default: the prompt]",
+            "TEXT",
+            peers="prompt2",
+        ),
+    ] = None
+    negative_2: Annotated[
+        str | None,
+        Setting(
+            "--negative-2",
+            "The same for what not to draw [default: the negative]",
+            "TEXT",
+            peers="negative-prompt-2 negative-prompt2",
         ),
     ] = None
     clip_skip: Annotated[
@@ -86,6 +125,34 @@ class Size(Group):
             low=1,
             high=MAX_SIDE,
             peers="h image-height",
+        ),
+    ] = None
+    original_size: Annotated[
+        tuple[int, int] | None,
+        Setting(
+            "--original-size",
+            "What SDXL is told of the picture's size before it was cropped [default: its size]",
+            "WxH",
+            parse=parse_size,
+        ),
+    ] = None
+    crop: Annotated[
+        tuple[int, int] | None,
+        Setting(
+            "--crop",
+            "What SDXL is told of where the crop begins, from left and top [default: 0,0]",
+            "X,Y",
+            parse=parse_point,
+            peers="crops-coords-top-left",
+        ),
+    ] = None
+    target_size: Annotated[
+        tuple[int, int] | None,
+        Setting(
+            "--target-size",
+            "What SDXL is told of the size it is meant for [default: its size]",
+            "WxH",
+            parse=parse_size,
         ),
     ] = None
 
@@ -252,9 +319,66 @@ class Guidance(Group):
         Setting(
             "-g --guidance",
             "Guidance scale; 1 or less is none [default: the model's]",
+            "X",
+            parse=parse_guidance,
             peers="cfg-scale cfg scale cfgscale",
         ),
     ] = None
+    guidance_schedule: Annotated[
+        tuple[Stretch, ...] | None,
+        Setting(
+            "--guidance-schedule",
+            "Scales for shares of the steps, 7@0-0.6,1@0.6-1; -g takes it too",
+            "LIST",
+            parse=parse_stretches,
+        ),
+    ] = None
+    guidance_method: Annotated[
+        GuidanceName,
+        Setting(
+            "--guidance-method",
+            "How outputs with and without the prompt become one; cfg++ takes scales from 0 to 1"
+            " [default: cfg]",
+            peers="guider",
+        ),
+    ] = "cfg"
+    pag: Annotated[
+        float,
+        Setting(
+            "--pag",
+            "Perturbed-attention guidance, about 3; one more evaluation a step [default: 0]",
+            low=0,
+            high=1000,
+            peers="pag-scale",
+        ),
+    ] = 0.0
+    apg_momentum: Annotated[
+        float,
+        Setting(
+            "--apg-momentum",
+            "Of apg: share of the steps before, negative is away from them [default: -0.5]",
+            low=-1,
+            high=1,
+        ),
+    ] = -0.5
+    apg_norm: Annotated[
+        float,
+        Setting(
+            "--apg-norm",
+            "Of apg: the longest step, for 128 x 128 latents [default: 15]",
+            low=1e-6,
+            high=1e6,
+        ),
+    ] = 15.0
+    apg_parallel: Annotated[
+        float,
+        Setting(
+            "--apg-parallel",
+            "Of apg: share of the part along the picture [default: 0]",
+            low=0,
+            high=1,
+        ),
+    ] = 0.0
     guidance_rescale: Annotated[
         float,
         Setting(
@@ -275,6 +399,14 @@ class Guidance(Group):
             peers="cfg-interval guidance-start guidance-end",
         ),
     ] = EVERYWHERE
+
+    def __post_init__(self) -> None:
+        if isinstance(self.guidance_scale, tuple):
+            if self.guidance_schedule is not None:
+                raise UsageError("give the scales for shares of the steps once")
+            object.__setattr__(self, "guidance_schedule", self.guidance_scale)
+            object.__setattr__(self, "guidance_scale", None)
+        super().__post_init__()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Syntax that other programs read in prompts, and that is plain text here.
 
-A1111's and ComfyUI's weights, tags and wildcards, dynamic prompts, Midjourney's parameters, and
-tables or JSON that were meant to be read as such.
+Everywhere dynamic prompts, wildcards, Midjourney's parameters, and tables or JSON that were meant
+to be read as such; in the style `plain` also what the other styles read.
 """
 
 from __future__ import annotations
@@ -11,34 +11,41 @@ from collections.abc import Iterable
 
 from diffgen.errors import ConfigError
 from diffgen.jsonfile import parse_json
+from diffgen.types import PromptStyle
 
 SHOWN = 40  # characters
 
 _NUMBER = r"\s{0,3}[-+]?(?:\d{1,9}\.?\d{0,9}|\.\d{1,9})\s{0,3}"
 # Repetitions have ends, so that no prompt takes longer than a look at each of its characters.
-KINDS = {
+# What the grammar of `text.prompt` reads.
+READ = {
     "weights": rf"\([^()]{{1,300}}:{_NUMBER}\)|\(\([^()]{{1,300}}\)\)|\[\[[^\[\]]{{1,300}}\]\]",
-    "LoRA tags (--lora takes files)": r"<(?:lora|lyco|hypernet):[^<>]{0,300}>",
+    "LoRA tags (--lora takes files)": r"<(?:lora|lyco):[^<>]{0,300}>",
     "embeddings": r"\bembedding:[\w.-]{1,300}",
-    "choices": r"\{[^{}|]{0,300}\|[^{}]{0,300}\}|\[[^\[\]|]{1,300}\|[^\[\]]{1,300}\]",
-    "wildcards": r"(?<!\w)__[\w/*-]{0,100}?[^\W_]__(?!\w)",
+    "alternation": r"\[[^\[\]|]{1,300}\|[^\[\]]{1,300}\]",
     "prompt editing": rf"\[[^\[\]:]{{0,300}}:(?:[^\[\]:]{{0,300}}:)?{_NUMBER}\]",
     "BREAK": r"(?<!\S)BREAK(?!\S)",
+}
+UNREAD = {
+    "choices": r"\{[^{}|]{0,300}\|[^{}]{0,300}\}",
+    "wildcards": r"(?<!\w)__[\w/*-]{0,100}?[^\W_]__(?!\w)",
+    "hypernetworks": r"<hypernet:[^<>]{0,300}>",
     "parameters (give options instead)": r"(?<!\S)--[a-z][a-z-]{0,30}(?:[ =]\S{1,30}|$)",
 }
 TABLE, JSON = "a table's heading", "JSON"
-_PATTERNS = {kind: re.compile(pattern) for kind, pattern in KINDS.items()}
+_PATTERNS = {kind: re.compile(pattern) for kind, pattern in (READ | UNREAD).items()}
 
 
-def find_foreign(prompts: Iterable[str]) -> dict[str, str]:
-    """The kinds of foreign syntax, each with its first piece in quotes."""
+def find_foreign(prompts: Iterable[str], style: PromptStyle = "plain") -> dict[str, str]:
+    """The kinds of syntax that a style does not read, each with its first piece in quotes."""
+    kinds = (READ | UNREAD) if style == "plain" else UNREAD
     found: dict[str, str] = {}
     for prompt in prompts:
         for kind, is_of in ((JSON, _is_json), (TABLE, _is_heading)):
             if kind not in found and is_of(prompt):
                 found[kind] = _quoted(prompt)
-        for kind, pattern in _PATTERNS.items():
-            if kind not in found and (match := pattern.search(prompt)):
+        for kind in kinds:
+            if kind not in found and (match := _PATTERNS[kind].search(prompt)):
                 found[kind] = _quoted(match[0].strip())
     return found
 

@@ -75,9 +75,9 @@ class _Parser:
             for index, item in enumerate(self._items)
             if _is_bracket(item) and index not in self._partners
         ]
-        notes = [f"unbalanced brackets, drawn as words: {some(unmatched)}"] if unmatched else []
+        notes = [f"unbalanced brackets, {some(unmatched)}"] if unmatched else []
         if self._literal:
-            notes.append(f"drawn as words: {some(list(dict.fromkeys(self._literal)))}")
+            notes.append(some(list(dict.fromkeys(self._literal))))
         loras = (
             ()
             if self._negative

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import tokenizers
-from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from diffgen.errors import ConfigError, UsageError, shown
 from diffgen.jsonfile import JsonObject
+from diffgen.models.config import ClipTextConfig
 from diffgen.text.vocabulary import MAX_FILE, Vocabulary, check_text, read_vocabulary
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -24,6 +25,7 @@ WORDS = (
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
     r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 )
+BYTE_SPACE = "\u0120"  # how byte-level vocabularies write a space
 MIN_LENGTH = 3  # a start, an end and a word between them
 _log = logging.getLogger("diffgen")
 ROLES = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
@@ -52,6 +54,7 @@ class Tokenizer:
         self.start, self.end, self.pad = start, end, pad
         self.comma = encoder.token_to_id(",</w>")  # None where the vocabulary has none
         self._encoder = encoder
+        self._bytes = decoders.ByteLevel()
 
     @property
     def room(self) -> int:
@@ -117,14 +120,28 @@ class Tokenizer:
         pieces = self._encoder.encode(prompt, add_special_tokens=False).tokens
         return not prompt.isascii() and all(len(p.removesuffix("</w>")) == 1 for p in pieces)
 
-    def word(self, token: int) -> str:
-        """A token as the vocabulary spells it; `</w>` ends a word."""
-        return self._encoder.id_to_token(token) or ""
+    def text(self, ids: Sequence[int]) -> str:
+        """Tokens as words, with a space after each; bytes that are no text as U+FFFD."""
+        spelled = (self._encoder.id_to_token(token) or "" for token in ids)
+        decoded: str = self._bytes.decode([word.replace("</w>", BYTE_SPACE) for word in spelled])
+        return decoded.strip()
 
     def _encoded(self, text: str) -> tokenizers.Encoding:
         if any("\ud800" <= char <= "\udfff" for char in text):
             raise UsageError(f"the prompt {text!a} is not valid Unicode text; use UTF-8")
         return self._encoder.encode(text, add_special_tokens=False)
+
+
+def load_tokenizers(
+    folders: Sequence[Path], configs: Sequence[ClipTextConfig]
+) -> tuple[Tokenizer, ...]:
+    """One tokenizer per text encoder. Raises ConfigError for a vocabulary that does not fit it."""
+    return tuple(
+        Tokenizer.from_folder(
+            folder, max_tokens=config.max_tokens, pad=config.pad, vocab_size=config.vocab_size
+        )
+        for folder, config in zip(folders, configs, strict=True)
+    )
 
 
 def _text_from(prompt: str, encoding: tokenizers.Encoding, index: int) -> str:

@@ -1,6 +1,6 @@
 import pytest
 
-from diffgen.text.foreign_syntax import JSON, KINDS, TABLE, find_foreign
+from diffgen.text.foreign_syntax import JSON, READ, TABLE, UNREAD, find_foreign
 
 
 @pytest.mark.parametrize(
@@ -11,11 +11,11 @@ from diffgen.text.foreign_syntax import JSON, KINDS, TABLE, find_foreign
         ("a ((red)) barn", "weights", "((red))"),
         ("a [[red]] barn", "weights", "[[red]]"),
         ("barn <lora:style:0.7>", "LoRA tags (--lora takes files)", "<lora:style:0.7>"),
-        ("barn <hypernet:x:1>", "LoRA tags (--lora takes files)", "<hypernet:x:1>"),
+        ("barn <hypernet:x:1>", "hypernetworks", "<hypernet:x:1>"),
         ("barn embedding:easy-neg", "embeddings", "embedding:easy-neg"),
         ("a {red|blue} barn", "choices", "{red|blue}"),
         ("a {2$$red|blue} barn", "choices", "{2$$red|blue}"),
-        ("a [cow|horse] in a field", "choices", "[cow|horse]"),
+        ("a [cow|horse] in a field", "alternation", "[cow|horse]"),
         ("a __colour__ barn", "wildcards", "__colour__"),
         ("a __things/colour__ barn", "wildcards", "__things/colour__"),
         ("a [cat:dog:0.5]", "prompt editing", "[cat:dog:0.5]"),
@@ -33,7 +33,8 @@ from diffgen.text.foreign_syntax import JSON, KINDS, TABLE, find_foreign
 )
 def test_foreign_syntax_is_recognised(prompt: str, kind: str, piece: str) -> None:
     assert find_foreign([prompt])[kind].strip('"') == piece.strip('"')
-    assert kind in (*KINDS, JSON, TABLE)
+    assert kind in (*READ, *UNREAD, JSON, TABLE)
+    assert (kind in find_foreign([prompt], "a1111")) == (kind not in READ)
 
 
 @pytest.mark.parametrize(

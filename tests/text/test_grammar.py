@@ -220,10 +220,10 @@ def test_plain_style_takes_every_character() -> None:
 @pytest.mark.parametrize(
     ("text", "note"),
     [
-        ("a (b", 'unbalanced brackets, drawn as words: "(" at character 3'),
+        ("a (b", 'unbalanced brackets, "(" at character 3'),
         ("a) [b", '")" at character 2, "[" at character 4'),
         ("(((((", '"(" at character 1, "(" at character 2, "(" at character 3 and 2 more'),
-        ("(a AND b)", "drawn as words: AND in brackets"),
+        ("(a AND b)", "AND in brackets"),
     ],
 )
 def test_notes(text: str, note: str) -> None:

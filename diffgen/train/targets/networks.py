@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint as rematerialised
 
 from diffgen.device import Precision
 from diffgen.engine.model import Model
-from diffgen.engine.networks import Networks, load_network, load_networks, load_tokenizers
+from diffgen.engine.networks import Networks, load_network, load_networks
 from diffgen.errors import ConfigError
 from diffgen.jsonfile import JsonObject
 from diffgen.models.clip import ClipTextModel
@@ -21,6 +21,7 @@ from diffgen.models.layers import ResnetBlock
 from diffgen.models.unet import UNet
 from diffgen.models.unet_blocks import SpatialTransformer
 from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
+from diffgen.text.tokenizer import load_tokenizers
 from diffgen.train.recipe.checks import check_factor
 from diffgen.train.recipe.recipe import Recipe
 from diffgen.types import ScheduleConfig

@@ -1,0 +1,91 @@
+"""`diffgen show`: what a prompt means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Annotated, Any
+
+import typer
+
+from diffgen.cli.console import logged_notes, print_json, print_note, print_result
+from diffgen.cli.signature import with_settings
+from diffgen.errors import UsageError
+from diffgen.settings.groups import ModelName, Prompting, Sampling
+
+PLAIN_WEIGHT = 1.0
+
+
+@with_settings(Prompting, Sampling, ModelName)
+def show(
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", metavar="TEXT", help="A prompt to explain.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    *,
+    given: dict[str, Any],
+) -> None:
+    """Show what is understood of a prompt: terms, steps, chunks, weights and tokens.
+
+    As `generate` would draw it with the same model and options.
+    """
+    if prompt is None:
+        raise UsageError('nothing to show: give --prompt "a (red:1.2) barn"')
+    from diffgen.engine.model import Model
+    from diffgen.engine.request import GenerateRequest
+    from diffgen.text.explain import explain
+    from diffgen.text.tokenizer import load_tokenizers
+
+    source = ModelName.of(given)
+    with logged_notes(False):
+        opened = Model.open(source.model)
+    asked = {name: value for name, value in given.items() if name != "model"}
+    plan = opened.plan(GenerateRequest(prompts=[prompt], **asked))
+    checkpoint = opened.checkpoint
+    tokenizers = load_tokenizers(checkpoint.tokenizers, checkpoint.config.text)
+    steps = max(len(plan.sampling.sigmas) - 1, 1)
+    positive, negative = plan.texts(prompt)
+    texts = [("prompt", text, tokenizers[i]) for i, text in enumerate(positive)]
+    texts += [("negative", text, tokenizers[i]) for i, text in enumerate(negative or [])]
+    found = [{"kind": kind, **explain(text, tokens, steps)} for kind, text, tokens in texts]
+    if as_json:
+        print_json({"model": opened.name, "texts": found})
+        return
+    for each in found:
+        _print(each)
+
+
+def _print(text: dict[str, Any]) -> None:
+    terms = text["terms"]
+    print_result(f"{text['kind']}, in the style of {text['style']}, {text['steps']} steps")
+    for number, term in enumerate(terms, 1):
+        if len(terms) > 1:
+            print_result(f"{text['kind']} {number} of {len(terms)}, weight {term['weight']:g}")
+        for stage in term["stages"]:
+            for index, chunk in enumerate(stage["chunks"], 1):
+                where = f"steps {_ranges(stage['steps'])}, chunk {index} of {len(stage['chunks'])}"
+                count = f"{chunk['tokens']} token{'s' * (chunk['tokens'] != 1)}"
+                print_result(f"  {where}, {count}: {_weighed(chunk['pieces'])}")
+    for lora in text["loras"]:
+        print_result(f"  LoRA {lora['name']}, weight {lora['weight']:g}")
+    if text["cut"]:
+        print_note(f'too long for this model, ignored from: "{text["cut"]}"')
+    for note in text["notes"]:
+        print_note(f"drawn as plain words: {note}")
+
+
+def _weighed(pieces: Sequence[dict[str, Any]]) -> str:
+    words = [
+        piece["text"]
+        if piece["weight"] == PLAIN_WEIGHT
+        else f"({piece['text']}:{piece['weight']:.4g})"
+        for piece in pieces
+    ]
+    return " ".join(words) or "(no words)"
+
+
+def _ranges(steps: Sequence[int]) -> str:
+    """`1-10,15`: numbers that follow each other are a range."""
+    runs = groupby(enumerate(steps), key=lambda pair: pair[1] - pair[0])
+    ends = [[step for _, step in run] for _, run in runs]
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in ends)

@@ -1,0 +1,56 @@
+"""What steers a picture, checked against a model: texts, sizes that it is told of, guidance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from diffgen.diffusion.guidance import Guidance, scales_of_steps
+from diffgen.diffusion.sampling import SamplingPlan
+from diffgen.errors import UsageError
+from diffgen.models.config import ModelConfig
+from diffgen.text.grammar import parse
+from diffgen.types import PromptStyle, Stretch
+
+if TYPE_CHECKING:
+    from diffgen.engine.request import GenerateRequest
+
+
+def plan_guidance(
+    request: GenerateRequest, scale: float, sampling: SamplingPlan, config: ModelConfig
+) -> Guidance:
+    """The guidance of a run. Raises UsageError where the model or the sampler has no room for it."""
+    name, pag = request.guidance_method, request.pag
+    if config.embeds_guidance and (name != "cfg" or pag or request.guidance_schedule):
+        raise UsageError("this model takes a guidance scale as an input; there is nothing to guide")
+    if pag and not config.unet.mid_depth:
+        raise UsageError("--pag: this U-Net has no attention in its mid block")
+    scales = scales_of_steps(
+        name,
+        request.guidance_schedule or [Stretch(scale)],
+        sampling.sigmas,
+        sampler=sampling.spec.name,
+        options=sampling.options,
+    )
+    return Guidance(
+        scales=scales,
+        name=name,
+        rescale=request.guidance_rescale,
+        interval=request.guidance_interval,
+        pag=pag,
+        apg_momentum=request.apg_momentum,
+        apg_norm=request.apg_norm,
+        apg_parallel=request.apg_parallel,
+    )
+
+
+def check_texts(request: GenerateRequest, style: PromptStyle, config: ModelConfig) -> None:
+    """Raise UsageError for prompts that cannot be read, and for what the model is not told."""
+    if len(config.text) < 2 and (request.prompt_2, request.negative_2) != (None, None):
+        raise UsageError("--prompt-2 and --negative-2 need a second text encoder, as SDXL has")
+    sizes = (request.original_size, request.crop, request.target_size)
+    if config.conditioning != "sizes" and any(each is not None for each in sizes):
+        raise UsageError("--original-size, --crop and --target-size need a model like SDXL")
+    for text in filter(None, [*request.prompts, request.prompt_2]):
+        parse(text, style)
+    for text in filter(None, [request.negative, request.negative_2]):
+        parse(text, style, negative=True)
