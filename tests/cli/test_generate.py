@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from diffgen.cli.options import parse_interval, parse_numbers
 from PIL import Image
 
 from diffgen import cli
 from diffgen.cli.prompts import read_prompts
 from diffgen.errors import UsageError
+from diffgen.settings.grammar import parse_interval, parse_numbers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 STORYBOOK = ROOT / "diffgen" / "assets" / "storybook"
@@ -340,7 +340,7 @@ def test_a_file_without_prompts(run: Run) -> None:
 
 def test_grammars() -> None:
     assert parse_numbers("--x", " 1, 2.5 ") == (1.0, 2.5)
-    assert parse_interval("--x", None) == parse_interval("--x", ",") == (0.0, float("inf"))
+    assert parse_interval("--x", ",") == (0.0, float("inf"))
     assert parse_interval("--x", "0.3,") == (0.3, float("inf"))
     assert parse_interval("--x", ",5") == (0.0, 5.0)
 
