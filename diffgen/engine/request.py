@@ -22,7 +22,6 @@ from diffgen.types import PromptStyle, ScheduleName
 from diffgen.weights.registry import ModelEntry
 
 MAX_PROMPT = 64 << 10  # bytes
-GUIDANCE_SCALES = {"sd1": 7.5, "sd2": 7.5, "sdxl": 5.0, "custom": 5.0}
 # `fast` takes this share of the default steps, on the schedule that does best with few, and computes
 # the U-Net's lower levels in the first FAST_FIRST evaluations and every FAST_EVERY-th of the others.
 # storybook's pictures then have FAST_PSNR decibels to the exact ones. Ending guidance early cost more
@@ -181,14 +180,15 @@ def _plan_sampling(
     if recommended and recommended.schedule:
         schedule = replace(schedule, spacing=recommended.schedule)
     spec = SAMPLERS[named or schedule.sampler]
-    steps = request.steps or (recommended.steps if recommended else None)
+    steps = request.steps or (recommended.steps if recommended else None) or config.steps
     spacing = request.schedule
-    if request.fast and not (request.steps or spacing or spec.distilled):
+    distilled = spec.distilled or config.steps is not None
+    if request.fast and not (request.steps or spacing or distilled) and schedule.on_betas:
         steps = max(1, round(FAST_STEPS * (steps or DEFAULT_STEPS)))
         spacing = None if request.sigmas or request.timesteps else FAST_SCHEDULE
     settings = replace(request.part(Sampling), sampler=named, steps=steps, schedule=spacing)
     tables = NoiseSchedule.from_config(schedule)
-    return SamplingPlan.make(settings, schedule, tables, sdxl=config.family == "sdxl")
+    return SamplingPlan.make(settings, schedule, tables, sdxl=config.is_xl)
 
 
 def _default_guidance(
@@ -201,10 +201,10 @@ def _default_guidance(
         return max(stretch.scale for stretch in request.guidance_schedule)
     if request.guidance_method == "cfg++":
         return CFG_PLUS_PLUS
-    if sampling.spec.distilled and config.unet.guidance_dim is None:
+    if sampling.spec.distilled and not config.embeds_guidance:
         return 1.0
     recommended = entry.guidance_scale if entry else None
-    return GUIDANCE_SCALES[config.family] if recommended is None else recommended
+    return config.guidance_scale if recommended is None else recommended
 
 
 def _check_levels(name: str, values: Sequence[float] | None, *, lowest: float) -> None:

@@ -146,6 +146,9 @@ class ModelConfig:
     zero_empty_prompt: bool = False  # SDXL: an absent negative prompt is all-zero conditioning
     # The encoders' layer that is read, from the end, where the trainer says that it is not `hidden`.
     clip_skip: int | None = within(None, 1, MAX_LAYERS)
+    # Steps and guidance of a distilled model; None as the family's.
+    steps: int | None = within(None, 1, 100_000)
+    guidance: float | None = within(None, 0.0, 1000.0)
 
     @property
     def factor(self) -> int:
@@ -195,8 +198,8 @@ class ModelConfig:
 
     @property
     def guidance_scale(self) -> float:
-        """The scale that the model's family is sampled with where its makers do not say."""
-        return GUIDANCE_SCALES[self.family]
+        """The scale that the model, or else its family, is sampled with."""
+        return GUIDANCE_SCALES[self.family] if self.guidance is None else self.guidance
 
     @property
     def is_xl(self) -> bool:

@@ -16,6 +16,7 @@ from diffgen.models.config import ModelConfig
 from diffgen.types import TEXT_ENCODERS, Component, Prediction
 from diffgen.weights.diffusers.configs import read_model_config
 from diffgen.weights.diffusers.folder import weight_files
+from diffgen.weights.few_steps import as_distilled
 from diffgen.weights.files import LazyTensors, Shape, TensorInfo, open_tensors
 from diffgen.weights.keymap import FOLDER_RULES, SPARE, to_canonical
 from diffgen.weights.ldm.single_file import open_single_file
@@ -101,12 +102,13 @@ class Checkpoint:
 
     @classmethod
     def _folder(cls, path: Path) -> Self:
-        config = read_model_config(path)
+        names = [path.resolve().name, *(part for part in path.parts if part.startswith("models--"))]
+        config = as_distilled(read_model_config(path), names, {}, path.name, says_sampler=True)
         # A refiner has the second encoder of XL alone.
-        second = len(config.text) == 1 and not (path / "text_encoder").is_dir()
-        names = {"text_encoder": "text_encoder_2"} if second else {}
+        second = config.is_xl and len(config.text) == 1
+        own = {"text_encoder": "text_encoder_2"} if second else {}
         tensors = {
-            part: _open_component(path / names.get(part, part), part) for part in components(config)
+            part: _open_component(path / own.get(part, part), part) for part in components(config)
         }
         tokenizers = ("tokenizer_2",) if second else ("tokenizer", "tokenizer_2")
         return cls(

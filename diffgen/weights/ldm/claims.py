@@ -27,6 +27,12 @@ PREDICTIONS: Mapping[str, Prediction] = {
     "vpred": "v",
     "x0": "sample",
     "sample": "sample",
+    "flow": "flow",
+    "flow_matching": "flow",
+    "rectified_flow": "flow",
+    "rf": "flow",
+    "edm": "edm",
+    "edm_v": "edm_v",
 }
 SGM_SCALINGS: Mapping[str, Prediction] = {"EpsScaling": "eps", "VScaling": "v"}
 LDM_MODELS = ("LatentDiffusion", "LatentInpaintDiffusion")  # which predict noise by default

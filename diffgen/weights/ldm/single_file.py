@@ -14,6 +14,7 @@ from typing import Final
 from diffgen.errors import UnsupportedCheckpoint, some
 from diffgen.models.config import ClipTextConfig, ModelConfig
 from diffgen.types import TEXT_ENCODERS, Component
+from diffgen.weights.few_steps import as_distilled
 from diffgen.weights.files import LazyTensors, TensorInfo, read_header, read_metadata
 from diffgen.weights.float8 import unscaled
 from diffgen.weights.gguf import is_gguf, read_gguf
@@ -83,7 +84,9 @@ def open_single_file(
             "Diffusion's"
         ) from error
     _report_strangers(path, rooted(infos))
-    return opened
+    names = [path.stem, metadata.get("modelspec.title", "")]
+    config = as_distilled(opened.config, names, asked or {}, path.name)
+    return replace(opened, config=config)
 
 
 def read_any(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:

@@ -98,7 +98,7 @@ def test_what_is_said_first_counts_and_contradictions_are_told(
         ("a: !!python/object/apply:os.getcwd []", ConfigError, "not valid YAML"),
         ("[" * 5000, ConfigError, "not valid YAML"),
         ("a: " + "b" * (1 << 20), ConfigError, "too large"),
-        (A1111.replace('"v"', "flow"), UnsupportedCheckpoint, 'parameterization is "flow"'),
+        (A1111.replace('"v"', "score"), UnsupportedCheckpoint, 'parameterization is "score"'),
         (A1111.replace("1000", "many"), UnsupportedCheckpoint, 'timesteps is "many"'),
     ],
 )
@@ -112,5 +112,5 @@ def test_a_yaml_that_cannot_be_read_is_named(
 
 
 def test_a_prediction_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedCheckpoint, match='prediction_type is "flow", which is not'):
-        said(tmp_path / "a.safetensors", {"modelspec.prediction_type": "flow"})
+    with pytest.raises(UnsupportedCheckpoint, match='prediction_type is "score", which is not'):
+        said(tmp_path / "a.safetensors", {"modelspec.prediction_type": "score"})

@@ -1,0 +1,133 @@
+"""Models distilled to few steps, known by a file's name or its modelspec title.
+
+Nothing in their tensors tells: sampled as their base they give grey or burnt pictures. The numbers are
+those of the makers' model cards.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from diffgen.models.config import ModelConfig
+from diffgen.types import Prediction, SamplerName, ScheduleName
+
+logger = logging.getLogger("diffgen")
+
+STEPS = re.compile(r"(\d+) ?steps?\b")
+DISTILLED_SIZE = 64  # latents of SD-Turbo and SDXL-Turbo, which draw 512 pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FewSteps:
+    """How a kind of distilled model is sampled; its name may hold another number of `steps`."""
+
+    name: str
+    pattern: str
+    sampler: SamplerName
+    spacing: ScheduleName
+    steps: int
+    guidance: float = 1.0
+    prediction: Prediction | None = None
+    sample_size: int | None = None
+
+
+# The first whose pattern is found in a name in lower case, its punctuation as blanks.
+KINDS = (
+    FewSteps(
+        name="SDXL-Lightning that predicts x0",
+        pattern=r"lightning 1 ?step.* x0",
+        sampler="euler",
+        spacing="trailing",
+        steps=1,
+        prediction="sample",
+    ),
+    FewSteps(
+        name="SDXL-Lightning", pattern="lightning", sampler="euler", spacing="trailing", steps=4
+    ),
+    FewSteps(
+        name="Hyper-SD with guidance",
+        pattern=r"hyper ?sd.*\bcfg\b",
+        sampler="ddim",
+        spacing="trailing",
+        steps=8,
+        guidance=5.0,
+    ),
+    FewSteps(name="Hyper-SD", pattern=r"hyper ?sd", sampler="ddim", spacing="trailing", steps=8),
+    FewSteps(
+        name="Stable Diffusion Turbo",
+        pattern=r"\b(sd|sdxl|sd xl|stable diffusion xl) ?turbo\b",
+        sampler="euler",
+        spacing="trailing",
+        steps=1,
+        sample_size=DISTILLED_SIZE,
+    ),
+    FewSteps(
+        name="a Turbo fine-tune",
+        pattern="turbo",
+        sampler="dpmpp_sde",
+        spacing="karras",
+        steps=6,
+        guidance=2.0,
+    ),
+    FewSteps(name="DMD2", pattern=r"\bdmd2?\b", sampler="lcm", spacing="lcm", steps=4),
+    FewSteps(
+        name="a latent consistency model", pattern=r"\blcm\b", sampler="lcm", spacing="lcm", steps=4
+    ),
+)
+
+
+def known_kind(names: Iterable[str]) -> FewSteps | None:
+    """The kind that one of the names speaks of, with its number of steps."""
+    plain = [re.sub(r"[^a-z0-9]+", " ", name.lower()) for name in names]
+    for kind in KINDS:
+        for name in plain:
+            if re.search(kind.pattern, name):
+                told = STEPS.search(name)
+                return replace(kind, steps=int(told[1])) if told and int(told[1]) else kind
+    return None
+
+
+def as_distilled(
+    config: ModelConfig,
+    names: Iterable[str],
+    asked: Mapping[str, Any],
+    where: str,
+    *,
+    says_sampler: bool = False,
+) -> ModelConfig:
+    """The config, sampled as the kind that a name speaks of; said as a warning.
+
+    `asked` are the user's own claims, which come first; `says_sampler` that the model's files say
+    how it is sampled, but for the steps and the guidance.
+    """
+    kind = known_kind(names)
+    if kind is None or not config.schedule.on_betas:
+        return config
+    if says_sampler:
+        kept = config.schedule
+        kind = replace(kind, sampler=kept.sampler, spacing=kept.spacing, sample_size=None)
+    else:
+        kept = replace(
+            config.schedule, sampler=kind.sampler, spacing=kind.spacing, unsupported=None
+        )
+    schedule = kept
+    if kind.prediction and "prediction" not in asked:
+        schedule = replace(schedule, prediction=kind.prediction)
+    unet = config.unet
+    if kind.sample_size and unet.sample_size > kind.sample_size:
+        unet = replace(unet, sample_size=kind.sample_size)
+    guidance = None if config.embeds_guidance else kind.guidance
+    logger.warning(
+        "%s is taken for %s, by its name: %d steps of %s on %s, guidance %s unless you say otherwise",
+        where,
+        kind.name,
+        kind.steps,
+        kind.sampler,
+        kind.spacing,
+        "as its family's" if guidance is None else f"{guidance:g}",
+    )
+    return replace(config, schedule=schedule, unet=unet, steps=kind.steps, guidance=guidance)
