@@ -8,10 +8,15 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffgen.errors import OutputError, UsageError
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 NOBODY = "another process"  # whose number is not known
+ATTEMPTS = 5  # to lock a folder that others remove
 
 
 @contextmanager
@@ -76,8 +81,7 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
     path = folder / name
     lock = FileLock(path, timeout=0)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        _take(lock, folder, path)
         path.write_text(str(os.getpid()), encoding="ascii")
     except Timeout:
         raise OutputError(
@@ -92,6 +96,21 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
     finally:
         _leave_no_empty(folder, path)
         lock.release()
+
+
+def _take(lock: BaseFileLock, folder: Path, path: Path) -> None:
+    """Make the folder and lock it, again where its last user removes it at this moment."""
+    from filelock import Timeout
+
+    for attempt in range(ATTEMPTS):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+            return
+        except Timeout:
+            # filelock takes a lock that is unlinked while it is opened for one in use.
+            if path.exists() or attempt == ATTEMPTS - 1:
+                raise
 
 
 def was_locked(folder: Path, name: str = ".lock") -> bool:

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "diffgen"
 RANKS = {
     "__init__": 0,
     "errors": 0,
+    "signals": 0,
     "limits": 0.2,
     "types": 0.4,
     "files": 0.5,

@@ -140,3 +140,22 @@ def test_a_lock_names_the_process_that_holds_it(tmp_path: Path) -> None:
     holder.communicate("", timeout=60)
     with locked(folder):
         pass
+
+
+def test_a_folder_that_its_last_user_removes_is_made_again(tmp_path, monkeypatch):
+    """Its lock is unlinked after filelock has opened it, which filelock takes for one in use."""
+    from filelock import FileLock, Timeout
+
+    folder, acquire, calls = tmp_path / "shared", FileLock.acquire, []
+
+    def removed_first(lock, *arguments, **more):
+        calls.append(lock)
+        if len(calls) == 1:
+            folder.rmdir()
+            raise Timeout(str(folder / ".lock"))
+        return acquire(lock, *arguments, **more)
+
+    monkeypatch.setattr(FileLock, "acquire", removed_first)
+    with locked(folder):
+        (folder / "mine").touch()
+    assert len(calls) == 2

@@ -12,23 +12,74 @@ from pathlib import Path
 
 def command_line(
     *more: str,
+    without: str | None = None,
     arguments: Sequence[str] | None = None,
     environment: Mapping[str, str] = os.environ,
+    launcher: Sequence[str] | None = None,
 ) -> str:
-    """This command again, quoted for a shell, with `more` options that it does not have yet."""
+    """This command again, quoted for a shell, with `more` options that it does not have yet.
+
+    The flag `without` is left out where it is an option, but not a word behind `--`. `launcher` are
+    the words of the program that started this one, by default read from the system.
+    """
     program, *given = sys.argv if arguments is None else arguments
-    added = [option for option in more if option not in given]
-    return shlex.join([*_start(Path(program), environment), *given, *added])
+    options, rest = _divided(given)
+    added = [option for option in more if option not in options]
+    words = [*(word for word in options if word != without), *added, *rest]
+    start = _launched(given, environment, launcher) or _start(Path(program), environment)
+    return shlex.join([*start, *words])
+
+
+def _divided(given: list[str]) -> tuple[list[str], list[str]]:
+    """The words in front of `--`, and those from there on, which are no options."""
+    end = given.index("--") if "--" in given else len(given)
+    return given[:end], given[end:]
+
+
+def _launched(
+    given: list[str], environment: Mapping[str, str], launcher: Sequence[str] | None
+) -> list[str]:
+    """How torchrun was told to start this command, with its options; empty if that is unknown."""
+    if "TORCHELASTIC_RUN_ID" not in environment:
+        return []
+    words = list(_parent() if launcher is None else launcher)
+    before = len(words) - len(given)
+    if before < 2 or words[before:] != given:
+        return []
+    # A script is run by an interpreter, which nobody typed.
+    script = Path(words[1]).name
+    return [script, *words[2:before]] if script == "torchrun" else words[:before]
+
+
+def _parent() -> list[str]:
+    """The words of the program that started this one; none where the system does not tell."""
+    try:
+        words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+    return [os.fsdecode(word) for word in words[:-1]]
 
 
 def _start(program: Path, environment: Mapping[str, str]) -> list[str]:
     """The words before the arguments: diffgen, a module of Python, or torchrun."""
     if "TORCHELASTIC_RUN_ID" in environment:
-        nodes = environment.get("GROUP_WORLD_SIZE", "1")
-        several = [] if nodes == "1" else ["--nnodes", nodes]
-        processes = environment.get("LOCAL_WORLD_SIZE", "1")
-        return ["torchrun", *several, "--nproc-per-node", processes, "-m", "diffgen"]
+        processes = ["--nproc-per-node", environment.get("LOCAL_WORLD_SIZE", "1")]
+        return ["torchrun", *_nodes(environment), *processes, "-m", "diffgen"]
     if program.name == "__main__.py":
         return [sys.executable, "-m", "diffgen"]
     found = shutil.which(program.name)
     return [program.name if found and Path(found).resolve() == program.resolve() else str(program)]
+
+
+def _nodes(environment: Mapping[str, str]) -> list[str]:
+    """This machine among several, as torchrun is told of it without a rendezvous."""
+    count = environment.get("GROUP_WORLD_SIZE", "1")
+    if count == "1":
+        return []
+    own = {
+        "--node-rank": "GROUP_RANK",
+        "--master-addr": "MASTER_ADDR",
+        "--master-port": "MASTER_PORT",
+    }
+    known = {option: environment[name] for option, name in own.items() if name in environment}
+    return ["--nnodes", count, *(word for pair in known.items() for word in pair)]

@@ -8,10 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from diffgen.errors import DiffgenError
-
-NUMBERS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
+from diffgen.signals import heard
 
 
 class Asked(KeyboardInterrupt):
@@ -43,19 +40,18 @@ def asked_to_stop() -> Iterator[list[int]]:
     under nohup, stay ignored.
     """
     came: list[int] = []
-    before = {number: signal.getsignal(number) for number in NUMBERS}
-    heard = [number for number in NUMBERS if before[number] != signal.SIG_IGN]
+    before = {number: signal.getsignal(number) for number in heard()}
 
     def ask(number: int, _frame: FrameType | None) -> None:
         came.append(number)
-        for each in heard:
+        for each in before:
             signal.signal(each, signal.SIG_DFL)
         raise Asked(number)
 
-    for number in heard:
+    for number in before:
         signal.signal(number, ask)
     try:
         yield came
     finally:
-        for number in heard:
-            signal.signal(number, before[number])
+        for number, handler in before.items():
+            signal.signal(number, handler)

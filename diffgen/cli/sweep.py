@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
-import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,6 +16,7 @@ from diffgen.bench.request import SweepRequest
 from diffgen.bench.results import Results
 from diffgen.bench.session import Film, Session
 from diffgen.bench.storage import read_results
+from diffgen.cli.command_line import command_line
 from diffgen.cli.console import (
     logged_notes,
     print_json,
@@ -68,14 +67,9 @@ def run_sweep(prompts: list[str] | None, given: dict[str, Any]) -> None:
         if results.cells:
             _show(results, folder, as_json=report.as_json)
     if asked:
-        raise Stopped(asked, f"; to go on: {_same_command()}")
+        raise Stopped(asked, f"; to go on: {command_line(without='--fresh')}")
     if old and not _passes(compare(old, results, limits), as_json=report.as_json):
         raise typer.Exit(1)
-
-
-def _same_command() -> str:
-    """What was typed, without what would start over."""
-    return shlex.join(["diffgen", *(word for word in sys.argv[1:] if word != "--fresh")])
 
 
 def _request(prompts: list[str] | None, given: dict[str, Any], old: Results | None) -> SweepRequest:

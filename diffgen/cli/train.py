@@ -22,6 +22,7 @@ from diffgen.settings.training import QuickLora, QuickOverrides, Training
 if TYPE_CHECKING:
     from diffgen.train.loop import Progress
     from diffgen.train.recipe.recipe import Recipe
+    from diffgen.train.run import Outcome
 
 SUFFIX = ".safetensors"
 KEYS = {  # of a recipe, for the options of --lora
@@ -88,12 +89,18 @@ def train(
             return
         outcome = runs.train(checked, folder, resume=run.resume, reporter=_Reporter(display))
     # Say what came of it.
-    if outcome.signal:
-        if first:
-            print_line(f"{reason(outcome.signal)}; this goes on: {command_line('--resume')}")
-        raise typer.Exit(128 + outcome.signal)
     if first and outcome.model:
         print_result(str(_finished(checked, outcome.model, file)))
+    if outcome.signal:
+        if first:
+            print_line(f"{reason(outcome.signal)}; {_how_to_go_on(outcome)}")
+        raise typer.Exit(128 + outcome.signal)
+
+
+def _how_to_go_on(outcome: Outcome) -> str:
+    if outcome.model:
+        return "the run had ended, and its result is whole"
+    return f"this goes on: {command_line('--resume')}"
 
 
 def _found(recipe: str) -> Path:

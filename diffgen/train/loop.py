@@ -56,7 +56,14 @@ class Reporter(Protocol):
 class Trainer:
     """One run: its weights, optimizer, average and position."""
 
-    def __init__(self, recipe: Recipe, target: Target, data: Data, world: World, run: Path) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        target: Target,
+        data: Data,
+        world: World,
+        run: Path,
+    ) -> None:
         self.recipe, self.target, self.data, self.world, self.run = recipe, target, data, world, run
         if recipe.run.channels_last:
             target.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
@@ -70,6 +77,7 @@ class Trainer:
         self.step = 0
         self.skipped = self.told = 0  # steps whose fp16 gradients overflowed; those reported
         self.seconds = 0.0
+        self.sources: Mapping[str, str] = {}  # hashes of the files that the recipe names
         self.saved = time.monotonic()  # when the last checkpoint was written, or the run began
         self.window: list[dict[str, float]] = []  # of the steps since the last logged one
         torch.manual_seed(recipe.run.seed + world.rank)
@@ -303,6 +311,7 @@ class Trainer:
                 "window": self.window,
                 "recipe": to_toml(self.recipe),
                 "data": self.data.report.fingerprint,
+                "sources": dict(self.sources),
                 **weights,
                 "opponent": discriminator.state_dict() if discriminator else None,
                 "scaler": self.scaler.state_dict(),

@@ -21,6 +21,7 @@ from diffgen.device import peak_memory
 from diffgen.errors import OutputError, UsageError, one_line
 from diffgen.files import locked, replaced, was_locked
 from diffgen.jsonfile import parse_toml
+from diffgen.signals import heard
 from diffgen.train import state
 from diffgen.train.card import commit, hardware, write_card
 from diffgen.train.data.bpe import settle_vocabulary
@@ -35,6 +36,7 @@ from diffgen.train.recipe.checks import remarks
 from diffgen.train.recipe.read import parse_recipe
 from diffgen.train.recipe.recipe import Recipe
 from diffgen.train.recipe.tables import to_toml
+from diffgen.train.sources import hash_sources
 from diffgen.train.targets.autoencoder import autoencoder_target
 from diffgen.train.targets.contrastive import contrastive_target
 from diffgen.train.targets.diffusion import diffusion_target
@@ -53,9 +55,6 @@ TARGETS: dict[str, Callable[[Recipe, torch.device], Target]] = {
 }
 LOCK = ".lock"
 PRODUCTS = ("model", "samples", "tokenizer", "tensorboard", "metrics.jsonl", "recipe.toml")
-SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
 TRIAL_STEPS = 2
 ENCODING_EVERY = 10.0  # seconds between two lines about the latent cache
 Say: TypeAlias = Callable[[str], None]
@@ -63,7 +62,7 @@ Say: TypeAlias = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: the model's folder, or the number of the signal that stopped it."""
+    """How a run ended: the finished model's folder, and the signal that asked to stop, if any did."""
 
     model: Path | None
     signal: int = 0
@@ -79,6 +78,8 @@ def train(recipe: Recipe, run: Path, *, resume: bool, reporter: Reporter) -> Out
     with _alone_in(run), open_world(recipe.run.device) as world:
         settled = settle_vocabulary(recipe, run / "tokenizer", world, learned=resume)
         trainer = _prepare(recipe, run, world, settled, reporter.say)
+        # One process is enough to read files of gigabytes.
+        trainer.sources = world.gather(hash_sources(recipe) if world.first else {})[0]
         if resume:
             for change in _restore(trainer):
                 reporter.say(f"goes on with {change}")
@@ -96,7 +97,7 @@ def train(recipe: Recipe, run: Path, *, resume: bool, reporter: Reporter) -> Out
                 trainer.data.mark_damaged(failed)
             if world.first:
                 _finish(trainer)
-        return Outcome(run / "model")
+            return Outcome(run / "model", world.agree(stop()))
 
 
 def dry_run(recipe: Recipe, run: Path) -> list[str]:
@@ -217,6 +218,7 @@ def _restore(trainer: Trainer) -> list[str]:
         trainer.recipe,
         data=(saved["data"], trainer.data.report.fingerprint),
         world=(len(saved["rng"]), trainer.world.size),
+        sources=(saved.get("sources", {}), trainer.sources),  # earlier versions kept none
     )
     trainer.restore(saved)
     return changes
@@ -252,8 +254,7 @@ def _asked_to_stop() -> Iterator[Callable[[], int]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
         return
-    heard = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
-    before = {n: signal.signal(n, remember) for n in heard}
+    before = {number: signal.signal(number, remember) for number in heard()}
     try:
         yield lambda: came[0] if came else 0
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from diffgen.errors import ConfigError, OutputError, UsageError, WeightsError
 from diffgen.files import replaced
 from diffgen.train.recipe.recipe import Recipe
 from diffgen.train.recipe.tables import differences
+from diffgen.train.sources import changed_sources, same_sources
 
 NAME = re.compile(r"step-(\d+)\.pt")
 WRITTEN = {
@@ -137,15 +138,23 @@ def _without(path: Path, earlier: Sequence[Path]) -> str:
 
 
 def check_same(
-    saved: Recipe, recipe: Recipe, *, data: tuple[str, str], world: tuple[int, int]
+    saved: Recipe,
+    recipe: Recipe,
+    *,
+    data: tuple[str, str],
+    world: tuple[int, int],
+    sources: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
 ) -> list[str]:
-    """Refuse a continuation that would not be one; `data` and `world` are (saved, present).
+    """Refuse a continuation that would not be one; `data`, `world`, `sources` are (saved, present).
 
-    Gives what differs on purpose. Raises ConfigError saying what else does.
+    `sources` are hashes of the files behind keys of the recipe: they may lie elsewhere, unchanged.
+    Returns what differs on purpose. Raises ConfigError saying what else does.
     """
-    found = [d for d in differences(saved, recipe) if not d.startswith(FREE)]
+    free = (*FREE, *(f"{key}:" for key in same_sources(*sources)))
+    found = [d for d in differences(saved, recipe) if not d.startswith(free)]
     meant = [d for d in found if d.startswith(MEANT) and not d.startswith(FIXED)]
     changed = [d for d in found if d not in meant]
+    changed += [f"the files of {key} have changed" for key in changed_sources(*sources)]
     if data[0] != data[1]:
         changed.append("the data has changed")
     if world[0] != world[1]:

@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from training import draw_squares, make_recipe
 from diffgen import cli
 from diffgen.files import locked
 from diffgen.train import run as runs
+from diffgen.train.loop import Trainer
 from diffgen.train.recipe.read import read_recipe
 from diffgen.train.recipe.tables import to_toml
 
@@ -36,6 +38,21 @@ def test_train(recipe, tmp_path, monkeypatch, capsys):
     assert out.strip() == str(folder / "model")
     assert "step 2/2: loss " in err
     assert read_recipe(folder / "recipe.toml").run.steps == 2
+
+
+def test_a_signal_during_the_last_export_is_not_forgotten(recipe, tmp_path, monkeypatch, capsys):
+    export = Trainer.export
+
+    def interrupted(trainer, reporter):
+        os.kill(os.getpid(), signal.SIGTERM)
+        export(trainer, reporter)
+
+    monkeypatch.setattr(Trainer, "export", interrupted)
+    folder = tmp_path / "run"
+    assert run(monkeypatch, recipe, "--set", "run.steps=1", "-o", folder) == 143
+    out, err = capsys.readouterr()
+    assert out.strip() == str(folder / "model")
+    assert err.splitlines()[-1] == "stopped by SIGTERM; the run had ended, and its result is whole"
 
 
 @pytest.mark.parametrize("name", ["model", "metrics.jsonl", "recipe.toml"])

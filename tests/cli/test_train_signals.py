@@ -67,6 +67,19 @@ def test_the_line_of_a_stopped_run_goes_on_to_the_bit(place: Path) -> None:
             {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "8", "GROUP_WORLD_SIZE": "2"},
             "torchrun --nnodes 2 --nproc-per-node 8 -m diffgen",
         ),
+        (
+            "/x/diffgen/__main__.py",
+            {
+                "TORCHELASTIC_RUN_ID": "none",
+                "LOCAL_WORLD_SIZE": "8",
+                "GROUP_WORLD_SIZE": "2",
+                "GROUP_RANK": "1",
+                "MASTER_ADDR": "a",
+                "MASTER_PORT": "29500",
+            },
+            "torchrun --nnodes 2 --node-rank 1 --master-addr a --master-port 29500 "
+            "--nproc-per-node 8 -m diffgen",
+        ),
     ],
 )
 def test_the_line_starts_as_the_command_was_started(program, environment, start) -> None:
@@ -75,3 +88,31 @@ def test_the_line_starts_as_the_command_was_started(program, environment, start)
     assert line == f"{start} train 'a b.toml' --resume"
     again = command_line("--resume", arguments=[program, "train", "--resume"], environment={})
     assert again.count("--resume") == 1
+
+
+@pytest.mark.parametrize(
+    ("launcher", "start"),
+    [
+        (
+            ["python3", "/v/bin/torchrun", "--rdzv-id", "7", "-m", "diffgen"],
+            "torchrun --rdzv-id 7 -m",
+        ),
+        (["python3", "-m", "torch.distributed.run", "-m", "diffgen"], "python3 -m torch.distri"),
+        (["bash", "-c"], "torchrun --nproc-per-node 2 -m"),  # another command than this
+    ],
+)
+def test_torchrun_keeps_its_options(launcher: list[str], start: str) -> None:
+    given = ["train", "a.toml"]
+    words = [*launcher, *(given if "diffgen" in launcher else ["x"])]
+    environment = {"TORCHELASTIC_RUN_ID": "7", "LOCAL_WORLD_SIZE": "2"}
+    line = command_line(
+        "--resume", arguments=["d", *given], environment=environment, launcher=words
+    )
+    assert line.startswith(start)
+    assert line.endswith(" diffgen train a.toml --resume")
+
+
+def test_an_option_that_starts_over_is_dropped_and_a_word_is_not() -> None:
+    given = ["/no/diffgen", "sample-steps", "--fresh", "a", "--", "--fresh"]
+    line = command_line("-q", without="--fresh", arguments=given, environment={})
+    assert line == "/no/diffgen sample-steps a -q -- --fresh"

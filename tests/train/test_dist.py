@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -238,6 +239,30 @@ def test_a_lost_process_is_one_line_for_the_others(tmp_path, case):
     assert line.count("\n") == 0
     if case == "fails":
         assert outs[1][0] == "the disk is full\n"
+
+
+def test_a_signal_to_torchrun_leaves_one_checkpoint_and_one_line(squares, tmp_path):
+    changes = {"run.steps": 100_000, "run.checkpoint_every": 100_000, "data.validation": 0}
+    file, folder = tmp_path / "run.toml", tmp_path / "run"
+    file.write_text(to_toml(make_recipe(squares, changes)))
+    own = ["-m", "diffgen", "train", str(file), "-o", str(folder)]
+    with subprocess.Popen(
+        [sys.executable, *TORCHRUN, "--max-restarts", "1", *own],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("step 3/"):
+                process.terminate()
+    (checkpoint,) = (folder / "checkpoints").iterdir()
+    assert checkpoint.name >= "step-00000003.pt"
+    (line,) = (line for line in said if "this goes on" in line)
+    torchrun = shlex.join([sys.executable, *TORCHRUN, "--max-restarts", "1", *own])
+    assert line == f"stopped by SIGTERM; this goes on: {torchrun} --resume\n"
 
 
 def test_waiting_outlasts_torch_s_own_half_hour(monkeypatch):

@@ -82,7 +82,7 @@ def open_base(recipe: Recipe) -> Model:
     """`model.base`, with what the recipe chooses instead of its own."""
     chosen = recipe.model
     source = chosen.base or ""
-    vae = _vae_path(chosen.autoencoder) if chosen.autoencoder else None
+    vae = vae_path(chosen.autoencoder) if chosen.autoencoder else None
     model = Model.open(source, vae=vae, prediction=chosen.prediction, zero_snr=chosen.zero_snr)
     if model.loras:
         raise ConfigError(
@@ -92,7 +92,8 @@ def open_base(recipe: Recipe) -> Model:
     return model
 
 
-def _vae_path(source: str) -> Path:
+def vae_path(source: str) -> Path:
+    """The folder or file of an autoencoder, or of a model that has one. Raises UsageError."""
     path = resolve(source).path
     return path / "vae" if (path / "vae").is_dir() else path
 
@@ -111,7 +112,7 @@ def _from_nothing(recipe: Recipe) -> Start:
         vae = load_autoencoder(model.autoencoder)
     vae_config = vae.config if isinstance(vae, Autoencoder) else None
     config = _new_config(recipe, model.unet, model.text, vae_config)
-    vocabulary = _vocabulary(model.tokenizer)
+    vocabulary = vocabulary_path(model.tokenizer)
     tokenizers = load_tokenizers((vocabulary,), config.text)
     torch.manual_seed(recipe.run.seed)
     unet, encoder = UNet(config.unet), ClipTextModel(model.text)
@@ -148,7 +149,8 @@ def _new_config(
     )
 
 
-def _vocabulary(source: str) -> Path:
+def vocabulary_path(source: str) -> Path:
+    """The folder of a vocabulary, or of a model that has one. Raises UsageError."""
     path = resolve(source).path
     return path / "tokenizer" if (path / "tokenizer").is_dir() else path
 
@@ -158,7 +160,7 @@ def load_autoencoder(source: str) -> Autoencoder:
 
     Raises UsageError for an unknown model, ConfigError and WeightsError for a damaged one.
     """
-    path, folder = resolve(source).path, _vae_path(source)
+    path, folder = resolve(source).path, vae_path(source)
     config = read_vae_config(JsonObject.read(folder / "config.json"))
     infos = open_tensors(weight_files(folder, "vae")).infos
     tensors = LazyTensors(to_canonical(infos, FOLDER_RULES["vae"]))
