@@ -33,6 +33,9 @@ class Folders:
     downloads: Path = field(default_factory=lambda: data_folder() / "models")
 
 
+FOLDER_VARIABLES = {f"{PREFIX}{spec.name.upper()}": spec.name for spec in fields(Folders)}
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """A value, and who gave it: an environment variable, or a key of the file."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
@@ -72,6 +72,17 @@ ScheduleName: TypeAlias = Literal[
 RngName: TypeAlias = Literal["cpu", "a1111-gpu", "comfy"]
 
 
+# The blocks of a U-Net: 0 down, 1 the middle, 2 up.
+BLOCKS: Mapping[str, int] = {
+    "conv_in": 0,
+    "down_blocks": 0,
+    "mid_block": 1,
+    "up_blocks": 2,
+    "conv_norm_out": 2,
+    "conv_out": 2,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Stretch:
     """A guidance scale for a share of the steps, from `start` up to `end`; 0 is all noise."""
@@ -86,10 +97,50 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class LoraRef:
-    """A LoRA file, and how much of it to apply: 1 as it was trained, 0 nothing."""
+    """A LoRA file, and how much of it to apply: 1 as it was trained, 0 nothing.
+
+    `weight` is for all networks; `unet`, `te` (the text encoders) and `te2` (the second of them)
+    are for one instead. `blocks` are factors for the U-Net's way down, middle and way up. `steps`
+    is the part of a run, from 0 to 1, in which the U-Net has the LoRA; prompts are read with it in
+    any case. `partial` lets tensors that fit no layer of the model be left out.
+    """
 
     path: Path
     weight: float = 1.0
+    unet: float | None = None
+    te: float | None = None
+    te2: float | None = None
+    blocks: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    steps: tuple[float, float] = (0.0, 1.0)
+    partial: bool = False
+
+    def strength(self, component: Component, layer: str) -> float:
+        """How much of its delta a layer gets."""
+        if component == "unet":
+            block = BLOCKS.get(layer.partition(".")[0])
+            own = self.weight if self.unet is None else self.unet
+            return own if block is None else own * self.blocks[block]
+        own = self.weight if self.te is None else self.te
+        return own if component == "text_encoder" or self.te2 is None else self.te2
+
+    @property
+    def always(self) -> bool:
+        """Whether it is there in every step of a run."""
+        return self.steps == (0.0, 1.0)
+
+    def active(self, step: float) -> bool:
+        """Whether the U-Net has it in a step that begins at this part of the run, below 1."""
+        return self.steps[0] <= step < self.steps[1]
+
+    @property
+    def settings(self) -> str:
+        """The weight and what else is set, as `--lora` takes it behind the file's name."""
+        single = {"unet": self.unet, "te": self.te, "te2": self.te2}
+        told = [f"{name}={value:g}" for name, value in single.items() if value is not None]
+        factors = zip(("in", "mid", "out"), self.blocks, strict=True)
+        told += [f"{name}={factor:g}" for name, factor in factors if factor != 1.0]
+        told += [] if self.always else [f"steps={self.steps[0]:g}-{self.steps[1]:g}"]
+        return ",".join([f"{self.weight:g}", *told])
 
 
 class Denoiser(Protocol):

@@ -160,7 +160,7 @@ def measure(arguments: argparse.Namespace, goal: Goal) -> list[Row]:
             samplers=arguments.samplers,
             schedules=arguments.schedules,
             nfe=str(goal.ours),
-            guidance=goal.guidance,
+            guidance_scale=goal.guidance,
             reference=arguments.reference,
         )
         return Session(request)

@@ -22,6 +22,8 @@ RANKS = {
     "jsonfile": 0.5,
     "places": 0.5,
     "configuration": 0.8,
+    "configured": 0.82,
+    "configuration_writing": 0.84,
     "device": 0.5,
     "pictures": 0.5,
     "settings": 0.7,

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from diffgen import __version__
+from diffgen.cli.config import config
 from diffgen.cli.console import kept_warnings, lost_results, print_error
 from diffgen.cli.generate import generate
 from diffgen.cli.inspect import inspect
@@ -86,9 +87,15 @@ diffgen generate --prompts prompts.txt --json > made.jsonl""",
 diffgen sample-steps "a cat" --samplers dpmpp_2m,unipc --steps 5-20:5""",
     samplers: "diffgen samplers --json",
     show: 'diffgen show --prompt "a (red:1.2) barn [at night:by day:0.5]" --prompt-style a1111',
-    models: "diffgen models",
-    pull: "diffgen pull sd-turbo",
-    inspect: "diffgen inspect model.safetensors",
+    models: """diffgen models --here
+diffgen models --kind lora --json""",
+    pull: """diffgen pull sd-turbo
+diffgen pull Lykon/DreamShaper:DreamShaper_8_pruned.safetensors""",
+    inspect: """diffgen inspect dreamshaper_8.safetensors
+diffgen inspect my-lora.safetensors --hash --json""",
+    config: """diffgen config --example > ~/.config/diffgen/config.toml
+diffgen config set folders.programs ~/ComfyUI
+diffgen config set models.sdxl.steps 30""",
     train: """diffgen train --example > my.toml
 diffgen train my.toml --dry-run
 diffgen train --lora --data photos/ -m storybook""",

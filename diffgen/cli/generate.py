@@ -47,6 +47,7 @@ ANY_SEED = -1  # as A1111 has it
 @with_settings(
     *(Reading, Prompting, Size, Number, Sampling, Guidance, Source, Adapters),
     *(Output, Machine, Threads, Talk),
+    configured=None,
 )
 def generate(prompts: Prompts = None, *, given: dict[str, Any]) -> None:
     """Make pictures from prompts.

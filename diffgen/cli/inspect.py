@@ -33,10 +33,7 @@ def inspect(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say what a weights file or a model is, without loading it.
-
-    Example: diffgen inspect dreamshaper_8.safetensors
-    """
+    """Say what a weights file or a model is, without loading it."""
     from diffgen.weights.inspection import inspect as look
 
     report = look(source, hashes=hashes, check=check)

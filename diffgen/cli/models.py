@@ -28,10 +28,7 @@ def models(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List the models that are known by name or on this machine.
-
-    Example: diffgen models --here
-    """
+    """List the models that are known by name or on this machine."""
     from diffgen.weights.listing import list_models, parse_kind
 
     listed = list_models(parse_kind(kind), here=here)

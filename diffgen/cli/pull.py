@@ -42,7 +42,7 @@ def pull(
 ) -> None:
     """Fetch a model from Hugging Face and check it.
 
-    What was begun goes on where it stopped. Example: diffgen pull sdxl
+    What was begun goes on where it stopped.
     """
     from diffgen.weights.ordering import order
 

@@ -23,6 +23,7 @@ from diffgen.settings.sweep import Axes, Comparing, Measuring, Report
 @with_settings(
     *(Reading, Prompting, Size, Axes, Guidance, Measuring, Comparing, Source),
     *(Report, Machine, Threads, Talk),
+    configured=("model", "device", "dtype", "threads"),
 )
 def sample_steps(prompts: Prompts = None, *, given: dict[str, Any]) -> None:
     """Measure samplers and step counts on a model, and say which to use.

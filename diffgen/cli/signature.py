@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Annotated, Any, Optional, get_origin
 
@@ -23,11 +23,14 @@ EXIT_CODES = (("0", "done"), ("1", "something met could not be used"), ("2", "us
 GIVEN = "given"  # the argument that takes the settings
 
 
-def with_settings(*groups: type, without: Iterable[str] = ()) -> Callable[..., Callable[..., Any]]:
+def with_settings(
+    *groups: type, without: Iterable[str] = (), configured: Collection[str] | None = ()
+) -> Callable[..., Callable[..., Any]]:
     """Turn a command's argument `given` into the options of some groups of settings.
 
     `given` then holds what was typed, read and checked, by field name; what was not typed is
-    absent, so that defaults stay where they are declared. `without` names fields to leave out.
+    absent, so that defaults stay where they are declared. `without` names fields to leave out,
+    `configured` those that the user's configuration may give where they were not typed; None: all.
     """
     table = {name: row for group in groups for name, row in rows(group).items()}
     for name in without:
@@ -38,7 +41,7 @@ def with_settings(*groups: type, without: Iterable[str] = ()) -> Callable[..., C
 
         @functools.wraps(command)
         def run(**values: Any) -> Any:
-            given = _given(table, values)
+            given = _with_configuration(_given(table, values), configured)
             rest = {name: value for name, value in values.items() if name not in table}
             return command(**rest, given=given)
 
@@ -87,6 +90,25 @@ def _hint(command: Callable[..., Any], parameter: Parameter) -> Any:
 def _given(table: Mapping[str, Row], values: Mapping[str, Any]) -> dict[str, Any]:
     typed = {name: values[name] for name in table if values.get(name) not in (None, [])}
     return {name: table[name].read(value, _called(table[name])) for name, value in typed.items()}
+
+
+def _with_configuration(
+    given: dict[str, Any], configured: Collection[str] | None
+) -> dict[str, Any]:
+    """What was typed, what the configuration says of the rest, and the files that names stand for."""
+    from diffgen.cli.named_files import with_paths
+
+    if configured is None or configured:
+        from diffgen.configuration import Configuration
+        from diffgen.configured import with_configuration
+
+        full = with_configuration(given, Configuration.read())
+        given = {
+            name: value
+            for name, value in full.items()
+            if name in given or configured is None or name in configured
+        }
+    return with_paths(given)
 
 
 def _called(row: Row) -> str:

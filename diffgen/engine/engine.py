@@ -18,6 +18,7 @@ from diffgen.diffusion.course import Guide
 from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.guided import GuidedDenoiser
 from diffgen.diffusion.schedule import NoiseSchedule
+from diffgen.engine.adapters import Adapters
 from diffgen.engine.clock import Clock, paced
 from diffgen.engine.finite import not_finite
 from diffgen.engine.images import to_images
@@ -33,9 +34,8 @@ from diffgen.models.fast import graphs
 from diffgen.models.fast.deep_cache import DeepCache
 from diffgen.models.fast.graphs import Step
 from diffgen.models.fast.inference import prepare
-from diffgen.models.lora import merge
 from diffgen.models.vae import AnyAutoencoder, Autoencoder
-from diffgen.settings.groups import DEFAULT_MODEL
+from diffgen.settings.groups import DEFAULT_MODEL, Source
 from diffgen.text.conditioner import Conditioner, Sizes, TextSettings
 from diffgen.text.unknown_words import KnownWords
 from diffgen.types import (
@@ -46,7 +46,6 @@ from diffgen.types import (
     StepCallback,
     ignore,
 )
-from diffgen.weights.adapters.files import read_lora
 
 logger = logging.getLogger("diffgen")
 
@@ -79,8 +78,6 @@ class Engine:
         self.model, self.config = model, model.checkpoint.config
         self.device, self.precision, self.loras = device, precision, tuple(loras)
         self._origin = Origin(model, loras)
-        merged = [*model.loras, *loras]
-        deltas = [(read_lora(lora.path, model.checkpoint), lora.weight) for lora in merged]
         self.schedule = NoiseSchedule.from_config(self.config.schedule)
         networks = load_networks(model.checkpoint, device, precision)
         self.conditioner = Conditioner(self.config, networks.tokenizers, networks.encoders)
@@ -88,9 +85,10 @@ class Engine:
         known = None if loras else KnownWords.read(model.checkpoint.source)
         self._words = WordReport(model.name, self.conditioner, known)
         self.unet, self.vae = networks.unet, _prepared(networks.vae)
-        for component, network in networks.adaptable.items():
-            merge(network, [(d[component], weight) for d, weight in deltas if component in d])
+        self.adapters = Adapters(model.checkpoint, self._weights_changed)
+        self.adapters.merge(networks.adaptable, [*model.loras, *loras])
         prepare(self.unet)
+        self._graphs: graphs.Graphs | None = None
         self.steps = self._steps()
         logger.info(
             "%s from %s on %s in %s, loaded in %.2f s",
@@ -104,7 +102,7 @@ class Engine:
     @classmethod
     def load(
         cls,
-        source: str | Path | Model = DEFAULT_MODEL,
+        source: str | Path | Source | Model = DEFAULT_MODEL,
         *,
         device: DeviceName = "auto",
         dtype: DtypeName = "auto",
@@ -112,16 +110,29 @@ class Engine:
     ) -> Self:
         """Open and load a model by name or path, with LoRA files merged into its weights.
 
+        A `Source` also says what to take instead of what the model's files have or say.
         Raises UsageError for an unknown name, WeightsError or ConfigError for a damaged model or a
         LoRA that does not fit it, DeviceError for a device that is not there.
         """
-        model = source if isinstance(source, Model) else Model.open(source)
+        model = _opened(source)
         place = pick_device(device)
         if dtype == "fp16" and place.type == "cpu":
             logger.warning("fp16 on a CPU takes many times as long as --dtype auto")
         vae = model.checkpoint.config.vae
         overflows = vae is not None and vae.force_upcast
         return cls(model, place, Precision.pick(dtype, place, vae_overflows=overflows), loras)
+
+    def use_loras(self, loras: Sequence[LoraRef]) -> None:
+        """Draw with these LoRAs instead of those before; LoRAs of the model itself stay.
+
+        The weights are to the bit those of `Engine.load` with these LoRAs. The model is not read
+        again: base weights of the layers that LoRAs change are read when a layer is first changed
+        after loading, and kept from then on, in memory of their size. Raises what loading a LoRA
+        raises, and nothing has changed then.
+        """
+        origin = Origin(self.model, loras)  # before they are read
+        self.adapters.use([*self.model.loras, *loras])
+        self.loras, self._origin = tuple(loras), origin
 
     def plan(self, request: GenerateRequest) -> GeneratePlan:
         """The request with this model's defaults. Raises UsageError where it does not fit."""
@@ -215,7 +226,7 @@ class Engine:
 
         Raises DiffgenError when they are not finite.
         """
-        denoise = self.denoiser(plan, guides)
+        denoise = self.adapters.follow(self.denoiser(plan, guides), plan.sampling.sigmas)
         shape = self.config.latent_shape(plan.width, plan.height)
         reporter = paced(on_step, self.device)
         latents = plan.sampling.run(denoise, seeds, shape, self.device, on_step=reporter)
@@ -262,8 +273,14 @@ class Engine:
         """The U-Net with and without its lower levels, by CUDA graphs where there are any."""
         if not graphs.wanted(self.device):
             return self.unet.compute, self.unet.reuse
-        recorded = graphs.Graphs(self.unet, graphs.CudaCapture())
-        return recorded.of(self.unet.compute), recorded.of(self.unet.reuse)
+        self._graphs = graphs.Graphs(self.unet, graphs.CudaCapture())
+        return self._graphs.of(self.unet.compute), self._graphs.of(self.unet.reuse)
+
+    def _weights_changed(self) -> None:
+        """For LoRAs exchanged: nothing of the networks' earlier answers is true any more."""
+        self.conditioner.forget()
+        if self._graphs:
+            self._graphs.forget()
 
 
 def _prepared(vae: AnyAutoencoder) -> AnyAutoencoder:
@@ -277,3 +294,9 @@ def _refuse_tags(plan: GeneratePlan) -> None:
     for prompt in plan.request.prompts:
         if tags := plan.understood(prompt).loras:
             raise UsageError(f"<lora:{tags[0].name}> in a prompt: give --lora FILE:WEIGHT instead")
+
+
+def _opened(source: str | Path | Source | Model) -> Model:
+    if isinstance(source, Source):
+        return Model.open_source(source)
+    return source if isinstance(source, Model) else Model.open(source)

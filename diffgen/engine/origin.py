@@ -61,6 +61,7 @@ class Origin:
         return {
             "file": str(lora.path),
             "weight": lora.weight,
+            "settings": lora.settings,
             "sha256": self._hash(lora.path),
             "data_sha256": self._hash(lora.path, data=True),
         }

@@ -154,29 +154,40 @@ def _beside(network: nn.Module, name: str, base: AnyLayer, adapter: Adapter) -> 
     return adapter
 
 
-@torch.no_grad()
-def merge(network: nn.Module, loras: Sequence[tuple[Mapping[str, Delta], float]]) -> None:
-    """Add deltas, times the weight beside them, to the weights of the layers they are named after.
+# What layers get, by their names: deltas, and how much of each.
+Changes: TypeAlias = Mapping[str, Sequence[tuple[Delta, float]]]
 
-    All that a layer gets is summed in float32 and rounded once. The network is a plain one, without
-    adapters.
-    """
-    for name in dict.fromkeys(name for deltas, _ in loras for name in deltas):
+
+@torch.no_grad()
+def merge(network: nn.Module, changes: Changes) -> None:
+    """Add deltas, times their weights, to the layers of a plain network without adapters."""
+    for name, deltas in changes.items():
         layer = network.get_submodule(name)
-        old = layer.get_parameter("weight")
-        new, bias = old.float(), None
-        for deltas, weight in loras:
-            if name in deltas:
-                delta = deltas[name]
-                new = new + weight * delta.change(old).to(old.device)
-                if delta.bias is not None:
-                    bias = layer.get_parameter("bias").float() if bias is None else bias
-                    bias = bias + weight * delta.bias.to(old.device, torch.float32)
-        _replace(layer, "weight", new)
+        parameters = dict(layer.named_parameters(recurse=False))
+        weight, bias = changed(parameters["weight"], parameters.get("bias"), deltas)
+        _replace(layer, "weight", weight)
         if bias is not None:
             _replace(layer, "bias", bias)
 
 
+@torch.no_grad()
+def changed(
+    weight: Tensor, bias: Tensor | None, deltas: Sequence[tuple[Delta, float]]
+) -> tuple[Tensor, Tensor | None]:
+    """A layer's weight and bias with deltas, each times the number beside it.
+
+    All that a layer gets is summed in float32 and rounded once. A bias is there wherever a delta
+    has one.
+    """
+    new, new_bias = weight.float(), None if bias is None else bias.float()
+    for delta, strength in deltas:
+        new = new + strength * delta.change(weight).to(weight.device)
+        if delta.bias is not None:
+            assert new_bias is not None
+            new_bias = new_bias + strength * delta.bias.to(weight.device, torch.float32)
+    return new.to(weight.dtype), None if new_bias is None else new_bias.to(weight.dtype)
+
+
 def _replace(layer: nn.Module, name: str, new: Tensor) -> None:
     old = layer.get_parameter(name)
-    layer.register_parameter(name, nn.Parameter(new.to(old.dtype), requires_grad=old.requires_grad))
+    layer.register_parameter(name, nn.Parameter(new, requires_grad=old.requires_grad))

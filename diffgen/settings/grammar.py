@@ -8,26 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from diffgen.errors import UsageError
-from diffgen.types import LoraRef, Stretch
+from diffgen.types import Stretch
 
 MAX_NUMBERS = 10_000  # of a list
-
-
-def parse_lora(name: str, text: str) -> LoraRef:
-    """`FILE` or `FILE:WEIGHT`. Raises UsageError for no such file or no such number."""
-    path_text, colon, number = text.rpartition(":")
-    if not colon or Path(text).expanduser().is_file():
-        path_text, number = text, "1"
-    path = Path(path_text).expanduser()
-    if not path.is_file():
-        raise UsageError(f"{name}: there is no file {path}")
-    try:
-        weight = float(number)
-    except ValueError:
-        weight = math.nan
-    if not math.isfinite(weight):
-        raise UsageError(f'{name} {text}: the weight "{number}" is not a number')
-    return LoraRef(path, weight)
 
 
 def as_typed(_name: str, text: str) -> str:

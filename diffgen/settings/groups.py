@@ -16,13 +16,13 @@ from diffgen.limits import MAX_LAYERS
 from diffgen.settings.grammar import (
     parse_guidance,
     parse_interval,
-    parse_lora,
     parse_numbers,
     parse_path,
     parse_point,
     parse_size,
     parse_stretches,
 )
+from diffgen.settings.loras import parse_lora
 from diffgen.settings.names import known_sampler, known_schedule, parse_sampler, parse_schedule
 from diffgen.settings.setting import Group, Setting
 from diffgen.types import (
@@ -497,13 +497,19 @@ class Adapters(Group):
         tuple[LoraRef, ...],
         Setting(
             "--lora",
-            "A LoRA to merge into the model at a strength of WEIGHT [default: 1]; repeatable",
-            "FILE[:WEIGHT]",
+            "A LoRA, by its file or its name in the folders of the configuration, at a strength of "
+            "WEIGHT [default: 1]; keys: unet, te, te2 (strengths), in, mid, out (factors of the "
+            "U-Net's blocks), steps=0-0.6 (part of the run); repeatable",
+            "FILE|NAME[:WEIGHT[:TE]][,KEY=VALUE]",
             parse=parse_lora,
             repeat=True,
             peers="lora-path lora-weights network-weights loras lora-file",
         ),
     ] = ()
+    lora_partial: Annotated[
+        bool,
+        Setting("--lora-partial", "Leave out what fits no layer of the model in a LoRA's file"),
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)

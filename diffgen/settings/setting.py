@@ -206,7 +206,7 @@ def as_text(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join("" if each == math.inf else as_text(each) for each in value)
     if isinstance(value, LoraRef):
-        return f"{value.path}:{value.weight:g}"
+        return f"{value.path}:{value.settings}"
     return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 

@@ -5,35 +5,17 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import nn
 
 from diffgen.errors import OutputError
-from diffgen.jsonfile import JsonObject
-from diffgen.models.config import ModelConfig
 from diffgen.types import Component
 from diffgen.weights.diffusers.folder import STEMS
-from diffgen.weights.diffusers.layout import write_choices, write_json
 from diffgen.weights.files import save_tensors
-
-# The components of a model folder; the autoencoder is the one that may be missing.
-WRITTEN = {"unet", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler"}
-# Components that every pipeline of diffusers does without, and the pipelines without others.
-EXTRAS = {"vae", "safety_checker", "feature_extractor", "image_encoder", "watermarker"}
-PLAIN = {"sd": "StableDiffusionPipeline", "sdxl": "StableDiffusionXLPipeline"}
-INDEX = ".index."  # in the names of JSON files that list the parts of split weights
-VOCABULARY = (
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-)
 
 
 def copy_file(source: Path, path: Path) -> None:
@@ -48,48 +30,6 @@ def copy_file(source: Path, path: Path) -> None:
         raise OutputError(
             f"cannot write {path}: {error.strerror}; the finished file is {source}"
         ) from error
-
-
-def copy_configs(base: Path, folder: Path, config: ModelConfig) -> None:
-    """The JSON and vocabulary files of a model folder, for networks of this config.
-
-    Components that diffgen does not write, such as a safety checker, become null in
-    model_index.json; an autoencoder and a prediction that were chosen instead of the base's own
-    take their places.
-    """
-    written = {*WRITTEN, "vae"} if config.vae else WRITTEN
-    index = JsonObject.read(base / "model_index.json").data
-    parts = {name for name, value in index.items() if isinstance(value, list | tuple)}
-    for source in [path for name in sorted(parts & written) for path in (base / name).glob("*")]:
-        if source.suffix in (".json", ".txt") and INDEX not in source.name:
-            place = folder / source.relative_to(base)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, place)
-    write_json(folder / "model_index.json", _without(index, parts - written, config))
-    write_choices(folder, config)
-
-
-def _without(
-    index: Mapping[str, Any], absent: Collection[str], config: ModelConfig
-) -> dict[str, Any]:
-    """A model_index.json without these components, and of a pipeline that does without them."""
-    out = {**index, **{name: [None, None] for name in sorted(absent)}}
-    if "safety_checker" in absent:
-        out["requires_safety_checker"] = False
-    if not EXTRAS.issuperset(name for name in absent if any(index[name])):
-        out["_class_name"] = PLAIN["sdxl" if config.is_xl else "sd"]
-    return out
-
-
-def copy_vocabulary(source: Path, folder: Path, *, max_tokens: int) -> None:
-    """A tokenizer's files, for a text encoder that reads `max_tokens`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in VOCABULARY:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
-    file = folder / "tokenizer_config.json"
-    options = JsonObject.read(file).data if file.exists() else {"tokenizer_class": "CLIPTokenizer"}
-    write_json(file, {**options, "model_max_length": max_tokens})
 
 
 def save_component(

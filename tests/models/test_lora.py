@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffgen.models.lora import AdaptedLayer, LoraDelta, add_lora, merge
+from diffgen.models.lora import AdaptedLayer, Changes, LoraDelta, add_lora, merge
 
 RANK = 3
 
@@ -49,6 +49,10 @@ def learned(network: nn.Module, alpha: float = 2.0) -> dict[str, LoraDelta]:
     for adapter in adapters.values():
         nn.init.normal_(adapter.up.weight)
     return {name: adapter.delta() for name, adapter in adapters.items()}
+
+
+def together(loras: list[tuple[dict[str, LoraDelta], float]]) -> Changes:
+    return {name: [(deltas[name], weight) for deltas, weight in loras] for name in LAYERS}
 
 
 def test_adapters_begin_as_nothing(x: Tensor) -> None:
@@ -97,7 +101,7 @@ def test_merging_gives_what_the_adapters_gave(
     adapted, plain = small(), small()
     deltas = learned(adapted, alpha)
     base = plain(x)
-    merge(plain, [(deltas, 1.0)])
+    merge(plain, together([(deltas, 1.0)]))
     assert (plain(x) - base).norm() > 0.1 * base.norm()
     assert_close(plain(x), adapted(x))
 
@@ -105,8 +109,8 @@ def test_merging_gives_what_the_adapters_gave(
 def test_half_of_twice_is_once(x: Tensor, assert_close: Callable[..., None]) -> None:
     once, twice = small(), small()
     deltas = learned(small())
-    merge(once, [(deltas, 1.0)])
-    merge(twice, [(deltas, 0.5), (deltas, 0.5)])
+    merge(once, together([(deltas, 1.0)]))
+    merge(twice, together([(deltas, 0.5), (deltas, 0.5)]))
     assert_close(twice(x), once(x))
 
 
@@ -114,8 +118,8 @@ def test_many_loras_round_once() -> None:
     """In bfloat16, four quarters one after the other would not even add up."""
     once, quarters = small().bfloat16(), small().bfloat16()
     deltas = learned(small())
-    merge(once, [(deltas, 1.0)])
-    merge(quarters, [(deltas, 0.25)] * 4)
+    merge(once, together([(deltas, 1.0)]))
+    merge(quarters, together([(deltas, 0.25)] * 4))
     for name in LAYERS:
         assert torch.equal(quarters.get_submodule(name).weight, once.get_submodule(name).weight)
 
@@ -131,7 +135,7 @@ def test_merging_replaces_weights_and_keeps_their_number_format() -> None:
     network = small().to(torch.bfloat16).requires_grad_(False)
     kept = {name: network.get_submodule(name).weight for name in LAYERS}
     values = {name: weight.clone() for name, weight in kept.items()}
-    merge(network, [(learned(small()), 1.0)])
+    merge(network, together([(learned(small()), 1.0)]))
     for name, weight in kept.items():
         new = network.get_submodule(name).weight
         assert new.dtype == torch.bfloat16

@@ -165,7 +165,7 @@ def test_architectures_read_back(tmp_path, mid_depth):
         ),
         schedule=ScheduleConfig(prediction="v", sampler="euler", spacing="trailing"),
     )
-    write_model_configs(tmp_path, config, end=949, pad=949)
+    write_model_configs(tmp_path, config, [(949, 949)])
     back = read_model_config(tmp_path)
     assert (back.unet, back.vae, back.text) == (config.unet, config.vae, config.text)
 
@@ -179,7 +179,7 @@ def test_what_the_layout_cannot_hold_is_refused(tmp_path):
         schedule=ScheduleConfig(spacing="karras"),
     )
     with pytest.raises(ConfigError, match=r"cannot hold this recipe: .*timestep_spacing"):
-        write_model_configs(tmp_path, config, end=949, pad=949)
+        write_model_configs(tmp_path, config, [(949, 949)])
 
 
 @pytest.fixture(scope="module")

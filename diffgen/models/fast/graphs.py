@@ -80,6 +80,12 @@ class Graphs:
         """The same step, by a graph wherever there is one."""
         return partial(self._run, step)
 
+    def forget(self) -> None:
+        """For weights that have changed in their places: prompts are read again."""
+        for graph in self._graphs.values():
+            if graph is not None:
+                graph.forget()
+
     def _run(self, step: Step, x: Tensor, t: Tensor, cond: Conditioning, *maps: Tensor) -> Outputs:
         key = (step, _shapes(x, t, *maps), *_tensors(cond), _shapes(*_tensors(cond).values()))
         graph = self._graphs.get(key)
@@ -122,7 +128,8 @@ class _Graph:
         *maps: Tensor,
     ) -> None:
         self._moving = [tensor.clone() for tensor in (x, t, *maps)]
-        self._cond, self._told = cond.map(torch.clone), cond
+        self._cond = cond.map(torch.clone)
+        self._told: Conditioning | None = cond
         self._readers = readers
         # Read before the recording, so that replays do not read the same prompt again.
         self._keys_values = [reader.read(self._cond.context) for reader in readers]
@@ -136,6 +143,10 @@ class _Graph:
             self._tell(cond)
         self._replay()
         return tuple(output.clone() for output in self._outputs)
+
+    def forget(self) -> None:
+        """Read the prompt again next time, whichever it is."""
+        self._told = None
 
     def _tell(self, cond: Conditioning) -> None:
         """Another prompt, in the memory of the one before."""

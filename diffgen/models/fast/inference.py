@@ -79,6 +79,10 @@ class FusedCrossAttention(nn.Module):
         self.context, self.kv = context, self.to_kv(context)
         return self.kv
 
+    def forget(self) -> None:
+        """For other weights, which make other keys and values of the same context."""
+        self.context = self.kv = None
+
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """x: (B, T, dim); context: (B, S, context_dim); result: (B, T, dim)."""
         known = self.kv is not None and self.context is context

@@ -10,9 +10,10 @@ import torch
 
 from diffgen.models.config import ModelConfig
 from diffgen.models.vae import IdentityAutoencoder
-from diffgen.train.export import copy_configs, copy_vocabulary, save_component
+from diffgen.train.export import save_component
 from diffgen.train.targets.networks import Start
 from diffgen.types import TEXT_ENCODERS
+from diffgen.weights.diffusers.copying import copy_configs, copy_vocabulary
 from diffgen.weights.diffusers.layout import write_model_configs
 
 
@@ -54,6 +55,6 @@ class FolderExporter:
         tokenizer = self.networks.tokenizers[0]
         empty = tokenizer.encode("")
         end, pad = empty.ids[empty.end], empty.ids[-1]
-        write_model_configs(folder, self.networks.config, end=end, pad=pad)
+        write_model_configs(folder, self.networks.config, [(end, pad)])
         vocabulary, room = self.start.vocabularies[0], tokenizer.max_tokens
         copy_vocabulary(vocabulary, folder / "tokenizer", max_tokens=room)

@@ -6,13 +6,14 @@ Importing this module does not import torch.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from diffgen.errors import ConfigError, UnsupportedCheckpoint
 from diffgen.jsonfile import JsonObject
 from diffgen.models.config import ClipTextConfig, Depth, ModelConfig, UNetConfig, VaeConfig
-from diffgen.types import ScheduleConfig
+from diffgen.types import TEXT_ENCODERS, ScheduleConfig
 from diffgen.weights.diffusers.configs import read_model_config
 from diffgen.weights.diffusers.schedulers import CLASSES, PREDICTIONS
 
@@ -22,32 +23,47 @@ CLASSES_BY_COMPONENT = {
     "text_encoder": ("transformers", "CLIPTextModel"),
     "tokenizer": ("transformers", "CLIPTokenizer"),
 }
+SECOND = {
+    "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
+    "tokenizer_2": ("transformers", "CLIPTokenizer"),
+}
 ABSENT = ("safety_checker", "feature_extractor", "image_encoder")
 
 
-def write_model_configs(folder: Path, config: ModelConfig, *, end: int, pad: int) -> None:
-    """Write model_index.json and every component's JSON, for one text encoder.
+def write_model_configs(
+    folder: Path, config: ModelConfig, tokens: Sequence[tuple[int, int]]
+) -> None:
+    """Write model_index.json and every component's JSON.
 
-    `end` and `pad` are token ids. Raises ConfigError for an architecture or a schedule that the
-    layout has no words for.
+    `tokens` are the ids that end and that fill up a prompt, for each text encoder. Raises
+    ConfigError for an architecture or a schedule that the layout has no words for.
     """
     scheduler = _scheduler_class(config.schedule)
-    parts = {**CLASSES_BY_COMPONENT, "scheduler": ("diffusers", scheduler)}
-    absent = [*ABSENT, *([] if config.vae else ["vae"])]
-    index = {
-        "_class_name": "StableDiffusionPipeline",
-        "requires_safety_checker": False,
-        **{name: list(kind) for name, kind in parts.items()},
-        **{name: [None, None] for name in absent},
-    }
-    write_json(folder / "model_index.json", index)
+    write_json(folder / "model_index.json", _index(config, scheduler))
     write_json(folder / "unet" / "config.json", unet_json(config.unet))
-    write_json(folder / "text_encoder" / "config.json", text_json(config.text[0], end, pad))
+    for name, text, (end, pad) in zip(TEXT_ENCODERS, config.text, tokens, strict=False):
+        write_json(folder / name / "config.json", text_json(text, end, pad))
     schedule = {"_class_name": scheduler, **schedule_json(config.schedule)}
     write_json(folder / "scheduler" / "scheduler_config.json", schedule)
     if config.vae:
         write_json(folder / "vae" / "config.json", vae_json(config.vae))
     _check_reads_back(folder, config)
+
+
+def _index(config: ModelConfig, scheduler: str) -> dict[str, Any]:
+    parts = {**CLASSES_BY_COMPONENT, "scheduler": ("diffusers", scheduler)}
+    own: dict[str, Any] = {"requires_safety_checker": False}
+    absent = [*ABSENT, *([] if config.vae else ["vae"])]
+    if config.is_xl:
+        parts |= SECOND
+        own = {"force_zeros_for_empty_prompt": config.zero_empty_prompt}
+        absent.remove("safety_checker")
+    return {
+        "_class_name": "StableDiffusionXLPipeline" if config.is_xl else "StableDiffusionPipeline",
+        **own,
+        **{name: list(kind) for name, kind in parts.items()},
+        **{name: [None, None] for name in absent},
+    }
 
 
 def write_lcm_configs(folder: Path, config: ModelConfig, *, timestep_scaling: float) -> None:
@@ -141,6 +157,18 @@ def unet_json(config: UNetConfig) -> dict[str, Any]:
         "freq_shift": int(config.freq_shift),
         "time_cond_proj_dim": config.guidance_dim,
         "upcast_attention": config.upcast_attention,
+        **_size_conditioning(config),
+    }
+
+
+def _size_conditioning(config: UNetConfig) -> dict[str, Any]:
+    """How Stable Diffusion XL's U-Net is told sizes and the pooled text."""
+    if config.added_dim is None:
+        return {}
+    return {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": config.time_ids_dim,
+        "projection_class_embeddings_input_dim": config.added_dim,
     }
 
 
@@ -179,7 +207,7 @@ def vae_json(config: VaeConfig) -> dict[str, Any]:
 def text_json(config: ClipTextConfig, end: int, pad: int) -> dict[str, Any]:
     """The config.json of a `CLIPTextModel`."""
     return {
-        "architectures": ["CLIPTextModel"],
+        "architectures": ["CLIPTextModelWithProjection" if config.projection else "CLIPTextModel"],
         "model_type": "clip_text_model",
         "vocab_size": config.vocab_size,
         "hidden_size": config.width,
@@ -189,7 +217,7 @@ def text_json(config: ClipTextConfig, end: int, pad: int) -> dict[str, Any]:
         "max_position_embeddings": config.max_tokens,
         "hidden_act": config.activation,
         "layer_norm_eps": config.norm_eps,
-        "projection_dim": config.width,
+        "projection_dim": config.projection or config.width,
         "eos_token_id": end,
         "pad_token_id": pad,
     }
@@ -211,6 +239,7 @@ def schedule_json(config: ScheduleConfig) -> dict[str, Any]:
         "set_alpha_to_one": config.final_alpha_one is not False,
         "clip_sample": config.clip is not None,
         "clip_sample_range": config.clip or 1.0,
+        **({"skip_prk_steps": True} if config.sampler == "plms" else {}),
     }
 
 

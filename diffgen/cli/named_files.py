@@ -1,0 +1,28 @@
+"""Files that were given by a name alone, found in the user's folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+
+def with_paths(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with the paths of LoRAs and of the autoencoder that their names stand for.
+
+    Raises UsageError for what is nowhere.
+    """
+    from diffgen.weights.finding import find_file
+
+    found = dict(given)
+    if "loras" in found:
+        partial = bool(found.get("lora_partial"))
+        found["loras"] = tuple(
+            replace(lora, path=find_file(str(lora.path), "lora", option="--lora"), partial=partial)
+            for lora in found["loras"]
+        )
+    if found.get("vae") is not None:
+        vae: Path = found["vae"]
+        found["vae"] = find_file(str(vae), "vae", option="--vae")
+    return found

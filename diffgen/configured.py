@@ -1,0 +1,119 @@
+"""Settings that the environment and the configuration give where the command line is silent.
+
+They are read by the same table as the command line: `diffgen.settings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from diffgen.configuration import FOLDER_VARIABLES, PREFIX, Configuration, Given
+from diffgen.errors import ConfigError, UsageError, did_you_mean, shown
+from diffgen.settings.groups import (
+    DEFAULT_MODEL,
+    Adapters,
+    Guidance,
+    Machine,
+    Number,
+    Output,
+    Overrides,
+    Prompting,
+    Sampling,
+    Size,
+    Talk,
+    Threads,
+)
+from diffgen.settings.setting import Row, each_row, find
+
+GROUPS: tuple[type, ...] = (
+    *(Prompting, Size, Number, Sampling, Guidance, Overrides, Adapters),
+    *(Output, Machine, Threads, Talk),
+)
+# A setting that was typed puts others aside: they say the same in another way.
+INSTEAD: Mapping[str, tuple[str, ...]] = {
+    "sigmas": ("steps", "schedule", "timesteps"),
+    "timesteps": ("steps", "schedule", "sigmas"),
+    "steps": ("sigmas", "timesteps"),
+    "schedule": ("sigmas", "timesteps"),
+    "sampler": ("schedule", "eta", "s_churn", "rho"),
+}
+
+
+def with_configuration(given: Mapping[str, Any], configuration: Configuration) -> dict[str, Any]:
+    """What was typed, on top of the settings for the model that is meant, which is among them.
+
+    Raises ConfigError for the first setting of the file that is not understood, UsageError for one
+    of the environment.
+    """
+    model = given.get("model") or default_model(configuration).value
+    asked = {"model": model, **given}
+    aside = {name for typed in given for name in INSTEAD.get(typed, ())}
+    found = {
+        name: each.value
+        for name, each in settings_for(str(model), configuration).items()
+        if name not in aside
+    }
+    return {**found, **asked}
+
+
+def default_model(configuration: Configuration) -> Given:
+    """The model to take where none is named."""
+    return configuration.model or Given(DEFAULT_MODEL, "diffgen")
+
+
+def settings_for(model: str, configuration: Configuration) -> dict[str, Given]:
+    """The settings in effect for a model, by field name: those of all models, its own, the environment's."""
+    tables = _tables(configuration)
+    own = next((table for name, table in tables.items() if name and _is_called(model, name)), {})
+    return {**tables[""], **own, **_of_environment(configuration.environment)}
+
+
+def all_tables(configuration: Configuration) -> dict[str, dict[str, Given]]:
+    """Every model's settings in the file, by its name there; those of all models under ""."""
+    return _tables(configuration)
+
+
+def _tables(configuration: Configuration) -> dict[str, dict[str, Given]]:
+    """All tables, also those of other models: a mistake is told when it is made."""
+    path, data = configuration.path, configuration.data
+    tables = {"": dict(_of_table(f"{path} [settings]", data.get("settings", {})))}
+    for name, table in data.get("models", {}).items():
+        where = f"{path} [models.{name}]"
+        if not isinstance(table, dict):
+            raise ConfigError(f"{where} should be a table of settings, not {shown(table)}")
+        tables[name] = dict(_of_table(where, table))
+    return tables
+
+
+def _of_table(where: str, table: Mapping[str, Any]) -> Iterator[tuple[str, Given]]:
+    for key, value in table.items():
+        row = find(key, *GROUPS)
+        if row is None:
+            hint = did_you_mean(key, [each.word for each in each_row(*GROUPS)])
+            raise ConfigError(f'{where}: unknown setting "{key}".{hint}')
+        try:
+            yield row.name, Given(row.read(value, f'{where}: "{key}"'), where)
+        except UsageError as error:
+            named = "" if where in str(error) else f'{where}: "{key}": '
+            raise ConfigError(f"{named}{error}") from error
+
+
+def _of_environment(environment: Mapping[str, str]) -> dict[str, Given]:
+    rows: dict[str, Row] = {}
+    for row in each_row(*GROUPS):
+        for word in (row.name, row.word.replace("-", "_")):
+            rows[f"{PREFIX}{word.upper()}"] = row
+    found = {}
+    for variable, text in environment.items():
+        if text and variable in rows and variable not in FOLDER_VARIABLES:
+            row = rows[variable]
+            found[row.name] = Given(row.read(text, variable), variable)
+    return found
+
+
+def _is_called(model: str, name: str) -> bool:
+    """Whether a table's name means the model: its name, or its file's with or without suffix."""
+    path = Path(model)
+    return name.casefold() in (model.casefold(), path.name.casefold(), path.stem.casefold())
