@@ -13,10 +13,10 @@ from diffgen.engine.request import GenerateRequest
 from diffgen.errors import ConfigError, UsageError, WeightsError
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
 from diffgen.train import run
-from diffgen.train.export import copy_configs
 from diffgen.train.targets.networks import build_networks
 from diffgen.types import ScheduleConfig
 from diffgen.weights.diffusers.configs import read_model_config
+from diffgen.weights.diffusers.copying import copy_configs
 from diffgen.weights.diffusers.layout import write_model_configs
 
 TEXT = ClipTextConfig(
