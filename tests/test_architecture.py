@@ -25,7 +25,7 @@ RANKS = {
     "configured": 0.82,
     "configuration_writing": 0.84,
     "device": 0.5,
-    "pictures": 0.5,
+    "pictures": 0.8,
     "settings": 0.7,
     "kernels": 1,
     "diffusion": 1.5,

@@ -17,6 +17,7 @@ from diffgen.cli.signature import Prompts, with_settings
 from diffgen.cli.streams import stdout_is_closed
 from diffgen.cli.threads import settle_threads
 from diffgen.errors import UsageError, one_line
+from diffgen.settings.editing import Editing, Enlarging, Varying
 from diffgen.settings.groups import (
     Adapters,
     Guidance,
@@ -46,6 +47,7 @@ ANY_SEED = -1  # as A1111 has it
 
 @with_settings(
     *(Reading, Prompting, Size, Number, Sampling, Guidance, Source, Adapters),
+    *(Editing, Enlarging, Varying),
     *(Output, Machine, Threads, Talk),
     configured=None,
 )
@@ -138,6 +140,10 @@ class Tracker:
         self._pictures, self._done = plan.count, 0
         self._batches, self._begun = -(-plan.count // plan.batch_size), 0
         self._start: float | None = None
+        steps = [plan.sampling.spec.steps(p.sampling.sigmas) for p in (plan, plan.second) if p]
+        self._steps = sum(steps)  # of a batch, in all its passes
+        self._offsets = [0, *steps]
+        self._passes = len(steps)
 
     def on_step(self, info: StepInfo) -> None:
         self._start = self._start or time.monotonic()
@@ -147,8 +153,9 @@ class Tracker:
         if not info.total:  # an adaptive sampler: nobody knows how many steps are left
             self._display.update(label, info.index + 1, None)
             return
-        done = (self._begun - 1) * info.total + info.index + 1
-        self._display.update(label, done, self._batches * info.total)
+        batch, part = divmod(self._begun - 1, self._passes)
+        done = batch * self._steps + self._offsets[part] + info.index + 1
+        self._display.update(label, done, self._batches * self._steps)
 
     def finished(self, record: Mapping[str, Any]) -> str:
         """The line about a picture: which it is, what it took, and how long the rest will."""
@@ -171,8 +178,9 @@ class Tracker:
         )
         if not left:
             return made
-        prompt, seed = prompts[self._done // len(seeds)], seeds[self._done % len(seeds)]
-        if len(prompts) == 1:
+        prompt = prompts[self._done // len(seeds) % len(prompts)]
+        seed = seeds[self._done % len(seeds)]
+        if self._pictures == len(seeds):
             return f"{made}; --seed {seed} -c {left} makes the rest"
         return f"{made}; the next is {_shown(prompt)} seed {seed}"
 
@@ -185,8 +193,14 @@ def _summary(record: Mapping[str, Any]) -> str:
     seconds = sum(record["timings"].values())
     return (
         f"{_shown(record['prompt'])} seed {record['seed']}, "
-        f"{_count(record['steps'], 'step')} of {record['sampler']}, {seconds:.2f} s"
+        f"{_steps(record)} of {record['sampler']}, {seconds:.2f} s"
     )
+
+
+def _steps(record: Mapping[str, Any]) -> str:
+    """`10 steps`, or `6 of 10 steps` where a picture was changed."""
+    steps, run = record["steps"], record.get("steps_run", record["steps"])
+    return _count(steps, "step") if run == steps else f"{run} of {_count(steps, 'step')}"
 
 
 def _count(number: int, noun: str) -> str:

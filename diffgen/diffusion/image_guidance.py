@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from diffgen.diffusion.conditioning import joined
+from diffgen.diffusion.course import Guide, Joined
 from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.types import Conditioning
 
@@ -21,23 +23,34 @@ class ImageGuidedDenoiser:
     def __init__(
         self,
         model: ModelDenoiser,
-        cond: Conditioning,
-        uncond: Conditioning,
+        guides: Sequence[Guide],
         *,
         guidance_scale: float,
         image_guidance: float,
     ) -> None:
-        """Both have the latents of the picture as `concat`; without it these are zeros."""
-        assert uncond.concat is not None
-        without = replace(uncond, concat=torch.zeros_like(uncond.concat))
+        """All conditioning has the latents of the picture as `concat`; without it these are 0."""
         self._model = model
-        self._all = joined([without, uncond, cond])
+        self._joined = Joined(guides)
         self._scales = (image_guidance, guidance_scale)
+        self._latest: tuple[Conditioning, Conditioning] | None = None
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """x and result: (B, C, h, w) float32."""
-        outputs = self._model.predict(torch.cat([x, x, x]), sigma, self._all).float()
-        without, image, both = outputs.chunk(3)
+        count, joint = len(x), self._joined
+        states = torch.cat([x, x, joint.spread(x)])
+        outputs = self._model.predict(states, sigma, self._all(sigma, count)).float()
+        without, image = outputs[:count], outputs[count : 2 * count]
+        both = joint.compose(outputs[2 * count :], image)
         by_image, by_text = self._scales
         guided = without + by_image * (image - without) + by_text * (both - image)  # equation 3
         return self._model.to_denoised(guided, x, sigma)
+
+    def _all(self, sigma: float, count: int) -> Conditioning:
+        """The same object as long as no prompt changes: networks remember what they have read."""
+        both = self._joined.rows(sigma, uncond=True)
+        if self._latest is None or self._latest[0] is not both:
+            without = both.map(lambda tensor: tensor[:count])
+            assert without.concat is not None
+            without = replace(without, concat=torch.zeros_like(without.concat))
+            self._latest = both, joined([without, both])
+        return self._latest[1]

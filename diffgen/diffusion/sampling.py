@@ -53,6 +53,7 @@ class SamplingPlan:
     rho: float | None = None
     rng: RngName = "cpu"
     space: Space = "vp"  # of the states that the network reads
+    whole: tuple[float, ...] = ()  # the noise levels of which `sigmas` are a part
 
     @classmethod
     def make(
@@ -99,7 +100,7 @@ class SamplingPlan:
             assert schedule is not None
             steps = settings.steps or (4 if spec.distilled else DEFAULT_STEPS)
             sigmas = make_sigmas(schedule, noise_schedule, steps, spacing, final=final)
-        levels = _stretch(_last(sigmas, settings.strength), settings.stretch, noise_schedule)
+        levels = _stretch(_last(sigmas, settings.last), settings.stretch, noise_schedule)
         # diffusers starts the k-diffusion samplers from sigma * noise unless spacing is leading.
         scaled = spec.start == "vp" or schedule == "leading" or not noise_schedule.on_betas
         space = noise_schedule.space
@@ -115,6 +116,7 @@ class SamplingPlan:
             settings.rho,
             settings.rng,
             space,
+            tuple(sigmas),
         )
 
     @property

@@ -17,16 +17,20 @@ from diffgen.device import Precision, memory_errors, pick_device
 from diffgen.diffusion.course import Guide
 from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.guided import GuidedDenoiser
+from diffgen.diffusion.image_guidance import ImageGuidedDenoiser
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.adapters import Adapters
-from diffgen.engine.clock import Clock, paced
+from diffgen.engine.clock import paced
+from diffgen.engine.coder import Coder
+from diffgen.engine.drawing import draw
+from diffgen.engine.editing import Beginning, begin
+from diffgen.engine.edits import Edit
 from diffgen.engine.finite import not_finite
-from diffgen.engine.images import to_images
 from diffgen.engine.metadata import make_record
 from diffgen.engine.model import Model
-from diffgen.engine.networks import load_networks, load_vae
+from diffgen.engine.networks import load_networks
 from diffgen.engine.origin import Origin
-from diffgen.engine.request import FAST_EVERY, FAST_FIRST, GeneratePlan, GenerateRequest, Picture
+from diffgen.engine.request import FAST_EVERY, FAST_FIRST, GeneratePlan, GenerateRequest
 from diffgen.engine.words import WordReport
 from diffgen.errors import UsageError
 from diffgen.kernels.ops import check_backend
@@ -34,15 +38,19 @@ from diffgen.models.fast import graphs
 from diffgen.models.fast.deep_cache import DeepCache
 from diffgen.models.fast.graphs import Step
 from diffgen.models.fast.inference import prepare
-from diffgen.models.vae import AnyAutoencoder, Autoencoder
+from diffgen.models.seamless import Seamless
+from diffgen.models.vae import AnyAutoencoder
+from diffgen.settings.editing import Axes
 from diffgen.settings.groups import DEFAULT_MODEL, Source
 from diffgen.text.conditioner import Conditioner, Sizes, TextSettings
 from diffgen.text.unknown_words import KnownWords
 from diffgen.types import (
     Conditioning,
+    Denoiser,
     DeviceName,
     DtypeName,
     LoraRef,
+    Size,
     StepCallback,
     ignore,
 )
@@ -76,7 +84,7 @@ class Engine:
         start = time.perf_counter()
         check_backend(device)
         self.model, self.config = model, model.checkpoint.config
-        self.device, self.precision, self.loras = device, precision, tuple(loras)
+        self.device, self.loras = device, tuple(loras)
         self._origin = Origin(model, loras)
         self.schedule = NoiseSchedule.from_config(self.config.schedule)
         networks = load_networks(model.checkpoint, device, precision)
@@ -84,12 +92,16 @@ class Engine:
         # A user's LoRA may have taught it more.
         known = None if loras else KnownWords.read(model.checkpoint.source)
         self._words = WordReport(model.name, self.conditioner, known)
-        self.unet, self.vae = networks.unet, _prepared(networks.vae)
+        self.unet = networks.unet
+        self.coder = Coder(model.checkpoint, networks.vae, device, precision.vae)
+        self._precision = precision
         self.adapters = Adapters(model.checkpoint, self._weights_changed)
         self.adapters.merge(networks.adaptable, [*model.loras, *loras])
         prepare(self.unet)
         self._graphs: graphs.Graphs | None = None
         self.steps = self._steps()
+        self._wrapped: tuple[Axes, Seamless] | None = None
+        self._begun: tuple[Edit | None, Size, Beginning] | None = None
         logger.info(
             "%s from %s on %s in %s, loaded in %.2f s",
             model.name,
@@ -134,6 +146,16 @@ class Engine:
         self.adapters.use([*self.model.loras, *loras])
         self.loras, self._origin = tuple(loras), origin
 
+    @property
+    def precision(self) -> Precision:
+        """The number formats in use."""
+        return replace(self._precision, vae=self.coder.dtype)
+
+    @property
+    def vae(self) -> AnyAutoencoder:
+        """The autoencoder in use."""
+        return self.coder.vae
+
     def plan(self, request: GenerateRequest) -> GeneratePlan:
         """The request with this model's defaults. Raises UsageError where it does not fit."""
         return self.model.plan(request)
@@ -150,15 +172,18 @@ class Engine:
         """
         plan = self.plan(request) if isinstance(request, GenerateRequest) else request
         _refuse_tags(plan)
+        self._wrap(plan.request.seamless)
+        self.coder.strips = plan.request.tile_vae
         cut = self._words.report(plan)
         logger.info("%s", plan.summary())
         origin = self._origin.record  # now, not when a picture waits to be saved
         for batch in plan.batches():
+            sized = plan.of(batch)
             with memory_errors():
-                images, timings = self._make(plan, batch, on_step)
+                images, timings = draw(self, sized, batch, on_step)
             for picture, image in zip(batch, images, strict=True):
                 record = make_record(
-                    plan,
+                    sized,
                     picture,
                     origin=origin,
                     dtype=self.precision.name,
@@ -168,20 +193,15 @@ class Engine:
                 )
                 yield GeneratedImage(image, record)
 
-    def _make(
-        self, plan: GeneratePlan, batch: Sequence[Picture], on_step: StepCallback
-    ) -> tuple[list[Image.Image], dict[str, float]]:
-        """The pictures of one batch, and seconds per picture by stage."""
-        clock = Clock(self.device, len(batch))
-        prompts = [picture.prompt for picture in batch]
-        guides = self.guides(plan, prompts)
-        clock.lap("text")
-        seeds = [picture.seed for picture in batch]
-        latents = self.sample(plan, seeds, guides, on_step=on_step)
-        clock.lap("sampling")
-        images = self.decode(latents)
-        clock.lap("decode")
-        return images, clock.seconds
+    @torch.inference_mode()
+    def begin(self, plan: GeneratePlan, edit: Edit | None = None) -> Beginning:
+        """What a plan's run begins with; kept for the next batch with the same picture."""
+        size = (plan.width, plan.height)
+        known = self._begun
+        if known is None or known[0] is not edit or known[1] != size:
+            beginning = begin(edit, self.config, size, self.coder)
+            known = self._begun = (edit, size, beginning)
+        return known[2]
 
     @torch.inference_mode()
     def guides(self, plan: GeneratePlan, prompts: Sequence[str]) -> list[Guide]:
@@ -210,8 +230,7 @@ class Engine:
     @torch.inference_mode()
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in [-1, 1] to latents (B, C, h, w) float32, by the mean of z."""
-        mean, _ = self.vae.encode(pixels.to(self.device, self.precision.vae))
-        return self.vae.to_latents(mean.float())
+        return self.vae.to_latents(self.coder.encode(pixels))
 
     @torch.inference_mode()
     def sample(
@@ -219,23 +238,37 @@ class Engine:
         plan: GeneratePlan,
         seeds: Sequence[int],
         guides: Sequence[Guide],
+        beginning: Beginning | None = None,
         *,
         on_step: StepCallback = ignore,
     ) -> Tensor:
         """Latents (B, C, h, w) float32, one image per seed and guide.
 
-        Raises DiffgenError when they are not finite.
+        `beginning` is what the run begins with, where that is not noise alone. Raises DiffgenError
+        when the latents are not finite.
         """
-        denoise = self.adapters.follow(self.denoiser(plan, guides), plan.sampling.sigmas)
+        beginning = beginning or self.begin(plan)
+        sampling, turned = plan.sampling, plan.request.turned
         shape = self.config.latent_shape(plan.width, plan.height)
-        reporter = paced(on_step, self.device)
-        latents = plan.sampling.run(denoise, seeds, shape, self.device, on_step=reporter)
+        noise, source = sampling.noise(seeds, shape, self.device, variation=turned)
+        denoise = self.adapters.follow(self.denoiser(plan, guides, beginning), sampling.sigmas)
+        masked = beginning.masked(denoise, noise)
+        x = beginning.state(sampling, noise)
+        x = sampling.walk(masked or denoise, x, source, on_step=paced(on_step, self.device))
+        latents = sampling.latents(x)
+        if masked:
+            latents = masked.blended(latents)
         if not bool(torch.isfinite(latents).all()):
             raise not_finite("sampling", self.precision.unet, self.model.checkpoint)
         return latents
 
-    def denoiser(self, plan: GeneratePlan, guides: Sequence[Guide]) -> GuidedDenoiser:
+    def denoiser(
+        self, plan: GeneratePlan, guides: Sequence[Guide], beginning: Beginning | None = None
+    ) -> Denoiser:
         """The guided model as the sampler sees it."""
+        beginning = beginning or self.begin(plan)
+        dtype = self.precision.unet
+        guides = [guide.map(lambda cond: beginning.told(cond, dtype)) for guide in guides]
         schedule = self.config.schedule
         network = DeepCache(
             *self.steps, every=FAST_EVERY if plan.request.fast else 1, first=FAST_FIRST
@@ -249,6 +282,13 @@ class Engine:
             guides = [
                 replace(g.map(lambda c: replace(c, guidance=told)), uncond=None) for g in guides
             ]
+        if self.config.task == "edit":
+            return ImageGuidedDenoiser(
+                model,
+                guides,
+                guidance_scale=plan.guidance_scale,
+                image_guidance=plan.request.image_guidance,
+            )
         return GuidedDenoiser(model, guides, plan.guidance)
 
     @torch.inference_mode()
@@ -258,16 +298,17 @@ class Engine:
         A decoder that overflows in half precision is run again in float32, and stays there.
         Raises DiffgenError when that does not help.
         """
-        pixels = self.vae.decode(latents.to(self.precision.vae))
-        if not bool(torch.isfinite(pixels).all()) and self.precision.vae != torch.float32:
-            logger.warning("the decoder overflowed in half precision; decoded again in fp32")
-            self.precision = replace(self.precision, vae=torch.float32)
-            checkpoint = self.model.checkpoint
-            self.vae = _prepared(load_vae(checkpoint, self.device, torch.float32))
-            pixels = self.vae.decode(latents)
-        if not bool(torch.isfinite(pixels).all()):
-            raise not_finite("decoding", self.precision.vae, self.model.checkpoint)
-        return to_images(pixels)
+        return self.coder.decode(latents)
+
+    def _wrap(self, axes: Axes | None) -> None:
+        """Let pictures continue across their edges, or no more."""
+        self.coder.wrap(axes)
+        if axes == (self._wrapped and self._wrapped[0]):
+            return
+        if self._wrapped:
+            self._wrapped[1].undo()
+        self._wrapped = (axes, Seamless([self.unet], axes)) if axes else None
+        self.steps = self._steps()  # what was recorded knows other edges
 
     def _steps(self) -> tuple[Step, Step]:
         """The U-Net with and without its lower levels, by CUDA graphs where there are any."""
@@ -281,12 +322,6 @@ class Engine:
         self.conditioner.forget()
         if self._graphs:
             self._graphs.forget()
-
-
-def _prepared(vae: AnyAutoencoder) -> AnyAutoencoder:
-    if isinstance(vae, Autoencoder):
-        prepare(vae)
-    return vae
 
 
 def _refuse_tags(plan: GeneratePlan) -> None:

@@ -12,6 +12,7 @@ from diffgen.weights.checkpoint import Checkpoint
 USED: dict[str, tuple[Component, ...]] = {
     "sampling": ("text_encoder", "text_encoder_2", "unet"),
     "decoding": ("vae",),
+    "encoding": ("vae",),
 }
 
 

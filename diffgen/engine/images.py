@@ -1,4 +1,4 @@
-"""Tensors to pictures."""
+"""Tensors to pictures, and back."""
 
 from __future__ import annotations
 
@@ -16,3 +16,11 @@ def to_images(pixels: Tensor) -> list[Image.Image]:
     size = (rows.shape[2], rows.shape[1])
     mode = MODES[rows.shape[3]]
     return [Image.frombytes(mode, size, row.contiguous().numpy().tobytes()) for row in rows]
+
+
+def to_pixels(image: Image.Image, *, channels: int) -> Tensor:
+    """A picture as pixels (1, C, H, W) in [-1, 1], float32, on the CPU."""
+    plain = image.convert(MODES[channels])
+    rows = torch.frombuffer(bytearray(plain.tobytes()), dtype=torch.uint8)
+    shaped = rows.view(plain.size[1], plain.size[0], channels).permute(2, 0, 1)
+    return shaped[None].float() / 127.5 - 1.0

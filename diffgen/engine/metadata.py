@@ -63,12 +63,13 @@ def make_record(
         "seed": picture.seed,
         "width": plan.width,
         "height": plan.height,
+        **_edited(plan, picture),
         **origin,
         "clip_skip": plan.clip_skip,
         "sampler": sampling.spec.name,
         "schedule": sampling.schedule,
-        "steps": len(sampling.sigmas) - 1,
-        "sigmas": None if sampling.schedule else list(sampling.sigmas),
+        "steps": len(sampling.whole) - 1,
+        "sigmas": None if sampling.schedule else list(sampling.whole),
         "rho": sampling.rho,
         "rng": sampling.rng,
         "options": dict(sampling.options),
@@ -82,6 +83,18 @@ def make_record(
         "libraries": _libraries(),
         "timings": dict(timings),
     }
+
+
+def _edited(plan: GeneratePlan, picture: Picture) -> dict[str, Any]:
+    """What a picture began with and went through; `steps_run` are those of its strength."""
+    found: dict[str, Any] = {}
+    if plan.edits is not None:
+        found = {"init": plan.edits.paths[picture.init], **plan.edits[picture.init].record}
+        found |= {"strength": plan.strength, "steps_run": len(plan.sampling.sigmas) - 1}
+    if (second := plan.second) is not None:
+        found |= {"hires_strength": second.strength, "hires_size": [second.width, second.height]}
+        found |= {"hires_steps": len(second.sampling.whole) - 1}
+    return found
 
 
 def _others(request: GenerateRequest) -> dict[str, Any]:
@@ -123,6 +136,8 @@ def _settings(record: Record) -> list[tuple[str, object]]:
         ("CFG scale", f"{record['guidance_scale']:g}"),
         ("Seed", record["seed"]),
         ("Clip skip", None if record["clip_skip"] == 1 else record["clip_skip"]),
+        ("Denoising strength", _plain(record.get("strength", record.get("hires_strength")))),
+        ("Hires upscale", record.get("hires")),
         ("Size", f"{record['width']}x{record['height']}"),
         ("Model hash", _short(record["model_files"], record["model_path"])),
         ("Model", _name(record["model"])),
@@ -163,6 +178,10 @@ def _lora(entry: Mapping[str, Any]) -> str:
 def _lora_hash(entry: Mapping[str, Any]) -> str | None:
     known = entry["data_sha256"]
     return known and f"{_name(Path(entry['file']).stem)}: {known[:LORA_DIGITS]}"
+
+
+def _plain(number: float | None) -> str | None:
+    return None if number is None else f"{number:g}"
 
 
 def _short(files: Mapping[str, str | None] | None, path: str | None) -> str | None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, pairwise, product, starmap
+from itertools import islice, pairwise, product
 
 from diffgen.diffusion.guidance import CFG_PLUS_PLUS, Guidance
 from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.sampling import DEFAULT_STEPS, SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
+from diffgen.engine.edits import Edits
 from diffgen.engine.steering import check_texts, plan_guidance
-from diffgen.errors import UnsupportedCheckpoint, UsageError, shown
+from diffgen.engine.tasks import check_hires, check_task, strength_of
+from diffgen.errors import UsageError, shown
 from diffgen.models.config import ModelConfig
+from diffgen.settings.editing import Editing, Enlarging, Varying
 from diffgen.settings.groups import MAX_SEED, Number, Prompting, Sampling, Size
 from diffgen.settings.groups import Guidance as Guiding
 from diffgen.text.grammar import parse
@@ -34,8 +37,10 @@ FAST_PSNR = 27.3
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateRequest(Prompting, Size, Number, Sampling, Guiding):
+class GenerateRequest(Prompting, Size, Number, Sampling, Guiding, Editing, Enlarging, Varying):
     """Pictures to make: each prompt `count` times, with seeds `seed`, `seed + 1`, ...
+
+    With a folder as `init` that many for each picture in it.
 
     All fields but `prompts` are settings (`diffgen.settings.groups`); None always means the model's
     own default. `clip_skip` is the text encoders' layer that is read, counted from the last, which
@@ -78,6 +83,7 @@ class Picture:
 
     prompt: str
     seed: int
+    init: int = 0  # of the pictures to begin with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,20 +99,38 @@ class GeneratePlan:
     guidance: Guidance
     clip_skip: int
     prompt_style: PromptStyle
+    strength: float = 1.0
+    edits: Edits | None = None
+    second: GeneratePlan | None = None  # at a larger size, begun with what the first made
 
     @classmethod
     def make(
-        cls, request: GenerateRequest, config: ModelConfig, entry: ModelEntry | None = None
+        cls,
+        request: GenerateRequest,
+        config: ModelConfig,
+        entry: ModelEntry | None = None,
+        *,
+        strength: float | None = None,
     ) -> GeneratePlan:
-        """Resolve a request; `entry` holds what the makers of a registered model recommend.
+        """Resolve a request; `entry` holds what the makers of a registered model recommend,
+        and `strength` that of a second pass.
 
-        Raises UsageError for sizes and steps that do not fit the model.
+        Raises UsageError for sizes and steps that do not fit the model, and PictureError for a
+        picture that cannot be read.
         """
-        _check_text_to_image(config)
+        check_task(request, config)
         last = config.schedule.num_train_timesteps - 1
         if request.timesteps and request.timesteps[0] > last:
             raise UsageError(f"timesteps run from 0 to {last}, got {request.timesteps[0]:g}")
-        sampling = _plan_sampling(request, config, entry)
+        sides = [
+            None if given is None and request.init is not None else _check_size(name, given, config)
+            for name, given in (("width", request.width), ("height", request.height))
+        ]
+        edits = None if request.init is None else Edits(request, (sides[0], sides[1]), config)
+        width, height = edits[0].size if edits else (sides[0] or 0, sides[1] or 0)
+        if strength is None:
+            strength = strength_of(request, edits, config)
+        sampling = _plan_sampling(request, config, entry, last=strength)
         scale = request.guidance_scale
         if scale is None:
             scale = _default_guidance(request, sampling, config, entry)
@@ -116,14 +140,30 @@ class GeneratePlan:
             request=request,
             # An adaptive solver looks at the whole state: one image must not steer another.
             batch_size=1 if sampling.nfe is None else request.batch_size,
-            width=_check_size("width", request.width, config),
-            height=_check_size("height", request.height, config),
+            width=width,
+            height=height,
             sampling=sampling,
             guidance_scale=scale,
             guidance=plan_guidance(request, scale, sampling, config),
             prompt_style=style,
             clip_skip=_check_clip_skip(request.clip_skip, config),
+            strength=strength,
+            edits=edits,
+            second=_plan_second(request, (width, height), config, entry, edits),
         )
+
+    def of(self, batch: Sequence[Picture]) -> GeneratePlan:
+        """The plan of a batch, at the size of the picture that it begins with."""
+        if self.edits is None:
+            return self
+        width, height = self.edits[batch[0].init].size
+        if (width, height) == (self.width, self.height):
+            return self
+        second = self.second
+        if second is not None:
+            large = self.request.enlarged(width, height, self.edits.factor)
+            second = replace(second, width=large[0], height=large[1])
+        return replace(self, width=width, height=height, second=second)
 
     def understood(self, text: str, *, negative: bool = False) -> Prompt:
         """A prompt in the style that this model's are read in."""
@@ -150,28 +190,51 @@ class GeneratePlan:
     @property
     def count(self) -> int:
         """The number of pictures."""
-        return len(self.request.prompts) * len(self.seeds)
+        return len(self.request.prompts) * len(self.seeds) * len(self.edits or "1")
 
     def summary(self) -> str:
         """The settled settings in one line."""
         sampling = self.sampling
+        run, steps = len(sampling.sigmas) - 1, len(sampling.whole) - 1
         evaluations = "adaptive" if sampling.nfe is None else str(sampling.nfe)
         return (
             f"{self.count} of {self.width} x {self.height}, {sampling.spec.name} on "
-            f"{sampling.schedule or 'an explicit list'}, {len(sampling.sigmas) - 1} steps, "
+            f"{sampling.schedule or 'an explicit list'}, "
+            f"{f'the last {run} of ' if run < steps else ''}{steps} steps, "
             f"{evaluations} evaluations each, guidance {self.guidance_scale:g}"
             f"{', fast' if self.request.fast else ''}"
+            f"{f'; then {self.second.summary()}' if self.second else ''}"
         )
 
     def batches(self) -> Iterator[tuple[Picture, ...]]:
-        """The pictures in order, in groups that are made together."""
-        pictures = starmap(Picture, product(self.request.prompts, self.seeds))
-        while batch := tuple(islice(pictures, self.batch_size)):
-            yield batch
+        """The pictures in order, in groups that are made together, which begin with one picture."""
+        for init in range(len(self.edits or "1")):
+            pictures = (Picture(*each, init) for each in product(self.request.prompts, self.seeds))
+            while batch := tuple(islice(pictures, self.batch_size)):
+                yield batch
+
+
+def _plan_second(
+    request: GenerateRequest,
+    size: tuple[int, int],
+    config: ModelConfig,
+    entry: ModelEntry | None,
+    edits: Edits | None,
+) -> GeneratePlan | None:
+    """The second pass, which is what a request with the first one's picture would come to."""
+    if request.hires is None:
+        return None
+    check_hires(request, edits, config)
+    width, height = request.enlarged(*size, config.factor)
+    for name, pixels in (("hires width", width), ("hires height", height)):
+        _check_size(name, pixels, config)
+    first = replace(request, hires=None, hires_steps=None, init=None, strength=None)
+    again = replace(first, width=width, height=height, steps=request.hires_steps or request.steps)
+    return GeneratePlan.make(again, config, entry, strength=request.hires_strength)
 
 
 def _plan_sampling(
-    request: GenerateRequest, config: ModelConfig, entry: ModelEntry | None
+    request: GenerateRequest, config: ModelConfig, entry: ModelEntry | None, *, last: float = 1.0
 ) -> SamplingPlan:
     schedule = config.schedule
     # A recommendation is one whole: with another sampler its schedule and steps mean nothing.
@@ -186,7 +249,9 @@ def _plan_sampling(
     if request.fast and not (request.steps or spacing or distilled) and schedule.on_betas:
         steps = max(1, round(FAST_STEPS * (steps or DEFAULT_STEPS)))
         spacing = None if request.sigmas or request.timesteps else FAST_SCHEDULE
-    settings = replace(request.part(Sampling), sampler=named, steps=steps, schedule=spacing)
+    settings = replace(
+        request.part(Sampling), sampler=named, steps=steps, schedule=spacing, last=last
+    )
     tables = NoiseSchedule.from_config(schedule)
     return SamplingPlan.make(settings, schedule, tables, sdxl=config.is_xl)
 
@@ -236,17 +301,3 @@ def _check_clip_skip(layer: int | None, config: ModelConfig) -> int:
     if layer > layers:
         raise UsageError(f"clip skip {layer}: this model's text encoder has {layers} layers")
     return layer
-
-
-def _check_text_to_image(config: ModelConfig) -> None:
-    latent_channels = config.vae.latent_channels if config.vae else config.unet.out_channels
-    if config.unet.in_channels != latent_channels:
-        raise UnsupportedCheckpoint(
-            f"this U-Net takes {config.unet.in_channels} input channels where its latents have "
-            f"{latent_channels}: it edits pictures, and diffgen generates from text only so far"
-        )
-    if config.unet.out_channels != latent_channels:
-        raise UnsupportedCheckpoint(
-            f"this U-Net gives {config.unet.out_channels} channels for latents of "
-            f"{latent_channels}: learned variances are not supported"
-        )

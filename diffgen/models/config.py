@@ -165,6 +165,11 @@ class ModelConfig:
         return self.vae.latent_channels if self.vae else self.unet.out_channels
 
     @property
+    def pixel_channels(self) -> int:
+        """Channels of pictures: colours, and opacity in some pixel space."""
+        return self.vae.in_channels if self.vae else self.latent_channels
+
+    @property
     def extra_channels(self) -> int:
         """Channels that the U-Net reads beside the noisy latents: `Conditioning.concat`."""
         return self.unet.in_channels - self.latent_channels

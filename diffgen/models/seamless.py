@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffgen.kernels.packed import PackedConv2d
-
-Axes: TypeAlias = Literal["x", "y", "xy"]
+from diffgen.settings.editing import Axes
 
 
 class Seamless:

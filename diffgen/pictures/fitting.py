@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from PIL import Image, ImageFilter
 from PIL.Image import Resampling
 
+from diffgen.settings.editing import Fit
 from diffgen.types import Size
 
-Fit: TypeAlias = Literal["crop", "pad", "stretch"]
 Box: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 Sides: TypeAlias = tuple[int, int, int, int]  # the same order, as amounts
 LARGEST = 2.0  # times the side that a model was trained at, where nobody asks for a size
@@ -118,18 +118,34 @@ def size_for(
     return next(whole), next(whole)
 
 
-def crop_around(mask: Image.Image, margin: int) -> Box:
-    """What a mask asks for with a margin around it, inside the picture."""
+def crop_around(mask: Image.Image, margin: int, aspect: float | None = None) -> Box:
+    """What a mask asks for with a margin around it, inside the picture.
+
+    With an `aspect` (width to height) it grows to that shape, as far as the picture goes.
+    """
     box = mask.getbbox()
     assert box is not None  # nobody repaints nothing
-    left, top, right, bottom = box
-    width, height = mask.size
-    return (
-        max(0, left - margin),
-        max(0, top - margin),
-        min(width, right + margin),
-        min(height, bottom + margin),
+    spans = [(box[0] - margin, box[2] + margin), (box[1] - margin, box[3] + margin)]
+    if aspect:
+        lengths = [end - start for start, end in spans]
+        wanted = [max(lengths[0], lengths[1] * aspect), max(lengths[1], lengths[0] / aspect)]
+        spans = [_grown(span, round(to)) for span, to in zip(spans, wanted, strict=True)]
+    (left, right), (top, bottom) = (
+        _inside(span, side) for span, side in zip(spans, mask.size, strict=True)
     )
+    return left, top, right, bottom
+
+
+def _grown(span: tuple[int, int], length: int) -> tuple[int, int]:
+    more = length - (span[1] - span[0])
+    return span[0] - more // 2, span[1] + more - more // 2
+
+
+def _inside(span: tuple[int, int], side: int) -> tuple[int, int]:
+    """A span moved into 0 to `side`, and cut where it is longer."""
+    length = min(span[1] - span[0], side)
+    start = min(max(0, span[0]), side - length)
+    return start, start + length
 
 
 def size_for_crop(

@@ -11,6 +11,8 @@ from diffgen.errors import UsageError
 from diffgen.types import Stretch
 
 MAX_NUMBERS = 10_000  # of a list
+MAX_OUTPAINTED = 16_384  # pixels on a side
+ENLARGEMENT = re.compile(r"(\d{1,2}(\.\d{1,3})?)[xX]|\d{1,5}[xX]\d{1,5}")
 
 
 def as_typed(_name: str, text: str) -> str:
@@ -121,3 +123,33 @@ def parse_words(option: str, text: str) -> list[str]:
     if not words:
         raise UsageError(f"{option} is an empty list")
     return words
+
+
+def parse_sides(name: str, text: str) -> tuple[int, ...]:
+    """`PX` for all sides or `L,R,T,B`, in pixels. Raises UsageError."""
+    words = [word.strip() for word in text.split(",")]
+    if len(words) not in (1, 4) or not all(word.isascii() and word.isdigit() for word in words):
+        raise UsageError(f"{name} takes pixels for all sides or L,R,T,B, for example 0,64,0,0")
+    sides = tuple(int(word) for word in words) * (4 // len(words))
+    if not 0 < max(sides) <= MAX_OUTPAINTED:
+        raise UsageError(f"{name}: sides have at most {MAX_OUTPAINTED} pixels, and one has some")
+    return sides
+
+
+def parse_enlargement(name: str, text: str) -> str:
+    """`2x`, `1.5x` or `WxH`, as typed. Raises UsageError."""
+    if not ENLARGEMENT.fullmatch(text):
+        raise UsageError(f"{name} takes a factor such as 2x, or a size such as 1024x768")
+    return text.lower()
+
+
+def parse_variation(name: str, text: str) -> str:
+    """`SEED:SHARE` with a share from 0 to 1, as typed. Raises UsageError."""
+    seed, _, share = text.partition(":")
+    try:
+        fits = 0 <= int(seed) < 2**64 and 0.0 <= float(share) <= 1.0
+    except ValueError:
+        fits = False
+    if not fits:
+        raise UsageError(f"{name} takes SEED:SHARE with a share from 0 to 1, for example 7:0.2")
+    return text

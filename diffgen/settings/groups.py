@@ -197,7 +197,7 @@ class Sampling(Group):
 
     Names of other programs become ours; one that holds a spacing, as "DPM++ 2M Karras" does, sets
     the schedule unless that is given. Of all its steps a run takes the last ones, in a share of
-    `strength`, and of these the ones that begin in a `stretch` of the model's timesteps, which runs
+    `last`, and of these the ones that begin in a `stretch` of the model's timesteps, which runs
     from 0, all noise, to 1, none.
     """
 
@@ -282,7 +282,7 @@ class Sampling(Group):
             peers="randn-source",
         ),
     ] = "cpu"
-    strength: float = 1.0
+    last: float = 1.0
     stretch: tuple[float, float] = (0.0, 1.0)
     fast: Annotated[
         bool,

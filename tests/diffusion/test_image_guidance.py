@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from diffgen.diffusion.course import constant_guides
 from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.image_guidance import ImageGuidedDenoiser
 from diffgen.diffusion.schedule import NoiseSchedule
@@ -20,7 +21,9 @@ def test_both_scales_pull_as_the_paper_says() -> None:
     x, picture = torch.randn(2, 3, 4, 8, 8)
     cond, uncond = (Conditioning(c, concat=picture) for c in torch.randn(2, 3, 7, 5))
     model = ModelDenoiser(network, NoiseSchedule.from_config(ScheduleConfig()), "eps")
-    guided = ImageGuidedDenoiser(model, cond, uncond, guidance_scale=7.0, image_guidance=1.5)
+    guided = ImageGuidedDenoiser(
+        model, constant_guides(cond, uncond), guidance_scale=7.0, image_guidance=1.5
+    )
     nothing = Conditioning(uncond.context, concat=torch.zeros_like(picture))
     e_none, e_image, e_both = (model.predict(x, SIGMA, c).double() for c in (nothing, uncond, cond))
     eps = e_none + 1.5 * (e_image - e_none) + 7.0 * (e_both - e_image)
@@ -31,5 +34,7 @@ def test_scales_of_1_are_the_model_itself() -> None:
     x, picture = torch.randn(2, 1, 4, 8, 8)
     cond, uncond = (Conditioning(c, concat=picture) for c in torch.randn(2, 1, 7, 5))
     model = ModelDenoiser(network, NoiseSchedule.from_config(ScheduleConfig()), "v")
-    guided = ImageGuidedDenoiser(model, cond, uncond, guidance_scale=1.0, image_guidance=1.0)
+    guided = ImageGuidedDenoiser(
+        model, constant_guides(cond, uncond), guidance_scale=1.0, image_guidance=1.0
+    )
     torch.testing.assert_close(guided(x, SIGMA), model(x, SIGMA, cond))

@@ -233,7 +233,7 @@ def test_strength_takes_the_last_levels_of_the_whole_run(
     name: SamplerName, strength: float, steps: int
 ) -> None:
     whole = make(sampler=name, schedule="karras", steps=10)
-    part = make(sampler=name, schedule="karras", steps=10, strength=strength)
+    part = make(sampler=name, schedule="karras", steps=10, last=strength)
     assert part.sigmas == whole.sigmas[10 - steps :]
     evaluations = 0
 
@@ -255,12 +255,12 @@ def test_a_strength_of_no_step_is_refused() -> None:
     with pytest.raises(
         UsageError, match=r"0\.02 is less than one of 20 steps; take at least 0\.05"
     ):
-        make(sampler="euler", strength=0.02)
+        make(sampler="euler", last=0.02)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_strength_0_leaves_a_picture_as_it_is(name: SamplerName) -> None:
-    plan = make(sampler=name, strength=0.0)
+    plan = make(sampler=name, last=0.0)
     noise, source = plan.noise([1], SHAPE, CPU)
     init = torch.randn(1, *SHAPE)
     x = plan.walk(DENOISE, plan.begin(noise, init), source)
@@ -288,7 +288,7 @@ def test_a_stretch_without_a_step_is_refused() -> None:
 
 def test_a_picture_begins_under_the_noise_of_the_first_level() -> None:
     """Whatever start noise alone has: as diffusers adds noise to pictures."""
-    plan = make(sampler="ddim", schedule="leading", strength=0.5)
+    plan = make(sampler="ddim", schedule="leading", last=0.5)
     noise, init = torch.randn(2, 1, *SHAPE)
     torch.testing.assert_close(plan.begin(noise, init), init + plan.sigmas[0] * noise)
 

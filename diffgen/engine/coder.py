@@ -1,0 +1,96 @@
+"""Pictures to latents and back, by a model's autoencoder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffgen.engine.finite import not_finite
+from diffgen.engine.images import to_images
+from diffgen.engine.networks import load_vae
+from diffgen.models.fast.inference import prepare
+from diffgen.models.seamless import Seamless
+from diffgen.models.tiling import decode_tiled, encode_tiled
+from diffgen.models.vae import AnyAutoencoder, Autoencoder
+from diffgen.settings.editing import Axes
+from diffgen.weights.checkpoint import Checkpoint
+
+logger = logging.getLogger("diffgen")
+
+
+class Coder:
+    """One autoencoder on a device; where half precision overflows it goes on in float32, for good.
+
+    `strips` computes in less memory; `seamless` lets its decoder wrap around.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, vae: AnyAutoencoder, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.vae, self.dtype = _prepared(vae), dtype
+        self.strips = False
+        self._checkpoint, self._device = checkpoint, device
+        self._wrapped: tuple[Axes, Seamless] | None = None
+
+    def wrap(self, axes: Axes | None) -> None:
+        """Let decoded pictures continue across their edges, or no more."""
+        if axes == (self._wrapped and self._wrapped[0]):
+            return
+        if self._wrapped:
+            self._wrapped[1].undo()
+        self._wrapped = None
+        if axes and isinstance(self.vae, Autoencoder):
+            self._wrapped = axes, Seamless([self.vae.decoder], axes)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) in [-1, 1] to the mean of z (B, C, h, w) float32, not yet scaled.
+
+        Raises DiffgenError for numbers that are not finite.
+        """
+        return self._run(pixels, self._encoder, "encod")
+
+    def decode(self, latents: Tensor) -> list[Image.Image]:
+        """Latents (B, C, h, w) to pictures. Raises DiffgenError for numbers that are not finite."""
+        return to_images(self._run(latents, self._decoder, "decod"))
+
+    def _run(
+        self, given: Tensor, network: Callable[[], Callable[[Tensor], Tensor]], verb: str
+    ) -> Tensor:
+        made = network()(given.to(self._device, self.dtype))
+        if not bool(torch.isfinite(made).all()) and self.dtype != torch.float32:
+            logger.warning("the %ser overflowed in half precision; %sed again in fp32", verb, verb)
+            self._reload()
+            made = network()(given.to(self._device))
+        if not bool(torch.isfinite(made).all()):
+            raise not_finite(f"{verb}ing", self.dtype, self._checkpoint)
+        return made.float()
+
+    def _encoder(self) -> Callable[[Tensor], Tensor]:
+        vae = self.vae
+        if self.strips and isinstance(vae, Autoencoder):
+            return lambda pixels: encode_tiled(vae, pixels)[0]
+        return lambda pixels: vae.encode(pixels)[0]
+
+    def _decoder(self) -> Callable[[Tensor], Tensor]:
+        if self.strips and isinstance(self.vae, Autoencoder):
+            wraps = self._wrapped is not None and "y" in self._wrapped[0]
+            return partial(decode_tiled, self.vae, wraps=wraps)
+        return self.vae.decode
+
+    def _reload(self) -> None:
+        axes = self._wrapped and self._wrapped[0]
+        self.wrap(None)
+        self.dtype = torch.float32
+        self.vae = _prepared(load_vae(self._checkpoint, self._device, self.dtype))
+        self.wrap(axes)
+
+
+def _prepared(vae: AnyAutoencoder) -> AnyAutoencoder:
+    if isinstance(vae, Autoencoder):
+        prepare(vae)
+    return vae

@@ -1,0 +1,207 @@
+"""The pictures that a run begins with, made ready for one model and size.
+
+Importing this module does not import torch: what cannot be edited is refused before a model loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageChops
+from PIL.Image import Resampling
+
+from diffgen.engine.pictures import STDIN, Source, pictures_in
+from diffgen.errors import UsageError
+from diffgen.models.config import ModelConfig
+from diffgen.pictures.fitting import (
+    Box,
+    as_mask,
+    beyond,
+    crop_around,
+    extended,
+    fitted,
+    opaque,
+    size_for,
+    size_for_crop,
+    softened,
+    transparency,
+)
+from diffgen.settings.editing import Editing
+from diffgen.types import Size
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A picture to begin with at the size that is drawn, and how the result goes back.
+
+    `init` is RGB, `mask` in mode L, white where to paint anew. `notes` say what was decided.
+    """
+
+    source: Source
+    init: Image.Image
+    mask: Image.Image | None = None
+    mask_source: Source | None = None
+    place: tuple[Image.Image, Image.Image, Box] | None = None  # canvas, its mask, what was drawn
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def make(
+        cls, settings: Editing, path: str, size: tuple[int | None, int | None], config: ModelConfig
+    ) -> Edit:
+        """Read a picture and its mask, and fit them to a size; None for what the picture decides.
+
+        Raises UsageError or PictureError for what cannot be read or makes no sense together.
+        """
+        source = Source.read(path)
+        masked = _Masked.of(settings, source)
+        grid = {"factor": config.factor, "native": config.native_size}
+        if masked.mask is None or settings.mask_crop is None:
+            drawn = size_for(masked.image.size, *size, **grid)
+            mask = masked.mask and fitted(masked.mask, drawn, settings.fit)
+            init = fitted(masked.image, drawn, settings.fit)
+            notes = (*masked.notes, *_resized(source, masked.image.size, drawn, settings))
+            return cls(source, init, mask, masked.source, None, notes)
+        width, height = size
+        aspect = width / height if width and height else None
+        box = crop_around(masked.mask, settings.mask_crop, aspect)
+        drawn = size_for_crop(box, width, height, **grid)
+        init, mask = (fitted(p.crop(box), drawn, "stretch") for p in (masked.image, masked.mask))
+        place = (masked.image, masked.mask, box)
+        return cls(source, init, mask, masked.source, place, masked.notes)
+
+    @property
+    def size(self) -> Size:
+        """Width and height in pixels at which it is drawn."""
+        return self.init.size
+
+    @property
+    def record(self) -> dict[str, object]:
+        """Which files it came from, as plain values."""
+        mask = self.mask_source and self.mask_source.sha256
+        return {"init_sha256": self.source.sha256, "mask_sha256": mask}
+
+    def finish(self, drawn: Image.Image) -> Image.Image:
+        """The result where the mask is white, the picture itself, to the bit, where it is black."""
+        if self.mask is None:
+            return drawn
+        drawn = drawn.convert("RGB")
+        if self.place is None:
+            return Image.composite(drawn, self.init, self.mask)
+        canvas, mask, box = self.place
+        size = (box[2] - box[0], box[3] - box[1])
+        part = drawn if drawn.size == size else drawn.resize(size, Resampling.LANCZOS)
+        whole = canvas.copy()
+        whole.paste(Image.composite(part, canvas.crop(box), mask.crop(box)), box[:2])
+        return whole
+
+
+class Edits(Sequence[Edit]):
+    """An edit for each picture that a run begins with; one of many is read again when it is due."""
+
+    def __init__(
+        self, settings: Editing, size: tuple[int | None, int | None], config: ModelConfig
+    ) -> None:
+        """Reads them all once, so that none of them fails in the middle of a run."""
+        self._arguments = (settings, size, config)
+        self.factor = config.factor
+        self.paths = _paths(settings.init or "")
+        self._latest = (0, self._make(0))
+        for index in range(1, len(self.paths)):
+            self._latest = (index, self._make(index))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Edit:  # type: ignore[override]  # no slices
+        if self._latest[0] != index:
+            self._latest = (index, self._make(index))
+        return self._latest[1]
+
+    def _make(self, index: int) -> Edit:
+        settings, size, config = self._arguments
+        return Edit.make(settings, self.paths[index], size, config)
+
+
+@dataclass(frozen=True, slots=True)
+class _Masked:
+    """A picture, its canvas extended, and a mask of its size."""
+
+    image: Image.Image
+    mask: Image.Image | None
+    source: Source | None
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, settings: Editing, source: Source) -> _Masked:
+        image, notes = source.image, []
+        clear = transparency(image) if settings.mask is None else None
+        mask_source = None
+        mask: Image.Image | None = None
+        if settings.mask is not None:
+            mask_source = Source.read(settings.mask)
+            mask = as_mask(mask_source.image)
+            if mask.size != image.size:
+                notes.append(_other_size(mask_source, mask.size, source, image.size))
+                mask = mask.resize(image.size, Resampling.BILINEAR)
+        elif clear is not None:
+            mask = clear
+            notes.append(f"what is transparent in {_named(source)} is painted anew")
+        # Colours under what is transparent are those of soft edges, too.
+        picture = opaque(image) if clear is None else image.convert("RGB")
+        return cls(*_finished(settings, picture, mask), mask_source, tuple(notes))
+
+
+def _finished(
+    settings: Editing, picture: Image.Image, mask: Image.Image | None
+) -> tuple[Image.Image, Image.Image | None]:
+    """The mask turned round, grown with the canvas and softened."""
+    if settings.mask_invert:
+        if mask is None:
+            raise UsageError("--mask-invert turns a mask round; give one with --mask")
+        mask = ImageChops.invert(mask)
+    if sides := settings.outpaint:
+        left, top, right, bottom = sides
+        new = beyond(picture.size, (left, top, right, bottom))
+        if mask is not None:
+            new.paste(mask, (left, top))
+        picture, mask = extended(picture, (left, top, right, bottom)), new
+    if mask is None:
+        if settings.mask_crop is not None:
+            raise UsageError("--mask-crop paints a mask only; give one with --mask")
+        return picture, None
+    mask = softened(mask, settings.mask_blur)
+    if not mask.getbbox():
+        raise UsageError(
+            "the mask is all black: nothing would be painted (white is; --mask-invert turns it round)"
+        )
+    return picture, mask
+
+
+def _paths(init: str) -> list[str]:
+    path = Path(init).expanduser()
+    if init != STDIN and path.is_dir():
+        return [str(each) for each in pictures_in(path)]
+    return [init]
+
+
+def _named(source: Source) -> str:
+    return Path(source.name).name
+
+
+def _other_size(mask: Source, its: Size, init: Source, size: Size) -> str:
+    return (
+        f"the mask {_named(mask)} is {its[0]} x {its[1]}; stretched to the {size[0]} x {size[1]} "
+        f"of {_named(init)}"
+    )
+
+
+def _resized(source: Source, own: Size, drawn: Size, settings: Editing) -> list[str]:
+    if own == drawn:
+        return []
+    how = {"crop": "cropped", "pad": "padded", "stretch": "stretched"}[settings.fit]
+    return [
+        f"{_named(source)} is {own[0]} x {own[1]}; drawn at {drawn[0]} x {drawn[1]}, {how} where "
+        "that has another shape (-W, -H and --fit choose)"
+    ]

@@ -1,0 +1,66 @@
+"""What models of each task can be asked for: text, masks and instructions about pictures."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffgen.engine.edits import Edits
+from diffgen.errors import UnsupportedCheckpoint, UsageError
+from diffgen.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    from diffgen.engine.request import GenerateRequest
+
+WHOLE, PART = 0.75, 1.0  # strength without and with a mask
+
+
+def strength_of(request: GenerateRequest, edits: Edits | None, config: ModelConfig) -> float:
+    """The share of the steps that is run."""
+    if edits is None:
+        return 1.0
+    if request.strength is not None:
+        return request.strength
+    return WHOLE if config.task == "text" and edits[0].mask is None else PART
+
+
+def check_task(request: GenerateRequest, config: ModelConfig) -> None:
+    """Raise UnsupportedCheckpoint for U-Nets of other channels, UsageError for what one cannot do."""
+    latent = config.latent_channels
+    if config.task == "other":
+        raise UnsupportedCheckpoint(
+            f"this U-Net takes {config.unet.in_channels} input channels where its latents have "
+            f"{latent}: neither for text, nor for masks, nor for instructions"
+        )
+    if config.unet.out_channels != latent:
+        raise UnsupportedCheckpoint(
+            f"this U-Net gives {config.unet.out_channels} channels for latents of "
+            f"{latent}: learned variances are not supported"
+        )
+    if config.task != "edit":
+        return
+    if request.init is None:
+        raise UsageError("this model changes a picture as the prompt says; give one with --init")
+    tricks = (request.guidance_method != "cfg", request.pag, request.guidance_schedule)
+    if any(tricks) or request.guidance_rescale:
+        raise UsageError("this model is guided by --guidance and --image-guidance alone")
+
+
+def check_hires(request: GenerateRequest, edits: Edits | None, config: ModelConfig) -> None:
+    """Raise UsageError for a second pass that cannot be made, before anything is drawn."""
+    if (edits and edits[0].mask is not None) or config.task != "text":
+        raise UsageError("--hires draws whole pictures: no masks, and no models that edit")
+    upscaler = request.hires_upscaler
+    if upscaler == "latent" and config.vae is None:
+        raise UsageError("--hires-upscaler latent: this model works on pixels; use lanczos")
+    if upscaler in ("latent", "lanczos"):
+        return
+    if not Path(upscaler).expanduser().is_file():
+        raise UsageError(
+            f"--hires-upscaler takes latent, lanczos or a file; there is no file {upscaler}"
+        )
+    if find_spec("spandrel") is None:
+        raise UsageError(
+            "the spandrel package reads upscaling models, and is missing: pip install spandrel"
+        )
