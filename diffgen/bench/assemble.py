@@ -45,7 +45,7 @@ class Task:
     def conditions(self, weights: object) -> dict[str, Any]:
         """All that decides what a run gives; `weights` tells versions of the model apart."""
         settings = self.request.settings(self.plan)
-        names = (*SAME, "reference", "clip", "prediction", "zero_snr", "clip_skip")
+        names = (*SAME, "reference", "clip", "prediction", "zero_snr", "shift", "clip_skip")
         versions = dict(self.machine.versions)
         return {
             "model": self.model,

@@ -45,10 +45,7 @@ class Session:
         for a damaged model, DeviceError for a device that is not there.
         """
         self.request = request
-        vae = Path(request.vae).expanduser() if request.vae else None
-        self.opened = Model.open(
-            request.model, vae=vae, prediction=request.prediction, zero_snr=request.zero_snr
-        )
+        self.opened = Model.open_source(request)
         self._own = self.opened.plan(request.generate_request())
         cells = self._with_yours(plan_cells(request.grid(), self.plan_run))
         from diffgen.bench.subject import describe_machine  # imports torch

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from diffgen.engine.request import GeneratePlan, GenerateRequest
+from diffgen.errors import UsageError
 from diffgen.settings.groups import DEFAULT_MODEL, Source
 from diffgen.types import LoraRef, Prediction
 from diffgen.weights.checkpoint import Checkpoint
@@ -42,21 +43,32 @@ class Model:
         zero_snr: bool | None = None,
         shift: float | None = None,
         base: str | Path | None = None,
+        probe: bool = False,
     ) -> Self:
         """Find a model by name or path and read its configs and headers.
 
         `vae` is an autoencoder to use with it, `prediction` what its U-Net predicts, `zero_snr`
         whether it was trained with zero terminal SNR and `shift` that of a flow, where its files do
-        not say or are wrong; `base` names a model that has what a file of a U-Net lacks. Raises
-        UsageError for an unknown name or a path where nothing is, WeightsError or ConfigError for a
-        damaged model.
+        not say or are wrong; `base` names a model that has what a file of a U-Net lacks. `probe` asks
+        the U-Net once whether it predicts eps or v. Raises UsageError for an unknown name, a path
+        where nothing is or an answer that tells nothing, WeightsError or ConfigError for a damaged
+        model.
         """
+        if probe and prediction:
+            raise UsageError("--prediction says what --probe would find out; give one of them")
         ref = resolve(str(source))
         loras = (LoraRef(ref.lora),) if ref.lora else ()
         rest = None if base is None else resolve(str(base)).path
         checkpoint = Checkpoint.open(
             ref.path, vae=vae, prediction=prediction, zero_snr=zero_snr, shift=shift, base=rest
         )
+        if probe:
+            from diffgen.engine.probe import probe as probed
+
+            prediction = probed(checkpoint)
+            checkpoint = Checkpoint.open(
+                ref.path, vae=vae, prediction=prediction, zero_snr=zero_snr, base=rest
+            )
         return cls(ref.name, checkpoint, ref.entry, loras, vae, prediction, zero_snr, shift, rest)
 
     @classmethod
@@ -64,11 +76,12 @@ class Model:
         """The same from settings."""
         return cls.open(
             source.model,
-            vae=source.vae,
+            vae=Path(source.vae).expanduser() if source.vae else None,
             prediction=source.prediction,
             zero_snr=source.zero_snr,
             shift=source.shift,
             base=source.base,
+            probe=source.probe,
         )
 
     def plan(self, request: GenerateRequest) -> GeneratePlan:

@@ -476,6 +476,12 @@ class Source(Overrides, ModelName):
             peers="flow-shift time-shift",
         ),
     ] = None
+    probe: Annotated[
+        bool,
+        Setting(
+            "--probe", "Ask the model once, at the last timestep, whether it predicts eps or v"
+        ),
+    ] = False
     base: Annotated[
         str | None,
         Setting(
