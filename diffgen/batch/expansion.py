@@ -1,0 +1,250 @@
+"""Prompts with choices: `{a|b|c}`, `{2$$a|b|c}` and `__wildcard__`, read by dynamicprompts.
+
+That library is given the choices only. By itself it would take `#` and `//` for comments, take
+braces off that hold no choice, leave a wildcard that has no file in the prompt, and draw all choices
+from one stream of random numbers, so that each depends on those before it. Here a choice is a
+function of the picture's seed and of its own text.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice, product
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+from diffgen.errors import UsageError, did_you_mean, shown
+
+if TYPE_CHECKING:
+    from dynamicprompts.wildcards import WildcardManager
+
+MOST_COMBINATIONS = 1_000_000  # of one prompt
+WILDCARD = re.compile(r"(?<!\w)__[~!@]?[\w/*.-]{1,100}?__(?!\w)")
+# What the library would read otherwise than as text stands for itself as one of these, meanwhile.
+STAND_INS = {char: chr(0xE000 + i) for i, char in enumerate("#/$%{}|_\\:,~!@()")}
+ORIGINALS = {stand_in: char for char, stand_in in STAND_INS.items()}
+BOUND = re.compile(r"\s*[~!@]?\s*(\d+|\d+-\d*|-\d+)\$\$")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a prompt: text, or a choice in the library's grammar."""
+
+    text: str
+    is_choice: bool
+
+
+class Expander:
+    """Makes prompts of templates, with wildcard files of one folder."""
+
+    def __init__(self, wildcards: Path | None = None) -> None:
+        """Raises UsageError for a folder that is none."""
+        if wildcards is not None and not wildcards.is_dir():
+            raise UsageError(f"--wildcards: there is no folder {wildcards}")
+        self._folder = wildcards
+
+    def has_choices(self, template: str) -> bool:
+        """Whether there is more than one prompt, or less, in it."""
+        return any(piece.is_choice for piece in self._pieces(template))
+
+    def check(self, template: str) -> None:
+        """Raise UsageError for a choice that cannot be read or a wildcard without a file."""
+        self.choose(template, 0)
+
+    def choose(self, template: str, seed: int) -> str:
+        """The prompt that a picture with this seed gets. Raises UsageError."""
+        seen: Counter[str] = Counter()
+        texts = []
+        for piece in self._pieces(template):
+            seen[piece.text] += 1
+            key = f"{seed}/{piece.text}/{seen[piece.text]}"
+            texts.append(self._one(piece, key) if piece.is_choice else piece.text)
+        return "".join(texts)
+
+    def combinations(self, template: str) -> Iterator[str]:
+        """Every prompt there is in it, the last choice changing first. Raises UsageError."""
+        lists = [
+            self._all(piece) if piece.is_choice else [piece.text]
+            for piece in self._pieces(template)
+        ]
+        total = 1
+        for each in lists:
+            total *= len(each)
+        if total > MOST_COMBINATIONS:
+            raise UsageError(f"{shown(template)} has more than {MOST_COMBINATIONS} combinations")
+        yield from map("".join, product(*lists))
+
+    def _pieces(self, template: str) -> list[Piece]:
+        if "{" not in template and (self._folder is None or "__" not in template):
+            return [Piece(template, False)]
+        pieces: list[Piece] = []
+        position = 0
+        for start, end in self._choices(template):
+            pieces.append(Piece(_unescaped(template[position:start]), False))
+            pieces.append(Piece(template[start:end], True))
+            position = end
+        return [*pieces, Piece(_unescaped(template[position:]), False)]
+
+    def _choices(self, template: str) -> Iterator[tuple[int, int]]:
+        """Where the outermost choices begin and end."""
+        pairs = _pairs(template)
+        position = 0
+        while position < len(template):
+            wildcard = WILDCARD.match(template, position) if self._folder else None
+            if position in pairs and _is_choice(template, position, pairs):
+                yield position, pairs[position] + 1
+                position = pairs[position]
+            elif wildcard:
+                yield wildcard.span()
+                position = wildcard.end() - 1
+            position += 1
+
+    def _one(self, piece: Piece, key: str) -> str:
+        return self._sampled(piece, "RANDOM", Random(key), 1)[0]
+
+    def _all(self, piece: Piece) -> list[str]:
+        found = self._sampled(piece, "COMBINATORIAL", Random(piece.text), MOST_COMBINATIONS + 1)
+        return list(dict.fromkeys(found))
+
+    def _sampled(self, piece: Piece, method: str, random: Random, at_most: int) -> list[str]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it calls its parser by names that are going away
+            return self._sampled_quietly(piece, method, random, at_most)
+
+    def _sampled_quietly(
+        self, piece: Piece, method: str, random: Random, at_most: int
+    ) -> list[str]:
+        from dynamicprompts.enums import SamplingMethod
+        from dynamicprompts.sampling_context import SamplingContext
+
+        context = SamplingContext(
+            default_sampling_method=SamplingMethod[method],
+            wildcard_manager=self._manager,
+            rand=random,
+        )
+        try:
+            samples = context.sample_prompts(self._encoded(piece.text), at_most)
+            found = [_decoded(str(sample)) for sample in islice(samples, at_most)]
+        except UsageError:
+            raise
+        except RecursionError:
+            raise UsageError(f"the choice {shown(piece.text)} leads back to itself") from None
+        except Exception as error:  # whatever its parser raises
+            raise UsageError(f"the choice {shown(piece.text)} cannot be read") from error
+        if not found:
+            raise UsageError(f"the choice {shown(piece.text)} has nothing to choose")
+        return found
+
+    @cached_property
+    def _manager(self) -> WildcardManager:
+        return _manager(self._folder, self._encoded)
+
+    def _encoded(self, text: str) -> str:
+        """Text in the library's grammar in which only choices and wildcards mean something."""
+        kept: set[int] = set()
+        pairs = _pairs(text)
+        for start, end in pairs.items():
+            if _is_choice(text, start, pairs):
+                kept |= {start, end, *_bars(text, start, pairs)}
+                if bound := BOUND.match(text, start + 1):
+                    kept |= _bound_characters(text, bound.end(), end) | {*range(*bound.span())}
+        if self._folder:
+            for wildcard in WILDCARD.finditer(text):
+                kept |= {*range(*wildcard.span())}
+        return _substituted(text, kept)
+
+
+def _substituted(text: str, kept: set[int]) -> str:
+    found, position = [], 0
+    while position < len(text):
+        char = text[position]
+        if char == "\\" and text[position + 1 : position + 2] in tuple("{}|_"):
+            position += 1
+            found.append(STAND_INS[text[position]])
+        elif char == ":" and text[position - 1 : position + 2].count(":") == 2:
+            found.append(char)  # of a weight, "0.5::red"
+        else:
+            found.append(char if position in kept else STAND_INS.get(char, char))
+        position += 1
+    return "".join(found)
+
+
+def _pairs(text: str) -> dict[int, int]:
+    """Each brace with the one that closes it; those without one are text."""
+    pairs: dict[int, int] = {}
+    open_braces: list[int] = []
+    position = 0
+    while position < len(text):
+        if text[position] == "\\":
+            position += 1
+        elif text[position] == "{":
+            open_braces.append(position)
+        elif text[position] == "}" and open_braces:
+            pairs[open_braces.pop()] = position
+        position += 1
+    return pairs
+
+
+def _bars(text: str, start: int, pairs: dict[int, int]) -> Iterator[int]:
+    """Where the options of a pair of braces end, not those of braces inside."""
+    position, end = start + 1, pairs[start]
+    while position < end:
+        if text[position] == "\\":
+            position += 1
+        elif position in pairs:
+            position = pairs[position]
+        elif text[position] == "|":
+            yield position
+        position += 1
+
+
+def _is_choice(text: str, start: int, pairs: dict[int, int]) -> bool:
+    bounded = BOUND.match(text, start + 1, pairs[start])
+    return bounded is not None or next(_bars(text, start, pairs), None) is not None
+
+
+def _bound_characters(text: str, start: int, end: int) -> set[int]:
+    """The `$$` behind a separator: `{2$$ and $$a|b}`."""
+    closing = text.find("$$", start, end)
+    between = text[start:closing]
+    return {closing, closing + 1} if closing > 0 and not set(between) & set("{}|") else set()
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\([{}|])", r"\1", text)
+
+
+def _decoded(text: str) -> str:
+    return "".join(ORIGINALS.get(char, char) for char in text)
+
+
+def _manager(folder: Path | None, encoded: Callable[[str], str]) -> WildcardManager:
+    from dynamicprompts.wildcards import WildcardManager
+    from dynamicprompts.wildcards.item import WildcardItem
+    from dynamicprompts.wildcards.values import WildcardValues
+
+    class Files(WildcardManager):
+        """Wildcard files whose lines are read as prompts are, and that must be there."""
+
+        def get_values(self, wildcard: str) -> WildcardValues:
+            name = _decoded(wildcard)
+            items = [
+                each if isinstance(each, WildcardItem) else WildcardItem(each)
+                for each in super().get_values(name).items
+            ]
+            if not items:
+                known = sorted(self.get_collection_names())
+                raise UsageError(
+                    f"no wildcard {shown(name)} in {folder}{did_you_mean(name, known)}"
+                )
+            return WildcardValues.from_items(
+                [WildcardItem(encoded(each.content), each.weight) for each in items]
+            )
+
+    return Files(folder)

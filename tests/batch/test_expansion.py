@@ -1,0 +1,129 @@
+"""diffgen.batch.expansion: choices that depend on the seed and their own text, and nothing lost."""
+
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffgen.batch.expansion import Expander
+from diffgen.errors import UsageError
+
+PLAIN = [
+    "a barn",
+    "colour #ff0000 # no comment",
+    "http://example.org/x /* no comment */",
+    "a {single} brace, {} and { open",
+    "closed } only",
+    "costs $5, 5%{sic}",
+    "snake__case and __init__ without a folder",
+    "(weight:1.2) [a:b:0.5] back\\slash",
+]
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_text_without_choices_stays_as_it_is(text: str) -> None:
+    expander = Expander()
+    assert not expander.has_choices(text)
+    assert expander.choose(text, 1) == text
+    assert list(expander.combinations(text)) == [text]
+
+
+@given(text=st.text())
+def test_any_text_has_a_prompt(text: str) -> None:
+    """Or a line that says which choice cannot be read."""
+    with suppress(UsageError):
+        Expander().choose(text, 1)
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_text_beside_and_inside_choices_stays_too(text: str) -> None:
+    inside = text.replace("{ open", "").replace("closed }", "")
+    template = f"{text.replace('{ open', '')} {{{inside}|{inside}}}"
+    expected = f"{text.replace('{ open', '')} {inside.strip()}"
+    assert [found.strip() for found in Expander().combinations(template)] == [expected]
+
+
+def test_choices_are_the_seeds() -> None:
+    expander = Expander()
+    template = "a {red|green|blue} barn"
+    found = Counter(expander.choose(template, seed) for seed in range(600))
+    assert found.keys() == {f"a {colour} barn" for colour in ("red", "green", "blue")}
+    assert min(found.values()) > 130  # 200 each; a fair choice is below 130 once in 10^9
+    assert [expander.choose(template, 5) for _ in range(3)] == [expander.choose(template, 5)] * 3
+
+
+def test_a_choice_does_not_depend_on_others() -> None:
+    expander = Expander()
+    for seed in range(50):
+        one = expander.choose("{red|green|blue} x {1|2|3|4|5}", seed).split(" x ")
+        other = expander.choose("{1|2|3|4|5} x {red|green|blue}", seed).split(" x ")
+        assert one == other[::-1]
+        assert expander.choose("new {1|2|3|4|5}", seed) == f"new {one[1]}"
+
+
+def test_equal_choices_are_made_separately() -> None:
+    pairs = {Expander().choose("{a|b} {a|b}", seed) for seed in range(50)}
+    assert pairs == {"a a", "a b", "b a", "b b"}
+
+
+def test_combinations() -> None:
+    found = list(Expander().combinations("{a|b} {x {1|2}|y}"))
+    assert found == ["a x 1", "a x 2", "a y", "b x 1", "b x 2", "b y"]
+    some = list(Expander().combinations("{2$$ and $$a|b|c}"))
+    assert some == ["a and b", "a and c", "b and a", "b and c", "c and a", "c and b"]
+
+
+def test_bounds_and_weights() -> None:
+    expander = Expander()
+    assert {len(expander.choose("{1-2$$a|b|c}", s).split(",")) for s in range(40)} == {1, 2}
+    found = Counter(expander.choose("{9::a|1::b}", seed) for seed in range(200))
+    assert found["a"] > 150
+    assert found["b"] > 2
+
+
+def test_escapes() -> None:
+    assert Expander().choose(r"\{a\|b\} {x\|y|x\|y}", 1) == "{a|b} x|y"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "colours.txt").write_text("# a comment\nred\n\nblue {1|2}\nhash #3\n")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "animals.txt").write_text("cat\n")
+    (tmp_path / "self.txt").write_text("__self__\n")
+    return tmp_path
+
+
+def test_wildcards(folder: Path) -> None:
+    expander = Expander(folder)
+    found = {expander.choose("a __colours__ __deep/animals__", seed) for seed in range(60)}
+    assert found == {f"a {colour} cat" for colour in ("red", "blue 1", "blue 2", "hash #3")}
+    assert sorted(expander.combinations("__colours__")) == ["blue 1", "blue 2", "hash #3", "red"]
+    assert expander.choose("{__deep/animals__|__deep/animals__}s", 1) == "cats"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("__colour__", r'no wildcard "colour" in .* Did you mean "colours"\?'),
+        ("__../secret__", 'no wildcard "../secret"'),
+        ("{a|__missing__}", 'no wildcard "missing"'),
+        ("__self__", "leads back to itself"),
+    ],
+)
+def test_wildcards_that_lead_nowhere(folder: Path, template: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        list(Expander(folder).combinations(template))
+
+
+def test_too_many_combinations() -> None:
+    with pytest.raises(UsageError, match="more than 1000000 combinations"):
+        list(Expander().combinations("{0|1|2|3|4|5|6|7|8|9} " * 7))
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--wildcards: there is no folder"):
+        Expander(tmp_path / "x")
