@@ -186,7 +186,7 @@ def test_the_picture_itself_on_stdout(
         (("x", "--schedule", "scaled_linear"), "is a beta schedule"),
         (("x", "-s", "lms", "--eta", "1"), "sampler lms has no eta"),
         (("x", "--eta", "-1"), "eta must be 0 or more"),
-        (("x", "-g", "nan"), "guidance must be a number"),
+        (("x", "-g", "nan"), "guidance must be a finite number"),
         (("x", "--guidance-rescale", "2"), "between 0 and 1"),
         (("x", "--guidance-interval", "3"), "--guidance-interval takes LOW,HIGH"),
         (("x", "--guidance-interval", "3,1"), "LOW < HIGH"),
@@ -212,7 +212,7 @@ def test_the_picture_itself_on_stdout(
         (("x", "-m", "~nobody-here/m"), "no such user"),
         (("x", "-m", "n" * 300), "File name too long"),
         (("x", "--lora", "n" * 300), "File name too long"),
-        (("a (red:1.3) barn", "--strict"), 'syntax of other programs: weights, "(red:1.3)"'),
+        (("a (red:1.3) barn", "--strict"), 'syntax that is not read: weights, "(red:1.3)"'),
         (("--prompts", "none.txt"), "cannot read prompts from none.txt: No such file"),
     ],
 )
