@@ -143,6 +143,14 @@ class LoraRef:
         return ",".join([f"{self.weight:g}", *told])
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddingRef:
+    """A file with a learned embedding, and the word for it in prompts, by default the file's."""
+
+    path: Path
+    name: str | None = None
+
+
 class Denoiser(Protocol):
     """Any callable `(x, sigma) -> x0 estimate`; what every sampler is written against.
 

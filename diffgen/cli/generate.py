@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from diffgen.cli.console import logged_notes, print_json, print_result, reported_pipe
@@ -33,7 +33,7 @@ from diffgen.settings.groups import (
     Threads,
 )
 from diffgen.settings.setting import rows
-from diffgen.types import LoraRef, StepInfo
+from diffgen.types import StepInfo
 
 if TYPE_CHECKING:
     from diffgen.engine.engine import GeneratedImage
@@ -71,13 +71,13 @@ def generate(prompts: Prompts = None, *, given: dict[str, Any]) -> None:
     with logged_notes(talk.verbose):
         opened = Model.open_source(source)
     plan = opened.plan(request)
-    check_syntax(plan, strict=reading.strict)
+    check_syntax(plan, strict=reading.strict, embeddings=bool(adapters.embeddings))
     # See that the pictures can be put where they belong.
     _check_stdout(output)
     style = OutputStyle(collision="overwrite" if output.overwrite else "number")
     sink = PictureOutput(output.output, pictures=plan.count, style=style)
     with logged_notes(talk.verbose):
-        _run(opened, adapters.loras, plan, sink, machine, as_json=output.as_json, quiet=talk.quiet)
+        _run(opened, adapters, plan, sink, machine, as_json=output.as_json, quiet=talk.quiet)
 
 
 def _request_settings(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _check_stdout(output: Output) -> None:
 
 def _run(
     model: Model,
-    loras: Sequence[LoraRef],
+    adapters: Adapters,
     plan: GeneratePlan,
     sink: PictureOutput,
     machine: Machine,
@@ -114,7 +114,13 @@ def _run(
             with loading_to_stay():
                 from diffgen.engine.engine import Engine
 
-                engine = Engine.load(model, device=machine.device, dtype=machine.dtype, loras=loras)
+                engine = Engine.load(
+                    model,
+                    device=machine.device,
+                    dtype=machine.dtype,
+                    loras=adapters.loras,
+                    embeddings=adapters.embeddings,
+                )
             for picture in engine.generate(plan, on_step=keep_from_first_step(tracker.on_step)):
                 _deliver(picture, sink, as_json=as_json)
                 display.say(tracker.finished(picture.record))

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def with_paths(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with the paths of LoRAs and of the autoencoder that their names stand for.
+    """The settings with the paths of LoRAs, embeddings and the autoencoder that their names stand for.
 
     Raises UsageError for what is nowhere.
     """
@@ -21,6 +21,11 @@ def with_paths(given: Mapping[str, Any]) -> dict[str, Any]:
         found["loras"] = tuple(
             replace(lora, path=find_file(str(lora.path), "lora", option="--lora"), partial=partial)
             for lora in found["loras"]
+        )
+    if "embeddings" in found:
+        found["embeddings"] = tuple(
+            replace(ref, path=find_file(str(ref.path), "embedding", option="--embedding"))
+            for ref in found["embeddings"]
         )
     if found.get("vae") is not None:
         vae: Path = found["vae"]

@@ -33,15 +33,17 @@ def read_prompts(prompts: Sequence[str] | None, file: str | None) -> list[str]:
     return found
 
 
-def check_syntax(plan: GeneratePlan, *, strict: bool) -> None:
+def check_syntax(plan: GeneratePlan, *, strict: bool, embeddings: bool = False) -> None:
     """Say what of the prompts is going to be drawn as plain words though it may mean more.
 
-    Raises UsageError instead if `strict`.
+    With `embeddings`, their names are read. Raises UsageError instead if `strict`.
     """
     request = plan.request
     drawn = [text for text in (*request.prompts, request.prompt_2) if text is not None]
     negative = [text for text in (request.negative, request.negative_2) if text is not None]
     found = find_foreign([*drawn, *negative], plan.prompt_style)
+    if embeddings:
+        found.pop("embeddings", None)
     pieces = [f"{kind}, {piece}" for kind, piece in found.items()]
     for text in drawn:
         pieces += plan.understood(text).notes

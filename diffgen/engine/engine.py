@@ -43,17 +43,20 @@ from diffgen.models.vae import AnyAutoencoder
 from diffgen.settings.editing import Axes
 from diffgen.settings.groups import DEFAULT_MODEL, Source
 from diffgen.text.conditioner import Conditioner, Sizes, TextSettings
+from diffgen.text.embeddings import Embeddings
 from diffgen.text.unknown_words import KnownWords
 from diffgen.types import (
     Conditioning,
     Denoiser,
     DeviceName,
     DtypeName,
+    EmbeddingRef,
     LoraRef,
     Size,
     StepCallback,
     ignore,
 )
+from diffgen.weights.textual_inversion import read_embeddings
 
 logger = logging.getLogger("diffgen")
 
@@ -79,19 +82,19 @@ class Engine:
         device: torch.device,
         precision: Precision,
         loras: Sequence[LoraRef] = (),
+        embeddings: Sequence[EmbeddingRef] = (),
     ) -> None:
         """Load the weights of an opened model; `Engine.load` does all three steps."""
         start = time.perf_counter()
         check_backend(device)
         self.model, self.config = model, model.checkpoint.config
         self.device, self.loras = device, tuple(loras)
-        self._origin = Origin(model, loras)
+        self._origin, self.embeddings = Origin(model, loras, embeddings), tuple(embeddings)
         self.schedule = NoiseSchedule.from_config(self.config.schedule)
         networks = load_networks(model.checkpoint, device, precision)
-        self.conditioner = Conditioner(self.config, networks.tokenizers, networks.encoders)
-        # A user's LoRA may have taught it more.
-        known = None if loras else KnownWords.read(model.checkpoint.source)
-        self._words = WordReport(model.name, self.conditioner, known)
+        words = self._read_embeddings(loras, embeddings)
+        self.conditioner = Conditioner(self.config, networks.tokenizers, networks.encoders, words)
+        self._words = self._word_report()
         self.unet = networks.unet
         self.coder = Coder(model.checkpoint, networks.vae, device, precision.vae)
         self._precision = precision
@@ -119,10 +122,12 @@ class Engine:
         device: DeviceName = "auto",
         dtype: DtypeName = "auto",
         loras: Sequence[LoraRef] = (),
+        embeddings: Sequence[EmbeddingRef] = (),
     ) -> Self:
         """Open and load a model by name or path, with LoRA files merged into its weights.
 
-        A `Source` also says what to take instead of what the model's files have or say.
+        A `Source` also says what to take instead of what the model's files have or say;
+        `embeddings` are words that prompts may use beside the model's own.
         Raises UsageError for an unknown name, WeightsError or ConfigError for a damaged model or a
         LoRA that does not fit it, DeviceError for a device that is not there.
         """
@@ -132,7 +137,9 @@ class Engine:
             logger.warning("fp16 on a CPU takes many times as long as --dtype auto")
         vae = model.checkpoint.config.vae
         overflows = vae is not None and vae.force_upcast
-        return cls(model, place, Precision.pick(dtype, place, vae_overflows=overflows), loras)
+        return cls(
+            model, place, Precision.pick(dtype, place, vae_overflows=overflows), loras, embeddings
+        )
 
     def use_loras(self, loras: Sequence[LoraRef]) -> None:
         """Draw with these LoRAs instead of those before; LoRAs of the model itself stay.
@@ -142,9 +149,32 @@ class Engine:
         after loading, and kept from then on, in memory of their size. Raises what loading a LoRA
         raises, and nothing has changed then.
         """
-        origin = Origin(self.model, loras)  # before they are read
+        self._use(loras, self.embeddings)
+
+    def use_embeddings(self, embeddings: Sequence[EmbeddingRef]) -> None:
+        """Know these words instead of those before. Raises WeightsError, and keeps those then."""
+        self._use(self.loras, embeddings)
+
+    def _use(self, loras: Sequence[LoraRef], embeddings: Sequence[EmbeddingRef]) -> None:
+        origin = Origin(self.model, loras, embeddings)  # before they are read
+        words = self._read_embeddings(loras, embeddings)
         self.adapters.use([*self.model.loras, *loras])
-        self.loras, self._origin = tuple(loras), origin
+        self.loras, self.embeddings, self._origin = tuple(loras), tuple(embeddings), origin
+        self.conditioner.embeddings = words
+        self.conditioner.forget()
+        self._words = self._word_report()
+
+    def _read_embeddings(
+        self, loras: Sequence[LoraRef], embeddings: Sequence[EmbeddingRef]
+    ) -> Embeddings:
+        files = [lora.path for lora in (*self.model.loras, *loras)]
+        return Embeddings(read_embeddings(embeddings, files, self.config))
+
+    def _word_report(self) -> WordReport:
+        # A user's LoRA or embedding may have taught it more.
+        taught = self.loras or self.embeddings
+        known = None if taught else KnownWords.read(self.model.checkpoint.source)
+        return WordReport(self.model.name, self.conditioner, known)
 
     @property
     def precision(self) -> Precision:

@@ -10,7 +10,7 @@ from typing import Any
 
 from diffgen.engine.model import Model
 from diffgen.errors import WeightsError
-from diffgen.types import LoraRef
+from diffgen.types import EmbeddingRef, LoraRef
 from diffgen.weights.files import TensorInfo
 from diffgen.weights.hashes import sha256
 from diffgen.weights.reading import Stamp, opened, settled_stamp
@@ -22,9 +22,16 @@ class Origin:
     To be made before the LoRAs are read: only then is their hash that of what was read.
     """
 
-    def __init__(self, model: Model, loras: Sequence[LoraRef]) -> None:
-        self._model, self._loras = model, tuple(loras)
-        self._stamps = {lora.path: _stamp(lora.path) for lora in (*model.loras, *loras)}
+    def __init__(
+        self,
+        model: Model,
+        loras: Sequence[LoraRef],
+        embeddings: Sequence[EmbeddingRef] = (),
+    ) -> None:
+        self._model, self._loras, self._embeddings = model, tuple(loras), tuple(embeddings)
+        files = [lora.path for lora in (*model.loras, *loras)]
+        files += [embedding.path for embedding in embeddings]
+        self._stamps = {path: _stamp(path) for path in files}
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -55,6 +62,7 @@ class Origin:
             "shift": model.shift,
             "base": str(model.base) if model.base else None,
             "loras": [self._lora(lora) for lora in self._loras],
+            "embeddings": [self._embedding(each) for each in self._embeddings],
         }
 
     def _lora(self, lora: LoraRef) -> dict[str, Any]:
@@ -65,6 +73,10 @@ class Origin:
             "sha256": self._hash(lora.path),
             "data_sha256": self._hash(lora.path, data=True),
         }
+
+    def _embedding(self, ref: EmbeddingRef) -> dict[str, Any]:
+        name = ref.name or ref.path.stem
+        return {"file": str(ref.path), "name": name, "sha256": self._hash(ref.path)}
 
     def _hash(self, path: Path, *, data: bool = False) -> str | None:
         known = self._stamps[path]

@@ -22,12 +22,13 @@ from diffgen.settings.grammar import (
     parse_size,
     parse_stretches,
 )
-from diffgen.settings.loras import parse_lora
+from diffgen.settings.loras import parse_embedding, parse_lora
 from diffgen.settings.names import known_sampler, known_schedule, parse_sampler, parse_schedule
 from diffgen.settings.setting import Group, Setting
 from diffgen.types import (
     DeviceName,
     DtypeName,
+    EmbeddingRef,
     GuidanceName,
     LoraRef,
     Prediction,
@@ -510,6 +511,18 @@ class Adapters(Group):
             parse=parse_lora,
             repeat=True,
             peers="lora-path lora-weights network-weights loras lora-file",
+        ),
+    ] = ()
+    embeddings: Annotated[
+        tuple[EmbeddingRef, ...],
+        Setting(
+            "--embedding",
+            "A word learned by textual inversion, called in prompts by WORD or its file's name; "
+            "repeatable",
+            "[WORD=]FILE|NAME",
+            parse=parse_embedding,
+            repeat=True,
+            peers="textual-inversions textual-inversion-embeddings textual-inversion embd",
         ),
     ] = ()
     lora_partial: Annotated[

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from diffgen.errors import UsageError, did_you_mean, shown
-from diffgen.types import LoraRef
+from diffgen.types import EmbeddingRef, LoraRef
 
 NETWORKS, BLOCKS, STEPS = ("unet", "te", "te2"), ("in", "mid", "out"), "steps"
 KEYS = (*NETWORKS, *BLOCKS, STEPS)
@@ -50,6 +50,16 @@ def parse_lora(name: str, text: str) -> LoraRef:
         blocks=(factors[0], factors[1], factors[2]),
         steps=_steps(where, settings[STEPS]) if STEPS in settings else (0.0, 1.0),
     )
+
+
+def parse_embedding(name: str, text: str) -> EmbeddingRef:
+    """`FILE`, or `WORD=FILE` for another word in prompts than the file's name. Raises UsageError."""
+    word, equals, file = text.partition("=")
+    if not equals or Path(text).expanduser().is_file():
+        word, file = "", text
+    if not file.strip() or (equals and file != text and not word.strip()):
+        raise UsageError(f"{name} {text}: give FILE or WORD=FILE")
+    return EmbeddingRef(Path(file).expanduser(), word.strip() or None)
 
 
 def _settings(text: str, where: str) -> tuple[str, dict[str, str]]:

@@ -34,7 +34,7 @@ from typing import (
 )
 
 from diffgen.errors import UsageError, shown
-from diffgen.types import LoraRef
+from diffgen.types import EmbeddingRef, LoraRef
 
 # (the setting's name for an error line, the text) -> the value. Raises UsageError.
 Parse = Callable[[str, str], Any]
@@ -207,6 +207,8 @@ def as_text(value: Any) -> str:
         return ",".join("" if each == math.inf else as_text(each) for each in value)
     if isinstance(value, LoraRef):
         return f"{value.path}:{value.settings}"
+    if isinstance(value, EmbeddingRef):
+        return f"{value.name}={value.path}" if value.name else str(value.path)
     return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 

@@ -73,6 +73,10 @@ def divide(
 
     Raises UsageError for text that is not Unicode and for an embedding that is not there.
     """
+    if style == "plain" and any(piece.embedding for part in wording for piece in part):
+        groups = [_group(piece, tokenizer, vectors) for part in wording for piece in part]
+        every = [each for group in groups for each in group]
+        return (_finished(every[: tokenizer.room], tokenizer),)
     if style == "plain":
         tokens = tokenizer.encode("".join(piece.text for part in wording for piece in part))
         return (Chunk(tokens.ids, (1.0,) * len(tokens.ids), tokens.end),)

@@ -7,19 +7,20 @@ SD: Rombach et al., arXiv:2112.10752, section 3.3. SDXL: Podell et al., arXiv:23
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from diffgen.diffusion.course import Course, Guide
-from diffgen.errors import ConfigError, UsageError, shown
+from diffgen.errors import ConfigError, UsageError
 from diffgen.models.clip import ClipTextModel, ClipTextOutput
 from diffgen.models.config import ModelConfig
 from diffgen.text import weighting
 from diffgen.text.chunks import Chunk, Vector, divide, empty
+from diffgen.text.embeddings import Embeddings
 from diffgen.text.prompt import Piece, Prompt, Term, Wording
 from diffgen.text.tokenizer import Tokenizer
 from diffgen.types import Conditioning, PromptStyle
@@ -27,9 +28,6 @@ from diffgen.types import Conditioning, PromptStyle
 # What a refiner is told of the beauty of a picture, and of what it is not to be (diffusers' numbers).
 HIGH_SCORE, LOW_SCORE = 6.0, 2.5
 KEPT = 64  # encoded prompts; one of SDXL's has 2.5 MB in 4 chunks
-
-# The vectors (n, D) of a learned embedding, one tensor for each text encoder. Raises UsageError.
-Embeddings: TypeAlias = Callable[[str], Sequence[Tensor]]
 
 
 class Encoded(NamedTuple):
@@ -66,9 +64,7 @@ class TextSettings:
     layer: int | None = None
 
 
-def no_embeddings(name: str) -> Sequence[Tensor]:
-    """For a model without learned embeddings."""
-    raise UsageError(f"there is no embedding {shown(name)}")
+NO_EMBEDDINGS = Embeddings({})
 
 
 class Conditioner:
@@ -83,7 +79,7 @@ class Conditioner:
         config: ModelConfig,
         tokenizers: Sequence[Tokenizer],
         encoders: Sequence[ClipTextModel],
-        embeddings: Embeddings = no_embeddings,
+        embeddings: Embeddings = NO_EMBEDDINGS,
     ) -> None:
         """One tokenizer for each encoder, in the order of `config.text`.
 
@@ -148,7 +144,20 @@ class Conditioner:
 
     def cut(self, prompt: str | None) -> str:
         """The end of a plain prompt that some encoder has no room for; empty if all is read."""
-        return max((t.encode(prompt or "").cut for t in self.tokenizers), key=len)
+        (pieces,) = self.embeddings.split(_plain(prompt or "")[0])
+        if not any(piece.embedding for piece in pieces):
+            return max((t.encode(prompt or "").cut for t in self.tokenizers), key=len)
+        room = min(tokenizer.room for tokenizer in self.tokenizers)
+        for index, piece in enumerate(pieces):
+            room -= max(self._length(piece, encoder) for encoder in range(len(self.tokenizers)))
+            if room < 0:
+                return "".join(each.text for each in pieces[index:]).strip()
+        return ""
+
+    def _length(self, piece: Piece, encoder: int) -> int:
+        if piece.embedding:
+            return len(self.embeddings(piece.text)[encoder])
+        return len(self.tokenizers[encoder].ids(piece.text))
 
     def forget(self) -> None:
         """For encoders whose weights have changed, or whose time is measured."""
@@ -163,7 +172,7 @@ class Conditioner:
             def vectors(name: str, encoder: int = index) -> int:
                 return len(self.embeddings(name)[encoder])
 
-            found.append(divide(wording, tokenizer, style, vectors))
+            found.append(divide(self.embeddings.split(wording), tokenizer, style, vectors))
         most = max(map(len, found))
         return [
             each + (empty(tokenizer),) * (most - len(each))

@@ -7,7 +7,7 @@ from small_encoder import END, START, tokenizer
 
 from diffgen.errors import UsageError
 from diffgen.text.chunks import Chunk, Vector, divide, empty
-from diffgen.text.conditioner import no_embeddings
+from diffgen.text.conditioner import NO_EMBEDDINGS
 from diffgen.text.grammar import parse
 from diffgen.types import PromptStyle
 
@@ -139,7 +139,7 @@ def test_vectors_of_an_embedding_stay_together(style: PromptStyle, expected: lis
 def test_an_unknown_embedding_is_refused() -> None:
     (term,) = parse("a embedding:none").terms
     with pytest.raises(UsageError, match='there is no embedding "none"'):
-        divide(term.at(0, 1), TOKENIZER, "a1111", lambda name: len(no_embeddings(name)))
+        divide(term.at(0, 1), TOKENIZER, "a1111", lambda name: len(NO_EMBEDDINGS(name)))
 
 
 def test_a_prompt_with_half_a_character_is_refused() -> None:

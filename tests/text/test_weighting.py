@@ -13,6 +13,7 @@ from transformers import CLIPTextModel
 from diffgen.diffusion.course import Guide
 from diffgen.errors import UsageError
 from diffgen.text.conditioner import Conditioner, Sizes, TextSettings
+from diffgen.text.embeddings import Embeddings
 from diffgen.text.grammar import parse
 from diffgen.types import PromptStyle
 
@@ -144,7 +145,7 @@ def test_a_learned_embedding_takes_the_place_of_tokens(ours, theirs) -> None:
     table = ours.encoders[0].text_model.embeddings.token_embedding.weight
     red, barn = ours.tokenizers[0].ids("red barn")
     known = {"red-barn": [table[[red, barn]]], "new": [torch.full((1, 32), 0.5)]}
-    learned = conditioner(theirs, embeddings=known.__getitem__)
+    learned = conditioner(theirs, embeddings=Embeddings(known))
     for style in STYLES[:3]:
         assert torch.equal(
             context(learned, "a embedding:red-barn at sunset", style),

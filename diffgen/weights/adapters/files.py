@@ -16,6 +16,7 @@ from diffgen.weights.adapters.names import STRAYS, Layer, flat, layer_table, spl
 from diffgen.weights.adapters.peft import read_peft_options
 from diffgen.weights.checkpoint import Checkpoint
 from diffgen.weights.files import LazyTensors, Shape, open_tensors, read_metadata
+from diffgen.weights.textual_inversion import BUNDLED
 
 if TYPE_CHECKING:
     from diffgen.models.deltas import Delta
@@ -72,9 +73,10 @@ def _report(path: Path, found: _Sorted, count: int) -> None:
             count,
             some(found.unmatched),
         )
-    strays = [key for key in found.others if not STRAYS.fullmatch(key)]
-    if strays or len(found.others) > len(strays):
-        logger.warning("%s: not read: %s", path, some(strays or found.others))
+    others = [key for key in found.others if not BUNDLED.fullmatch(key)]
+    strays = [key for key in others if not STRAYS.fullmatch(key)]
+    if others:
+        logger.warning("%s: not read: %s", path, some(strays or others))
 
 
 def layers_of(checkpoint: Checkpoint) -> tuple[dict[Layer, Shape], dict[Layer, Shape]]:
