@@ -152,6 +152,27 @@ def test_a_u_net_alone_takes_the_rest_from_a_base(sd1, how, tmp_path):
     assert psnr(plain, changed) < 45.0  # else the base's own U-Net would have passed
 
 
+def test_a_u_net_alone_in_scaled_8_bits_with_marks(sd1, tmp_path):
+    """As ComfyUI writes them; its marks are no part of the U-Net."""
+    _, base = sd1
+    other = make_pipeline("sd1")
+    tensors = {"scaled_fp8": torch.zeros(2), "ztsnr": torch.tensor(0.0)}
+    own = dict(other.unet.named_parameters())
+    for key, parameter in own.items():
+        if parameter.ndim == 2:
+            scale = parameter.detach().abs().max() / 448
+            packed = (parameter.detach() / scale).to(torch.float8_e4m3fn)
+            tensors |= {key: packed, key.removesuffix("weight") + "scale_weight": scale}
+            parameter.data = packed.float() * scale
+        else:
+            tensors[key] = parameter.detach().clone()
+    save_file(tensors, tmp_path / "unet.safetensors")
+    model = Model.open(tmp_path / "unet.safetensors", base=base)
+    assert model.checkpoint.config.schedule.zero_snr
+    model = Model.open(tmp_path / "unet.safetensors", base=base, zero_snr=False)
+    assert agreement(model, other) >= LEAST_DB
+
+
 def test_a_base_of_another_family_is_refused(sd1, sdxl, tmp_path):
     _, base = sd1
     file = unet_alone(sdxl, "diffusers", tmp_path / "unet.safetensors")

@@ -20,6 +20,18 @@ ROOT = "model.diffusion_model."
 BARE = ("diffusion_model.", "unet.", "")  # what is written instead of it
 FIRST = "input_blocks.0.0.weight"
 FIRST_IN_DIFFUSERS = "down_blocks.0.resnets.0.conv1.weight"
+# How names inside a U-Net begin; marks of training stand beside them.
+TOPS = ("input_blocks.", "middle_block.", "output_blocks.", "out.", "time_embed.", "label_emb.")
+TOPS_IN_DIFFUSERS = (
+    "conv_in.",
+    "time_embedding.",
+    "add_embedding.",
+    "down_blocks.",
+    "mid_block.",
+    "up_blocks.",
+    "conv_norm_out.",
+    "conv_out.",
+)
 
 
 def rooted(infos: Infos) -> dict[str, TensorInfo]:
@@ -33,17 +45,20 @@ def rooted(infos: Infos) -> dict[str, TensorInfo]:
 
 
 def _under(key: str, prefix: str) -> str:
-    return ROOT + key.removeprefix(prefix) if key.startswith(prefix) else key
+    name = _inside(key, prefix, TOPS)
+    return key if name is None else ROOT + name
+
+
+def _inside(key: str, prefix: str, tops: tuple[str, ...]) -> str | None:
+    """The name inside the U-Net; None for what is not of it."""
+    name = key.removeprefix(prefix) if key.startswith(prefix) else ""
+    return name if name.startswith(tops) else None
 
 
 def _from_diffusers(infos: Infos, prefix: str) -> dict[str, TensorInfo]:
-    names = [key.removeprefix(prefix) for key in infos if key.startswith(prefix)]
-    blocks = ldm_blocks(_shape_of_names(names))
-    found: dict[str, TensorInfo] = {}
-    for key, info in infos.items():
-        name = key.removeprefix(prefix) if key.startswith(prefix) else None
-        found[key if name is None else ROOT + to_ldm(name, blocks)] = info
-    return found
+    names = {key: _inside(key, prefix, TOPS_IN_DIFFUSERS) for key in infos}
+    blocks = ldm_blocks(_shape_of_names([name for name in names.values() if name]))
+    return {ROOT + to_ldm(name, blocks) if name else key: infos[key] for key, name in names.items()}
 
 
 def _shape_of_names(names: list[str]) -> UNetConfig:
