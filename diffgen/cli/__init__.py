@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from diffgen import __version__
 from diffgen.cli.config import config
 from diffgen.cli.console import kept_warnings, lost_results, print_error
+from diffgen.cli.convert import convert
 from diffgen.cli.generate import generate
 from diffgen.cli.inspect import inspect
 from diffgen.cli.mistakes import explain, known_trouble, no_command
@@ -93,6 +94,9 @@ diffgen models --kind lora --json""",
 diffgen pull Lykon/DreamShaper:DreamShaper_8_pruned.safetensors""",
     inspect: """diffgen inspect dreamshaper_8.safetensors
 diffgen inspect my-lora.safetensors --hash --json""",
+    convert: """diffgen convert model.safetensors model/
+diffgen convert sdxl/ sdxl.safetensors --dtype fp16 --lora style.safetensors:0.8
+diffgen convert old.ckpt new.safetensors""",
     config: """diffgen config --example > ~/.config/diffgen/config.toml
 diffgen config set folders.programs ~/ComfyUI
 diffgen config set models.sdxl.steps 30""",

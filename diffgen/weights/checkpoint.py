@@ -133,7 +133,7 @@ class Checkpoint:
         expected = {name: tuple(t.shape) for name, t in module.state_dict().items()}
         where = tensors.files[0] if len(tensors.files) == 1 else self.source / component
         uneven = component == "unet" and self.config.unet.is_uneven
-        _check_fit(where, tensors.infos, expected, hint=UNEVEN if uneven else "")
+        check_fit(where, tensors.infos, expected, hint=UNEVEN if uneven else "")
         state = {name: send(tensor, device, dtype) for name, tensor in tensors.read(expected)}
         module.load_state_dict(state, assign=True)
 
@@ -166,8 +166,8 @@ def _is_finite(tensor: Tensor) -> bool:
     return not tensor.is_floating_point() or bool(tensor.float().isfinite().all())
 
 
-def _check_fit(
-    where: Path, infos: Mapping[str, TensorInfo], expected: Mapping[str, Shape], *, hint: str
+def check_fit(
+    where: Path, infos: Mapping[str, TensorInfo], expected: Mapping[str, Shape], *, hint: str = ""
 ) -> None:
     """Raise WeightsError naming every kind of difference between the files and the module."""
     known = [name for name in infos if name in expected]

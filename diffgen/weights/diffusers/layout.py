@@ -142,7 +142,10 @@ def unet_json(config: UNetConfig) -> dict[str, Any]:
         "out_channels": config.out_channels,
         "sample_size": config.sample_size,
         "block_out_channels": list(config.channels),
-        "layers_per_block": list(config.blocks),
+        # diffusers' reader of single files knows one number for all levels only.
+        "layers_per_block": config.blocks[0]
+        if len(set(config.blocks)) == 1
+        else list(config.blocks),
         "down_block_types": [_block("Down", depth) for depth in config.depth],
         "up_block_types": [_block("Up", depth) for depth in reversed(up)],
         "mid_block_type": mid,

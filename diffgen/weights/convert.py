@@ -1,0 +1,220 @@
+"""A model in another layout or number format: folder or single file, with LoRAs and a VAE merged.
+
+What is written is opened again and compared with what it was made of before it takes its place.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from diffgen.errors import OutputError, UsageError
+from diffgen.files import created, replaced, replaced_folder
+from diffgen.types import LoraRef
+from diffgen.weights.casting import Format, cast, format_of
+from diffgen.weights.checkpoint import Checkpoint
+from diffgen.weights.contents import contents_of
+from diffgen.weights.files import PICKLE_SUFFIXES, LazyTensors, open_tensors, read_metadata
+from diffgen.weights.finding import locate
+from diffgen.weights.modelspec import modelspec
+from diffgen.weights.pickles import write_unpickled
+from diffgen.weights.remaking import Components, averaged, components_of, write_folder
+from diffgen.weights.shelf import INDEX
+from diffgen.weights.verifying import (
+    check_folder,
+    check_part,
+    check_single_file,
+    check_vocabularies,
+)
+from diffgen.weights.writing import Part, write_parts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Report: TypeAlias = Callable[[str, int, int | None], None]  # what, tensors done, tensors in all
+Ema: TypeAlias = Literal["drop", "use", "keep"]
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """What to make of what. `target` is a .safetensors file, or else a folder.
+
+    `dtype` None keeps each tensor's. `ema`: averaged weights beside the U-Net's own are dropped,
+    used in their place, or kept beside them, which only a file can.
+    """
+
+    source: str
+    target: Path
+    dtype: Format | None = None
+    ema: Ema = "drop"
+    loras: tuple[LoraRef, ...] = ()
+    vae: Path | None = None
+    overwrite: bool = False
+
+    @property
+    def to_file(self) -> bool:
+        """Whether one file is to be written."""
+        return self.target.suffix == SUFFIX
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """What was written: the file or folder, its tensors and bytes."""
+
+    path: Path
+    tensors: int
+    size: int
+
+
+def convert(asked: Conversion, report: Report) -> Converted:
+    """Write the conversion, whole or not at all.
+
+    Raises UsageError for what cannot be asked together, WeightsError and ConfigError for a source
+    that cannot be read or written so, OutputError where it cannot be put.
+    """
+    source = locate(asked.source)
+    _check_target(asked, source.path)
+    try:
+        asked.target.parent.mkdir(parents=True, exist_ok=True)
+        with _as_safetensors(source.path, asked.target.parent) as path:
+            if (path / INDEX).is_file() or _holds(path) == "model":
+                _convert_model(asked, path, source.name, report)
+            else:
+                _convert_part(asked, path, report)
+    except OSError as error:
+        raise OutputError(f"cannot write {asked.target}: {error.strerror or error}") from error
+    files = [asked.target] if asked.to_file else sorted(asked.target.rglob(f"*{SUFFIX}"))
+    tensors = sum(len(open_tensors([file])) for file in files)
+    return Converted(asked.target, tensors, sum(file.stat().st_size for file in files))
+
+
+def _check_target(asked: Conversion, source: Path) -> None:
+    target = asked.target
+    if target.suffix in (*PICKLE_SUFFIXES, ".gguf"):
+        raise UsageError(f"{target.suffix} files are not written: name a {SUFFIX} file or a folder")
+    if target.exists() and target.samefile(source):
+        raise UsageError(f"{target} is what is to be converted; give another name")
+    if target.exists() and not asked.overwrite:
+        raise UsageError(f"{target} is there already; --overwrite replaces it")
+    if target.exists() and target.is_dir() == asked.to_file:
+        kind = "a folder" if target.is_dir() else "a file"
+        raise UsageError(f"{target} is {kind}, which is not what is to be written")
+    for lora in asked.loras:
+        if not lora.always:
+            raise UsageError(
+                f"{lora.path}: for a part of the steps it cannot be merged into a model"
+            )
+    if asked.ema == "keep" and not asked.to_file:
+        raise UsageError("--ema keep: a model folder has no place for averaged weights")
+
+
+@contextmanager
+def _as_safetensors(path: Path, beside: Path) -> Iterator[Path]:
+    """The source itself, or what a pickle holds as a file that is gone at the end of the block."""
+    if path.suffix not in PICKLE_SUFFIXES:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(dir=beside, prefix=".unpickled.") as folder:
+        unpickled = Path(folder) / f"{path.stem}{SUFFIX}"
+        write_unpickled(path, unpickled)
+        yield unpickled
+
+
+def _holds(path: Path) -> str:
+    if path.is_dir():
+        raise UsageError(f"{path} is no model: it has no {INDEX}")
+    infos = open_tensors([path]).infos
+    return contents_of({key: info.shape for key, info in infos.items()}).holds
+
+
+def _convert_model(asked: Conversion, path: Path, name: str, report: Report) -> None:
+    checkpoint = Checkpoint.open(path, vae=asked.vae)
+    if asked.ema == "use":
+        checkpoint = averaged(checkpoint)
+    if asked.to_file:
+        check_vocabularies(checkpoint)
+    made = components_of(checkpoint, asked.loras, asked.dtype)
+    if asked.to_file:
+        _to_file(asked, checkpoint, made, modelspec(checkpoint, name, asked.loras), report)
+    else:
+        _to_folder(asked, checkpoint, made, report)
+
+
+def _to_file(
+    asked: Conversion,
+    checkpoint: Checkpoint,
+    made: Components,
+    metadata: Mapping[str, str],
+    report: Report,
+) -> None:
+    from diffgen.weights.ldm.writing import marks, single_file_parts
+
+    parts = single_file_parts(checkpoint.config, made) | marks(checkpoint.config)
+    if asked.ema == "keep":
+        parts |= _averages(checkpoint, asked.dtype)
+    with _placed(asked) as file:
+        write_parts(file, parts, metadata, step=_counted("writing", len(parts), report))
+        check_single_file(file, checkpoint.config, made, _counted("comparing", _all(made), report))
+
+
+def _to_folder(asked: Conversion, checkpoint: Checkpoint, made: Components, report: Report) -> None:
+    with replaced_folder(asked.target) as folder:
+        write_folder(folder, checkpoint, made, _counted("writing", _all(made), report))
+        check_folder(folder, checkpoint.config, made, _counted("comparing", _all(made), report))
+
+
+def _averages(checkpoint: Checkpoint, dtype: Format | None) -> dict[str, Part]:
+    infos = open_tensors([checkpoint.source]).infos
+    kept = {key: info for key, info in infos.items() if key.startswith("model_ema.")}
+    if not kept:
+        raise UsageError(f"{checkpoint.source} has no averaged weights to keep (model_ema.*)")
+    return _cast_parts(LazyTensors(kept), dtype)
+
+
+def _convert_part(asked: Conversion, path: Path, report: Report) -> None:
+    """A LoRA, an autoencoder, an embedding: the same tensors in another format."""
+    if asked.loras or asked.vae or asked.ema != "drop":
+        raise UsageError(f"{asked.source} is no whole model; --lora, --vae and --ema are for those")
+    if not asked.to_file:
+        raise UsageError(f"{asked.source} is no whole model; name a {SUFFIX} file to write")
+    parts = _cast_parts(open_tensors([path]), asked.dtype)
+    with _placed(asked) as file:
+        step = _counted("writing", len(parts), report)
+        write_parts(file, parts, read_metadata(path), step=step)
+        check_part(file, parts, _counted("comparing", len(parts), report))
+
+
+def _cast_parts(tensors: LazyTensors, dtype: Format | None) -> dict[str, Part]:
+    def maker(name: str, form: str) -> Callable[[], Tensor]:
+        return lambda: cast(tensors[name], form, name=f"{tensors.infos[name].file}: {name}")
+
+    found = {}
+    for name, info in tensors.infos.items():
+        form = format_of(info, dtype, in_8_bits=True)
+        found[name] = Part(info.shape, form, maker(name, form))
+    return found
+
+
+def _placed(asked: Conversion) -> AbstractContextManager[Path]:
+    place = replaced if asked.overwrite else created
+    return place(asked.target)
+
+
+def _counted(label: str, total: int, report: Report) -> Callable[[], None]:
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        report(label, done, total)
+
+    return step
+
+
+def _all(made: Components) -> int:
+    return sum(map(len, made.values()))

@@ -1,0 +1,54 @@
+"""What a file that we write says of itself: ModelSpec and the names that ComfyUI and A1111 look for.
+
+https://github.com/Stability-AI/ModelSpec
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from diffgen.models.config import ModelConfig
+from diffgen.types import LoraRef, Prediction
+from diffgen.weights.checkpoint import Checkpoint
+from diffgen.weights.files import read_metadata
+from diffgen.weights.ldm.writing import file_family
+
+VERSION: Final = "1.0.0"
+IMPLEMENTATION: Final = "https://github.com/Stability-AI/generative-models"
+PREDICTIONS: Final[dict[Prediction, str]] = {"eps": "epsilon", "v": "v", "sample": "sample"}
+# Of the file that was: its hash and picture are not those of this one.
+NOT_TAKEN_OVER: Final = ("modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash", "format")
+
+
+def modelspec(checkpoint: Checkpoint, name: str, loras: Sequence[LoraRef]) -> dict[str, str]:
+    """The metadata of a single file made of a model, on top of those that its source has."""
+    config, source = checkpoint.config, checkpoint.source
+    old = read_metadata(source) if source.is_file() else {}
+    kept = {key: value for key, value in old.items() if key not in NOT_TAKEN_OVER}
+    size = config.native_size
+    found = {
+        **kept,
+        "format": "pt",
+        "modelspec.sai_model_spec": VERSION,
+        "modelspec.architecture": architecture(config),
+        "modelspec.implementation": IMPLEMENTATION,
+        "modelspec.title": kept.get("modelspec.title") or name,
+        "modelspec.resolution": f"{size}x{size}",
+        "modelspec.prediction_type": PREDICTIONS[config.schedule.prediction],
+    }
+    if config.schedule.zero_snr:
+        found["ss_zero_terminal_snr"] = "true"
+    if loras:
+        merged = [f"{lora.path.stem} ({lora.settings})" for lora in loras]
+        found["modelspec.merged_from"] = ", ".join([name, *merged])
+    return found
+
+
+def architecture(config: ModelConfig) -> str:
+    """The specification's name for a family."""
+    family = file_family(config)
+    if family == "sd2":
+        v = config.schedule.prediction == "v"
+        return f"stable-diffusion-v2-{'768-v' if v else '512'}"
+    return "stable-diffusion-xl-v1-base" if family == "sdxl" else "stable-diffusion-v1"
