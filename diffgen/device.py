@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffgen.errors import DeviceError
+from diffgen.errors import DeviceError, OutOfMemory
 from diffgen.types import DeviceName, DtypeName
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -89,7 +89,7 @@ def peak_memory(device: torch.device) -> int | None:
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turn torch's ways of running out of memory into DeviceError with advice."""
+    """Turn torch's ways of running out of memory into OutOfMemory with advice."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -98,7 +98,7 @@ def memory_errors() -> Iterator[None]:
             or "can't allocate memory" in str(error)
         ):
             raise
-        raise DeviceError(
+        raise OutOfMemory(
             "out of memory; try a smaller --batch-size, a smaller picture or --dtype fp16 or bf16"
         ) from error
 

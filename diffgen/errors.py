@@ -7,6 +7,7 @@ DiffgenError            exit code 1: something we met could not be used
 |   `-- UnsupportedCheckpoint   a readable checkpoint of a kind we do not load
 |-- PictureError        a picture to begin with is damaged or of a kind that is not read
 |-- DeviceError         the device or number format asked for cannot be used here
+|   `-- OutOfMemory     what was asked for at once does not fit
 `-- OutputError         a result cannot be written
 
 A message says what is wrong, in which file, key or line, and what to do. It is one line.
@@ -54,6 +55,10 @@ class PictureError(DiffgenError):
 
 class DeviceError(DiffgenError):
     """The device or number format cannot be used on this machine."""
+
+
+class OutOfMemory(DeviceError):
+    """Memory ran out; less at a time may fit."""
 
 
 class OutputError(DiffgenError):

@@ -68,6 +68,9 @@ ScheduleName: TypeAlias = Literal[
 ]
 
 
+PictureFormat: TypeAlias = Literal["png", "jpeg", "webp", "avif"]
+# How far a run is: a bar on a terminal and lines elsewhere, one of these, JSON events, or nothing.
+ProgressKind: TypeAlias = Literal["auto", "bar", "plain", "json", "none"]
 # Whose numbers the noise is: torch's on a CPU (as diffusers), on a GPU (as A1111), or ComfyUI's.
 RngName: TypeAlias = Literal["cpu", "a1111-gpu", "comfy"]
 

@@ -11,12 +11,12 @@ import csv
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from diffgen.batch.lines import parse_line
-from diffgen.errors import ConfigError, UsageError, shown
+from diffgen.errors import ConfigError, DiffgenError, UsageError, shown
 from diffgen.jsonfile import parse_json, parse_toml
 
 LINE_AT_MOST = 256 << 10  # bytes
@@ -35,10 +35,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with an entry."""
+    """What is wrong with an entry; `error` is what was raised, if something was."""
 
     line: int
     message: str
+    error: DiffgenError | None = field(default=None, compare=False)
 
 
 Entry = Record | Problem

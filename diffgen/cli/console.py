@@ -41,6 +41,12 @@ def print_line(line: str) -> None:
     _to_stderr("", "", line)
 
 
+def print_event(value: Any) -> None:
+    """One JSON value on a line of stderr, for a program that follows the run."""
+    with _lock, _aside():
+        print(json.dumps(value), file=sys.stderr, flush=True)
+
+
 def print_result(line: str) -> None:
     """One line of results on stdout, at once, so that a reader need not wait for the end.
 

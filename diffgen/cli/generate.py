@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffgen.cli.console import logged_notes, print_json, print_result, reported_pipe
-from diffgen.cli.memory import keep_from_first_step, loading_to_stay, return_freed_memory
-from diffgen.cli.progress import Display, progress
-from diffgen.cli.prompts import check_syntax, read_prompts
-from diffgen.cli.signals import Stopped
+from diffgen.cli.console import logged_notes, print_error, print_line, reported_pipe
+from diffgen.cli.memory import loading_to_stay, return_freed_memory
+from diffgen.cli.plans import print_plan
+from diffgen.cli.progress import progress
+from diffgen.cli.prompts import tell_syntax
+from diffgen.cli.signals import Asked, Stopped, finishing_first
 from diffgen.cli.signature import Prompts, with_settings
 from diffgen.cli.streams import stdout_is_closed
 from diffgen.cli.threads import settle_threads
-from diffgen.errors import UsageError, one_line
+from diffgen.cli.tracking import Tracker
+from diffgen.errors import OutputError, UsageError
 from diffgen.settings.editing import Editing, Enlarging, Varying
 from diffgen.settings.groups import (
     Adapters,
@@ -26,68 +29,59 @@ from diffgen.settings.groups import (
     Output,
     Prompting,
     Reading,
+    Running,
     Sampling,
     Size,
     Source,
     Talk,
     Threads,
 )
-from diffgen.settings.setting import rows
-from diffgen.types import StepInfo
 
 if TYPE_CHECKING:
-    from diffgen.engine.engine import GeneratedImage
-    from diffgen.engine.model import Model
-    from diffgen.engine.output import PictureOutput
-    from diffgen.engine.request import GeneratePlan
+    from diffgen.batch.journal import Journal
+    from diffgen.batch.plan import Stock
+    from diffgen.batch.run import Run, Tally
+    from diffgen.batch.session import Session
+    from diffgen.engine.engine import Engine
 
-PROMPT_SHOWN = 150  # characters
-ANY_SEED = -1  # as A1111 has it
+PICTURES = (
+    *(Prompting, Size, Number, Sampling, Guidance, Source, Adapters),
+    *(Editing, Enlarging, Varying),
+)
 
 
 @with_settings(
-    *(Reading, Prompting, Size, Number, Sampling, Guidance, Source, Adapters),
-    *(Editing, Enlarging, Varying),
-    *(Output, Machine, Threads, Talk),
+    *(Reading, *PICTURES, Output, Running, Machine, Threads, Talk),
     configured=None,
+    as_text=PICTURES,
 )
-def generate(prompts: Prompts = None, *, given: dict[str, Any]) -> None:
+def generate(words: Prompts = None, *, given: dict[str, Any]) -> int:
     """Make pictures from prompts.
 
     The path of each picture is printed as soon as it is finished.
     """
     settle_threads(given.get("threads"))
     # Not above: --help and the other commands do without.
-    from diffgen.engine.model import Model
-    from diffgen.engine.output import OutputStyle, PictureOutput
-    from diffgen.engine.request import GenerateRequest
+    from diffgen.batch.plan import BadFile
+    from diffgen.batch.session import Session
 
-    # Understand the request.
-    reading, source, talk = Reading.of(given), Source.of(given), Talk.of(given)
-    adapters, machine, output = Adapters.of(given), Machine.of(given), Output.of(given)
-    texts = read_prompts(prompts, reading.prompt_file)
-    request = GenerateRequest(prompts=texts, **_request_settings(given))
-    # Open the model, and check the request against it.
-    with logged_notes(talk.verbose):
-        opened = Model.open_source(source)
-    plan = opened.plan(request)
-    check_syntax(plan, strict=reading.strict, embeddings=bool(adapters.embeddings))
-    # See that the pictures can be put where they belong.
+    talk, running, output = Talk.of(given), Running.of(given), Output.of(given)
     _check_stdout(output)
-    style = OutputStyle(collision="overwrite" if output.overwrite else "number")
-    sink = PictureOutput(output.output, pictures=plan.count, style=style)
     with logged_notes(talk.verbose):
-        _run(opened, adapters, plan, sink, machine, as_json=output.as_json, quiet=talk.quiet)
-
-
-def _request_settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The request's own settings, with a random seed where none was given."""
-    from diffgen.engine.request import GenerateRequest
-
-    found = {name: given[name] for name in rows(GenerateRequest) if name in given}
-    if found.get("seed", ANY_SEED) == ANY_SEED:
-        found["seed"] = secrets.randbelow(2**32)
-    return found
+        try:
+            session = Session.open(words or [], given)
+        except BadFile as bad:
+            for line in bad.lines:
+                print_line(line)
+            raise
+        tell_syntax([*session.plan.unread.values()], strict=session.reading.strict)
+        if running.dry_run:
+            print_plan(session, as_json=output.as_json)
+            return 0
+        tally = _run(session, running, talk, as_json=output.as_json)
+    if running.summary:
+        _write_summary(running.summary, tally)
+    return tally.exit_code
 
 
 def _check_stdout(output: Output) -> None:
@@ -97,117 +91,102 @@ def _check_stdout(output: Output) -> None:
         raise UsageError("-o -: stdout is closed; give a file's name")
 
 
-def _run(
-    model: Model,
-    adapters: Adapters,
-    plan: GeneratePlan,
-    sink: PictureOutput,
-    machine: Machine,
-    *,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    with progress(quiet=quiet) as display:
-        tracker = Tracker(display, plan)
-        return_freed_memory()
-        try:
-            with loading_to_stay():
-                from diffgen.engine.engine import Engine
+def _run(session: Session, running: Running, talk: Talk, *, as_json: bool) -> Tally:
+    from diffgen.batch.run import Run
 
-                engine = Engine.load(
-                    model,
-                    device=machine.device,
-                    dtype=machine.dtype,
-                    loras=adapters.loras,
-                    embeddings=adapters.embeddings,
-                )
-            for picture in engine.generate(plan, on_step=keep_from_first_step(tracker.on_step)):
-                _deliver(picture, sink, as_json=as_json)
-                display.say(tracker.finished(picture.record))
-        except KeyboardInterrupt as asked:
-            raise Stopped(asked, tracker.rest()) from asked
-
-
-def _deliver(picture: GeneratedImage, sink: PictureOutput, *, as_json: bool) -> None:
-    """Save a picture and tell where, or what it is."""
-    with reported_pipe():
-        path = sink.save(picture.image, picture.record)
-    if path and as_json:
-        print_json({"path": str(path), **picture.record})
-    elif path:
-        print_result(str(path))
-
-
-class Tracker:
-    """Counts the steps and pictures of a run."""
-
-    def __init__(self, display: Display, plan: GeneratePlan) -> None:
-        self._display, self._plan = display, plan
-        self._pictures, self._done = plan.count, 0
-        self._batches, self._begun = -(-plan.count // plan.batch_size), 0
-        self._start: float | None = None
-        steps = [plan.sampling.spec.steps(p.sampling.sigmas) for p in (plan, plan.second) if p]
-        self._steps = sum(steps)  # of a batch, in all its passes
-        self._offsets = [0, *steps]
-        self._passes = len(steps)
-
-    def on_step(self, info: StepInfo) -> None:
-        self._start = self._start or time.monotonic()
-        if info.index == 0:
-            self._begun += 1
-        label = _count(self._pictures, "picture")
-        if not info.total:  # an adaptive sampler: nobody knows how many steps are left
-            self._display.update(label, info.index + 1, None)
-            return
-        batch, part = divmod(self._begun - 1, self._passes)
-        done = batch * self._steps + self._offsets[part] + info.index + 1
-        self._display.update(label, done, self._batches * self._steps)
-
-    def finished(self, record: Mapping[str, Any]) -> str:
-        """The line about a picture: which it is, what it took, and how long the rest will."""
-        self._done += 1
-        if self._pictures == 1:
-            return _summary(record)
-        per_picture = (time.monotonic() - (self._start or 0.0)) / self._done
-        minutes, seconds = divmod(round(per_picture * (self._pictures - self._done)), 60)
-        left = f", {minutes}:{seconds:02} left" if self._done < self._pictures else ""
-        return f"{self._done}/{self._pictures} {_summary(record)}{left}"
-
-    def rest(self) -> str:
-        """For the line about being stopped: what is made, and how to make the others."""
-        prompts, seeds = self._plan.request.prompts, self._plan.seeds
-        if not self._done:
-            return "; no picture was made"
-        made, left = (
-            f" after {self._done} of {self._pictures} pictures",
-            self._pictures - self._done,
+    journal = session.journal(fresh=not running.resume)
+    with journal or nullcontext(), progress(quiet=talk.quiet, kind=talk.progress) as display:
+        tracker = Tracker(
+            display,
+            session.plan,
+            kind=talk.progress,
+            as_json=as_json,
+            file=session.reading.prompt_file,
         )
-        if not left:
-            return made
-        prompt = prompts[self._done // len(seeds) % len(prompts)]
-        seed = seeds[self._done % len(seeds)]
-        if self._pictures == len(seeds):
-            return f"{made}; --seed {seed} -c {left} makes the rest"
-        return f"{made}; the next is {_shown(prompt)} seed {seed}"
+        run = Run(
+            session.plan,
+            session.output,
+            _loader(Machine.of(session.given)),
+            tracker,
+            journal=journal,
+            stop_on_error=running.stop_on_error,
+            saving=reported_pipe if session.output.to_stdout else nullcontext,
+        )
+        return_freed_memory()
+        _tell_journal(journal)
+        with _told_when_stopped(run, tracker, goes_on=journal is not None):
+            run.run()
+            if session.stream:
+                _serve(session, run, tracker)
+        if session.reading.prompt_file and not talk.quiet:
+            print_line(run.tally.closing())
+        return run.tally
 
 
-def _shown(prompt: str) -> str:
-    return one_line(json.dumps(prompt, ensure_ascii=False), PROMPT_SHOWN)
+def _loader(machine: Machine) -> Callable[[Stock], Engine]:
+    def load(stock: Stock) -> Engine:
+        with loading_to_stay():
+            from diffgen.engine.engine import Engine
+
+            return Engine.load(
+                stock.model,
+                device=machine.device,
+                dtype=machine.dtype,
+                loras=stock.adapters.loras,
+                embeddings=stock.adapters.embeddings,
+            )
+
+    return load
 
 
-def _summary(record: Mapping[str, Any]) -> str:
-    seconds = sum(record["timings"].values())
-    return (
-        f"{_shown(record['prompt'])} seed {record['seed']}, "
-        f"{_steps(record)} of {record['sampler']}, {seconds:.2f} s"
-    )
+@contextmanager
+def _told_when_stopped(run: Run, tracker: Tracker, *, goes_on: bool) -> Iterator[None]:
+    """A run that can go on ends behind the batch in flight; any other at once."""
+    try:
+        if goes_on:
+            with finishing_first(run.stopping) as came:
+                yield
+                if came:
+                    raise Asked(came[0])
+        else:
+            yield
+    except KeyboardInterrupt as asked:
+        raise Stopped(asked, tracker.rest(goes_on=goes_on)) from asked
 
 
-def _steps(record: Mapping[str, Any]) -> str:
-    """`10 steps`, or `6 of 10 steps` where a picture was changed."""
-    steps, run = record["steps"], record.get("steps_run", record["steps"])
-    return _count(steps, "step") if run == steps else f"{run} of {_count(steps, 'step')}"
+def _serve(session: Session, run: Run, tracker: Tracker) -> None:
+    """Make what stdin asks for, line by line as it comes."""
+    from diffgen.batch.files import Problem
+
+    for arrived in session.arriving():
+        if run.stopping.is_set():
+            break
+        if isinstance(arrived, Problem):
+            run.tally.failed += 1
+            print_error(f"stdin:{arrived.line}: {arrived.message}")
+        else:
+            tracker.expect(arrived.count)
+            run.run(arrived)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _tell_journal(journal: Journal | None) -> None:
+    for number in journal.damaged if journal else ():
+        print_line(f"note: {journal and journal.path}:{number}: a damaged line, passed over")
+
+
+def _write_summary(file: str, tally: Tally) -> None:
+    summary: Mapping[str, Any] = {
+        "made": tally.made,
+        "failed": tally.failed,
+        "skipped": tally.skipped,
+        "seconds": round(time.monotonic() - tally.begun, 3),
+        "exit_code": tally.exit_code,
+        "failures": tally.failures,
+    }
+    from diffgen.files import replaced
+
+    try:
+        with replaced(Path(file).expanduser()) as part:
+            part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {file}: {error.strerror}") from error

@@ -36,7 +36,6 @@ _NAMES = {
     "--device cuda": "cuda gpu",
     "--device cpu": "cpu use-cpu",
     "--device mps": "mps",
-    "the prompt itself, without an option": "prompt p text caption positive-prompt",
 }
 _TRAINING = {
     "--set run.steps=N": "max-train-steps steps num-steps max-steps iterations",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from diffgen.cli.console import beside, print_line
 from diffgen.errors import one_line
+from diffgen.types import ProgressKind
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -64,11 +65,16 @@ class Bar(Display):
 
 
 @contextmanager
-def progress(*, quiet: bool, in_bytes: bool = False) -> Iterator[Display]:
-    """Somebody to tell how far the work is, counted in pieces or in bytes."""
-    if quiet:
+def progress(
+    *, quiet: bool, in_bytes: bool = False, kind: ProgressKind = "auto"
+) -> Iterator[Display]:
+    """Somebody to tell how far the work is, counted in pieces or in bytes; "auto" is a bar on a
+    terminal and lines elsewhere.
+    """
+    no_terminal = not sys.stderr.isatty() or os.environ.get("TERM") in ("dumb", "unknown")
+    if quiet or kind in ("none", "json"):
         yield Silent()
-    elif not sys.stderr.isatty() or os.environ.get("TERM") in ("dumb", "unknown"):
+    elif kind == "plain" or (kind == "auto" and no_terminal):
         yield Display()
     else:
         with _rich_bar(in_bytes=in_bytes) as running:

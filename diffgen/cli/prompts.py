@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from diffgen.batch.syntax import unread_syntax
 from diffgen.cli.console import print_note
 from diffgen.errors import UsageError
-from diffgen.text.foreign_syntax import find_foreign
 
 if TYPE_CHECKING:
     from diffgen.engine.request import GeneratePlan
@@ -38,20 +38,14 @@ def check_syntax(plan: GeneratePlan, *, strict: bool, embeddings: bool = False) 
 
     With `embeddings`, their names are read. Raises UsageError instead if `strict`.
     """
-    request = plan.request
-    drawn = [text for text in (*request.prompts, request.prompt_2) if text is not None]
-    negative = [text for text in (request.negative, request.negative_2) if text is not None]
-    found = find_foreign([*drawn, *negative], plan.prompt_style)
-    if embeddings:
-        found.pop("embeddings", None)
-    pieces = [f"{kind}, {piece}" for kind, piece in found.items()]
-    for text in drawn:
-        pieces += plan.understood(text).notes
-    for text in negative:
-        pieces += plan.understood(text, negative=True).notes
+    tell_syntax(unread_syntax(plan, embeddings=embeddings), strict=strict)
+
+
+def tell_syntax(pieces: Sequence[str], *, strict: bool) -> None:
+    """The same of what `unread_syntax` found."""
     if not pieces:
         return
-    listed = "; ".join(dict.fromkeys(pieces))
+    listed = "; ".join(pieces)
     if strict:
         raise UsageError(f"prompts hold syntax that is not read: {listed}")
     print_note(f"drawn as plain words (--strict refuses it): {listed}")

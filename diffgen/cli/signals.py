@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Event
 from types import FrameType
 
 from diffgen.errors import DiffgenError
@@ -47,6 +48,29 @@ def asked_to_stop() -> Iterator[list[int]]:
         for each in before:
             signal.signal(each, signal.SIG_DFL)
         raise Asked(number)
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def finishing_first(stopping: Event) -> Iterator[list[int]]:
+    """Let the first signal set `stopping` and the second raise Asked; gives a list of what came."""
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in heard()}
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        if stopping.is_set():
+            for each in before:
+                signal.signal(each, signal.SIG_DFL)
+            raise Asked(number)
+        stopping.set()
 
     for number in before:
         signal.signal(number, ask)

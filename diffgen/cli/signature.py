@@ -24,15 +24,21 @@ GIVEN = "given"  # the argument that takes the settings
 
 
 def with_settings(
-    *groups: type, without: Iterable[str] = (), configured: Collection[str] | None = ()
+    *groups: type,
+    without: Iterable[str] = (),
+    configured: Collection[str] | None = (),
+    as_text: Iterable[type] = (),
 ) -> Callable[..., Callable[..., Any]]:
     """Turn a command's argument `given` into the options of some groups of settings.
 
     `given` then holds what was typed, read and checked, by field name; what was not typed is
     absent, so that defaults stay where they are declared. `without` names fields to leave out,
     `configured` those that the user's configuration may give where they were not typed; None: all.
+    Of the groups `as_text`, what was typed is left as it was: such a command reads and finds files
+    for itself.
     """
     table = {name: row for group in groups for name, row in rows(group).items()}
+    unread = {name for group in as_text for name in rows(group)}
     for name in without:
         del table[name]
 
@@ -41,11 +47,12 @@ def with_settings(
 
         @functools.wraps(command)
         def run(**values: Any) -> Any:
-            given = _with_configuration(_given(table, values), configured)
+            read = _given(table, values, unread)
+            given = _with_configuration(read, configured, find_files=not unread)
             rest = {name: value for name, value in values.items() if name not in table}
             return command(**rest, given=given)
 
-        options = [_parameter(row) for row in table.values()]
+        options = [_parameter(row, read=name not in unread) for name, row in table.items()]
         own_hints = [each.replace(annotation=_hint(command, each)) for each in own]
         run.__signature__ = Signature([*own_hints, *options])  # type: ignore[attr-defined]
         run.__annotations__ = {each.name: each.annotation for each in [*own_hints, *options]}
@@ -87,16 +94,21 @@ def _hint(command: Callable[..., Any], parameter: Parameter) -> Any:
     return get_type_hints(command, include_extras=True)[parameter.name]
 
 
-def _given(table: Mapping[str, Row], values: Mapping[str, Any]) -> dict[str, Any]:
+def _given(
+    table: Mapping[str, Row], values: Mapping[str, Any], unread: Collection[str]
+) -> dict[str, Any]:
     typed = {name: values[name] for name in table if values.get(name) not in (None, [])}
-    return {name: table[name].read(value, _called(table[name])) for name, value in typed.items()}
+    return {
+        name: value if name in unread else table[name].read(value, _called(table[name]))
+        for name, value in typed.items()
+    }
 
 
 def _with_configuration(
-    given: dict[str, Any], configured: Collection[str] | None
+    given: dict[str, Any], configured: Collection[str] | None, *, find_files: bool
 ) -> dict[str, Any]:
     """What was typed, what the configuration says of the rest, and the files that names stand for."""
-    from diffgen.cli.named_files import with_paths
+    from diffgen.engine.named_files import with_paths
 
     if configured is None or configured:
         from diffgen.configuration import Configuration
@@ -108,7 +120,7 @@ def _with_configuration(
             for name, value in full.items()
             if name in given or configured is None or name in configured
         }
-    return with_paths(given)
+    return with_paths(given) if find_files else given
 
 
 def _called(row: Row) -> str:
@@ -116,7 +128,7 @@ def _called(row: Row) -> str:
     return f"--{row.word}" if row.setting.parse else row.name.replace("_", " ")
 
 
-def _parameter(row: Row) -> Parameter:
+def _parameter(row: Row, *, read: bool) -> Parameter:
     setting = row.setting
     option = typer.Option(
         *setting.flags.split(),
@@ -125,14 +137,14 @@ def _parameter(row: Row) -> Parameter:
         rich_help_panel=row.panel,
         show_default=False,
     )
-    kind: Any = Annotated[_typed(row), option]
+    kind: Any = Annotated[_typed(row, read=read), option]
     return Parameter(row.name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
 
 
-def _typed(row: Row) -> Any:
+def _typed(row: Row, *, read: bool) -> Any:
     """What Typer makes of the words: text where the setting has a grammar of its own."""
     if row.setting.repeat:
         return list[str] | None
-    if row.setting.parse or get_origin(row.kind) is tuple:
+    if (not read and row.kind is not bool) or row.setting.parse or get_origin(row.kind) is tuple:
         return str | None
     return Optional[row.kind]  # noqa: UP045 - the type is not known here

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, get_args
 from xml.sax.saxutils import quoteattr
 
 from diffgen.engine.metadata import parameters_text, record_text, text_chunks
 from diffgen.errors import OutputError, UsageError
+from diffgen.types import PictureFormat
 
 if TYPE_CHECKING:
     from PIL import Image
-
-PictureFormat: TypeAlias = Literal["png", "jpeg", "webp", "avif"]
 
 FORMATS: tuple[PictureFormat, ...] = get_args(PictureFormat)
 SUFFIXES: dict[str, PictureFormat] = {

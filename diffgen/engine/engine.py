@@ -30,7 +30,7 @@ from diffgen.engine.metadata import make_record
 from diffgen.engine.model import Model
 from diffgen.engine.networks import load_networks
 from diffgen.engine.origin import Origin
-from diffgen.engine.request import FAST_EVERY, FAST_FIRST, GeneratePlan, GenerateRequest
+from diffgen.engine.request import FAST_EVERY, FAST_FIRST, GeneratePlan, GenerateRequest, Picture
 from diffgen.engine.words import WordReport
 from diffgen.errors import UsageError
 from diffgen.kernels.ops import check_backend
@@ -202,26 +202,41 @@ class Engine:
         """
         plan = self.plan(request) if isinstance(request, GenerateRequest) else request
         _refuse_tags(plan)
+        self._words.report(plan)
+        logger.info("%s", plan.summary())
+        for batch in plan.batches():
+            yield from self.draw(plan, batch, on_step=on_step)
+
+    def draw(
+        self, plan: GeneratePlan, batch: Sequence[Picture], *, on_step: StepCallback = ignore
+    ) -> list[GeneratedImage]:
+        """Make some pictures of a plan in the same network calls; they begin with one picture.
+
+        Their prompts and seeds need not be the plan's. Raises as `generate`, OutOfMemory where
+        memory runs out.
+        """
+        prompts = tuple(dict.fromkeys(picture.prompt for picture in batch))
+        asked = replace(plan, request=replace(plan.request, prompts=prompts))
+        _refuse_tags(asked)
         self._wrap(plan.request.seamless)
         self.coder.strips = plan.request.tile_vae
-        cut = self._words.report(plan)
-        logger.info("%s", plan.summary())
+        cut = self._words.report(asked)
         origin = self._origin.record  # now, not when a picture waits to be saved
-        for batch in plan.batches():
-            sized = plan.of(batch)
-            with memory_errors():
-                images, timings = draw(self, sized, batch, on_step)
-            for picture, image in zip(batch, images, strict=True):
-                record = make_record(
-                    sized,
-                    picture,
-                    origin=origin,
-                    dtype=self.precision.name,
-                    device=self.device.type,
-                    cut=cut.get(picture.prompt, ""),
-                    timings=timings,
-                )
-                yield GeneratedImage(image, record)
+        sized = plan.of(batch)
+        with memory_errors():
+            images, timings = draw(self, sized, batch, on_step)
+        made: dict[str, Any] = {
+            "dtype": self.precision.name,
+            "device": self.device.type,
+            "timings": timings,
+        }
+        return [
+            GeneratedImage(
+                image,
+                make_record(sized, picture, origin=origin, cut=cut.get(picture.prompt, ""), **made),
+            )
+            for picture, image in zip(batch, images, strict=True)
+        ]
 
     @torch.inference_mode()
     def begin(self, plan: GeneratePlan, edit: Edit | None = None) -> Beginning:

@@ -15,7 +15,6 @@ from typing import Any, Self
 
 from diffgen.errors import UsageError, did_you_mean, shown
 
-DEFAULT_TEMPLATE = "{prompt:40}-{seed}.{ext}"
 LONGEST = 40  # characters of a text in a name
 LONGEST_BYTES = 120  # of a text; file systems take 255, some 143, for the whole name
 NAME_BYTES = 200  # of a name before its suffix, which a number may be put between

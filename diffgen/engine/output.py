@@ -12,10 +12,12 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from diffgen.engine.encoding import USUAL_SUFFIX, PictureFormat, encode, format_of
-from diffgen.engine.names import DEFAULT_TEMPLATE, NameTemplate
+from diffgen.engine.encoding import USUAL_SUFFIX, encode, format_of
+from diffgen.engine.names import NameTemplate
 from diffgen.errors import OutputError, UsageError
 from diffgen.files import created, replaced
+from diffgen.settings.groups import DEFAULT_TEMPLATE
+from diffgen.types import PictureFormat
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -86,27 +88,43 @@ class PictureOutput:
         return self._stdout
 
     @property
+    def is_folder(self) -> bool:
+        return self._file is None and not self._stdout
+
+    @staticmethod
+    def holds_many(target: str | None) -> bool:
+        """Whether a target means a folder."""
+        path = Path(os.path.expanduser(target or "."))
+        return target != "-" and _means_folder(target or ".", path)
+
+    @property
     def folder(self) -> Path:
         return self._folder
 
-    def name(self, record: Mapping[str, Any]) -> Path:
+    def name(self, record: Mapping[str, Any], *, line: int = 1) -> Path:
         """The name a picture gets if it is free; `record` may hold the fields of names only."""
         if self._file:
             return self._file
-        stem = self._style.template.stem(record)
+        stem = self._style.template.stem({**record, "line": line})
         return self._folder / f"{stem}.{USUAL_SUFFIX[self._form]}"
 
-    def existing(self, record: Mapping[str, Any]) -> Path | None:
+    def existing(self, record: Mapping[str, Any], *, line: int = 1) -> Path | None:
         """The file that is there instead of a picture, if those are to be skipped."""
-        path = self.name(record)
+        path = self.name(record, line=line)
         skips = self._style.collision == "skip" and not self._stdout
         return path if skips and os.path.lexists(path) else None
 
     def save(
-        self, image: Image.Image, record: Mapping[str, Any], *, noted: Noted | None = None
+        self,
+        image: Image.Image,
+        record: Mapping[str, Any],
+        *,
+        line: int = 1,
+        noted: Noted | None = None,
     ) -> Path | None:
         """Write one picture with its record inside; returns its path, None for stdout.
 
+        `line` is the picture's in the file it comes from, for its name.
         `noted` is told each path that is about to be taken, and the size of the file; a picture so
         noted outlives a power cut. Raises OutputError; what was begun is removed.
         """
@@ -118,7 +136,7 @@ class PictureOutput:
             sys.stdout.buffer.write(content)
             sys.stdout.buffer.flush()
             return None
-        path = self._place(content, record, noted)
+        path = self._place(content, self.name(record, line=line), noted)
         self._written.add(path)
         if self._file and path != self._file:
             raise OutputError(
@@ -127,7 +145,7 @@ class PictureOutput:
             )
         return path
 
-    def _place(self, content: bytes, record: Mapping[str, Any], noted: Noted | None) -> Path:
+    def _place(self, content: bytes, first: Path, noted: Noted | None) -> Path:
         """Write a picture under the first name that is free, also of other programs' files."""
         path = self._folder
         try:
@@ -136,7 +154,7 @@ class PictureOutput:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._must_make = False
             put = replaced if self._overwrite else created
-            for path in self._names(record):
+            for path in self._names(first):
                 try:
                     with put(path, durable=noted is not None) as part:
                         part.write_bytes(content)
@@ -151,9 +169,8 @@ class PictureOutput:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
         return path
 
-    def _names(self, record: Mapping[str, Any]) -> Iterator[Path]:
+    def _names(self, first: Path) -> Iterator[Path]:
         """Names to try. Even when told to overwrite, a run spares its own pictures."""
-        first = self.name(record)
         for i in count(1):
             path = first if i == 1 else first.with_name(f"{first.stem}-{i}{first.suffix}")
             if path not in self._written and (self._overwrite or not os.path.lexists(path)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise, product
 
@@ -191,6 +191,13 @@ class GeneratePlan:
     def count(self) -> int:
         """The number of pictures."""
         return len(self.request.prompts) * len(self.seeds) * len(self.edits or "1")
+
+    @property
+    def group(self) -> Hashable:
+        """Equal for plans whose pictures may be made by the same network calls."""
+        request = replace(self.request, prompts=(), seed=0, count=1)
+        settled = self.width, self.height, self.clip_skip, self.guidance_scale, self.strength
+        return repr((request, settled, self.sampling.spec.name, self.sampling.sigmas))
 
     def summary(self) -> str:
         """The settled settings in one line."""

@@ -13,7 +13,7 @@ logger = logging.getLogger("diffgen")
 
 
 class WordReport:
-    """Logs warnings about prompts; of a word that was never learned, once in a model's life."""
+    """Logs warnings about prompts, each once in a model's life."""
 
     def __init__(self, model: str, conditioner: Conditioner, known: KnownWords | None) -> None:
         self._model, self._conditioner, self._known = model, conditioner, known
@@ -25,15 +25,21 @@ class WordReport:
         # The other styles divide long prompts.
         plain = texts if plan.prompt_style == "plain" else []
         cut = {text: words for text in plain if (words := self._conditioner.cut(text))}
-        for words in cut.values():
-            logger.warning('prompt too long for this model, ignored from: "%s"', words)
+        for text, words in cut.items():
+            if self._is_new(text):
+                logger.warning('prompt too long for this model, ignored from: "%s"', words)
         unspelled = self._unspelled(texts)
-        if unspelled:
-            quoted = some([f'"{text}"' for text in unspelled])
+        if new := [text for text in unspelled if self._is_new(text)]:
+            quoted = some([f'"{text}"' for text in new])
             logger.warning("this model's vocabulary has no word of %s", quoted)
         if self._known:
             self._report_unlearned([text for text in texts if text not in unspelled], self._known)
         return cut
+
+    def _is_new(self, text: str) -> bool:
+        known = text in self._reported
+        self._reported.add(text)
+        return not known
 
     def _unspelled(self, texts: list[str]) -> list[str]:
         tokenizers = self._conditioner.tokenizers

@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar
 from diffgen.errors import UsageError
 from diffgen.limits import MAX_LAYERS
 from diffgen.settings.grammar import (
+    as_typed,
     parse_guidance,
     parse_interval,
     parse_numbers,
@@ -31,7 +32,9 @@ from diffgen.types import (
     EmbeddingRef,
     GuidanceName,
     LoraRef,
+    PictureFormat,
     Prediction,
+    ProgressKind,
     PromptStyle,
     RngName,
     SamplerName,
@@ -40,6 +43,7 @@ from diffgen.types import (
 )
 
 DEFAULT_MODEL = "storybook"
+DEFAULT_TEMPLATE = "{prompt:40}-{seed}.{ext}"
 MAX_COUNT = 1_000_000_000
 MAX_BATCH = 4096
 MAX_STEPS = 100_000
@@ -577,13 +581,51 @@ class Output(Group):
         str | None,
         Setting(
             "-o --output",
-            "A .png file, a folder, or - for stdout [default: this folder]",
+            "A .png, .jpg, .webp or .avif file, a folder, or - for stdout [default: this folder]",
             "FILE|DIR",
             peers="out outdir output-dir output-path outpath output-file save outfile "
             "output-folder dest output-name",
         ),
     ] = None
+    template: Annotated[
+        str,
+        Setting(
+            "--output-template",
+            "Names in a folder, of {line}, {prompt}, {negative}, {seed}, {sampler}, {schedule}, "
+            "{steps}, {guidance}, {width}, {height}, {model} and {ext}, as in {line:03}-{prompt:40} "
+            f"[default: {DEFAULT_TEMPLATE}]",
+            "TEXT",
+            peers="output-name-template filename-pattern samples-filename-pattern",
+        ),
+    ] = DEFAULT_TEMPLATE
+    form: Annotated[
+        PictureFormat | None,
+        Setting(
+            "--format",
+            "Kind of file [default: by the name, else png]",
+            peers="image-format image-type output-format filetype",
+        ),
+    ] = None
+    quality: Annotated[
+        int | None,
+        Setting(
+            "--quality",
+            "Of JPEG, WebP and AVIF [default: 90]",
+            low=1,
+            high=100,
+            peers="imagequality",
+        ),
+    ] = None
     overwrite: Annotated[bool, Setting("--overwrite", "Replace pictures that exist")] = False
+    skip_existing: Annotated[
+        bool, Setting("--skip-existing", "Make no picture whose name is taken")
+    ] = False
+    metadata: Annotated[
+        bool,
+        Setting(
+            "--metadata/--no-metadata", "Write into pictures how they were made [default: yes]"
+        ),
+    ] = True
     as_json: Annotated[bool, Setting("--json", "Print one JSON object per picture")] = False
 
 
@@ -593,15 +635,33 @@ class Reading(Group):
 
     panel: ClassVar[str] = "Prompt"
 
+    texts: Annotated[
+        tuple[str, ...],
+        Setting(
+            "-p --prompt",
+            "A prompt; repeatable",
+            "TEXT",
+            parse=as_typed,
+            repeat=True,
+            peers="text caption positive-prompt",
+        ),
+    ] = ()
     prompt_file: Annotated[
         str | None,
         Setting(
             "--prompts",
-            "One prompt a line, # for comments; - reads stdin",
+            "A file of prompts: text with options in the line, .jsonl, .csv or .toml; - reads stdin",
             "FILE",
             peers="from-file prompts-file prompt-file file prompts-from-file",
         ),
     ] = None
+    wildcards: Annotated[
+        Path | None,
+        Setting("--wildcards", "Where the files of __wildcards__ are", "DIR", parse=parse_path),
+    ] = None
+    all_combinations: Annotated[
+        bool, Setting("--all-combinations", "Every choice of {a|b} and __wildcards__, not one")
+    ] = False
     strict: Annotated[
         bool,
         Setting(
@@ -611,10 +671,39 @@ class Reading(Group):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Running(Group):
+    """How a run of many pictures goes on."""
+
+    panel: ClassVar[str] = "Run"
+
+    dry_run: Annotated[
+        bool, Setting("--dry-run", "Check everything, say what would be made, make nothing")
+    ] = False
+    resume: Annotated[
+        bool,
+        Setting(
+            "--resume/--fresh",
+            "Whether a prompt file goes on where it stopped, or starts over [default: go on]",
+        ),
+    ] = True
+    stop_on_error: Annotated[
+        bool, Setting("--stop-on-error", "Stop at the first picture that fails")
+    ] = False
+    summary: Annotated[
+        str | None, Setting("--summary", "Write what the run came to, as JSON", "FILE")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Talk(Group):
     """How much is said on stderr."""
 
     panel: ClassVar[str] = "Output"
+
+    progress: Annotated[
+        ProgressKind,
+        Setting("--progress", "How the run is reported on stderr [default: auto]"),
+    ] = "auto"
 
     quiet: Annotated[bool, Setting("-q --quiet", "Say nothing but results and errors")] = False
     verbose: Annotated[bool, Setting("-v --verbose", "Say more, and show where errors arise")] = (

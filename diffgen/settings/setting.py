@@ -93,13 +93,14 @@ class Row:
     def _flags(self) -> tuple[str, ...]:
         return tuple(flag.lstrip("-") for flag in self.setting.flags.replace("/", " ").split())
 
-    def read(self, value: Any, name: str | None = None) -> Any:
-        """A value from text or JSON, checked; `name` is what an error line calls the setting.
+    def read(self, value: Any, name: str | None = None, *, typed: str | None = None) -> Any:
+        """A value from text or JSON, checked; `name` is what an error line calls the setting, and
+        `typed` the word that the user wrote for it.
 
         Raises UsageError.
         """
         name = name or self.name.replace("_", " ")
-        found = self._converted(value, name)
+        found = self._converted(value, typed or name)
         self.check(found, name)
         return found
 

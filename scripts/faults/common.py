@@ -15,7 +15,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-GENERATE = ("generate", "a barn", "a cat", "--steps", "2", "--seed", "1")
+GENERATE = ("generate", "-p", "a barn", "-p", "a cat", "--steps", "2", "--seed", "1")
 PATIENCE = 600.0  # seconds, for a process on a busy machine
 
 

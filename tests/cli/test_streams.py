@@ -72,7 +72,7 @@ def test_results_are_utf8_and_file_names_their_bytes(
 
 @pytest.mark.parametrize("redirect", ["2>&-", pytest.param("2>/dev/full", marks=needs_full)])
 def test_words_that_cannot_be_said_stop_nothing(redirect: str, tmp_path: Path) -> None:
-    done = run("generate", "a", "b", *QUICK, cwd=tmp_path, redirect=redirect)
+    done = run("generate", "-p", "a", "-p", "b", *QUICK, cwd=tmp_path, redirect=redirect)
     assert (done.returncode, done.stdout, done.stderr) == (0, "a-7.png\nb-7.png\n", "")
     assert {path.name for path in tmp_path.iterdir()} == {"a-7.png", "b-7.png"}
 
@@ -102,7 +102,7 @@ def test_a_reader_of_words_may_go_away(tmp_path: Path) -> None:
 def test_lost_results_are_told_once_the_pictures_are_made(
     redirect: str, reason: str, tmp_path: Path
 ) -> None:
-    done = run("generate", "a", "b", *QUICK, "-q", cwd=tmp_path, redirect=redirect)
+    done = run("generate", "-p", "a", "-p", "b", *QUICK, "-q", cwd=tmp_path, redirect=redirect)
     line = f"error: cannot write to stdout: {reason}; results were made but not printed\n"
     assert (done.returncode, done.stderr) == (1, line)
     assert {path.name for path in tmp_path.iterdir()} == {"a-7.png", "b-7.png"}

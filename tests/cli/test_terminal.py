@@ -20,7 +20,16 @@ NAME = "a-red-barn-beside-a-blue-car-at-sunset-7.png"
 QUICK = ("--steps", "1", "--seed", "7", "--overwrite")
 SWEEP = ("--samplers", "ddim,dpmpp_2m_sde", "--steps", "2", "--reference", "4", "--seeds", "0")
 COMMANDS = {
-    "generate": ("generate", PROMPT, "\x1b]0;OWNED\x07\nerror: fake", *QUICK, "-o", "out/"),
+    "generate": (
+        "generate",
+        "-p",
+        PROMPT,
+        "-p",
+        "\x1b]0;OWNED\x07\nerror: fake",
+        *QUICK,
+        "-o",
+        "out/",
+    ),
     "json": ("generate", PROMPT, *QUICK, "--json", "-o", "out/"),
     "train": ("train", "small.toml", "--set", "run.steps=2", "-o", "a run with quite a long name"),
     "dry run": ("train", "small.toml", "--dry-run"),

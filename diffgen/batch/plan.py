@@ -1,0 +1,310 @@
+"""What a file comes to: each picture settled and checked before a model is loaded.
+
+Pictures that may share a network call stand together, and each model's pictures too, so that it is
+loaded once; neither changes a picture. A plan holds a few numbers for each picture; what they ask
+for waits in a temporary file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import weakref
+from array import array
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, Self
+
+from diffgen.batch.expansion import Expander
+from diffgen.batch.files import Entry, Problem
+from diffgen.batch.journal import key_of
+from diffgen.batch.requests import GROUPS, Given, Variant, variants
+from diffgen.batch.syntax import unread_syntax
+from diffgen.engine.model import Model
+from diffgen.engine.named_files import with_paths
+from diffgen.engine.request import GeneratePlan, GenerateRequest, Picture
+from diffgen.errors import DiffgenError, UsageError
+from diffgen.settings.groups import Adapters, Source
+from diffgen.settings.setting import as_text, rows
+
+PROBLEMS_SHOWN = 50
+PLANS_KEPT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One picture to make."""
+
+    key: str
+    line: int
+    template: str
+    plan: GeneratePlan  # of its line
+    picture: Picture
+    model: str
+
+    @property
+    def prompt(self) -> str:
+        return self.picture.prompt
+
+    @property
+    def seed(self) -> int:
+        return self.picture.seed
+
+    @property
+    def group(self) -> Hashable:
+        """Equal for pictures that may be made by the same network calls."""
+        return self.plan.group, self.picture.init
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """A model and what is added to it: what is loaded together."""
+
+    model: Model
+    adapters: Adapters
+    stamp: tuple[str, ...]  # which files these are, by size and time
+
+    @classmethod
+    def of(cls, model: Model, adapters: Adapters) -> Self:
+        """The stock of a model that is open."""
+        infos = (info for part in model.checkpoint.tensors.values() for info in part.infos.values())
+        files = {info.file for info in infos}
+        files |= {each.path for each in (*model.loras, *adapters.loras)}
+        files |= {each.path for each in adapters.embeddings}
+        return cls(model, adapters, tuple(sorted(map(_stamp, files))))
+
+
+class BadFile(UsageError):
+    """What is wrong with the entries of a file: `lines` says it of the first, one a line."""
+
+    def __init__(self, lines: Sequence[str], count: int, name: str) -> None:
+        self.lines = tuple(lines)
+        noun = "problem" if count == 1 else "problems"
+        more = f", of which {len(lines)} are shown" if count > len(lines) else ""
+        super().__init__(f"{count} {noun} in {name}{more}; no picture was made")
+
+
+class Settler:
+    """Settles requests against models, which are opened once and never loaded."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed  # of pictures that name none
+        self._stocks: dict[str, Stock] = {}
+        self._plans: OrderedDict[str, GeneratePlan] = OrderedDict()
+
+    def stock(self, given: Given) -> tuple[str, Stock]:
+        """What a variant's settings need, and a name for it. Raises DiffgenError."""
+        name = json.dumps([_texts(given, Source), _texts(given, Adapters)])
+        if name not in self._stocks:
+            self._stocks[name] = _open(given)
+        return name, self._stocks[name]
+
+    def plan(self, given: Given, prompt: str) -> GeneratePlan:
+        """A variant's settings settled for one prompt. Raises DiffgenError."""
+        name, stock = self.stock(given)
+        own = {key: given[key] for key in rows(GenerateRequest) if key in given}
+        own.setdefault("seed", self.seed)
+        free = {"seed", "count", "negative"}
+        key = name + json.dumps({n: as_text(v) for n, v in sorted(own.items()) if n not in free})
+        if (kept := self._plans.get(key)) is None:
+            kept = stock.model.plan(GenerateRequest(prompts=[prompt], **own))
+            self._plans[key] = kept
+            if len(self._plans) > PLANS_KEPT:
+                self._plans.popitem(last=False)
+        changed = {"count": 1, "negative": None} | {n: own[n] for n in free if n in own}
+        return replace(kept, request=replace(kept.request, prompts=(prompt,), **changed))
+
+
+class BatchPlan:
+    """The pictures of a run, in the order in which they are made."""
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        batch_size: int = 1,
+        expander: Expander | None = None,
+        all_combinations: bool = False,
+        salt: str = "",
+    ) -> None:
+        """`salt` stands for whatever else makes a file another: its format, its name."""
+        self.settler = Settler(seed)
+        self.count = 0  # of pictures
+        self.evaluations = 0  # of networks, where the sampler says before how many it takes
+        self.adaptive = False  # whether some sampler does not say
+        self.steps = 0  # of the samplers, likewise
+        self.unread: dict[str, str] = {}  # syntax that is drawn as words, by kind
+        self._expander = expander or Expander()
+        self._salt = salt
+        self._all = all_combinations
+        self._batch_size = batch_size
+        self._spool = tempfile.TemporaryFile()  # noqa: SIM115  as long as the plan
+        weakref.finalize(self, self._spool.close)
+        self._offsets, self._groups = array("q"), array("q")
+        self._group_numbers: dict[tuple[str, Hashable], int] = {}
+        self._seen: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        """The number of variants."""
+        return len(self._offsets)
+
+    def read(self, entries: Iterable[Entry], base: Mapping[str, Sequence[Any]], name: str) -> None:
+        """Check every entry, and keep what is good. Raises BadFile if one is not."""
+        found: list[str] = []
+        count = 0
+        for entry in entries:
+            problem = (
+                entry if isinstance(entry, Problem) else self.add(entry.line, entry.settings, base)
+            )
+            if problem:
+                count += 1
+                if len(found) < PROBLEMS_SHOWN:
+                    found.append(f"{name}:{problem.line}: {problem.message}")
+        if count:
+            raise BadFile(found, count, name)
+
+    def add(self, line: int, settings: Given, base: Mapping[str, Sequence[Any]]) -> Problem | None:
+        """Settle what a record asks for; what is wrong with it instead, if something is."""
+        try:
+            for variant in variants(line, settings, base):
+                for prompt in self._prompts(variant.prompt):
+                    self._keep(replace(variant, prompt=prompt))
+        except DiffgenError as error:
+            return Problem(line, str(error), error)
+        return None
+
+    def another(self) -> BatchPlan:
+        """An empty plan that goes on where this one is: models that are open stay so."""
+        plan = BatchPlan(
+            seed=self.settler.seed,
+            batch_size=self._batch_size,
+            expander=self._expander,
+            all_combinations=self._all,
+            salt=self._salt,
+        )
+        plan.settler, plan.unread = self.settler, self.unread
+        return plan
+
+    def _prompts(self, template: str) -> Iterable[str]:
+        if self._all:
+            return self._expander.combinations(template)
+        self._expander.check(template)
+        return [template]
+
+    def _keep(self, variant: Variant) -> None:
+        plan = self.settler.plan(variant.given, variant.prompt)
+        name, stock = self.settler.stock(variant.given)
+        number = plan.count
+        self.count += number
+        if nfe := plan.sampling.nfe:
+            self.evaluations += nfe * number
+            self.steps += steps_of(plan) * number
+        else:
+            self.adaptive = True
+        prompt = self._expander.choose(variant.prompt, plan.request.seed)
+        drawn = replace(plan, request=replace(plan.request, prompts=(prompt,)))
+        for piece in unread_syntax(drawn, embeddings=bool(stock.adapters.embeddings)):
+            self.unread.setdefault(piece.partition(",")[0], piece)
+        group = (name, plan.group)
+        self._groups.append(self._group_numbers.setdefault(group, len(self._group_numbers)))
+        self._offsets.append(self._spool.seek(0, 2))
+        line = [variant.line, variant.prompt, _texts(variant.given, *GROUPS)]
+        self._spool.write(json.dumps(line).encode() + b"\n")
+
+    def variant(self, index: int) -> Variant:
+        """One of the variants, read back."""
+        self._spool.seek(self._offsets[index])
+        line, prompt, texts = json.loads(self._spool.readline())
+        table = {name: row for group in GROUPS for name, row in rows(group).items()}
+        return Variant(line, prompt, {n: table[n].read(text) for n, text in texts.items()})
+
+    def stocks(self) -> Iterator[tuple[Stock, Iterator[list[Job]]]]:
+        """Each model once, with its pictures in batches."""
+        self._seen.clear()
+        names = list(dict.fromkeys(name for name, _ in self._group_numbers))
+        of_stock = {name: i for i, name in enumerate(names)}
+        places = {n: (of_stock[name], n) for (name, _), n in self._group_numbers.items()}
+        together = self._batch_size > 1
+        order = sorted(
+            range(len(self)),
+            key=lambda i: places[self._groups[i]] if together else places[self._groups[i]][:1],
+        )
+        for name in names:
+            mine = [i for i in order if places[self._groups[i]][0] == of_stock[name]]
+            stock = self.settler.stock(self.variant(mine[0]).given)[1]
+            yield stock, self._batches(mine)
+
+    def jobs(self, index: int) -> Iterator[Job]:
+        """The pictures of one variant."""
+        variant = self.variant(index)
+        stock = self.settler.stock(variant.given)[1]
+        plan = self.settler.plan(variant.given, variant.prompt)
+        for init, seed in product(range(len(plan.edits or "1")), plan.seeds):
+            prompt = variant.prompt if self._all else self._expander.choose(variant.prompt, seed)
+            settings = _texts(variant.given, *GROUPS) | {"count": 1, "init number": init}
+            settings |= {"prompt": prompt, "seed": seed, "files": stock.stamp, "salt": self._salt}
+            key = self._unique(key_of(settings))
+            picture = Picture(prompt, seed, init)
+            yield Job(key, variant.line, variant.prompt, plan, picture, stock.model.name)
+
+    def _unique(self, key: str) -> str:
+        """A line that is there twice makes two pictures."""
+        short = bytes.fromhex(key)[:8]
+        number = self._seen[short] = self._seen.get(short, 0) + 1
+        return key if number == 1 else f"{key}-{number}"
+
+    def _batches(self, indices: Sequence[int]) -> Iterator[list[Job]]:
+        batch: list[Job] = []
+        for index in indices:
+            for job in self.jobs(index):
+                # An adaptive solver looks at the whole state: one image must not steer another.
+                size = 1 if job.plan.sampling.nfe is None else self._batch_size
+                if batch and (len(batch) >= size or batch[0].group != job.group):
+                    yield batch
+                    batch = []
+                batch.append(job)
+        if batch:
+            yield batch
+
+
+def steps_of(plan: GeneratePlan) -> int:
+    """The steps of a plan's pictures, each, in both passes if there are two."""
+    passes = (each for each in (plan, plan.second) if each)
+    return sum(each.sampling.spec.steps(each.sampling.sigmas) for each in passes)
+
+
+def _open(given: Given) -> Stock:
+    """The model and the LoRAs that settings name. Raises DiffgenError."""
+    found = with_paths(given)
+    return Stock.of(Model.open_source(Source.of(found)), Adapters.of(found))
+
+
+def _stamp(path: Path) -> str:
+    with suppress(OSError):
+        status = path.stat()
+        return f"{path.name} {status.st_size} {status.st_mtime_ns}"
+    return path.name
+
+
+def _texts(given: Given, *groups: type) -> dict[str, Any]:
+    """Settings as `Row.read` takes them, in JSON."""
+    table = {name: row for group in groups for name, row in rows(group).items()}
+    return {
+        name: _text(given[name], many=row.setting.repeat)
+        for name, row in table.items()
+        if given.get(name) is not None
+    }
+
+
+def _text(value: Any, *, many: bool) -> Any:
+    if isinstance(value, bool | int | float | str):
+        return value
+    if many:
+        return [as_text(each) for each in value]
+    numbers = isinstance(value, tuple) and all(map(math.isfinite, value))
+    return list(value) if numbers else as_text(value)

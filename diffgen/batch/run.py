@@ -1,0 +1,271 @@
+"""Making the pictures of a plan: each written at once and noted, whatever happens to the others."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from diffgen.batch.journal import Journal
+from diffgen.batch.plan import BatchPlan, Job, Stock
+from diffgen.engine.output import PictureOutput
+from diffgen.errors import DiffgenError, OutOfMemory
+from diffgen.types import StepInfo
+
+if TYPE_CHECKING:
+    from diffgen.engine.engine import Engine, GeneratedImage
+
+logger = logging.getLogger("diffgen")
+AHEAD = 2  # batches that may wait to be written
+
+
+class Listener(Protocol):
+    """Whoever is told what happens, from two threads."""
+
+    def on_step(self, info: StepInfo, batch: Sequence[Job]) -> None: ...
+
+    def made(self, job: Job, path: Path | None, record: Mapping[str, Any]) -> None: ...
+
+    def failed(self, job: Job, reason: str) -> None: ...
+
+    def skipped(self, job: Job, path: Path | None) -> None: ...
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run came to."""
+
+    made: int = 0
+    failed: int = 0
+    skipped: int = 0
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all is made, 3 if some failed, 1 if all did."""
+        if not self.failed:
+            return 0
+        return 3 if self.made or self.skipped else 1
+
+    @property
+    def done(self) -> int:
+        return self.made + self.failed + self.skipped
+
+    def closing(self) -> str:
+        """`498 made, 2 failed, 0 skipped in 41:07`."""
+        minutes, seconds = divmod(round(time.monotonic() - self.begun), 60)
+        hours, minutes = divmod(minutes, 60)
+        took = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+        return f"{self.made} made, {self.failed} failed, {self.skipped} skipped in {took}"
+
+
+class Run:
+    """One process's part in making the pictures of a plan."""
+
+    def __init__(
+        self,
+        plan: BatchPlan,
+        output: PictureOutput,
+        load: Callable[[Stock], Engine],
+        listener: Listener,
+        *,
+        journal: Journal | None = None,
+        stop_on_error: bool = False,
+        saving: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """`load` makes an engine, and `saving` is entered while a picture is written."""
+        self.tally = Tally()
+        self.stopping = threading.Event()  # set to end the run behind the batch in flight
+        self._plan, self._output, self._load = plan, output, load
+        self._listener, self._journal, self._stop_on_error = listener, journal, stop_on_error
+        self._saving = saving
+        self._at_most = 1 << 30  # pictures that memory has room for at once
+        self._again = False  # whether the plan is gone through another time
+        self._told: Hashable = None
+        self._loaded: tuple[Stock, Engine] | None = None
+
+    def run(self, plan: BatchPlan | None = None) -> Tally:
+        """Make what is to be made, until all is done or `stopping` is set; another plan than the
+        first if there is one.
+
+        Raises OutputError where a picture cannot be written, which ends a run that can be gone on
+        with, and the first failure of a picture with `stop_on_error`.
+        """
+        self._plan, self._again = plan or self._plan, False
+        with Writer(self._write) as self._writer:
+            while self._pass() and not self.stopping.is_set():
+                pass
+        return self.tally
+
+    def _pass(self) -> bool:
+        """Go through the plan once; whether something was made that others had left behind."""
+        before = self.tally.made
+        for stock, batches in self._plan.stocks():
+            for batch in batches:
+                if self.stopping.is_set():
+                    return False
+                jobs = self._taken(batch)
+                if not jobs:
+                    continue
+                try:
+                    engine = self._engine_of(stock)
+                except DiffgenError as error:
+                    self._fail(jobs, error)
+                    continue
+                self._make(engine, jobs)
+        first_pass, self._again = not self._again, True
+        return self._journal is not None and (first_pass or self.tally.made > before)
+
+    def _engine_of(self, stock: Stock) -> Engine:
+        """The engine of a stock; there is one at a time."""
+        if self._loaded is None or self._loaded[0] is not stock:
+            self._loaded = None
+            self._loaded = (stock, self._load(stock))
+        return self._loaded[1]
+
+    def _taken(self, batch: Sequence[Job]) -> list[Job]:
+        """What is still to be made of a batch, by this process."""
+        wanted = [job for job in batch if not self._is_there(job)]
+        if self._journal is None:
+            return [] if self._again else wanted
+        free = set(self._journal.take([job.key for job in wanted]))
+        if not self._again:
+            for job in wanted:
+                entry = None if job.key in free else self._journal.entry(job.key)
+                if entry and entry.state == "made":
+                    self._skip(job, self._journal.path.parent / (entry.path or ""))
+        return [job for job in wanted if job.key in free]
+
+    def _is_there(self, job: Job) -> bool:
+        path = self._output.existing(name_fields(job), line=job.line)
+        if path is not None and not self._again:
+            self._skip(job, path)
+        return path is not None
+
+    def _skip(self, job: Job, path: Path | None) -> None:
+        self.tally.skipped += 1
+        self._listener.skipped(job, path)
+
+    def _make(self, engine: Engine, jobs: Sequence[Job]) -> None:
+        """Make some pictures at once; in halves where memory runs out, singly where one fails."""
+        for start in range(0, len(jobs), self._at_most):
+            part = jobs[start : start + self._at_most]
+            self._tell_settings(part[0])
+            try:
+                pictures = engine.draw(
+                    part[0].plan,
+                    [job.picture for job in part],
+                    on_step=lambda info: self._listener.on_step(info, part),  # noqa: B023
+                )
+            except OutOfMemory as error:
+                if len(part) == 1:
+                    self._fail(part, error)
+                    continue
+                self._at_most = len(part) // 2
+                self._make(engine, jobs[start:])
+                return
+            except DiffgenError as error:
+                if len(part) == 1:
+                    self._fail(part, error)
+                else:
+                    for job in part:
+                        self._make(engine, [job])
+                continue
+            self._writer.put(part, pictures)
+
+    def _tell_settings(self, job: Job) -> None:
+        if self._told != (told := job.group):
+            self._told = told
+            logger.info("%s", job.plan.summary())
+
+    def _fail(self, jobs: Sequence[Job], error: DiffgenError) -> None:
+        if self._stop_on_error:
+            raise error
+        for job in jobs:
+            self.tally.failed += 1
+            self.tally.failures.append({"line": job.line, "seed": job.seed, "error": str(error)})
+            if self._journal:
+                self._journal.failed(job.key, str(error), line=job.line)
+            self._listener.failed(job, str(error))
+
+    def _write(self, job: Job, picture: GeneratedImage) -> None:
+        record = dict(picture.record)
+        if job.template != job.prompt:
+            record["template"] = job.template
+
+        def noted(path: Path, size: int) -> None:
+            assert self._journal is not None
+            seconds = sum(record["timings"].values())
+            self._journal.made(job.key, path, size, line=job.line, seconds=round(seconds, 3))
+
+        with self._saving():
+            path = self._output.save(
+                picture.image, record, line=job.line, noted=noted if self._journal else None
+            )
+        self.tally.made += 1
+        self._listener.made(job, path, record)
+
+
+def name_fields(job: Job) -> dict[str, Any]:
+    """What a name may hold, known before the picture is made."""
+    plan = job.plan.of([job.picture])
+    return {
+        "prompt": job.prompt,
+        "negative": plan.request.negative,
+        "seed": job.seed,
+        "sampler": plan.sampling.spec.name,
+        "schedule": plan.sampling.schedule,
+        "steps": len(plan.sampling.whole) - 1,
+        "guidance_scale": plan.guidance_scale,
+        "width": plan.width,
+        "height": plan.height,
+        "model": job.model,
+    }
+
+
+class Writer:
+    """A thread that writes pictures while the next ones are made; a context manager.
+
+    What goes wrong there is raised by the next `put`, or at the end.
+    """
+
+    def __init__(self, write: Callable[[Job, GeneratedImage], None]) -> None:
+        self._write = write
+        self._queue: queue.Queue[list[tuple[Job, GeneratedImage]] | None] = queue.Queue(AHEAD)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        if kind is None:
+            self._raise()
+
+    def put(self, jobs: Sequence[Job], pictures: Sequence[GeneratedImage]) -> None:
+        """Hand pictures over; waits where many are waiting."""
+        self._raise()
+        self._queue.put(list(zip(jobs, pictures, strict=True)))
+
+    def _work(self) -> None:
+        while (batch := self._queue.get()) is not None:
+            for job, picture in batch:
+                if self._error is None:
+                    try:
+                        self._write(job, picture)
+                    except BaseException as error:
+                        self._error = error
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error

@@ -1,0 +1,160 @@
+"""A command understood: its prompts settled and checked, its output ready, its journal found."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from diffgen.batch.expansion import Expander
+from diffgen.batch.files import Problem, Record, name_of, read_file
+from diffgen.batch.journal import Journal, key_of
+from diffgen.batch.plan import BadFile, BatchPlan, Job
+from diffgen.batch.requests import read_typed
+from diffgen.batch.run import name_fields
+from diffgen.engine.encoding import SUFFIXES
+from diffgen.engine.names import NameTemplate
+from diffgen.engine.output import Collision, OutputStyle, PictureOutput
+from diffgen.errors import UsageError
+from diffgen.settings.groups import Number, Output, Reading
+
+NO_PROMPT = 'no prompt given: try "red barn at sunset"'
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything that is known before a model is loaded."""
+
+    given: Mapping[str, Any]
+    reading: Reading
+    base: Mapping[str, Sequence[Any]]  # values of what the command line says of all pictures
+    plan: BatchPlan
+    output: PictureOutput
+    style: OutputStyle
+    stream: str | None = None  # what is read while pictures are made, if something is
+
+    @classmethod
+    def open(cls, words: Sequence[str], given: Mapping[str, Any]) -> Session:
+        """Understand a command: words of one prompt, and what was typed by field name.
+
+        Raises UsageError, BadFile for what is wrong with entries of a file, and DiffgenError for a
+        model that cannot be opened.
+        """
+        reading, output = Reading.of(given), Output.of(given)
+        style = style_of(output)
+        base = read_typed(given)
+        plan = empty_plan(given, reading, style)
+        prompts = _typed_prompts(words, reading)
+        streams = reading.prompt_file == "-" and PictureOutput.holds_many(output.output)
+        for prompt in prompts:
+            _must(plan.add(1, {"prompt": prompt}, base))
+        if reading.prompt_file and not streams:
+            before = plan.count
+            plan.read(read_file(reading.prompt_file), base, name_of(reading.prompt_file))
+            if plan.count == before:
+                raise UsageError(f"{name_of(reading.prompt_file)} has no prompts")
+        elif not prompts and not streams:
+            raise UsageError(NO_PROMPT)
+        sink = PictureOutput(output.output, pictures=plan.count, style=style)
+        session = cls(given, reading, base, plan, sink, style, "-" if streams else None)
+        session.check_names()
+        return session
+
+    def check_names(self) -> None:
+        """Where names that are taken are not numbered, no two pictures may have one.
+
+        Raises BadFile.
+        """
+        if self.style.collision == "number":
+            return
+        seen: dict[int, int] = {}
+        found: list[str] = []
+        name = name_of(self.reading.prompt_file or "the command")
+        for job in self.jobs():
+            path = self.output.name(name_fields(job), line=job.line)
+            if (first := seen.setdefault(hash(path), job.line)) != job.line:
+                found.append(f"{name}:{job.line}: its name is that of line {first}: {path.name}")
+        if found:
+            raise BadFile(found[:50], len(found), name)
+
+    def jobs(self) -> Iterator[Job]:
+        """Every picture, in the order in which they are made."""
+        for _, batches in self.plan.stocks():
+            for batch in batches:
+                yield from batch
+
+    def journal(self, *, fresh: bool) -> Journal | None:
+        """The journal of a prompt file beside the pictures; it knows the seed that was drawn.
+
+        Raises UsageError and OutputError. None where there is nothing to go on with.
+        """
+        file = self.reading.prompt_file
+        if not file or file == "-" or not self.output.is_folder:
+            return None
+        path = self.output.folder / f"{Path(file).name}.journal.jsonl"
+        typed = {name: str(value) for name, value in sorted(self.given.items())}
+        request = key_of({name: text for name, text in typed.items() if name not in PASSING})
+        journal = Journal(path, request=request, seed=self.plan.settler.seed, fresh=fresh)
+        self.plan.settler.seed = journal.seed
+        return journal
+
+    def arriving(self) -> Iterator[BatchPlan | Problem]:
+        """A plan for each line of stdin, as it comes."""
+        for entry in read_file("-"):
+            if isinstance(entry, Record):
+                plan = self.plan.another()
+                problem = plan.add(entry.line, entry.settings, self.base)
+                yield problem or plan
+            else:
+                yield entry
+
+
+# What of a command line changes no picture, nor its name.
+PASSING = {
+    *("quiet", "verbose", "progress", "as_json", "resume", "stop_on_error", "summary", "threads"),
+    *("batch_size", "output", "prompt_file"),
+}
+
+
+def style_of(output: Output) -> OutputStyle:
+    """How pictures are named and written. Raises UsageError."""
+    if output.overwrite and output.skip_existing:
+        raise UsageError("--overwrite and --skip-existing contradict each other")
+    collision: Collision = "overwrite" if output.overwrite else "number"
+    template = NameTemplate.parse(output.template, suffixes=tuple(SUFFIXES))
+    suffix = output.template.rpartition(".")[2].lower()
+    return OutputStyle(
+        template=template,
+        form=output.form or SUFFIXES.get(suffix),
+        quality=output.quality,
+        collision="skip" if output.skip_existing else collision,
+        metadata=output.metadata,
+    )
+
+
+def empty_plan(given: Mapping[str, Any], reading: Reading, style: OutputStyle) -> BatchPlan:
+    """A plan with nothing in it."""
+    sizes = given.get("batch_size")
+    number = Number.of({"batch_size": int(sizes)} if sizes is not None else {})
+    written = replace(style, collision="number")
+    return BatchPlan(
+        seed=secrets.randbelow(2**32),
+        batch_size=number.batch_size,
+        expander=Expander(reading.wildcards),
+        all_combinations=reading.all_combinations,
+        salt=repr(written) if written != OutputStyle() else "",
+    )
+
+
+def _typed_prompts(words: Sequence[str], reading: Reading) -> list[str]:
+    """The words are one prompt, as in other programs."""
+    if list(words) == ["-"]:
+        raise UsageError('"-" is no prompt; --prompts - reads prompts from stdin')
+    return [*([" ".join(words)] if words else []), *reading.texts]
+
+
+def _must(problem: Problem | None) -> None:
+    if problem:
+        raise problem.error or UsageError(problem.message)

@@ -1,0 +1,49 @@
+"""What `--dry-run` prints: the pictures there would be, and what they would cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from diffgen.cli.console import print_json, print_line, print_result
+from diffgen.errors import one_line
+
+if TYPE_CHECKING:
+    from diffgen.batch.session import Session
+
+SHOWN = 1000  # pictures; --json has all of them
+PROMPT_SHOWN = 60  # characters
+
+
+def print_plan(session: Session, *, as_json: bool) -> None:
+    """Each picture's name and settings on stdout, and the sums on stderr."""
+    from diffgen.batch.run import name_fields
+
+    taken: Counter[str] = Counter()
+    jobs = ((job, name_fields(job)) for job in session.jobs())
+    for job, fields in jobs if as_json else islice(jobs, SHOWN):
+        path = str(session.output.name(fields, line=job.line))
+        taken[path] += 1
+        numbered = path if taken[path] == 1 else f"{path} (with a number)"
+        if as_json:
+            own: dict[str, Any] = {"line": job.line, "evaluations": job.plan.sampling.nfe}
+            print_json({"path": path, **own, **fields})
+        else:
+            print_result(f"{numbered}  {_settings(fields)}")
+    plan = session.plan
+    if plan.count > SHOWN and not as_json:
+        print_line(f"... and {plan.count - SHOWN} more; --json prints all")
+    more = " and more, as an adaptive sampler decides" if plan.adaptive else ""
+    print_line(
+        f"{plan.count} pictures, {plan.evaluations} network evaluations{more}; nothing was made"
+    )
+
+
+def _settings(fields: dict[str, Any]) -> str:
+    schedule = f" on {fields['schedule']}" if fields["schedule"] else ""
+    return one_line(
+        f"{fields['width']}x{fields['height']} seed {fields['seed']}, {fields['steps']} steps of "
+        f"{fields['sampler']}{schedule}, guidance {fields['guidance_scale']:g}, "
+        f'{fields["model"]}: "{one_line(fields["prompt"], PROMPT_SHOWN)}"'
+    )
