@@ -45,7 +45,7 @@ def convert(
     A .safetensors file gets the names of LDM or SGM, a folder those of diffusers. Files of pickles
     (.ckpt, .pt, .bin) are read here and nowhere else, and nothing in them is run.
     """
-    from diffgen.cli.named_files import with_paths
+    from diffgen.engine.named_files import with_paths
     from diffgen.settings.loras import parse_lora
     from diffgen.weights.convert import Conversion
     from diffgen.weights.convert import convert as write
