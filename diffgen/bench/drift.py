@@ -20,7 +20,7 @@ from diffgen.bench.storage import Journal
 CONTROLS = 3  # cells of each sitting
 TRIES = 2
 DRIFTED = 1.15  # beyond what timings of one machine differ by from hour to hour
-Clock = Callable[[PlannedCell], float]  # the seconds of one run
+Clock = Callable[[PlannedCell], float | None]  # the seconds of one run; None where it fails
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def find_drifts(journal: Journal, cells: Mapping[str, PlannedCell], clock: Clock
     timed = {run.sitting for run in journal.runs.values() if run.seconds and run.cell in cells}
     for sitting in sorted(timed - known - {journal.sitting}):
         ratios = _ratios(journal, sitting, cells, clock)
-        same_side = all(r > 1.0 for r in ratios) or all(r < 1.0 for r in ratios)
+        same_side = ratios and (all(r > 1.0 for r in ratios) or all(r < 1.0 for r in ratios))
         if same_side and abs(math.log(median(ratios))) > math.log(DRIFTED):
             drift = Drift(sitting, median(ratios))
             journal.add_drift(drift)
@@ -66,4 +66,5 @@ def _ratios(
             then.setdefault(run.cell, []).append(run.seconds)
     keys = sorted(then, key=lambda key: (median(then[key]), key))
     chosen = dict.fromkeys(keys[i * (len(keys) - 1) // (CONTROLS - 1)] for i in range(CONTROLS))
-    return [clock(cells[key]) / median(then[key]) for key in chosen for _ in range(TRIES)]
+    now = [(key, clock(cells[key])) for key in chosen for _ in range(TRIES)]
+    return [seconds / median(then[key]) for key, seconds in now if seconds is not None]

@@ -8,6 +8,7 @@ Pictures are drawn one at a time, as `generate` draws them by default.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,7 +36,10 @@ from diffgen.errors import DiffgenError, OutputError
 from diffgen.types import Denoiser, SamplerName
 
 ADAPTIVE_CALLS = 40  # a guess, for the time left only
+FAILURES = (DiffgenError, RuntimeError, ArithmeticError, ValueError)  # of one cell, not of all
 Scorer = Callable[[Image.Image, str], float]
+
+_log = logging.getLogger(__name__)
 
 
 class Listener(Protocol):
@@ -138,7 +142,7 @@ class Sweep:
                 record, latents = references.converge_until(
                     self.subject, name, self.reference_steps, self.floor, count
                 )
-            except (DiffgenError, RuntimeError, ArithmeticError, ValueError) as error:
+            except FAILURES as error:
                 return f"no reference to compare with: {_one_line(error)}"
             with writing_into(folder):
                 references.save_latents(latents, path)
@@ -155,15 +159,19 @@ class Sweep:
         cells = {cell.key: cell for cell in self.cells}
         self.listener.begin("timing again")
 
-        def clock(cell: PlannedCell) -> float:
-            timed_only = Run(cell=cell.key, round=len(self.subject.pictures))
+        find_drifts(self.journal, cells, self._clock)
+        yield from time_again(self.journal, cells, self.repeats, self._clock)
+
+    def _clock(self, cell: PlannedCell) -> float | None:
+        """The seconds of one run that is not looked at; None where it fails, which is told."""
+        timed_only = Run(cell=cell.key, round=len(self.subject.pictures))
+        try:
             with torch.inference_mode(), memory_errors():
                 run, _ = self._sample(cell, timed_only, _Nobody())
-            assert run.seconds is not None
-            return run.seconds
-
-        find_drifts(self.journal, cells, clock)
-        yield from time_again(self.journal, cells, self.repeats, clock)
+        except FAILURES as error:
+            _log.warning("%s could not be timed again: %s", cell.key, _one_line(error))
+            return None
+        return run.seconds
 
     def _warm_up(self) -> None:
         """One short run that nobody times: the first one allocates, and chooses algorithms."""
@@ -185,7 +193,7 @@ class Sweep:
                 return self._look(cell, run, latents, converged)
         except OutputError:
             raise
-        except (DiffgenError, RuntimeError, ArithmeticError, ValueError) as error:
+        except FAILURES as error:
             return replace(run, reason=_one_line(error))
 
     def _sample(self, cell: PlannedCell, run: Run, listener: Listener) -> tuple[Run, Tensor]:
