@@ -17,7 +17,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +40,23 @@ from diffgen.files import replaced
 from diffgen.jsonfile import parse_json
 
 T = TypeVar("T")
+# What is wrong with a value, by pydantic's name for it; any other cannot be what it is.
+FAULTS = {
+    "missing": "is missing",
+    "missing_argument": "is missing",
+    "unexpected_keyword_argument": "is not a field of this version",
+    "extra_forbidden": "is not a field of this version",
+    "int_type": "should be a whole number",
+    "float_type": "should be a number",
+    "finite_number": "should be a finite number",
+    "string_type": "should be a string",
+    "bool_type": "should be true or false",
+    "tuple_type": "should be a list",
+    "dict_type": "should be an object",
+    "mapping_type": "should be an object",
+    "dataclass_type": "should be an object",
+    "literal_error": "is none of ok, no_limit, failed",
+}
 STATISTICS = ("latent_rmse", "psnr", "ssim", "clip")
 _log = logging.getLogger(__name__)
 
@@ -192,11 +209,36 @@ def read_results(path: Path) -> Results:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(Results).validate_json(text)
+        results = TypeAdapter(Results).validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{path} is damaged: {where}: {first['msg']}") from error
+        fault = FAULTS.get(first["type"], f"cannot be {shown(first['input'])}")
+        raise UsageError(f"{path} is damaged: {_key(first['loc'])} {fault}") from error
+    if fault := find_nonsense(results):
+        raise UsageError(f"{path} is damaged: {fault}")
+    return results
+
+
+def find_nonsense(results: Results) -> str:
+    """The first value that no sweep gives, with its key; empty where there is none."""
+    for number, cell in enumerate(results.cells):
+        where = f"cells[{number}]"
+        if cell.steps < 1 or cell.nfe < 0:
+            return f"{where} has {cell.steps} steps and {cell.nfe} evaluations"
+        times = cell.seconds
+        if times and not (times.repeats and min(times.median, times.low, *times.repeats) > 0.0):
+            return f"{where}.seconds should be numbers above 0"
+        for name in STATISTICS:
+            statistic: Statistic | None = getattr(cell, name)
+            if statistic and not (statistic.values and statistic.ci95 >= 0.0):
+                return f"{where}.{name} has no values, or an interval below 0"
+    return ""
+
+
+def _key(path: Sequence[int | str]) -> str:
+    """`cells[3].psnr.mean`."""
+    words = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return "".join(words).removeprefix(".")
 
 
 def _made(kind: type[T], value: object) -> T | None:

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import os
 from dataclasses import replace
 
@@ -80,6 +81,39 @@ def test_a_cell_with_an_unknown_field_is_damage(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(data))
     with pytest.raises(UsageError, match="is damaged"):
         read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("model",), 7, "model should be a string"),
+        (("cells",), {}, "cells should be a list"),
+        (("cells", 0), "x", r"cells\[0\] should be an object"),
+        (("cells", 0, "steps"), "10", r"cells\[0\].steps should be a whole number"),
+        (("cells", 0, "steps"), 0, r"cells\[0\] has 0 steps"),
+        (("cells", 0, "status"), "fine", r"cells\[0\].status is none of ok, no_limit, failed"),
+        (("cells", 0, "stochastic"), "no", r"cells\[0\].stochastic should be true or false"),
+        (("cells", 0, "psnr", "mean"), "31.2", r"cells\[0\].psnr.mean should be a number"),
+        (("cells", 0, "psnr", "mean"), math.nan, r"cells\[0\].psnr.mean should be a finite number"),
+        (("cells", 0, "psnr", "values"), [], r"cells\[0\].psnr has no values"),
+        (("cells", 0, "seconds", "median"), -1.0, r"cells\[0\].seconds should be numbers above 0"),
+        (("cells", 0, "seconds", "repeats"), [], r"cells\[0\].seconds should be numbers above 0"),
+        (("references", ""), None, r"references. should be an object"),
+        (("knees",), {"ddim-karras": 1.5}, r"knees.ddim-karras should be a whole number"),
+    ],
+)
+def test_values_of_another_type_are_named_with_file_and_key(tmp_path, place, value, message):
+    write_results(FULL, tmp_path)
+    data = json.loads((tmp_path / "results.json").read_text())
+    *parents, last = place
+    table = data
+    for name in parents:
+        table = table[name]
+    table[last] = value
+    (tmp_path / "results.json").write_text(json.dumps(data))
+    with pytest.raises(UsageError, match=rf"results\.json is damaged: {message}") as caught:
+        read_results(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_journal_keeps_runs_and_references(tmp_path):
