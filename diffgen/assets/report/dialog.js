@@ -27,6 +27,20 @@ function showCell(cell, key) {
   makePairs(byId("dialog-settings"), [...cell.settings, ...floor]);
   for (const button of byId("dialog").querySelectorAll("[data-move]")) button.disabled = !neighbour(key, button.dataset.move);
   showPictures(cell, reference);
+  showMore(cell);
+}
+
+// The pictures of further seeds and prompts, which are files beside the page: without them, nothing.
+function showMore(cell) {
+  const figures = cell.more.map(({ file, converged, label }) => {
+    const figure = make("figure", {}, make("span", { class: "pair" }, ...[file, converged].filter(Boolean).map((path) => {
+      const image = make("img", { src: path, alt: "", loading: "lazy", onerror: () => figure.remove() });
+      return make("a", { href: path, title: path === file ? "this cell" : "converged" }, image);
+    })), make("figcaption", {}, label));
+    return figure;
+  });
+  byId("dialog-more").replaceChildren(...figures);
+  byId("dialog-more").hidden = !figures.length;
 }
 
 function showPictures(cell, reference) {

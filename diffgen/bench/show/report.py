@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from diffgen.bench.answer import RULE
+from diffgen.bench.pictures import KEPT
 from diffgen.bench.results import Cell, Reference, Results, Statistic
 from diffgen.bench.show import views
 from diffgen.bench.show.views import DASH, Series
@@ -166,8 +167,29 @@ def _cell(results: Results, cell: Cell, series: int, folder: Path) -> dict[str, 
         "pictures": _each_picture(cell),
         "shownPsnr": f"{cell.psnr.values[0]:.1f} dB" if cell.psnr else "",
         "picture": _picture(views.picture_file(folder, cell)),
+        "more": _more_pictures(results, cell, folder),
         "reference": views.reference_name(results, cell),
     }
+
+
+def _more_pictures(results: Results, cell: Cell, folder: Path) -> list[dict[str, Any]]:
+    """The kept pictures after the first, by their files beside the page, which would grow large."""
+    name = views.reference_name(results, cell)
+    more = []
+    for number, label in enumerate(views.picture_labels(results.settings)[:KEPT]):
+        path = views.picture_file(folder, cell, number) if number else None
+        if path:
+            converged = None if name is None else views.reference_file(folder, name, number)
+            values = cell.psnr.values if cell.psnr else ()
+            psnr = f", {values[number]:.1f} dB" if number < len(values) else ""
+            more.append(
+                {
+                    "label": f"{label}{psnr}",
+                    "file": path.relative_to(folder).as_posix(),
+                    "converged": converged and converged.relative_to(folder).as_posix(),
+                }
+            )
+    return more
 
 
 def _numbers(cell: Cell) -> list[tuple[str, str]]:

@@ -106,6 +106,16 @@ def _readable(path: Path) -> Path | None:
     return path if read_png(path) is not None else None
 
 
+def picture_labels(settings: Mapping[str, object]) -> list[str]:
+    """What tells the pictures of a cell apart, in their order: `seed 1`, `"a cat", seed 0`."""
+    prompts, seeds = settings.get("prompts"), settings.get("seeds")
+    if not isinstance(prompts, list | tuple) or not isinstance(seeds, list | tuple):
+        return []
+    if len(prompts) == 1:
+        return [f"seed {seed}" for seed in seeds]
+    return [f'"{prompt}", seed {seed}' for prompt in prompts for seed in seeds]
+
+
 def first_prompt(settings: Mapping[str, object]) -> str:
     """The prompt of the pictures that are shown."""
     prompts = settings.get("prompts")

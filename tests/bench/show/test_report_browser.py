@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 from chromium_page import Page
 from PIL import Image
-from view_examples import MODEL, NO_LIMIT, PROMPT, REASON, RESULTS, SIZE, empty_results, make_folder
+from view_examples import (
+    MODEL,
+    NO_LIMIT,
+    PROMPT,
+    REASON,
+    RESULTS,
+    SEVERAL,
+    SIZE,
+    empty_results,
+    make_folder,
+)
 
 from diffgen.bench.answer import RULE
 from diffgen.bench.show.report import write_report
@@ -278,14 +288,64 @@ def test_a_point_tells_its_figures_and_opens_its_cell(page):
     assert not page.find("#tip").is_displayed()
 
 
-def test_it_fits_a_narrow_screen(page):
-    try:
-        metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
-        page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        page.wait("innerWidth === 390")
-        assert page.wait("document.documentElement.scrollWidth") <= 390
-    finally:
-        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+@pytest.fixture
+def telephone(page):
+    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    page.wait("innerWidth === 390")
+    yield page
+    page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_it_fits_a_narrow_screen(telephone):
+    assert telephone.wait("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_table_can_be_used_on_a_narrow_screen(telephone):
+    """Names stay in sight and leave room for figures, of which one can scroll to the last."""
+    table = "document.querySelector('#cells').parentElement"
+    name = telephone.find("#cells tbody th").size["width"]
+    assert name <= 390 / 2
+    telephone.run(f"({table}.scrollLeft = 10000)")
+    last = telephone.run(
+        "document.querySelector('#cells tbody td:last-child').getBoundingClientRect().right"
+    )
+    assert last <= 390
+    edge = telephone.run("document.querySelector('#cells tbody th').getBoundingClientRect().left")
+    assert 0 <= edge < 30
+    # A finger needs about 24 pixels (WCAG 2.2, 2.5.8).
+    heights = "[...document.querySelectorAll('#cells button')].map((b) => b.getBoundingClientRect().height)"
+    assert min(telephone.run(heights)) >= 24
+
+
+def test_a_cell_can_be_looked_at_on_a_narrow_screen(telephone):
+    telephone.click(tile(SEVERAL))
+    telephone.wait(COMPARED)
+    dialog = "document.querySelector('#dialog')"
+    assert telephone.run(f"{dialog}.scrollWidth <= {dialog}.clientWidth")
+    assert telephone.find("#shown-picture img").size["width"] >= 128
+    assert telephone.find("#dialog-more a").size["width"] >= 64
+
+
+def test_further_seeds_are_shown_beside_their_references(page):
+    page.click(tile(SEVERAL))
+    page.wait("[...document.querySelectorAll('#dialog-more img')].every((i) => i.naturalWidth > 0)")
+    assert page.texts("#dialog-more figcaption") == [f'"{PROMPT}", seed 8, 32.2 dB']
+    links = page.run(
+        "[...document.querySelectorAll('#dialog-more a')].map((a) => a.getAttribute('href'))"
+    )
+    assert links == [f"cells/{SEVERAL}-p2.png", "cells/reference-p2.png"]
+    page.press("ARROW_RIGHT")
+    assert not page.find("#dialog-more").is_displayed()
+
+
+def test_a_page_that_was_moved_does_without_further_seeds(browser, report, tmp_path):
+    browser.open(shutil.copy(report, tmp_path / "report.html"))
+    browser.click(tile(SEVERAL))
+    browser.wait(COMPARED)
+    browser.find("#dialog-more")  # what is lazy is loaded where it can be seen
+    browser.run("document.querySelector('#dialog-more').scrollIntoView()")
+    browser.wait("!document.querySelector('#dialog-more figure')")
 
 
 def test_the_page_may_fetch_nothing(browser, report):

@@ -18,6 +18,7 @@ from diffgen.bench.results import (
 PROMPT = "a <b>barn</b> & \"sky\" </script><script>document.title='owned'</script> {{data}}"
 MODEL = "tiny <model> $x$"
 SIZE = (16, 12)
+SEVERAL = "ddim-leading-8"  # the cell with two pictures
 REASON = "ran out of memory <at> step 3"
 NO_LIMIT = "fresh noise at every step"
 
@@ -115,4 +116,6 @@ def make_folder(folder):
         if one.status != "failed":
             off = converged.point(lambda level, shift=3 * number: min(255, level + shift))
             off.save(pictures / f"{one.key}.png")
+    for name in (SEVERAL, "reference"):
+        converged.transpose(Image.Transpose.ROTATE_90).save(pictures / f"{name}-p2.png")
     return folder
