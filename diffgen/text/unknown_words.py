@@ -27,7 +27,7 @@ are around as at away be because been before behind being below beneath beside b
 both but by can could did do does doing done down during each either else ever every for from
 get gets getting go goes going got had has have having he her here hers herself him himself
 his how i if in inside into is it its itself just like made makes may me might mine more most
-much must my near nearby neither next no nor not nothing of off on onto or other others our
+few lot lots many several much must my near nearby neither next no nor not nothing of off on onto or other others our
 out outside over own past per please quite rather really shall she should side so some
 something such than that the their them then there these they this those through throughout
 till to together too toward towards underneath until up upon us very via was we were what when

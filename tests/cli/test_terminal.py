@@ -1,8 +1,10 @@
 """Every command at a real terminal: results reach stdout whole, and the screen can be read."""
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,12 @@ from diffgen.train.recipe.tables import to_toml
 
 PROMPT = "a red barn beside a blue car at sunset in the snow with many trees around"
 NAME = "a-red-barn-beside-a-blue-car-at-sunset-7.png"
+RUN = "a run with quite a long name"
 QUICK = ("--steps", "1", "--seed", "7", "--overwrite")
-SWEEP = ("--samplers", "ddim,dpmpp_2m_sde", "--steps", "2", "--reference", "4", "--seeds", "0")
+SWEEP = (
+    *("--samplers", "ddim,dpmpp_2m_sde", "--steps", "2", "--reference", "4", "--seeds", "0"),
+    *("--target-psnr", "1"),
+)
 COMMANDS = {
     "generate": (
         "generate",
@@ -31,7 +37,7 @@ COMMANDS = {
         "out/",
     ),
     "json": ("generate", PROMPT, *QUICK, "--json", "-o", "out/"),
-    "train": ("train", "small.toml", "--set", "run.steps=2", "-o", "a run with quite a long name"),
+    "train": ("train", "small.toml", "--set", "run.steps=2", "-o", RUN),
     "dry run": ("train", "small.toml", "--dry-run"),
     "sweep": ("sample-steps", "barn", *SWEEP, "--repeats", "1", "-o", "report"),
     "sweep json": ("sample-steps", "barn", *SWEEP, "--repeats", "1", "-o", "report", "--json"),
@@ -40,25 +46,36 @@ COMMANDS = {
 }
 
 
-def run(folder: Path, columns: int, stdout: object = None) -> dict[str, Seen]:
-    recipe = make_recipe(draw_squares(folder / "data"))
-    (folder / "small.toml").write_text(to_toml(recipe))
-    seen = in_terminal(*COMMANDS.values(), cwd=folder, columns=columns, stdout=stdout)
-    return dict(zip(COMMANDS, seen, strict=True))
+SHOWN = ("generate", "json", "train", "sweep", "samplers")
 
 
 @pytest.fixture(scope="module")
-def piped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("terminal")
+    recipe = make_recipe(draw_squares(folder / "data"))
+    (folder / "small.toml").write_text(to_toml(recipe))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def piped(place: Path) -> dict[str, Seen]:
     """`... | reader`, and what `$(...)` gets, in a narrow window."""
-    return run(tmp_path_factory.mktemp("piped"), 50, subprocess.PIPE)
+    return run(list(COMMANDS), place, 50, subprocess.PIPE)
 
 
 @pytest.fixture(scope="module", params=[50, 80])
-def shown(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+def shown(request: pytest.FixtureRequest, place: Path, piped: dict[str, Seen]) -> dict[str, Seen]:
+    """Results and words in one window; the sweep has been measured by then, the run is another."""
+    shutil.rmtree(place / RUN)
+    return run(SHOWN, place, request.param) | {"columns": request.param}
+
+
+def run(
+    names: Sequence[str], folder: Path, columns: int, stdout: int | None = None
 ) -> dict[str, Seen]:
-    """All of it in one window."""
-    return run(tmp_path_factory.mktemp("shown"), request.param) | {"columns": request.param}
+    commands = [COMMANDS[name] for name in names]
+    seen = in_terminal(*commands, cwd=folder, columns=columns, stdout=stdout)
+    return dict(zip(names, seen, strict=True))
 
 
 def test_paths_and_json_reach_a_pipe_whole(piped: dict[str, Seen]) -> None:
@@ -86,7 +103,8 @@ def test_results_reach_a_file(tmp_path: Path) -> None:
 
 
 def test_no_bar_is_left_and_every_word_has_a_line(piped: dict[str, Seen]) -> None:
-    first, second, *rest = [line for line in piped["generate"].screen if line]
+    note, first, second, *rest = [line for line in piped["generate"].screen if line]
+    assert note == 'note: storybook never learned "owned", "error", "fake"'
     assert first.startswith(f'1/2 "{PROMPT}" seed 7, 1 step of dpmpp_2m, ')
     assert first.endswith(" left")
     assert second.startswith('2/2 "\\u001b]0;OWNED\\u0007\\nerror: fake" seed 7')
@@ -98,7 +116,8 @@ def test_no_bar_is_left_and_every_word_has_a_line(piped: dict[str, Seen]) -> Non
 
 def test_results_and_words_share_a_window(shown: dict[str, Seen]) -> None:
     lines = [line for line in shown["generate"].screen if line]
-    assert [line[:4] for line in lines] == ["out/", "1/2 ", "out/", "2/2 "]
+    starts = ("note: ", "out/", "1/2 ", "out/", "2/2 ")
+    assert all(line.startswith(start) for line, start in zip(lines, starts, strict=True))
     assert json.loads(next(line for line in shown["json"].screen if line.startswith("{")))
     assert [line for line in shown["train"].screen if line][
         -1

@@ -28,7 +28,7 @@ def known() -> KnownWords:
         "the barn\N{RIGHT SINGLE QUOTATION MARK}s",
         "a mountain, a wood and a grape",  # learned in the plural only
         "accordions",  # learned in the singular only, perhaps
-        "some foxes, all wolves, ladybirds, geese and mice",
+        "some foxes, many wolves, ladybirds, geese and mice",
         "there is a cat with its hat, and it isn't as big as they're the dog which was here",
         "(red barn:1.3) BREAK cat AND dog <lora:style:0.7> embedding:easyneg __colour__",
         "2 dogs, 3 cats 4k 16:9",
