@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 # Tests run in as many processes as there are cores; threads of them all would only wait in turns.
@@ -15,9 +16,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for programs that tests s
 # Triton reads it when it is first imported, which peft and diffusers do.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
-# Shells start jobs in the background deaf to Ctrl-C, and so would be the programs tests start.
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Shells start jobs in the background deaf to Ctrl-C, and nohup to a closed terminal; so would be
+# the programs that tests start.
+for name, handler in {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL}.items():
+    number = getattr(signal, name, None)  # Windows has no SIGHUP
+    if number and signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
+
+# How long an example takes says nothing on a busy machine.
+hypothesis.settings.register_profile("diffgen", deadline=None)
+hypothesis.settings.load_profile("diffgen")
 
 if TYPE_CHECKING:
     from tiny_models import TinyModel

@@ -24,6 +24,7 @@ REQUEST = {
     "guidance_scale": 3.0,
     "reference": 4,
     "repeats": 1,
+    "target_psnr": 1.0,  # or the reference would take many more steps than 4
 }
 
 

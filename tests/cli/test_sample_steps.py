@@ -20,7 +20,9 @@ ENVIRONMENT = os.environ | {
     "HF_HUB_OFFLINE": "1",
 }
 SMALL = ["--samplers", "ddim,dpmpp_2m", "--schedules", "default", "--steps", "1,2"]
+# With any higher target the reference would take many more steps than 4.
 QUICK = [*SMALL, "--seeds", "0", "--reference", "4", "--repeats", "1", "-g", "1"]
+QUICK += ["--target-psnr", "1"]
 
 
 def diffgen(*arguments, cwd):
@@ -178,23 +180,47 @@ def test_usage_errors_and_help_need_no_torch():
     assert made.stdout.split() == ["2"]
 
 
-def test_ctrl_c_leaves_a_report_of_what_is_done(tmp_path):
-    command = [sys.executable, "-m", "diffgen", "sample-steps", "a barn", *QUICK]
-    command += ["--steps", "1,2,3,4", "--seeds", "0-40"]
+LONG = [*QUICK, "--steps", "1,2,3,4", "--seeds", "0-40"]
+
+
+def test_signals_leave_a_report_and_the_line_they_print_goes_on(tmp_path):
+    """Ctrl-C, a service manager and a closed terminal, each at the command that the last printed."""
+    command = [sys.executable, "-m", "diffgen", "sample-steps", "a barn", *LONG, "--fresh"]
+    journal, runs = tmp_path / "report" / "journal.jsonl", 0
+    for number, reason in [
+        (signal.SIGINT, "interrupted"),
+        (signal.SIGTERM, "stopped by SIGTERM"),
+        (signal.SIGHUP, "stopped by SIGHUP"),
+    ]:
+        code, out, words = stopped(command, tmp_path, number, more_than=max(runs, 8))
+        assert code == 128 + number, words
+        assert "PSNR" in out
+        said, _, line = words.splitlines()[-1].partition("; to go on: ")
+        assert said == f"error: {reason}"
+        command = shlex.split(line)
+        assert "--fresh" not in command
+        # Nothing that had been measured was measured again.
+        made = [json.loads(entry).get("run") for entry in journal.read_text().splitlines()]
+        keys = [(run["cell"], run["round"]) for run in made if run]
+        assert len(keys) == len(set(keys)) > runs
+        runs = len(keys)
+        assert (tmp_path / "report" / "report.html").exists()
+        assert len(read_results(tmp_path / "report").cells) == 8
+    assert not list((tmp_path / "report").rglob("*.part*"))
+
+
+def stopped(command, folder, number, *, more_than):
+    """Exit code, stdout and stderr of a sweep that gets a signal once it has made some runs."""
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        command, cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
-        wait_for_runs(process, tmp_path / "report" / "journal.jsonl", 9)
-        process.send_signal(signal.SIGINT)
+        wait_for_runs(process, folder / "report" / "journal.jsonl", more_than + 1)
+        process.send_signal(number)
         out, err = process.communicate(timeout=300)
     finally:
         process.kill()
-    assert process.returncode == 130, err
-    assert b"interrupted" in err
-    assert b"PSNR" in out
-    assert (tmp_path / "report" / "report.html").exists()
-    assert len(read_results(tmp_path / "report").cells) == 8
+    return process.returncode, out.decode(), err.decode()
 
 
 def wait_for_runs(process, journal, count):

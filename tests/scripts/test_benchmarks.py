@@ -1,7 +1,7 @@
 """Every benchmark runs, on the smallest size, so that none rots. Figures are not looked at."""
 
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -17,16 +17,21 @@ SMALLEST = {
 }
 
 
-def run(name: str, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, f"{name}.py", *words], cwd=SCRIPTS, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a script here, where torch and diffusers are imported already: what it prints."""
+
+    def run_here(name: str, *words: str) -> str:
+        monkeypatch.syspath_prepend(str(SCRIPTS))
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *words])
+        runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run_here
 
 
 @pytest.mark.parametrize("name", SMALLEST)
-def test_it_runs(name, tmp_path):
+def test_it_runs(name, run, tmp_path):
     file = tmp_path / "figures.json"
     text = run(name, *SMALLEST[name], "--runs", "1", "--device", "cpu", "--json", str(file))
     assert "| case | median, s |" in text
@@ -35,33 +40,31 @@ def test_it_runs(name, tmp_path):
     assert figures["table"] in text
 
 
-def test_steps_of_several_sizes():
+def test_steps_of_several_sizes(run):
     words = ["--model", "tiny", "--sizes", "64,32", "--runs", "1", "--device", "cpu"]
     text = run("bench_step", *words)
     assert "| 32 px, one network for all |" in text
 
 
-def test_busy():
+def test_busy(run):
     text = run("bench_busy", "--hogs", "0", "--runs", "1", "--turns", "1")
     assert "| diffgen, one thread |" in text
 
 
-def test_start_up(tmp_path):
+def test_start_up(run, tmp_path):
     file = tmp_path / "figures.json"
     assert "| `import torch` |" in run("bench_startup", "--runs", "1", "--json", str(file))
     assert len(json.loads(file.read_text())["figures"]["diffgen generate"]) == 1
 
 
-def test_the_page_shows_the_committed_results():
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        import page
-    finally:
-        sys.path.remove(str(SCRIPTS))
+def test_the_page_shows_the_committed_results(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import page
+
     assert page.PAGE.read_text(encoding="utf-8") == page.page()
 
 
-def test_fast():
+def test_fast(run):
     words = ["--runs", "1", "--steps", "5,4", "--every", "1,2", "--schedules", "ays"]
     text = run("bench_fast", *words, "--device", "cpu")
     assert "| schedule | steps | every | guidance ends |" in text

@@ -186,11 +186,11 @@ def test_a_model_of_a_billion_layers_costs_no_time_and_no_memory(
     tmp_path: Path, file: str, changes: dict[str, Any]
 ) -> None:
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ConfigError):
         opened(tmp_path / "model", "sd15", {file: changes})
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert seconds < 2  # a busy machine's; by itself it is some milliseconds
+    assert seconds < 2  # of a cold start; after it, it is some milliseconds
     assert peak < 64 << 20
