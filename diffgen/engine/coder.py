@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -16,9 +17,11 @@ from diffgen.engine.networks import load_vae
 from diffgen.models.fast.inference import prepare
 from diffgen.models.seamless import Seamless
 from diffgen.models.tiling import decode_tiled, encode_tiled
+from diffgen.models.tiny import TinyDecoder
 from diffgen.models.vae import AnyAutoencoder, Autoencoder
 from diffgen.settings.editing import Axes
 from diffgen.weights.checkpoint import Checkpoint
+from diffgen.weights.tiny import load_decoder
 
 logger = logging.getLogger("diffgen")
 
@@ -30,11 +33,19 @@ class Coder:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, vae: AnyAutoencoder, device: torch.device, dtype: torch.dtype
+        self,
+        checkpoint: Checkpoint,
+        vae: AnyAutoencoder,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        decoder: Path | None = None,
     ) -> None:
+        """`decoder` is the file of a tiny decoder to decode by. Raises what `load_decoder` raises."""
         self.vae, self.dtype = _prepared(vae), dtype
         self.strips = False
-        self._checkpoint, self._device = checkpoint, device
+        self._checkpoint, self._device, self._file = checkpoint, device, decoder
+        self.tiny = self._load_tiny()
         self._wrapped: tuple[Axes, Seamless] | None = None
 
     def wrap(self, axes: Axes | None) -> None:
@@ -45,7 +56,7 @@ class Coder:
             self._wrapped[1].undo()
         self._wrapped = None
         if axes and isinstance(self.vae, Autoencoder):
-            self._wrapped = axes, Seamless([self.vae.decoder], axes)
+            self._wrapped = axes, Seamless([self.tiny or self.vae.decoder], axes)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in [-1, 1] to the mean of z (B, C, h, w) float32, not yet scaled.
@@ -77,6 +88,8 @@ class Coder:
         return lambda pixels: vae.encode(pixels)[0]
 
     def _decoder(self) -> Callable[[Tensor], Tensor]:
+        if self.tiny:
+            return self.tiny.decode
         if self.strips and isinstance(self.vae, Autoencoder):
             wraps = self._wrapped is not None and "y" in self._wrapped[0]
             return partial(decode_tiled, self.vae, wraps=wraps)
@@ -87,7 +100,15 @@ class Coder:
         self.wrap(None)
         self.dtype = torch.float32
         self.vae = _prepared(load_vae(self._checkpoint, self._device, self.dtype))
+        self.tiny = self._load_tiny()
         self.wrap(axes)
+
+    def _load_tiny(self) -> TinyDecoder | None:
+        if self._file is None:
+            return None
+        tiny = load_decoder(self._file, self._checkpoint.config, self._device, self.dtype)
+        prepare(tiny)
+        return tiny
 
 
 def _prepared(vae: AnyAutoencoder) -> AnyAutoencoder:

@@ -96,7 +96,9 @@ class Engine:
         self.conditioner = Conditioner(self.config, networks.tokenizers, networks.encoders, words)
         self._words = self._word_report()
         self.unet = networks.unet
-        self.coder = Coder(model.checkpoint, networks.vae, device, precision.vae)
+        self.coder = Coder(
+            model.checkpoint, networks.vae, device, precision.vae, decoder=model.decoder
+        )
         self._precision = precision
         self.adapters = Adapters(model.checkpoint, self._weights_changed)
         self.adapters.merge(networks.adaptable, [*model.loras, *loras])
@@ -367,6 +369,10 @@ class Engine:
         self.conditioner.forget()
         if self._graphs:
             self._graphs.forget()
+        if self._wrapped:  # modules that were made anew have their own padding
+            axes, wrapped = self._wrapped
+            wrapped.undo()
+            self._wrapped = axes, Seamless([self.unet], axes)
 
 
 def _refuse_tags(plan: GeneratePlan) -> None:

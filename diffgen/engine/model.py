@@ -8,11 +8,14 @@ from typing import Self
 
 from diffgen.engine.request import GeneratePlan, GenerateRequest
 from diffgen.errors import UsageError
+from diffgen.models.config import ModelConfig
 from diffgen.settings.groups import DEFAULT_MODEL, Source
 from diffgen.types import LoraRef, Prediction
 from diffgen.weights.checkpoint import Checkpoint
-from diffgen.weights.finding import resolve
+from diffgen.weights.finding import find_file, resolve
 from diffgen.weights.registry import ModelEntry
+
+TINY = "tiny"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,7 @@ class Model:
     """A named checkpoint, what its makers recommend and the LoRAs that are part of it, if any.
 
     `vae`, `prediction`, `zero_snr` and `shift` are what was taken instead of its own, `base` is what
-    lent the rest to a file of a U-Net.
+    lent the rest to a file of a U-Net, `decoder` the tiny one that pictures are decoded by.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Model:
     zero_snr: bool | None = None
     shift: float | None = None
     base: Path | None = None
+    decoder: Path | None = None
 
     @classmethod
     def open(
@@ -44,13 +48,15 @@ class Model:
         shift: float | None = None,
         base: str | Path | None = None,
         probe: bool = False,
+        decoder: str | Path | None = None,
     ) -> Self:
         """Find a model by name or path and read its configs and headers.
 
         `vae` is an autoencoder to use with it, `prediction` what its U-Net predicts, `zero_snr`
         whether it was trained with zero terminal SNR and `shift` that of a flow, where its files do
         not say or are wrong; `base` names a model that has what a file of a U-Net lacks. `probe` asks
-        the U-Net once whether it predicts eps or v. Raises UsageError for an unknown name, a path
+        the U-Net once whether it predicts eps or v. `decoder` is the file or name of a tiny decoder,
+        or `tiny` for the usual one of the model's family. Raises UsageError for an unknown name, a path
         where nothing is or an answer that tells nothing, WeightsError or ConfigError for a damaged
         model.
         """
@@ -69,7 +75,10 @@ class Model:
             checkpoint = Checkpoint.open(
                 ref.path, vae=vae, prediction=prediction, zero_snr=zero_snr, base=rest
             )
-        return cls(ref.name, checkpoint, ref.entry, loras, vae, prediction, zero_snr, shift, rest)
+        tiny = None if decoder is None else _find_decoder(str(decoder), checkpoint.config)
+        return cls(
+            ref.name, checkpoint, ref.entry, loras, vae, prediction, zero_snr, shift, rest, tiny
+        )
 
     @classmethod
     def open_source(cls, source: Source) -> Self:
@@ -82,8 +91,15 @@ class Model:
             shift=source.shift,
             base=source.base,
             probe=source.probe,
+            decoder=source.decoder,
         )
 
     def plan(self, request: GenerateRequest) -> GeneratePlan:
         """The request with this model's defaults. Raises UsageError where it does not fit."""
         return GeneratePlan.make(request, self.checkpoint.config, self.entry)
+
+
+def _find_decoder(name: str, config: ModelConfig) -> Path:
+    if name == TINY:
+        name = "taesdxl" if config.is_xl else "taesd"
+    return find_file(name, "decoder", option="--decoder")

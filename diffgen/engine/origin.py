@@ -57,6 +57,7 @@ class Origin:
             "model_files": files,
             "vae": str(model.vae) if model.vae else None,
             "vae_files": _hashes(model.vae, vae) if model.vae else None,
+            "decoder": str(model.decoder) if model.decoder else None,
             "prediction": checkpoint.config.schedule.prediction,
             "zero_snr": checkpoint.config.schedule.zero_snr,
             "shift": model.shift,

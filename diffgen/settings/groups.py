@@ -487,6 +487,16 @@ class Source(Overrides, ModelName):
             "--probe", "Ask the model once, at the last timestep, whether it predicts eps or v"
         ),
     ] = False
+    decoder: Annotated[
+        str | None,
+        Setting(
+            "--decoder",
+            "A tiny decoder (TAESD) for quick pictures: tiny for the usual one of the model's "
+            "family, or a file",
+            "tiny|NAME|FILE",
+            peers="taesd use-tiny-auto-encoder tae",
+        ),
+    ] = None
     base: Annotated[
         str | None,
         Setting(

@@ -1,5 +1,6 @@
 """Exchanged LoRAs leave an engine as one that was loaded with them, to the bit."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,6 +147,21 @@ def test_strengths_by_network_and_block(model: Path, one: Path, tmp_path: Path) 
         model, device="cpu", dtype="fp32", loras=[LoraRef(tmp_path / "less.safetensors")]
     )
     assert picture(made) == picture(less)
+
+
+@pytest.mark.parametrize("model", ["sd1"], indirect=True)
+def test_exchanged_between_pictures_without_edges(model: Path, one: Path) -> None:
+    """Modules that are made anew wrap around as those before."""
+    request = replace(REQUEST, seamless="xy")
+    engine = Engine.load(model, device="cpu", dtype="fp32")
+    pictures = []
+    for loras in ([], [LoraRef(one)]):
+        engine.use_loras(loras)
+        fresh = Engine.load(model, device="cpu", dtype="fp32", loras=loras)
+        for each in (engine, fresh):
+            (made,) = each.generate(request)
+            pictures.append(made.image.tobytes())
+    assert pictures[0] == pictures[1] != pictures[2] == pictures[3]
 
 
 @families
