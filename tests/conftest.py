@@ -31,6 +31,20 @@ if TYPE_CHECKING:
     from tiny_models import TinyModel
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: minutes and gigabytes; runs with -m slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that take minutes and gigabytes run where they are asked for: `-m slow`."""
+    if "slow" in config.getoption("-m"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
 def _tiny(family: str, tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     import tiny_models  # takes seconds: diffusers
 
