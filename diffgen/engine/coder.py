@@ -15,7 +15,7 @@ from diffgen.engine.finite import not_finite
 from diffgen.engine.images import to_images
 from diffgen.engine.networks import load_vae
 from diffgen.models.fast.inference import prepare
-from diffgen.models.seamless import Seamless
+from diffgen.models.seamless import Edges
 from diffgen.models.tiling import decode_tiled, encode_tiled
 from diffgen.models.tiny import TinyDecoder
 from diffgen.models.vae import AnyAutoencoder, Autoencoder
@@ -46,17 +46,12 @@ class Coder:
         self.strips = False
         self._checkpoint, self._device, self._file = checkpoint, device, decoder
         self.tiny = self._load_tiny()
-        self._wrapped: tuple[Axes, Seamless] | None = None
+        self._edges = self._find_edges()
 
     def wrap(self, axes: Axes | None) -> None:
         """Let decoded pictures continue across their edges, or no more."""
-        if axes == (self._wrapped and self._wrapped[0]):
-            return
-        if self._wrapped:
-            self._wrapped[1].undo()
-        self._wrapped = None
-        if axes and isinstance(self.vae, Autoencoder):
-            self._wrapped = axes, Seamless([self.tiny or self.vae.decoder], axes)
+        if self._edges:
+            self._edges.wrap(axes)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in [-1, 1] to the mean of z (B, C, h, w) float32, not yet scaled.
@@ -90,18 +85,21 @@ class Coder:
     def _decoder(self) -> Callable[[Tensor], Tensor]:
         if self.tiny:
             return self.tiny.decode
-        if self.strips and isinstance(self.vae, Autoencoder):
-            wraps = self._wrapped is not None and "y" in self._wrapped[0]
-            return partial(decode_tiled, self.vae, wraps=wraps)
+        if self.strips and isinstance(self.vae, Autoencoder) and self._edges:
+            return partial(decode_tiled, self.vae, wraps="y" in (self._edges.axes or ""))
         return self.vae.decode
 
     def _reload(self) -> None:
-        axes = self._wrapped and self._wrapped[0]
-        self.wrap(None)
+        axes = self._edges and self._edges.axes
         self.dtype = torch.float32
         self.vae = _prepared(load_vae(self._checkpoint, self._device, self.dtype))
         self.tiny = self._load_tiny()
+        self._edges = self._find_edges()
         self.wrap(axes)
+
+    def _find_edges(self) -> Edges | None:
+        decoder = self.tiny or (self.vae.decoder if isinstance(self.vae, Autoencoder) else None)
+        return Edges(decoder) if decoder else None
 
     def _load_tiny(self) -> TinyDecoder | None:
         if self._file is None:

@@ -150,7 +150,10 @@ class _Masked:
             notes.append(f"what is transparent in {_named(source)} is painted anew")
         # Colours under what is transparent are those of soft edges, too.
         picture = opaque(image) if clear is None else image.convert("RGB")
-        return cls(*_finished(settings, picture, mask), mask_source, tuple(notes))
+        picture, mask = _finished(settings, picture, mask)
+        if mask is not None and mask.getextrema() == (255, 255):
+            notes.append(f"the mask is all white: nothing of {_named(source)} is kept")
+        return cls(picture, mask, mask_source, tuple(notes))
 
 
 def _finished(

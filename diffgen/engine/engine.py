@@ -38,9 +38,8 @@ from diffgen.models.fast import graphs
 from diffgen.models.fast.deep_cache import DeepCache
 from diffgen.models.fast.graphs import Step
 from diffgen.models.fast.inference import prepare
-from diffgen.models.seamless import Seamless
+from diffgen.models.seamless import Edges
 from diffgen.models.vae import AnyAutoencoder
-from diffgen.settings.editing import Axes
 from diffgen.settings.groups import DEFAULT_MODEL, Source
 from diffgen.text.conditioner import Conditioner, Sizes, TextSettings
 from diffgen.text.embeddings import Embeddings
@@ -105,7 +104,7 @@ class Engine:
         prepare(self.unet)
         self._graphs: graphs.Graphs | None = None
         self.steps = self._steps()
-        self._wrapped: tuple[Axes, Seamless] | None = None
+        self._edges = Edges(self.unet)
         self._begun: tuple[Edit | None, Size, Beginning] | None = None
         logger.info(
             "%s from %s on %s in %s, loaded in %.2f s",
@@ -220,7 +219,9 @@ class Engine:
         prompts = tuple(dict.fromkeys(picture.prompt for picture in batch))
         asked = replace(plan, request=replace(plan.request, prompts=prompts))
         _refuse_tags(asked)
-        self._wrap(plan.request.seamless)
+        self.coder.wrap(plan.request.seamless)
+        if self._edges.wrap(plan.request.seamless):
+            self.steps = self._steps()  # what was recorded knows other edges
         self.coder.strips = plan.request.tile_vae
         cut = self._words.report(asked)
         origin = self._origin.record  # now, not when a picture waits to be saved
@@ -246,6 +247,8 @@ class Engine:
         size = (plan.width, plan.height)
         known = self._begun
         if known is None or known[0] is not edit or known[1] != size:
+            for note in edit.notes if edit else ():
+                logger.warning("%s", note)
             beginning = begin(edit, self.config, size, self.coder)
             known = self._begun = (edit, size, beginning)
         return known[2]
@@ -346,16 +349,6 @@ class Engine:
         Raises DiffgenError when that does not help.
         """
         return self.coder.decode(latents)
-
-    def _wrap(self, axes: Axes | None) -> None:
-        """Let pictures continue across their edges, or no more."""
-        self.coder.wrap(axes)
-        if axes == (self._wrapped and self._wrapped[0]):
-            return
-        if self._wrapped:
-            self._wrapped[1].undo()
-        self._wrapped = (axes, Seamless([self.unet], axes)) if axes else None
-        self.steps = self._steps()  # what was recorded knows other edges
 
     def _steps(self) -> tuple[Step, Step]:
         """The U-Net with and without its lower levels, by CUDA graphs where there are any."""

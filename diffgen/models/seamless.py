@@ -30,6 +30,25 @@ class Seamless:
             layer.undo()
 
 
+class Edges:
+    """How a network sees beyond the edges of its maps: zeros, or the opposite edge."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._seamless: Seamless | None = None
+        self.axes: Axes | None = None
+
+    def wrap(self, axes: Axes | None) -> bool:
+        """Wrap around along these axes alone; whether that is a change."""
+        if axes == self.axes:
+            return False
+        if self._seamless:
+            self._seamless.undo()
+        self.axes = axes
+        self._seamless = Seamless([self._network], axes) if axes else None
+        return True
+
+
 class _Wrapped:
     """One convolution whose padding is done ahead of it along the axes."""
 

@@ -1,0 +1,126 @@
+"""Reading pictures to begin with: every kind of file, and one clear line for what is none."""
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageCms
+
+from diffgen.engine.pictures import Source, pictures_in
+from diffgen.errors import DiffgenError, PictureError, UsageError
+
+
+def saved(image: Image.Image, path: Path, **options: object) -> Path:
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("image", "suffix", "mode", "colour"),
+    [
+        (Image.new("RGB", (8, 6), (10, 20, 30)), "png", "RGB", (10, 20, 30)),
+        (Image.new("I;16", (8, 6), 128 * 256), "png", "RGB", (128, 128, 128)),
+        (Image.new("CMYK", (8, 6), (0, 255, 255, 0)), "tif", "RGB", (255, 0, 0)),
+        (Image.new("L", (8, 6), 77), "png", "RGB", (77, 77, 77)),
+        (Image.new("1", (8, 6), 1), "png", "RGB", (255, 255, 255)),
+        (Image.new("LA", (8, 6), (9, 4)), "png", "RGBA", (9, 9, 9, 4)),
+        (Image.new("RGBA", (8, 6), (1, 2, 3, 4)), "png", "RGBA", (1, 2, 3, 4)),
+        (Image.new("RGB", (8, 6), "red").convert("P"), "gif", "RGB", (255, 0, 0)),
+    ],
+    ids=lambda value: value.mode if isinstance(value, Image.Image) else "",
+)
+def test_every_kind_of_pixel(
+    tmp_path: Path, image: Image.Image, suffix: str, mode: str, colour: tuple[int, ...]
+) -> None:
+    found = Source.read(saved(image, tmp_path / f"a.{suffix}")).image
+    assert (found.mode, found.size) == (mode, (8, 6))
+    assert found.getpixel((3, 3)) == colour
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_a_camera_held_sideways(tmp_path: Path, suffix: str) -> None:
+    image = Image.new("RGB", (32, 16), "blue")
+    image.paste("red", (0, 0, 16, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = Source.read(saved(image, tmp_path / f"a.{suffix}", exif=exif)).image
+    assert found.size == (16, 32)
+    red, _, blue = found.getpixel((8, 4))
+    assert red > 200 > 50 > blue
+
+
+def test_colours_of_another_space_become_srgb(tmp_path: Path) -> None:
+    """LAB stands for a wide gamut: its profile changes numbers, while that of sRGB must not."""
+    image = Image.new("RGB", (8, 8), (200, 50, 50))
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    same = Source.read(saved(image, tmp_path / "a.png", icc_profile=srgb)).image
+    assert same.getpixel((0, 0)) == (200, 50, 50)
+    damaged = Source.read(saved(image, tmp_path / "b.png", icc_profile=b"nonsense")).image
+    assert damaged.getpixel((0, 0)) == (200, 50, 50)
+
+
+def test_a_picture_is_known_by_its_bytes(tmp_path: Path) -> None:
+    path = saved(Image.new("RGB", (8, 8)), tmp_path / "a.png")
+    source = Source.read(path)
+    assert source.record == {"path": str(path), "sha256": source.sha256}
+    assert len(source.sha256) == 64
+
+
+def test_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 6), "red").save(file, "PNG")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(file.getvalue())))
+    assert Source.read("-").image.getpixel((0, 0)) == (255, 0, 0)
+
+
+def bomb(path: Path) -> Path:
+    """A PNG of a few bytes that says it has 60,000 x 60,000 pixels."""
+    file = io.BytesIO()
+    Image.new("L", (1, 1)).save(file, "PNG")
+    data = bytearray(file.getvalue())
+    data[16:24] = (60_000).to_bytes(4) * 2
+    import zlib
+
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4)
+    path.write_bytes(bytes(data))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "kind", "says"),
+    [
+        ("gone.png", None, UsageError, "cannot read the picture .*gone.png: No such file"),
+        ("a.png", b"", PictureError, "a.png is no picture, or a damaged one"),
+        ("a.jpg", b"<!DOCTYPE html>", PictureError, "a.jpg is text, not a picture"),
+        ("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n", PictureError, "a.eps is text, not a picture"),
+        ("bomb.png", "bomb", PictureError, "bomb.png has more than 500 megapixels"),
+        ("cut.png", "cut", PictureError, "cut.png is no picture, or a damaged one"),
+        ("a.tif", "float", PictureError, "a.tif has pixels of floating-point numbers"),
+    ],
+)
+def test_one_line_for_what_cannot_be_read(
+    tmp_path: Path, name: str, data: bytes | str | None, kind: type[DiffgenError], says: str
+) -> None:
+    path = tmp_path / name
+    if data == "bomb":
+        bomb(path)
+    elif data == "cut":
+        saved(Image.effect_noise((64, 64), 50), path)
+        path.write_bytes(path.read_bytes()[:900])
+    elif data == "float":
+        saved(Image.new("F", (8, 8), 0.5), path)
+    elif isinstance(data, bytes):
+        path.write_bytes(data)
+    with pytest.raises(kind, match=says) as error:
+        Source.read(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_holds_its_pictures_in_order(tmp_path: Path) -> None:
+    for name in ("b.png", "a.PNG", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in pictures_in(tmp_path)] == ["a.PNG", "b.png"]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UsageError, match="no pictures in the folder"):
+        pictures_in(tmp_path / "none")
