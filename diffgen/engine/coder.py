@@ -90,7 +90,7 @@ class Coder:
         return self.vae.decode
 
     def _reload(self) -> None:
-        axes = self._edges and self._edges.axes
+        axes = self._edges.axes if self._edges else None
         self.dtype = torch.float32
         self.vae = _prepared(load_vae(self._checkpoint, self._device, self.dtype))
         self.tiny = self._load_tiny()
