@@ -362,10 +362,7 @@ class Engine:
         self.conditioner.forget()
         if self._graphs:
             self._graphs.forget()
-        if self._wrapped:  # modules that were made anew have their own padding
-            axes, wrapped = self._wrapped
-            wrapped.undo()
-            self._wrapped = axes, Seamless([self.unet], axes)
+        self._edges.renew()  # modules that were made anew have their own padding
 
 
 def _refuse_tags(plan: GeneratePlan) -> None:

@@ -48,6 +48,12 @@ class Edges:
         self._seamless = Seamless([self._network], axes) if axes else None
         return True
 
+    def renew(self) -> None:
+        """See to layers that have taken the place of others."""
+        axes = self.axes
+        self.wrap(None)
+        self.wrap(axes)
+
 
 class _Wrapped:
     """One convolution whose padding is done ahead of it along the axes."""
