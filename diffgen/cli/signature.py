@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from inspect import Parameter, Signature, signature
-from typing import TYPE_CHECKING, Annotated, Any, Optional, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand
@@ -133,12 +133,18 @@ def _parameter(row: Row, *, read: bool) -> Parameter:
     option = typer.Option(
         *setting.flags.split(),
         help=setting.help,
-        metavar=setting.metavar or METAVARS.get(row.kind),
+        metavar=_metavar(row),
         rich_help_panel=row.panel,
         show_default=False,
     )
     kind: Any = Annotated[_typed(row, read=read), option]
     return Parameter(row.name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+
+
+def _metavar(row: Row) -> str | None:
+    if row.setting.metavar or get_origin(row.kind) is not Literal:
+        return row.setting.metavar or METAVARS.get(row.kind)
+    return "|".join(map(str, get_args(row.kind)))
 
 
 def _typed(row: Row, *, read: bool) -> Any:
