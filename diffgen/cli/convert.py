@@ -34,6 +34,10 @@ def convert(
     vae: Annotated[
         str | None, typer.Option("--vae", metavar="PATH", help="An autoencoder to put in.")
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", metavar="MODEL", help="A model for what a U-Net alone lacks."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Annotated[
@@ -49,6 +53,7 @@ def convert(
     from diffgen.settings.loras import parse_lora
     from diffgen.weights.convert import Conversion
     from diffgen.weights.convert import convert as write
+    from diffgen.weights.finding import resolve
 
     loras = [parse_lora("--lora", text) for text in lora or []]
     files = with_paths({"loras": loras, "vae": Path(vae).expanduser() if vae else None})
@@ -59,6 +64,7 @@ def convert(
         ema=ema,
         loras=files["loras"],
         vae=files["vae"],
+        base=resolve(base).path if base else None,
         overwrite=overwrite,
     )
     with logged_notes(verbose=False), progress(quiet=quiet) as display:

@@ -27,7 +27,7 @@ def format_of(info: TensorInfo, wanted: Format | None, *, in_8_bits: bool) -> st
         return info.dtype  # whole numbers stay what they are
     if wanted is None:
         plain = info.dtype in FLOATS or (info.dtype.startswith("F8") and info.op is None)
-        return info.dtype if plain else BESIDE_FP8
+        return info.dtype if plain and not info.place.packed else BESIDE_FP8
     if wanted == "fp8" and not (in_8_bits and _is_matrix(info.shape)):
         return BESIDE_FP8
     return FORMATS[wanted]

@@ -6,11 +6,12 @@ For listings and reports: it answers for every file, also those that nothing can
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from diffgen.weights.files import Shape
+from diffgen.weights.kinds import kind_of
 
 Shapes: TypeAlias = Mapping[str, Shape]
 Holds: TypeAlias = Literal[
@@ -32,15 +33,6 @@ AUTOENCODER = re.compile(
     r"(first_stage_model\.|vae\.)?(en|de)coder\.(conv_in|down|mid|up|norm_out).*"
 )
 TINY = re.compile(r"(taesd_)?((en|de)coder\.layers\.)?\d+\.(conv\.\d+\.)?(weight|bias)")
-OTHERS: Mapping[str, str] = {
-    "double_blocks.": "FLUX",
-    "joint_blocks.": "Stable Diffusion 3",
-    "adaln_single.": "PixArt",
-    "control_model.": "ControlNet",
-    "controlnet_": "ControlNet",
-    "ip_adapter.": "IP-Adapter",
-    "patch_embedding.": "Wan",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +49,8 @@ def contents_of(shapes: Shapes) -> Contents:
     """What a file with tensors of these names and shapes is."""
     holds = _holds(shapes)
     if holds == "unknown":
-        return Contents(holds, named=next(_named(shapes), None))
+        kind = kind_of(shapes)
+        return Contents(holds, named=kind and kind.partition(";")[0])
     return Contents(holds, _family(shapes, holds), _layout(shapes, holds))
 
 
@@ -77,11 +70,6 @@ def _holds(shapes: Shapes) -> Holds:
         return "decoder"
     small = len(shapes) == 1 and all(len(shape) <= 2 for shape in shapes.values())
     return "embedding" if small or any(map(EMBEDDING.fullmatch, shapes)) else "unknown"
-
-
-def _named(shapes: Shapes) -> Iterator[str]:
-    for key in shapes:
-        yield from (name for mark, name in OTHERS.items() if mark in key)
 
 
 def _family(shapes: Shapes, holds: Holds) -> str | None:

@@ -18,8 +18,10 @@ from diffgen.types import LoraRef
 from diffgen.weights.casting import Format, cast, format_of
 from diffgen.weights.checkpoint import Checkpoint
 from diffgen.weights.contents import contents_of
-from diffgen.weights.files import PICKLE_SUFFIXES, LazyTensors, open_tensors, read_metadata
+from diffgen.weights.files import PICKLE_SUFFIXES, LazyTensors, open_tensors
 from diffgen.weights.finding import locate
+from diffgen.weights.gguf import is_gguf
+from diffgen.weights.ldm.single_file import read_any
 from diffgen.weights.modelspec import modelspec
 from diffgen.weights.pickles import write_unpickled
 from diffgen.weights.remaking import Components, averaged, components_of, write_folder
@@ -30,7 +32,7 @@ from diffgen.weights.verifying import (
     check_single_file,
     check_vocabularies,
 )
-from diffgen.weights.writing import Part, write_parts
+from diffgen.weights.writing import Part, parts_of, write_parts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +47,8 @@ class Conversion:
     """What to make of what. `target` is a .safetensors file, or else a folder.
 
     `dtype` None keeps each tensor's. `ema`: averaged weights beside the U-Net's own are dropped,
-    used in their place, or kept beside them, which only a file can.
+    used in their place, or kept beside them, which only a file can. `base` is a model that has what a
+    source of a U-Net alone lacks.
     """
 
     source: str
@@ -54,6 +57,7 @@ class Conversion:
     ema: Ema = "drop"
     loras: tuple[LoraRef, ...] = ()
     vae: Path | None = None
+    base: Path | None = None
     overwrite: bool = False
 
     @property
@@ -82,7 +86,8 @@ def convert(asked: Conversion, report: Report) -> Converted:
     try:
         asked.target.parent.mkdir(parents=True, exist_ok=True)
         with _as_safetensors(source.path, asked.target.parent) as path:
-            if (path / INDEX).is_file() or _holds(path) == "model":
+            whole = (path / INDEX).is_file() or _holds(path) == "model"
+            if whole or asked.base:
                 _convert_model(asked, path, source.name, report)
             else:
                 _convert_part(asked, path, report)
@@ -128,12 +133,12 @@ def _as_safetensors(path: Path, beside: Path) -> Iterator[Path]:
 def _holds(path: Path) -> str:
     if path.is_dir():
         raise UsageError(f"{path} is no model: it has no {INDEX}")
-    infos = open_tensors([path]).infos
+    infos, _ = read_any(path)
     return contents_of({key: info.shape for key, info in infos.items()}).holds
 
 
 def _convert_model(asked: Conversion, path: Path, name: str, report: Report) -> None:
-    checkpoint = Checkpoint.open(path, vae=asked.vae)
+    checkpoint = Checkpoint.open(path, vae=asked.vae, base=asked.base)
     if asked.ema == "use":
         checkpoint = averaged(checkpoint)
     if asked.to_file:
@@ -155,6 +160,8 @@ def _to_file(
     from diffgen.weights.ldm.writing import marks, single_file_parts
 
     parts = single_file_parts(checkpoint.config, made) | marks(checkpoint.config)
+    if checkpoint.source.is_file():
+        parts |= _told_by_tensors(checkpoint.source)
     if asked.ema == "keep":
         parts |= _averages(checkpoint, asked.dtype)
     with _placed(asked) as file:
@@ -168,8 +175,14 @@ def _to_folder(asked: Conversion, checkpoint: Checkpoint, made: Components, repo
         check_folder(folder, checkpoint.config, made, _counted("comparing", _all(made), report))
 
 
+def _told_by_tensors(source: Path) -> dict[str, Part]:
+    """The tensors by which a file tells that its noise is that of EDM."""
+    infos, _ = read_any(source)
+    return parts_of(LazyTensors({k: i for k, i in infos.items() if k.startswith("edm_")}))
+
+
 def _averages(checkpoint: Checkpoint, dtype: Format | None) -> dict[str, Part]:
-    infos = open_tensors([checkpoint.source]).infos
+    infos, _ = read_any(checkpoint.source)
     kept = {key: info for key, info in infos.items() if key.startswith("model_ema.")}
     if not kept:
         raise UsageError(f"{checkpoint.source} has no averaged weights to keep (model_ema.*)")
@@ -182,10 +195,11 @@ def _convert_part(asked: Conversion, path: Path, report: Report) -> None:
         raise UsageError(f"{asked.source} is no whole model; --lora, --vae and --ema are for those")
     if not asked.to_file:
         raise UsageError(f"{asked.source} is no whole model; name a {SUFFIX} file to write")
-    parts = _cast_parts(open_tensors([path]), asked.dtype)
+    infos, metadata = read_any(path)
+    kept = {} if is_gguf(path) else metadata  # of GGUF they are about its numbers
+    parts = _cast_parts(LazyTensors(infos), asked.dtype)
     with _placed(asked) as file:
-        step = _counted("writing", len(parts), report)
-        write_parts(file, parts, read_metadata(path), step=step)
+        write_parts(file, parts, kept, step=_counted("writing", len(parts), report))
         check_part(file, parts, _counted("comparing", len(parts), report))
 
 

@@ -53,12 +53,16 @@ class TensorOp:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a tensor's bytes begin in a file, their shape and number format, and the file's stamp."""
+    """Where a tensor's bytes begin in a file, their shape and number format, and the file's stamp.
+
+    `packed` is what blocks of them are, where numbers have to be made of them ("Q8_0").
+    """
 
     start: int
     shape: Shape
     stamp: Stamp
     dtype: str
+    packed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +182,8 @@ def refuse_pickle(path: Path) -> None:
 def _pickle_error(path: Path) -> WeightsError:
     return WeightsError(
         f"{path} is a pickle, which can run any code when it is loaded, so diffgen does not open "
-        "it; use the model's .safetensors files, or convert it on a machine you can lose"
+        f"it; use the model's .safetensors files, or, to read its tensors and nothing else: diffgen "
+        f"convert {path.name} {path.stem}.safetensors"
     )
 
 

@@ -153,7 +153,7 @@ def _info(
         raise _cut_off(reader.path, reader.size, str(start + count))
     if block == 1:  # plain numbers, which torch knows
         return TensorInfo(reader.path, name, shape, dtype, Place(start, shape, stamp, dtype))
-    place = Place(start, (count,), stamp, "U8")
+    place = Place(start, (count,), stamp, "U8", dtype)
     return TensorInfo(
         reader.path, name, shape, "F32", place, TensorOp(_same(shape), _of(dtype, shape))
     )

@@ -18,6 +18,7 @@ from diffgen.weights.files import TensorInfo, open_tensors, read_metadata
 from diffgen.weights.finding import locate
 from diffgen.weights.hashes import sha256
 from diffgen.weights.keymap import SPARE
+from diffgen.weights.ldm.single_file import read_any
 from diffgen.weights.lora_notes import lora_notes
 from diffgen.weights.reading import opened, settled_stamp
 from diffgen.weights.registry import ModelEntry
@@ -137,10 +138,7 @@ def _folder(path: Path) -> _Draft:
 
 def _weights(path: Path) -> _Draft:
     """A file, or a folder of files that belong together."""
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    if not files:
-        raise UsageError(f"{path} has neither a {INDEX} nor a .safetensors file")
-    infos = open_tensors(files).infos
+    infos, metadata = read_any(path) if path.is_file() else _of_folder(path)
     contents = contents_of({key: info.shape for key, info in infos.items()})
     checkpoint, trouble, notes = None, None, []
     if contents.holds == "model" and path.is_file():
@@ -153,7 +151,14 @@ def _weights(path: Path) -> _Draft:
         except DiffgenError as error:
             trouble = str(error)
     parts = _parts(infos, checkpoint, contents)
-    return _Draft(path, contents, parts, checkpoint, tuple(notes), read_metadata(files[0]), trouble)
+    return _Draft(path, contents, parts, checkpoint, tuple(notes), metadata, trouble)
+
+
+def _of_folder(path: Path) -> tuple[Infos, dict[str, str]]:
+    files = sorted(path.glob("*.safetensors"))
+    if not files:
+        raise UsageError(f"{path} has neither a {INDEX} nor a .safetensors file")
+    return open_tensors(files).infos, read_metadata(files[0])
 
 
 def _parts(infos: Infos, checkpoint: Checkpoint | None, contents: Contents) -> dict[str, Infos]:
@@ -171,7 +176,7 @@ def _component(name: str, infos: Infos) -> Component:
         name,
         len(infos),
         sum(prod(info.shape) for info in infos.values()),
-        dict(Counter(info.dtype for info in infos.values()).most_common()),
+        dict(Counter(i.place.packed or i.place.dtype for i in infos.values()).most_common()),
     )
 
 

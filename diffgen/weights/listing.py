@@ -12,7 +12,7 @@ from diffgen.errors import DiffgenError, UsageError, did_you_mean
 from diffgen.jsonfile import JsonObject
 from diffgen.weights import shelf
 from diffgen.weights.contents import contents_of
-from diffgen.weights.files import read_header
+from diffgen.weights.ldm.single_file import read_any
 from diffgen.weights.registry import (
     PACKAGE,
     Kind,
@@ -104,8 +104,9 @@ def _found(item: Item) -> Listed:
     try:
         if item.path.is_dir():
             kind, family = "model", _family_of_folder(item.path)
-        elif item.path.suffix == ".safetensors":
-            contents = contents_of({k: i.shape for k, i in read_header(item.path).items()})
+        else:
+            infos, _ = read_any(item.path)
+            contents = contents_of({key: info.shape for key, info in infos.items()})
             family, kind = contents.family, kind or _kind(contents.holds)
     except DiffgenError as error:
         trouble = str(error)

@@ -11,12 +11,19 @@ from typing import Final
 from diffgen.models.config import ModelConfig
 from diffgen.types import LoraRef, Prediction
 from diffgen.weights.checkpoint import Checkpoint
-from diffgen.weights.files import read_metadata
+from diffgen.weights.ldm.single_file import read_any
 from diffgen.weights.ldm.writing import file_family
 
 VERSION: Final = "1.0.0"
 IMPLEMENTATION: Final = "https://github.com/Stability-AI/generative-models"
-PREDICTIONS: Final[dict[Prediction, str]] = {"eps": "epsilon", "v": "v", "sample": "sample"}
+PREDICTIONS: Final[dict[Prediction, str]] = {
+    "eps": "epsilon",
+    "v": "v",
+    "sample": "sample",
+    "flow": "flow",
+    "edm": "edm",
+    "edm_v": "edm_v",
+}
 # Of the file that was: its hash and picture are not those of this one.
 NOT_TAKEN_OVER: Final = ("modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash", "format")
 
@@ -24,7 +31,7 @@ NOT_TAKEN_OVER: Final = ("modelspec.hash_sha256", "sshs_model_hash", "sshs_legac
 def modelspec(checkpoint: Checkpoint, name: str, loras: Sequence[LoraRef]) -> dict[str, str]:
     """The metadata of a single file made of a model, on top of those that its source has."""
     config, source = checkpoint.config, checkpoint.source
-    old = read_metadata(source) if source.is_file() else {}
+    _, old = read_any(source) if source.is_file() else ({}, {})
     kept = {key: value for key, value in old.items() if key not in NOT_TAKEN_OVER}
     size = config.native_size
     found = {

@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from diffgen.errors import UsageError
+from diffgen.errors import UnsupportedCheckpoint, UsageError
 from diffgen.types import TEXT_ENCODERS, Component, LoraRef
 from diffgen.weights.casting import Format, cast, format_of
 from diffgen.weights.checkpoint import CLIP_VOCABULARY, Checkpoint, check_fit
 from diffgen.weights.diffusers.copying import copy_configs, copy_vocabulary
 from diffgen.weights.diffusers.folder import STEMS
 from diffgen.weights.diffusers.layout import write_json, write_model_configs
-from diffgen.weights.files import LazyTensors, open_tensors
+from diffgen.weights.files import LazyTensors
+from diffgen.weights.ldm.single_file import read_any
 from diffgen.weights.writing import Part, Step, write_parts
 
 if TYPE_CHECKING:
@@ -95,9 +96,7 @@ def averaged(checkpoint: Checkpoint) -> Checkpoint:
     Raises UsageError where there are none.
     """
     found = checkpoint.source.is_file() and {
-        key: info
-        for key, info in open_tensors([checkpoint.source]).infos.items()
-        if key.startswith(EMA)
+        key: info for key, info in read_any(checkpoint.source)[0].items() if key.startswith(EMA)
     }
     if not found:
         raise UsageError(f"{checkpoint.source} has no averaged weights to use ({EMA}*)")
@@ -114,6 +113,11 @@ def averaged(checkpoint: Checkpoint) -> Checkpoint:
 
 def write_folder(folder: Path, checkpoint: Checkpoint, made: Components, step: Step) -> None:
     """Fill a folder in diffusers layout. Raises ConfigError where it has no words for the model."""
+    if checkpoint.source.is_file() and not checkpoint.config.schedule.on_betas:
+        raise UnsupportedCheckpoint(
+            f"{checkpoint.source} has other noise than that of DDPM, for which no folder is "
+            "written; name a .safetensors file"
+        )
     if checkpoint.source.is_dir():
         copy_configs(checkpoint.source, folder, checkpoint.config)
     else:
@@ -131,9 +135,12 @@ def _write_configs(folder: Path, checkpoint: Checkpoint) -> None:
     ids = [(END, PADS.get(pad, END)) for pad in pads]
     unpadded = tuple(replace(text, pad=None) for text in config.text)  # the tokenizers say it
     write_model_configs(folder, replace(config, text=unpadded), ids)
-    for name, text, pad in zip(TEXT_ENCODERS, config.text, pads, strict=False):
+    known = zip(TEXT_ENCODERS, config.text, checkpoint.tokenizers, pads, strict=False)
+    for name, text, vocabulary, pad in known:
         place = folder / name.replace("text_encoder", "tokenizer")
-        copy_vocabulary(CLIP_VOCABULARY, place, max_tokens=text.max_tokens)
+        copy_vocabulary(vocabulary, place, max_tokens=text.max_tokens)
+        if vocabulary != CLIP_VOCABULARY:
+            continue  # of a base that says it all
         special = {"bos_token": START_TEXT, "eos_token": END_TEXT, "unk_token": END_TEXT}
         options = {"tokenizer_class": "CLIPTokenizer", "model_max_length": text.max_tokens}
         write_json(place / "special_tokens_map.json", {**special, "pad_token": pad})

@@ -25,7 +25,10 @@ NOT_COMPARED = {
     "unet": ("sample_size", "upcast_attention"),
     "vae": ("force_upcast",),
     "text": ("pad", "projection"),
-    "schedule": ("sampler", "spacing", "steps_offset", "final_alpha_one", "clip"),
+    "schedule": (
+        *("sampler", "spacing", "steps_offset", "final_alpha_one", "clip", "unsupported"),
+        "distilled_steps",
+    ),
 }
 
 

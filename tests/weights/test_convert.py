@@ -361,6 +361,59 @@ def test_parts_of_models_keep_their_names(
         run(lora, tmp_path / "x.safetensors", ema="use")
 
 
+def test_a_unet_alone_becomes_whole_with_a_base(
+    files: dict[str, Path], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    tensors = load_file(files["sd1"])
+    unet = {k: 2 * t for k, t in tensors.items() if k.startswith("model.diffusion_model.")}
+    save_file(unet, tmp_path / "unet.safetensors")
+    for base in (files["sd1"], folders["sd1"]):
+        for target in ("x.safetensors", "folder"):
+            path = run(tmp_path / "unet.safetensors", tmp_path / target, base=base, overwrite=True)
+            made = Checkpoint.open(path.path).tensors
+            assert torch.equal(
+                made["unet"]["conv_out.bias"], unet["model.diffusion_model.out.2.bias"]
+            )
+            assert set(made) == {"unet", "vae", "text_encoder"}
+    alone = run(tmp_path / "unet.safetensors", tmp_path / "half.safetensors", dtype="fp16").path
+    assert load_file(alone).keys() == unet.keys()
+
+
+def test_a_gguf_file_becomes_safetensors(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    import numpy as np
+
+    writer = gguf.GGUFWriter(tmp_path / "unet.gguf", "sd1")
+    data = np.random.default_rng(0).standard_normal((64, 768)).astype(np.float32)
+    packed = gguf.quants.quantize(data, gguf.GGMLQuantizationType.Q8_0)
+    name = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    writer.add_tensor(name, packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    path = run(tmp_path / "unet.gguf", tmp_path / "x.safetensors").path
+    wanted = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType.Q8_0)
+    torch.testing.assert_close(load_file(path)[name], torch.tensor(wanted).half())
+    assert read_metadata(path) == {}
+
+
+@pytest.mark.parametrize(("prediction", "mark"), [("flow", None), ("edm", "edm_mean")])
+def test_other_noise_goes_along_in_files(
+    files: dict[str, Path], tmp_path: Path, prediction: str, mark: str | None
+) -> None:
+    tensors = load_file(files["sdxl"])
+    if mark:
+        tensors |= {mark: torch.zeros(1, 4, 1, 1), "edm_std": torch.ones(1, 4, 1, 1)}
+    told = {} if mark else {"modelspec.prediction_type": prediction}
+    save_file(tensors, tmp_path / "a.safetensors", told)
+    path = run(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dtype="fp16").path
+    before, after = (Checkpoint.open(tmp_path / n).config for n in ("a.safetensors", path.name))
+    assert after.schedule.prediction == before.schedule.prediction == prediction
+    with pytest.raises(UnsupportedCheckpoint, match=r"other noise .* name a \.safetensors file"):
+        run(tmp_path / "a.safetensors", tmp_path / "folder")
+
+
 def test_a_pickle_of_tensors_is_converted(files: dict[str, Path], tmp_path: Path) -> None:
     tensors = load_file(files["sd1"])
     torch.save({"state_dict": tensors, "global_step": 7, "lr": 1e-4}, tmp_path / "old.ckpt")

@@ -123,6 +123,25 @@ def test_broken_files_are_named_for_what_they_are(
         inspect(str(path))
 
 
+def test_a_gguf_file_is_named_with_its_formats(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    import numpy as np
+
+    writer = gguf.GGUFWriter(tmp_path / "unet.gguf", "sd1")
+    data = np.random.default_rng(0).standard_normal((64, 768)).astype(np.float32)
+    packed = gguf.quants.quantize(data, gguf.GGMLQuantizationType.Q8_0)
+    name = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    writer.add_tensor(name, packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    report = inspect(str(tmp_path / "unet.gguf"))
+    assert (report.holds, report.family) == ("unet", "sd1")
+    assert report.components[0].dtypes == {"Q8_0": 1}
+    assert report.metadata["general.architecture"] == "sd1"
+
+
 def test_nothing_to_inspect(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r'no model named "nothing"'):
         inspect("nothing")
@@ -163,12 +182,12 @@ def test_what_a_file_holds(tensors: dict[str, Any], expected: tuple[str, Any, An
 @pytest.mark.parametrize(
     ("key", "name"),
     [
-        ("double_blocks.0.img_attn.qkv.weight", "FLUX"),
+        ("double_blocks.0.img_attn.qkv.weight", "Flux"),
         ("model.diffusion_model.joint_blocks.0.x", "Stable Diffusion 3"),
     ],
 )
 def test_families_of_others_are_named(key: str, name: str) -> None:
-    found = contents_of({key: (1, 2, 3), "other": (1,)})
+    found = contents_of({key: (1, 2, 3), "single_blocks.0.x": (1,)})
     assert (found.holds, found.named) == ("unknown", name)
 
 

@@ -25,6 +25,7 @@ CLIP: Final = {
     "sdxl": "conditioner.embedders.0.transformer.",
 }
 OPEN_CLIP: Final = {"sd2": "cond_stage_model.model.", "sdxl": "conditioner.embedders.1.model."}
+REFINER: Final = "conditioner.embedders.0.model."
 UNET: Final = "model.diffusion_model."
 
 VAE_BLOCKS: Final = {
@@ -73,7 +74,9 @@ def single_file_parts(
     if config.vae is not None:
         found |= _vae(config.vae, components["vae"])
     first = components["text_encoder"]
-    if family in CLIP:
+    if family == "sdxl" and len(config.text) == 1:
+        found |= _open_clip(REFINER, first)
+    elif family in CLIP:
         found |= {CLIP[family] + name: part for name, part in first.items()}
     else:
         found |= _open_clip(OPEN_CLIP[family], first)
