@@ -16,7 +16,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 GENERATE = ("generate", "-p", "a barn", "-p", "a cat", "--steps", "2", "--seed", "1")
-PATIENCE = 600.0  # seconds, for a process on a busy machine
+PATIENCE = 3600.0  # seconds, for a process on a busy machine
 
 
 class Failed(Exception):
