@@ -1,9 +1,13 @@
+// @ts-check
 // One cell at full size: its picture, the reference and their difference, and all its numbers.
+
+import { DATA } from "./data.js";
+import { byId, hideTip, make, makePairs, makePicture, markSmall, marksOf, nameOf, neighbour } from "./page.js";
 
 const MAX_FACTOR = 64;
 let opened = null;
 
-function openCell(key) {
+export function openCell(key) {
   hideTip();
   opened = key;
   showCell(DATA.cells[key], key);
@@ -123,7 +127,8 @@ function moveDialog(arrow) {
   if (next) openCell(next);
 }
 
-function setUpDialog() {
+// `leave` is told which cell was shown last.
+export function setUpDialog(leave) {
   const dialog = byId("dialog");
   byId("dialog-close").addEventListener("click", () => dialog.close());
   byId("dialog-zoom").addEventListener("click", toggleZoom);
@@ -137,9 +142,7 @@ function setUpDialog() {
   });
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("close", () => {
-    const tile = opened && tileOf(opened);
-    if (tile) rove(tile);
-    if (byId("sheet").contains(document.activeElement)) tile?.focus();
+    if (opened) leave(opened);
     opened = null;
   });
 }

@@ -1,4 +1,12 @@
+// @ts-check
 // Puts the page together.
+
+import { DATA } from "./data.js";
+import { byId, make, makePairs, makePicture, meanText } from "./page.js";
+import { openCell, setUpDialog } from "./dialog.js";
+import { drawLegend, drawMetricChoice, drawMetricNote, drawPlots } from "./plot.js";
+import { drawSheet, returnTo, sizeTiles } from "./sheet.js";
+import { drawTable } from "./table.js";
 
 function drawHeader() {
   byId("model").textContent = DATA.model;
@@ -60,7 +68,7 @@ drawSheetNote();
 drawSheet();
 drawTable();
 drawMethod();
-setUpDialog();
+setUpDialog(returnTo);
 let width = innerWidth;
 addEventListener("resize", () => {
   if (innerWidth === width) return;

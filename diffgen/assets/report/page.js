@@ -1,13 +1,17 @@
+// @ts-check
 // Making elements, and what several parts of the page need. Texts are set as text, never as markup.
 
-const SVG = "http://www.w3.org/2000/svg";
-const byId = (id) => document.getElementById(id);
+import { DATA } from "./data.js";
 
-function make(name, attributes = {}, ...children) {
+const SVG = "http://www.w3.org/2000/svg";
+/** @type {(id: string) => any} */
+export const byId = (id) => document.getElementById(id);
+
+export function make(name, attributes = {}, ...children) {
   return fill(document.createElement(name), attributes, children);
 }
 
-function makeSvg(name, attributes = {}, ...children) {
+export function makeSvg(name, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, name), attributes, children);
 }
 
@@ -21,41 +25,41 @@ function fill(element, attributes, children) {
   return element;
 }
 
-function makePairs(list, pairs) {
+export function makePairs(list, pairs) {
   list.replaceChildren(...pairs.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]));
 }
 
 // A picture that shows its pixels as squares where it is enlarged a lot.
-function makePicture(source, text) {
+export function makePicture(source, text) {
   const image = make("img", { src: source, alt: text, decoding: "async" });
   image.addEventListener("load", () => markSmall(image, image.naturalWidth));
   return image;
 }
 
-function markSmall(image, width) {
+export function markSmall(image, width) {
   image.classList.toggle("small", width <= 256);
   image.style.setProperty("--natural", `${width}px`);
 }
 
-const isFront = (key) => DATA.front.includes(key);
-const isRecommended = (key) => key === DATA.recommended;
+export const isFront = (key) => DATA.front.includes(key);
+export const isRecommended = (key) => key === DATA.recommended;
 const isKnee = (cell) => DATA.series[cell.series].knee === cell.steps;
 
-function nameOf(cell) {
+export function nameOf(cell) {
   return `${cell.sampler} + ${cell.schedule}, ${cell.steps} step${cell.steps === 1 ? "" : "s"}`;
 }
 
-function verdictOf(cell) {
+export function verdictOf(cell) {
   if (cell.status === "failed") return "failed";
   if (cell.status === "no_limit") return "no limit";
   return cell.values.psnr === undefined ? "not measured" : cell.text.psnr;
 }
 
 // A mean without its interval.
-const meanText = (cell, one) => cell.text[one.name].replace(/ \u00b1 [\d.]+/, "");
+export const meanText = (cell, one) => cell.text[one.name].replace(/ \u00b1 [\d.]+/, "");
 
 // The marks of a cell as words: for labels, and for badges.
-function marksOf(key) {
+export function marksOf(key) {
   const cell = DATA.cells[key];
   return [
     isRecommended(key) && "recommended",
@@ -66,7 +70,20 @@ function marksOf(key) {
   ].filter(Boolean);
 }
 
-function showTip(target, lines) {
+// The cell an arrow key leads to: along a row, or the one with the nearest step count above or below.
+export function neighbour(key, arrow) {
+  const cell = DATA.cells[key];
+  const row = Object.entries(DATA.series[cell.series].cells).map(([steps, other]) => [Number(steps), other]).sort((a, b) => a[0] - b[0]);
+  const at = row.findIndex(([, other]) => other === key);
+  if (arrow === "ArrowLeft" || arrow === "ArrowRight") return row[at + (arrow === "ArrowRight" ? 1 : -1)]?.[1];
+  if (arrow === "Home" || arrow === "End") return row[arrow === "Home" ? 0 : row.length - 1][1];
+  const series = DATA.series[cell.series + { ArrowUp: -1, ArrowDown: 1 }[arrow]];
+  if (!series) return undefined;
+  const near = Object.keys(series.cells).map(Number).sort((a, b) => Math.abs(a - cell.steps) - Math.abs(b - cell.steps));
+  return series.cells[near[0]];
+}
+
+export function showTip(target, lines) {
   const tip = byId("tip");
   tip.replaceChildren(...lines.map((line, i) => make(i ? "span" : "strong", {}, line)));
   tip.hidden = false;
@@ -77,6 +94,6 @@ function showTip(target, lines) {
   tip.style.top = `${above > 8 ? above : at.bottom + 8}px`;
 }
 
-function hideTip() {
+export function hideTip() {
   byId("tip").hidden = true;
 }

@@ -1,11 +1,15 @@
+// @ts-check
 // Two plots of quality: against network evaluations, and against seconds.
+
+import { DATA } from "./data.js";
+import { byId, hideTip, isFront, isRecommended, make, makeSvg, marksOf, nameOf, showTip } from "./page.js";
+import { openCell } from "./dialog.js";
 
 const COSTS = [
   { id: "plot-nfe", name: "nfe" },
   { id: "plot-seconds", name: "seconds" },
 ];
 const MARGIN = { top: 14, right: 14, bottom: 26, left: 46 };
-const DASHES = ["none", "6 4", "2 3", "8 3 2 3"];
 
 let metric = DATA.metrics[0];
 let focused = null; // the series that stands out
@@ -28,7 +32,7 @@ function ticksBetween(low, high, logarithmic) {
   }
   const powers = [];
   for (let k = Math.floor(Math.log10(low)); k <= Math.log10(high); k++) powers.push(10 ** k);
-  const choices = [[1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 5, 7]].map((factors) =>
+  const choices = [[1], [1, 3], [1, 2, 5], DATA.ticks].map((factors) =>
     powers.flatMap((power) => factors.map((m) => m * power)).filter((v) => v >= low && v <= high));
   return choices.find((ticks) => ticks.length >= 5) ?? choices.at(-1);
 }
@@ -44,7 +48,7 @@ function measuredTicks(values, x) {
 
 const tickText = (value) => String(Number(value.toPrecision(3)));
 
-function drawPlots() {
+export function drawPlots() {
   for (const cost of COSTS) drawPlot(byId(cost.id), cost.name);
   focusSeries(focused);
 }
@@ -162,8 +166,7 @@ function makeSeries(series, number, points, { x, y, low, high }) {
     group.append(makeSvg("line", { class: "spread", x1: x(p.cost), x2: x(p.cost), ...ends }));
   }
   const path = points.map((p, i) => `${i ? "L" : "M"}${x(p.cost)} ${y(p.quality)}`).join("");
-  const dashes = DASHES[series.dashes % DASHES.length];
-  group.append(makeSvg("path", { class: "line", d: path, "stroke-dasharray": dashes }));
+  group.append(makeSvg("path", { class: "line", d: path, "stroke-dasharray": series.dashes }));
   for (const p of points) group.append(makePoint(p, x(p.cost), y(p.quality), number));
   return group;
 }
@@ -191,16 +194,18 @@ function makePoint(point, cx, cy, number) {
 
 function focusSeries(number) {
   focused = number;
-  for (const element of document.querySelectorAll("#plots [data-series], #legend [data-series]")) {
+  /** @type {NodeListOf<HTMLElement>} */
+  const elements = document.querySelectorAll("#plots [data-series], #legend [data-series]");
+  for (const element of elements) {
     element.classList.toggle("dimmed", number !== null && element.dataset.series !== String(number));
     element.classList.toggle("focused", element.dataset.series === String(number));
   }
 }
 
-function drawLegend() {
+export function drawLegend() {
   const items = DATA.series.map((series, number) => {
     const swatch = makeSvg("svg", { width: 22, height: 10, "aria-hidden": "true" },
-      makeSvg("line", { x1: 0, x2: 22, y1: 5, y2: 5, stroke: series.colour, "stroke-width": 2.5, "stroke-dasharray": DASHES[series.dashes % DASHES.length] }),
+      makeSvg("line", { x1: 0, x2: 22, y1: 5, y2: 5, stroke: series.colour, "stroke-width": 2.5, "stroke-dasharray": series.dashes }),
       makeSvg("circle", { cx: 11, cy: 5, r: 3.5, fill: series.colour }));
     const show = () => focusSeries(number);
     const button = make("button", {
@@ -210,12 +215,12 @@ function drawLegend() {
     }, swatch, series.label);
     return make("li", {}, button);
   });
-  const key = make("li", { class: "key" }, make("span", { class: "mark front", "aria-hidden": "true" }), "Pareto front");
-  const best = make("li", { class: "key" }, make("span", { class: "mark recommended", "aria-hidden": "true" }), "recommended");
+  const key = make("li", { class: "key" }, make("span", { class: "mark front", "aria-hidden": "true" }), DATA.keys.front);
+  const best = make("li", { class: "key" }, make("span", { class: "mark recommended", "aria-hidden": "true" }), DATA.keys.recommended);
   byId("legend").replaceChildren(...items, key, best);
 }
 
-function drawMetricChoice() {
+export function drawMetricChoice() {
   const buttons = DATA.metrics.map((one) =>
     make("button", { type: "button", "aria-pressed": String(one === metric), "data-metric": one.name, onclick: () => chooseMetric(one) }, one.label));
   byId("metrics").replaceChildren(...buttons);
@@ -229,7 +234,7 @@ function chooseMetric(one) {
   drawPlots();
 }
 
-function drawMetricNote() {
+export function drawMetricNote() {
   if (!metric) return;
   const unit = metric.unit ? ` in ${metric.unit}` : "";
   byId("metric-note").textContent = `${metric.label}${unit}: ${metric.meaning}. Bars are 95 % confidence intervals.`;

@@ -1,8 +1,13 @@
+// @ts-check
 // The contact sheet: samplers down, steps across, the reference at the end of each row.
+
+import { DATA } from "./data.js";
+import { byId, isFront, isRecommended, make, makePicture, marksOf, meanText, nameOf, neighbour, verdictOf } from "./page.js";
+import { openCell } from "./dialog.js";
 
 const LABEL_WIDTH = 170;
 
-function drawSheet() {
+export function drawSheet() {
   const heads = DATA.steps.map((steps) => make("th", { scope: "col" }, String(steps)));
   const corner = make("td", { class: "corner" }, "steps");
   const last = make("th", { scope: "col", class: "reference" }, "converged");
@@ -68,21 +73,16 @@ function moveInSheet(event) {
 
 const tileOf = (key) => byId("sheet").querySelector(`button.tile[data-key="${CSS.escape(key)}"]`);
 
-// The cell an arrow key leads to: along a row, or the one with the nearest step count above or below.
-function neighbour(key, arrow) {
-  const cell = DATA.cells[key];
-  const row = Object.entries(DATA.series[cell.series].cells).map(([steps, other]) => [Number(steps), other]).sort((a, b) => a[0] - b[0]);
-  const at = row.findIndex(([, other]) => other === key);
-  if (arrow === "ArrowLeft" || arrow === "ArrowRight") return row[at + (arrow === "ArrowRight" ? 1 : -1)]?.[1];
-  if (arrow === "Home" || arrow === "End") return row[arrow === "Home" ? 0 : row.length - 1][1];
-  const series = DATA.series[cell.series + { ArrowUp: -1, ArrowDown: 1 }[arrow]];
-  if (!series) return undefined;
-  const near = Object.keys(series.cells).map(Number).sort((a, b) => Math.abs(a - cell.steps) - Math.abs(b - cell.steps));
-  return series.cells[near[0]];
+// Where the dialog leaves a reader: at the cell that was seen last.
+export function returnTo(key) {
+  const tile = tileOf(key);
+  if (!tile) return;
+  rove(tile);
+  if (byId("sheet").contains(document.activeElement)) tile.focus();
 }
 
 // Tiles fill the width; small pictures are enlarged by halves of their size, so that pixels stay even.
-function sizeTiles() {
+export function sizeTiles() {
   const table = byId("sheet");
   const room = (table.parentElement.clientWidth - LABEL_WIDTH) / (DATA.steps.length + 1) - 10;
   const image = table.querySelector("img");

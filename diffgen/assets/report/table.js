@@ -1,4 +1,9 @@
+// @ts-check
 // The table of all cells; a click on a heading sorts it.
+
+import { DATA } from "./data.js";
+import { byId, isFront, isRecommended, make } from "./page.js";
+import { openCell } from "./dialog.js";
 
 const COLUMNS = [
   { name: "label", text: "Sampler", title: "sampler + schedule" },
@@ -19,7 +24,7 @@ function sortKeys(keys, { name, ascending }) {
   const sign = ascending ? 1 : -1;
   return [...keys].sort((a, b) => {
     const [x, y] = [valueIn(DATA.cells[a], name), valueIn(DATA.cells[b], name)];
-    if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);
+    if (x === undefined || y === undefined) return Number(x === undefined) - Number(y === undefined);
     return sign * (typeof x === "string" ? x.localeCompare(y) : x - y);
   });
 }
@@ -31,7 +36,7 @@ function sortBy(column) {
   byId("cells").querySelector(`button[data-column="${column.name}"]`).focus();
 }
 
-function drawTable() {
+export function drawTable() {
   const headings = COLUMNS.map((column) => {
     const direction = sorted.ascending ? "ascending" : "descending";
     const button = make("button", { type: "button", "data-column": column.name, title: column.title, onclick: () => sortBy(column) }, column.text);

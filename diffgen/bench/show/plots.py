@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from diffgen.bench.results import Cell, Results
-from diffgen.bench.show.views import Series, all_series, write_file
+from diffgen.bench.show.views import (
+    FRONT,
+    RECOMMENDED,
+    TICKS,
+    Series,
+    all_series,
+    write_file,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,9 +50,6 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "diffgen",  # the same results, the same file
 }
-KEYS = ("Pareto front", "recommended")
-DASHES = ("-", "--", ":", "-.")
-TICKS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 
 
 def write_plots(results: Results, folder: Path) -> None:
@@ -86,7 +90,9 @@ def _figure(results: Results) -> Figure:
     axes[0].set_ylabel("PSNR against the converged picture (dB)")
     handles, labels = axes[1].get_legend_handles_labels()
     # Points come before lines in matplotlib's list; the samplers are what one looks for.
-    entries = sorted(zip(handles, labels, strict=True), key=lambda entry: entry[1] in KEYS)
+    entries = sorted(
+        zip(handles, labels, strict=True), key=lambda entry: entry[1] in (FRONT, RECOMMENDED)
+    )
     if entries:
         figure.legend(
             *zip(*entries, strict=True), loc="outside lower center", ncols=5, frameon=False
@@ -127,7 +133,7 @@ def _draw_series(axis: Axes, series: Series, cost: Cost) -> None:
         color=series.colour,
         ecolor=(series.colour, 0.25),
         elinewidth=1.0,
-        linestyle=DASHES[series.dashes % len(DASHES)],
+        linestyle=(0, series.dashes),
         linewidth=1.5,
         marker="o",
         markersize=4,
@@ -172,7 +178,7 @@ def _draw_front(axis: Axes, front: Sequence[Cell], cost: Cost) -> None:
         edgecolors=INK,
         linewidths=1.2,
         zorder=4,
-        label=KEYS[0],
+        label=FRONT,
     )
 
 
@@ -190,7 +196,7 @@ def _draw_recommendation(
                 edgecolors=ACCENT,
                 linewidths=2.2,
                 zorder=5,
-                label=KEYS[1],
+                label=RECOMMENDED,
             )
 
 

@@ -1,7 +1,7 @@
 """report.html: everything a sweep found, in one file that needs no network and no server.
 
-The page is a skeleton, a style sheet and scripts (`diffgen/assets/report`) with the results put in
-as a JavaScript value. The scripts only ever set text, never markup, so a prompt cannot become one.
+The page is a skeleton, a style sheet and JavaScript modules (`diffgen/assets/report`), joined into
+one, with the results put in as JSON. The scripts only ever set text, never markup, so a prompt cannot become one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from diffgen.bench.results import Cell, Reference, Results, Statistic
 from diffgen.bench.show import views
 from diffgen.bench.show.views import DASH, Series
 
-SCRIPTS = ("page.js", "plot.js", "table.js", "sheet.js", "dialog.js", "main.js")
+SCRIPTS = ("data.js", "page.js", "dialog.js", "plot.js", "table.js", "sheet.js", "main.js")
+_IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)
+_EXPORT = re.compile(r"^export ", re.MULTILINE)
 # Label, unit, digits, whether more is better, whether the axis is logarithmic, and what it is.
 METRICS: Mapping[str, tuple[str, str, int, bool, bool, str]] = {
     "psnr": ("PSNR", "dB", 1, True, False, "against the converged picture of the same seed"),
@@ -42,7 +44,7 @@ def write_report(results: Results, folder: Path) -> Path:
         "title": html.escape(f"sample-steps: {results.model}"),
         "style": _asset("report.css"),
         "data": _script_value(_page(results, folder)),
-        "script": "\n".join(_asset(name) for name in SCRIPTS),
+        "script": "\n".join(_joined(_asset(name)) for name in SCRIPTS),
     }
     page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("report.html"))
     return views.write_file(
@@ -54,8 +56,13 @@ def _asset(name: str) -> str:
     return (resources.files("diffgen") / "assets" / "report" / name).read_text(encoding="utf-8")
 
 
+def _joined(module: str) -> str:
+    """A module as a part of one: no name is there twice, and a file:// page may import nothing."""
+    return _EXPORT.sub("", _IMPORT.sub("", module))
+
+
 def _script_value(value: object) -> str:
-    """A JavaScript expression that can stand inside <script> whatever the strings hold."""
+    """JSON that can stand inside <script> whatever the strings hold."""
     return json.dumps(value, separators=(",", ":"), default=str).replace("<", "\\u003c")
 
 
@@ -85,6 +92,8 @@ def _page(results: Results, folder: Path) -> dict[str, Any]:
             for name, reference in results.references.items()
         },
         "series": [_series(results, one) for one in series],
+        "ticks": views.TICKS,
+        "keys": {"front": views.FRONT, "recommended": views.RECOMMENDED},
         "steps": sorted({cell.steps for cell in results.cells}),
         "cells": {
             cell.key: _cell(results, cell, number, folder)
@@ -121,7 +130,7 @@ def _series(results: Results, series: Series) -> dict[str, Any]:
         "schedule": series.schedule,
         "label": series.label,
         "colour": series.colour,
-        "dashes": series.dashes,
+        "dashes": " ".join(map(str, series.dashes)) or None,
         "knee": results.knees.get(series.key),
         "cells": {cell.steps: cell.key for cell in series.cells},
         "reference": series.sampler if series.cells[0].stochastic else "",

@@ -25,6 +25,10 @@ PALETTE = (
     "#7d7a74",
     "#8d6238",
 )
+# Of a line, on and off in points, by how often the palette was used up before; () is solid.
+DASHES: tuple[tuple[int, ...], ...] = ((), (6, 4), (2, 3), (8, 3, 2, 3))
+TICKS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)  # of a logarithmic axis, in each decade
+FRONT, RECOMMENDED = "Pareto front", "recommended"
 DASH = "-"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
@@ -33,14 +37,14 @@ PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 class Series:
     """One sampler with one schedule: its cells from few to many steps, and how it is drawn.
 
-    `dashes` counts how often the palette was used up before: 0 is a solid line.
+    `dashes` is one of DASHES.
     """
 
     sampler: str
     schedule: str
     cells: tuple[Cell, ...]
     colour: str
-    dashes: int
+    dashes: tuple[int, ...]
 
     @property
     def key(self) -> str:
@@ -62,7 +66,7 @@ def all_series(results: Results) -> list[Series]:
             schedule,
             tuple(sorted(cells, key=lambda cell: cell.steps)),
             PALETTE[i % len(PALETTE)],
-            i // len(PALETTE),
+            DASHES[i // len(PALETTE) % len(DASHES)],
         )
         for i, ((sampler, schedule), cells) in enumerate(groups.items())
     ]

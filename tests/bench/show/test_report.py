@@ -1,8 +1,11 @@
 import json
 import re
+import shutil
+import subprocess
 from base64 import b64decode
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from view_examples import (
@@ -18,7 +21,7 @@ from view_examples import (
 
 from diffgen.bench.results import Timing
 from diffgen.bench.show import views
-from diffgen.bench.show.report import write_report
+from diffgen.bench.show.report import SCRIPTS, write_report
 from diffgen.errors import OutputError
 
 
@@ -28,7 +31,8 @@ def folder(tmp_path):
 
 
 def data_of(path):
-    line = re.search(r"^const DATA = (.*);$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    pattern = r'^<script type="application/json" id="data">(.*)</script>$'
+    line = re.search(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)
     return json.loads(line[1])
 
 
@@ -63,10 +67,46 @@ def test_the_file_needs_nothing_beside_it(folder):
     assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|innerHTML", text)
 
 
+ASSETS = Path(views.__file__).parents[2] / "assets" / "report"
+
+
+def test_modules_are_joined_into_one(folder):
+    """A page opened as a file may import nothing, so each name is to be there once, before its use."""
+    assert {path.name for path in ASSETS.glob("*.js")} == set(SCRIPTS)
+    joined = write_report(RESULTS, folder).read_text(encoding="utf-8")
+    assert not re.search(r"^(import|export)\b", joined, re.MULTILINE)
+    names = []
+    for script in SCRIPTS:
+        text = (ASSETS / script).read_text(encoding="utf-8")
+        assert text.startswith("// @ts-check\n")
+        for imported, module in re.findall(
+            r'^import \{ (.*) \} from "\./(.*)";$', text, re.MULTILINE
+        ):
+            assert SCRIPTS.index(module) < SCRIPTS.index(script)
+            exported = re.findall(
+                r"^export (?:async function|function|const|let) (\w+)",
+                (ASSETS / module).read_text(encoding="utf-8"),
+                re.MULTILINE,
+            )
+            assert set(imported.split(", ")) <= set(exported), (script, module)
+        names += re.findall(
+            r"^(?:export )?(?:async function|function|const|let) (\w+)", text, re.MULTILINE
+        )
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_modules_are_javascript(script):
+    command = ["node", "--input-type=module", "--check"]
+    done = subprocess.run(command, input=(ASSETS / script).read_bytes(), capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+
+
 def test_user_text_is_never_markup(folder):
     tags = tags_of(write_report(RESULTS, folder))
     names = [tag for tag, _ in tags.found]
-    assert names.count("script") == 1
+    assert names.count("script") == 2  # the results, and what draws them
     assert "b" not in names
     assert tags.title == "sample-steps: tiny <model> $x$"
     data = data_of(folder / "report.html")
