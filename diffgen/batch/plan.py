@@ -201,7 +201,7 @@ class BatchPlan:
         name, stock = self.settler.stock(variant.given)
         number = plan.count
         self.count += number
-        if nfe := plan.sampling.nfe:
+        if (nfe := plan.evaluations) is not None:
             self.evaluations += nfe * number
             self.steps += steps_of(plan) * number
         else:

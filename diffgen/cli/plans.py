@@ -27,7 +27,7 @@ def print_plan(session: Session, *, as_json: bool) -> None:
         taken[path] += 1
         numbered = path if taken[path] == 1 else f"{path} (with a number)"
         if as_json:
-            own: dict[str, Any] = {"line": job.line, "evaluations": job.plan.sampling.nfe}
+            own: dict[str, Any] = {"line": job.line, "evaluations": job.plan.evaluations}
             print_json({"path": path, **own, **fields})
         else:
             print_result(f"{numbered}  {_settings(fields)}")

@@ -128,8 +128,14 @@ def _summary(record: Mapping[str, Any]) -> str:
     seconds = sum(record["timings"].values())
     return (
         f"{_shown(record['prompt'])} seed {record['seed']}, "
-        f"{_count(record['steps'], 'step')} of {record['sampler']}, {seconds:.2f} s"
+        f"{_steps(record)} of {record['sampler']}, {seconds:.2f} s"
     )
+
+
+def _steps(record: Mapping[str, Any]) -> str:
+    """`10 steps`, or `6 of 10 steps` where a picture was changed."""
+    steps, run = record["steps"], record.get("steps_run", record["steps"])
+    return _count(steps, "step") if run == steps else f"{run} of {_count(steps, 'step')}"
 
 
 def _count(number: int, noun: str) -> str:

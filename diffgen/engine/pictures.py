@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -96,6 +97,12 @@ def _data(path: str | Path) -> bytes:
     if str(path) != STDIN:
         with Path(path).expanduser().open("rb") as file:
             return _limited(file, os.fstat(file.fileno()).st_size, str(path))
+    return _stdin()
+
+
+@cache
+def _stdin() -> bytes:
+    """What stdin holds, which can be read but once."""
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("--init - reads a picture from stdin, where there is none; pipe one in")
     return _limited(sys.stdin.buffer, 0, "stdin")

@@ -199,6 +199,12 @@ class GeneratePlan:
         settled = self.width, self.height, self.clip_skip, self.guidance_scale, self.strength
         return repr((request, settled, self.sampling.spec.name, self.sampling.sigmas))
 
+    @property
+    def evaluations(self) -> int | None:
+        """Network evaluations of a picture in all passes; None where a sampler decides on the way."""
+        counts = [each.sampling.nfe for each in (self, self.second) if each]
+        return None if None in counts else sum(count or 0 for count in counts)
+
     def summary(self) -> str:
         """The settled settings in one line."""
         sampling = self.sampling

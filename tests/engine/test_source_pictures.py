@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageCms
 
+from diffgen.engine import pictures
 from diffgen.engine.pictures import Source, pictures_in
 from diffgen.errors import DiffgenError, PictureError, UsageError
 
@@ -50,8 +51,8 @@ def test_a_camera_held_sideways(tmp_path: Path, suffix: str) -> None:
     assert red > 200 > 50 > blue
 
 
-def test_colours_of_another_space_become_srgb(tmp_path: Path) -> None:
-    """LAB stands for a wide gamut: its profile changes numbers, while that of sRGB must not."""
+def test_profiles_that_change_nothing(tmp_path: Path) -> None:
+    """The profile of sRGB itself changes no number, and a damaged one counts as none."""
     image = Image.new("RGB", (8, 8), (200, 50, 50))
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     same = Source.read(saved(image, tmp_path / "a.png", icc_profile=srgb)).image
@@ -71,6 +72,8 @@ def test_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.BytesIO()
     Image.new("RGB", (8, 6), "red").save(file, "PNG")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(file.getvalue())))
+    pictures._stdin.cache_clear()
+    assert Source.read("-").sha256 == Source.read("-").sha256  # the pipe holds it but once
     assert Source.read("-").image.getpixel((0, 0)) == (255, 0, 0)
 
 
