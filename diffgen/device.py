@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -130,3 +131,10 @@ class Precision:
     def name(self) -> str:
         """The U-Net's format, by the name users know it."""
         return next(name for name, dtype in DTYPES.items() if dtype == self.unet)
+
+
+def be_deterministic() -> None:
+    """From now on, let this process choose only kernels that give equal results for equal inputs."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False

@@ -68,15 +68,16 @@ class Stock:
     model: Model
     adapters: Adapters
     stamp: tuple[str, ...]  # which files these are, by size and time
+    base: str = ""  # equal for stocks that differ by their LoRAs only
 
     @classmethod
-    def of(cls, model: Model, adapters: Adapters) -> Self:
+    def of(cls, model: Model, adapters: Adapters, base: str) -> Self:
         """The stock of a model that is open."""
         infos = (info for part in model.checkpoint.tensors.values() for info in part.infos.values())
         files = {info.file for info in infos}
         files |= {each.path for each in (*model.loras, *adapters.loras)}
         files |= {each.path for each in adapters.embeddings}
-        return cls(model, adapters, tuple(sorted(map(_stamp, files))))
+        return cls(model, adapters, tuple(sorted(map(_stamp, files))), base)
 
 
 class BadFile(UsageError):
@@ -281,7 +282,9 @@ def steps_of(plan: GeneratePlan) -> int:
 def _open(given: Given) -> Stock:
     """The model and the LoRAs that settings name. Raises DiffgenError."""
     found = with_paths(given)
-    return Stock.of(Model.open_source(Source.of(found)), Adapters.of(found))
+    adapters = Adapters.of(found)
+    base = json.dumps([_texts(given, Source), [as_text(each) for each in adapters.embeddings]])
+    return Stock.of(Model.open_source(Source.of(found)), adapters, base)
 
 
 def _stamp(path: Path) -> str:

@@ -124,7 +124,10 @@ class Run:
         return self._journal is not None and (first_pass or self.tally.made > before)
 
     def _engine_of(self, stock: Stock) -> Engine:
-        """The engine of a stock; there is one at a time."""
+        """The engine of a stock; there is one at a time, whose LoRAs may be exchanged."""
+        if self._loaded and self._loaded[0] is not stock and self._loaded[0].base == stock.base:
+            self._loaded[1].use_loras(stock.adapters.loras)
+            self._loaded = (stock, self._loaded[1])
         if self._loaded is None or self._loaded[0] is not stock:
             self._loaded = None
             self._loaded = (stock, self._load(stock))

@@ -12,7 +12,8 @@ from diffgen.batch.expansion import Expander
 from diffgen.batch.files import Problem, Record, name_of, read_file
 from diffgen.batch.journal import Journal, key_of
 from diffgen.batch.plan import BadFile, BatchPlan, Job
-from diffgen.batch.requests import read_typed
+from diffgen.batch.replay import replay
+from diffgen.batch.requests import INSTEAD, read_typed
 from diffgen.batch.run import name_fields
 from diffgen.engine.encoding import SUFFIXES
 from diffgen.engine.names import NameTemplate
@@ -34,6 +35,7 @@ class Session:
     output: PictureOutput
     style: OutputStyle
     stream: str | None = None  # what is read while pictures are made, if something is
+    notes: tuple[str, ...] = ()  # what of a picture that is made again is not honoured
 
     @classmethod
     def open(cls, words: Sequence[str], given: Mapping[str, Any]) -> Session:
@@ -48,17 +50,21 @@ class Session:
         plan = empty_plan(given, reading, style)
         prompts = _typed_prompts(words, reading)
         streams = reading.prompt_file == "-" and PictureOutput.holds_many(output.output)
-        for prompt in prompts:
+        asked = replay(reading.from_picture) if reading.from_picture else None
+        if asked:
+            _must(plan.add(1, _overridden(asked.settings, base, prompts), base))
+        for prompt in prompts if asked is None else ():
             _must(plan.add(1, {"prompt": prompt}, base))
         if reading.prompt_file and not streams:
             before = plan.count
             plan.read(read_file(reading.prompt_file), base, name_of(reading.prompt_file))
             if plan.count == before:
                 raise UsageError(f"{name_of(reading.prompt_file)} has no prompts")
-        elif not prompts and not streams:
+        elif not prompts and not streams and asked is None:
             raise UsageError(NO_PROMPT)
         sink = PictureOutput(output.output, pictures=plan.count, style=style)
-        session = cls(given, reading, base, plan, sink, style, "-" if streams else None)
+        notes = asked.notes if asked else ()
+        session = cls(given, reading, base, plan, sink, style, "-" if streams else None, notes)
         session.check_names()
         return session
 
@@ -114,7 +120,7 @@ class Session:
 # What of a command line changes no picture, nor its name.
 PASSING = {
     *("quiet", "verbose", "progress", "as_json", "resume", "stop_on_error", "summary", "threads"),
-    *("batch_size", "output", "prompt_file"),
+    *("batch_size", "exact", "output", "prompt_file"),
 }
 
 
@@ -141,7 +147,7 @@ def empty_plan(given: Mapping[str, Any], reading: Reading, style: OutputStyle) -
     written = replace(style, collision="number")
     return BatchPlan(
         seed=secrets.randbelow(2**32),
-        batch_size=number.batch_size,
+        batch_size=1 if given.get("exact") else number.batch_size,
         expander=Expander(reading.wildcards),
         all_combinations=reading.all_combinations,
         salt=repr(written) if written != OutputStyle() else "",
@@ -153,6 +159,15 @@ def _typed_prompts(words: Sequence[str], reading: Reading) -> list[str]:
     if list(words) == ["-"]:
         raise UsageError('"-" is no prompt; --prompts - reads prompts from stdin')
     return [*([" ".join(words)] if words else []), *reading.texts]
+
+
+def _overridden(
+    settings: Mapping[str, Any], base: Mapping[str, Sequence[Any]], prompts: Sequence[str]
+) -> dict[str, Any]:
+    """A picture's settings where the command line says nothing else."""
+    typed = set(base) | {other for name in base for other in INSTEAD.get(name, ())}
+    found = {name: value for name, value in settings.items() if name not in typed}
+    return found | ({"prompt": list(prompts)} if prompts else {})
 
 
 def _must(problem: Problem | None) -> None:

@@ -23,11 +23,13 @@ from diffgen.cli.models import models
 from diffgen.cli.pull import pull
 from diffgen.cli.sample_steps import sample_steps
 from diffgen.cli.samplers import samplers
+from diffgen.cli.schema import schema
 from diffgen.cli.show import show
 from diffgen.cli.signals import asked_to_stop, reason
 from diffgen.cli.signature import PanelledCommand
 from diffgen.cli.streams import guarded_streams
 from diffgen.cli.train import train
+from diffgen.cli.verify import verify
 from diffgen.errors import DiffgenError, UsageError
 
 if TYPE_CHECKING:
@@ -80,14 +82,18 @@ def _diffgen(
         typer.echo(context.get_help())
 
 
-EXAMPLES: dict[Callable[..., None], str] = {
+EXAMPLES: dict[Callable[..., object], str] = {
     generate: """diffgen generate "red barn at sunset"
 diffgen generate "a cat" --seed 7 -c 4 -o cats/
-diffgen generate --prompts prompts.txt --json > made.jsonl""",
+diffgen generate --prompts prompts.txt -o night/ --dry-run
+diffgen generate --from a-cat-7.png --steps 10,20,30""",
+    verify: "diffgen verify night/*.png",
+    schema: "diffgen schema > settings.json",
     sample_steps: """diffgen sample-steps "red barn at sunset"
 diffgen sample-steps "a cat" --samplers dpmpp_2m,unipc --steps 5-20:5""",
     samplers: "diffgen samplers --json",
-    show: 'diffgen show --prompt "a (red:1.2) barn [at night:by day:0.5]" --prompt-style a1111',
+    show: """diffgen show a-cat-7.png --json
+diffgen show --prompt "a (red:1.2) barn [at night:by day:0.5]" --prompt-style a1111""",
     models: """diffgen models --here
 diffgen models --kind lora --json""",
     pull: """diffgen pull sd-turbo

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffgen.cli.console import logged_notes, print_error, print_line, reported_pipe
+from diffgen.cli.console import logged_notes, print_error, print_line, print_note, reported_pipe
 from diffgen.cli.memory import loading_to_stay, return_freed_memory
 from diffgen.cli.plans import print_plan
 from diffgen.cli.progress import progress
@@ -74,6 +74,8 @@ def generate(words: Prompts = None, *, given: dict[str, Any]) -> int:
             for line in bad.lines:
                 print_line(line)
             raise
+        for note in session.notes:
+            print_note(note)
         tell_syntax([*session.plan.unread.values()], strict=session.reading.strict)
         if running.dry_run:
             print_plan(session, as_json=output.as_json)
@@ -106,7 +108,7 @@ def _run(session: Session, running: Running, talk: Talk, *, as_json: bool) -> Ta
         run = Run(
             session.plan,
             session.output,
-            _loader(Machine.of(session.given)),
+            _loader(Machine.of(session.given), exact=running.exact),
             tracker,
             journal=journal,
             stop_on_error=running.stop_on_error,
@@ -123,10 +125,14 @@ def _run(session: Session, running: Running, talk: Talk, *, as_json: bool) -> Ta
         return run.tally
 
 
-def _loader(machine: Machine) -> Callable[[Stock], Engine]:
+def _loader(machine: Machine, *, exact: bool) -> Callable[[Stock], Engine]:
     def load(stock: Stock) -> Engine:
         with loading_to_stay():
+            from diffgen.device import be_deterministic
             from diffgen.engine.engine import Engine
+
+            if exact:
+                be_deterministic()
 
             return Engine.load(
                 stock.model,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from diffgen.cli.console import logged_notes, print_json, print_note, print_result
 from diffgen.cli.signature import with_settings
-from diffgen.errors import UsageError
+from diffgen.errors import UsageError, one_line
 from diffgen.settings.groups import ModelName, Prompting, Sampling
 
 PLAIN_WEIGHT = 1.0
@@ -18,6 +20,10 @@ PLAIN_WEIGHT = 1.0
 
 @with_settings(Prompting, Sampling, ModelName)
 def show(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE...", help="Pictures to read.", show_default=False),
+    ] = None,
     prompt: Annotated[
         str | None, typer.Option("--prompt", metavar="TEXT", help="A prompt to explain.")
     ] = None,
@@ -25,12 +31,17 @@ def show(
     *,
     given: dict[str, Any],
 ) -> None:
-    """Show what is understood of a prompt: terms, steps, chunks, weights and tokens.
+    """Show how pictures were made, or what is understood of a prompt.
 
-    As `generate` would draw it with the same model and options.
+    Of pictures: their settings, whichever program wrote them. Of a prompt: terms, steps, chunks,
+    weights and tokens, as `generate` would draw it with the same model and options.
     """
+    for file in files or ():
+        _show_picture(file, as_json=as_json)
     if prompt is None:
-        raise UsageError('nothing to show: give --prompt "a (red:1.2) barn"')
+        if files:
+            return
+        raise UsageError('nothing to show: give a picture, or --prompt "a (red:1.2) barn"')
     from diffgen.engine.model import Model
     from diffgen.engine.request import GenerateRequest
     from diffgen.text.explain import explain
@@ -53,6 +64,22 @@ def show(
         return
     for each in found:
         _print(each)
+
+
+def _show_picture(file: Path, *, as_json: bool) -> None:
+    from diffgen.engine.reading import read_settings
+
+    found = read_settings(file)
+    settings = dict(found.named if found.record is None else found.record)
+    said = {"prompt": found.prompt, "negative": found.negative} | settings
+    if as_json:
+        print_json({"path": str(file), "source": found.source, **said})
+        return
+    print_result(one_line(f"{file}: made by {found.source}"))
+    for name, value in said.items():
+        if value not in (None, "", {}, []):
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            print_result(f"  {one_line(str(name), 60)}: {one_line(text)}")
 
 
 def _print(text: dict[str, Any]) -> None:

@@ -19,7 +19,13 @@ Prompts = Annotated[
     list[str] | None, typer.Argument(metavar="PROMPT...", help="What to draw.", show_default=False)
 ]
 METAVARS: Mapping[Any, str] = {int: "N", float: "X"}
-EXIT_CODES = (("0", "done"), ("1", "something met could not be used"), ("2", "usage error"))
+EXIT_CODES = (
+    ("0", "done"),
+    ("1", "something met could not be used"),
+    ("2", "usage error"),
+    ("3", "some pictures failed"),
+    ("130, 143, 129", "stopped by a signal"),
+)
 GIVEN = "given"  # the argument that takes the settings
 
 

@@ -665,6 +665,16 @@ class Reading(Group):
             peers="from-file prompts-file prompt-file file prompts-from-file",
         ),
     ] = None
+    from_picture: Annotated[
+        Path | None,
+        Setting(
+            "--from",
+            "Make a picture again: one of diffgen, A1111, ComfyUI, InvokeAI or NovelAI; options win",
+            "FILE",
+            parse=parse_path,
+            peers="params-from config-from-metadata",
+        ),
+    ] = None
     wildcards: Annotated[
         Path | None,
         Setting("--wildcards", "Where the files of __wildcards__ are", "DIR", parse=parse_path),
@@ -696,6 +706,10 @@ class Running(Group):
             "Whether a prompt file goes on where it stopped, or starts over [default: go on]",
         ),
     ] = True
+    exact: Annotated[
+        bool,
+        Setting("--exact", "One picture at a time, by deterministic kernels: equal to the bit"),
+    ] = False
     stop_on_error: Annotated[
         bool, Setting("--stop-on-error", "Stop at the first picture that fails")
     ] = False

@@ -481,7 +481,7 @@ def test_foreign_syntax_is_told_once(run: Run) -> None:
     assert result.code == 0
     assert result.err == (
         'note: drawn as plain words (--strict refuses it): weights, "(red:1.2)"; '
-        'choices, "[cat|dog]"\n'
+        'alternation, "[cat|dog]"\n'
     )
 
 
@@ -564,7 +564,7 @@ def test_a_lora_changes_the_picture_as_much_as_it_is_told(run: Run, lora: str) -
         ("nothing.safetensors", 2, "--lora: there is no file nothing.safetensors"),
         ("nothing.safetensors:0.5", 2, "there is no file nothing.safetensors"),
         ("style.safetensors:much", 2, 'the weight "much" is not a number'),
-        ("style.safetensors:nan", 2, 'the weight "nan" is not a number'),
+        ("style.safetensors:nan", 2, "weight should be a number from -1000 to 1000"),
         ("style.safetensors:", 2, 'the weight "" is not a number'),
         (f"{STORYBOOK / UNET}", 1, "is no LoRA that is known: "),
         ("text.safetensors", 1, "text.safetensors is "),

@@ -1,0 +1,187 @@
+"""`diffgen generate --prompts`: real processes, killed, stopped, shared and driven through a pipe."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+Start = Callable[..., "subprocess.Popen[str]"]
+LINES = 14
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    processes = []
+
+    def started(*arguments: str, stdin: int | None = None) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-m", "diffgen", "generate", *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield started
+    for process in processes:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream:
+                stream.close()
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    lines = [f"barn {i} --steps {2 + i % 3} --seed {i}\n" for i in range(LINES)]
+    (tmp_path / "p.txt").write_text("".join(lines))
+    return "p.txt"
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    """Every picture, which must be whole."""
+    found = {}
+    for path in sorted(folder.glob("*.png")):
+        if not path.name.startswith("."):
+            with Image.open(path) as image:
+                image.load()
+            found[path.name] = path.read_bytes()
+    return found
+
+
+def first_lines(process: "subprocess.Popen[str]", count: int) -> None:
+    assert process.stdout
+    for _ in range(count):
+        assert process.stdout.readline().endswith(".png\n")
+
+
+def test_a_run_that_is_killed_goes_on(start: Start, file: str, tmp_path: Path) -> None:
+    """The pictures are those of a run that nobody disturbs, and none is made twice."""
+    whole = start("--prompts", file, "-o", "whole/")
+    chance = random.Random(1)
+    made = 0
+    while made < LINES - 5:
+        process = start("--prompts", file, "-o", "killed/")
+        first_lines(process, chance.randint(2, 4))
+        time.sleep(chance.random() * 0.2)
+        process.kill()
+        process.wait()
+        assert len(pictures(tmp_path / "killed")) > made
+        made = len(pictures(tmp_path / "killed"))
+    last = start("--prompts", file, "-o", "killed/")
+    _, err = last.communicate(timeout=120)
+    assert last.returncode == 0
+    assert f"0 failed, {made} skipped" in err.splitlines()[-1]
+    assert whole.wait(120) == 0
+    assert pictures(tmp_path / "killed") == pictures(tmp_path / "whole")
+    assert len(pictures(tmp_path / "whole")) == LINES
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_behind_the_picture_in_hand(
+    start: Start, file: str, tmp_path: Path, number: int, code: int
+) -> None:
+    process = start("--prompts", file, "-o", "o/")
+    first_lines(process, 2)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert f"of {LINES} pictures; the same command goes on" in err.splitlines()[-1]
+    done = len(pictures(tmp_path / "o"))
+    assert 2 <= done < LINES
+    assert not list((tmp_path / "o").glob(".*.part*"))
+
+
+def test_two_processes_share_a_file_and_one_is_killed(
+    start: Start, file: str, tmp_path: Path
+) -> None:
+    whole = start("--prompts", file, "-o", "whole/")
+    assert whole.wait(120) == 0
+    both = [start("--prompts", file, "-o", "o/") for _ in range(2)]
+    for process in both:
+        first_lines(process, 1)
+    both[0].kill()
+    both[0].wait()
+    assert both[1].wait(120) == 0
+    assert pictures(tmp_path / "o") == pictures(tmp_path / "whole")
+
+
+def test_a_program_drives_one_model_through_a_pipe(start: Start) -> None:
+    process = start("--prompts", "-", "--steps", "1", "--json", "-q", stdin=subprocess.PIPE)
+    assert process.stdin
+    assert process.stdout
+    seeds = []
+    for seed in (3, 4):
+        process.stdin.write(f"a barn --seed {seed}\n")
+        process.stdin.flush()
+        seeds.append(json.loads(process.stdout.readline())["seed"])  # before the next is asked
+    process.stdin.write("a barn --sped 3\n")
+    process.stdin.close()
+    assert process.wait(60) == 3
+    assert seeds == [3, 4]
+    assert process.stderr
+    assert 'stdin:3: there is no setting "sped"' in process.stderr.read()
+
+
+def test_what_was_printed_is_a_prompt_file(start: Start, tmp_path: Path) -> None:
+    first = start("a", "barn", "--steps", "2", "--seed", "1,2", "--json", "-q", "-o", "a/")
+    out, _ = first.communicate(timeout=60)
+    (tmp_path / "made.jsonl").write_text(out)
+    again = start("--prompts", "made.jsonl", "-q", "-o", "b/")
+    assert again.wait(60) == 0
+    one, two = (
+        [
+            Image.open(path, formats=["PNG"]).tobytes()
+            for path in sorted((tmp_path / name).glob("a*.png"))
+        ]
+        for name in "ab"
+    )
+    assert one == two
+    assert len(one) == 2
+
+
+def test_every_problem_of_a_file_is_told_at_once(start: Start, tmp_path: Path) -> None:
+    bad = [f"a --steps {'x' if i % 2 else 3}\n" for i in range(140)]
+    (tmp_path / "p.txt").write_text("".join(bad))
+    process = start("--prompts", "p.txt", "-o", "o/")
+    out, err = process.communicate(timeout=60)
+    lines = err.splitlines()
+    assert (process.returncode, out) == (2, "")
+    assert lines[0] == 'p.txt:2: steps takes a whole number, not "x"'
+    assert len(lines) == 51
+    assert lines[-1] == ("error: 70 problems in p.txt, of which 50 are shown; no picture was made")
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_dry_run_makes_nothing(start: Start, file: str, tmp_path: Path) -> None:
+    process = start("--prompts", file, "-o", "o/", "--dry-run", "--guidance", "5,7")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert out.splitlines()[0].startswith("o/barn-0-0.png  128x128 seed 0, 2 steps of dpmpp_2m")
+    assert len(out.splitlines()) == 2 * LINES
+    assert err.splitlines()[-1].startswith(f"{2 * LINES} pictures, ")
+    assert not (tmp_path / "o").exists()
+
+
+def test_progress_for_programs(start: Start, tmp_path: Path) -> None:
+    process = start("a", "--steps", "2", "--progress", "json", "--summary", "s.json")
+    _, err = process.communicate(timeout=60)
+    events = [json.loads(line) for line in err.splitlines()]
+    assert [event["event"] for event in events] == ["step", "step", "made"]
+    assert (events[-1]["done"], events[-1]["pictures"]) == (1, 1)
+    assert json.loads((tmp_path / "s.json").read_text())["made"] == 1
