@@ -5,6 +5,7 @@ Importing this module does not import torch; opening a checkpoint reads headers 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+logger = logging.getLogger("diffgen")
 FLOATS = frozenset({"F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2"})
 UNEVEN = "; blocks of different depth at one level are supported, but these weights have others"
 CLIP_VOCABULARY = PACKAGE / "assets" / "clip_tokenizer"  # no file of a whole model brings its own
@@ -73,7 +75,14 @@ class Checkpoint:
             other, tensors["vae"] = open_vae(vae, config)
             check_vae(other, lambda name: f"{vae}: its vae.{name}")
             config = replace(config, vae=other)
+        said = path.is_dir() and config.schedule.prediction == "flow"
         config = replace(config, schedule=with_noise(config.schedule, asked))
+        if prediction == "flow" and shift is None and not said:
+            logger.warning(
+                "%s: a shift of %g is taken for its flow; --shift says another",
+                path.name,
+                config.schedule.shift,
+            )
         if shift is not None and config.schedule.prediction != "flow":
             raise UsageError(f"{path} is no flow, which a shift is for; add --prediction flow")
         if base is not None and opened.config.text and path.is_dir():

@@ -122,10 +122,10 @@ def as_distilled(
         unet = replace(unet, sample_size=kind.sample_size)
     guidance = None if config.embeds_guidance else kind.guidance
     logger.warning(
-        "%s is taken for %s, by its name: %d steps of %s on %s, guidance %s unless you say otherwise",
+        "%s is taken for %s, by its name: %s of %s on %s, guidance %s unless you say otherwise",
         where,
         kind.name,
-        kind.steps,
+        "1 step" if kind.steps == 1 else f"{kind.steps} steps",
         kind.sampler,
         kind.spacing,
         "as its family's" if guidance is None else f"{guidance:g}",

@@ -33,12 +33,14 @@ def test_in_pixel_space_the_colours_are_what_is_sampled():
     ("unet", "kind"),
     [
         (UNetConfig(), "text"),
-        (UNetConfig(added_dim=2816, time_ids_dim=256), "sizes"),
+        (UNetConfig(added_dim=1280 + 6 * 256, time_ids_dim=256), "sizes"),
+        (UNetConfig(added_dim=1280 + 5 * 256, time_ids_dim=256), "score"),
         (UNetConfig(added_dim=1280), "pooled"),
     ],
 )
 def test_the_conditioning_is_known_by_its_width(unet, kind):
-    assert replace(SD1, unet=unet).conditioning == kind
+    text = (ClipTextConfig(width=1280, projection=1280),)
+    assert replace(SD1, unet=unet, text=text).conditioning == kind
 
 
 def test_guidance_is_the_familys_own():

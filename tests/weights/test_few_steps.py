@@ -48,7 +48,7 @@ def test_names_of_real_files(name, settings):
 def test_turbo_draws_at_512(caplog):
     config = as_distilled(SDXL, ["sd_xl_turbo_1.0"], {}, "sd_xl_turbo_1.0.safetensors")
     assert config.unet.sample_size == 64
-    assert "Stable Diffusion Turbo, by its name: 1 steps of euler on trailing" in caplog.text
+    assert "Stable Diffusion Turbo, by its name: 1 step of euler on trailing" in caplog.text
 
 
 def test_x0_is_predicted_in_one_step_unless_the_user_knows_better():
