@@ -28,6 +28,7 @@ from diffgen.batch.syntax import unread_syntax
 from diffgen.engine.model import Model
 from diffgen.engine.named_files import with_paths
 from diffgen.engine.request import GeneratePlan, GenerateRequest, Picture
+from diffgen.engine.tags import find_tags
 from diffgen.errors import DiffgenError, UsageError
 from diffgen.settings.groups import Adapters, Source
 from diffgen.settings.setting import as_text, rows
@@ -209,6 +210,7 @@ class BatchPlan:
             self.adaptive = True
         prompt = self._expander.choose(variant.prompt, plan.request.seed)
         drawn = replace(plan, request=replace(plan.request, prompts=(prompt,)))
+        find_tags(drawn)
         for piece in unread_syntax(drawn, embeddings=bool(stock.adapters.embeddings)):
             self.unread.setdefault(piece.partition(",")[0], piece)
         group = (name, plan.group)

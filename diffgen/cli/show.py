@@ -94,7 +94,8 @@ def _print(text: dict[str, Any]) -> None:
                 count = f"{chunk['tokens']} token{'s' * (chunk['tokens'] != 1)}"
                 print_result(f"  {where}, {count}: {_weighed(chunk['pieces'])}")
     for lora in text["loras"]:
-        print_result(f"  LoRA {lora['name']}, weight {lora['weight']:g}")
+        unet = "" if lora["unet"] is None else f", {lora['unet']:g} in the U-Net"
+        print_result(f"  LoRA {lora['name']}, weight {lora['weight']:g}{unet}")
     if text["cut"]:
         print_note(f'too long for this model, ignored from: "{text["cut"]}"')
     for note in text["notes"]:

@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -35,6 +35,9 @@ from diffgen.settings.groups import Sampling, Talk
 from diffgen.settings.setting import rows
 from diffgen.settings.sweep import Comparing, Report
 
+if TYPE_CHECKING:
+    from diffgen.engine.request import GeneratePlan
+
 
 def run_sweep(prompts: list[str] | None, given: dict[str, Any]) -> None:
     """The command; `given` holds the settings that were typed.
@@ -55,6 +58,7 @@ def run_sweep(prompts: list[str] | None, given: dict[str, Any]) -> None:
     with logged_notes(talk.verbose):
         session = Session(request)
     check_syntax(session.task.plan, strict=given.get("strict", False))
+    _check_steering(session.task.plan)
     if old:
         settings = request.settings(session.task.plan)
         check_comparable(old, settings, [cell.key for cell in session.task.cells])
@@ -84,6 +88,16 @@ def _request(prompts: list[str] | None, given: dict[str, Any], old: Results | No
     typed = {name: given[name] for name in rows(SweepRequest) if name in given}
     request = SweepRequest.from_settings(settings | typed)
     return request
+
+
+def _check_steering(plan: GeneratePlan) -> None:
+    """Raise UsageError for what another number of steps or another prompt would change."""
+    from diffgen.engine.tags import find_tags
+
+    if any(find_tags(plan).values()):
+        raise UsageError("sample-steps takes LoRAs by --lora, not from prompts")
+    if plan.guidance.name == "cfg++":
+        raise UsageError("sample-steps measures cfg and apg: the scales of cfg++ go by the steps")
 
 
 def _parse_film(text: str) -> Sampling:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -31,8 +31,8 @@ from diffgen.engine.model import Model
 from diffgen.engine.networks import load_networks
 from diffgen.engine.origin import Origin
 from diffgen.engine.request import FAST_EVERY, FAST_FIRST, GeneratePlan, GenerateRequest, Picture
+from diffgen.engine.tags import find_tags, parted, split
 from diffgen.engine.words import WordReport
-from diffgen.errors import UsageError
 from diffgen.kernels.ops import check_backend
 from diffgen.models.fast import graphs
 from diffgen.models.fast.deep_cache import DeepCache
@@ -89,6 +89,7 @@ class Engine:
         self.model, self.config = model, model.checkpoint.config
         self.device, self.loras = device, tuple(loras)
         self._origin, self.embeddings = Origin(model, loras, embeddings), tuple(embeddings)
+        self._tags: tuple[LoraRef, ...] = ()  # LoRAs that a prompt asked for
         self.schedule = NoiseSchedule.from_config(self.config.schedule)
         networks = load_networks(model.checkpoint, device, precision)
         words = self._read_embeddings(loras, embeddings)
@@ -156,11 +157,23 @@ class Engine:
         """Know these words instead of those before. Raises WeightsError, and keeps those then."""
         self._use(self.loras, embeddings)
 
-    def _use(self, loras: Sequence[LoraRef], embeddings: Sequence[EmbeddingRef]) -> None:
-        origin = Origin(self.model, loras, embeddings)  # before they are read
-        words = self._read_embeddings(loras, embeddings)
-        self.adapters.use([*self.model.loras, *loras])
+    def _ask_for(self, tags: tuple[LoraRef, ...]) -> None:
+        """Draw with these LoRAs of prompts beside the others."""
+        if tags != self._tags:
+            self._use(self.loras, self.embeddings, tags)
+
+    def _use(
+        self,
+        loras: Sequence[LoraRef],
+        embeddings: Sequence[EmbeddingRef],
+        tags: tuple[LoraRef, ...] = (),
+    ) -> None:
+        everything = [*loras, *tags]
+        origin = Origin(self.model, everything, embeddings)  # before they are read
+        words = self._read_embeddings(everything, embeddings)
+        self.adapters.use([*self.model.loras, *everything])
         self.loras, self.embeddings, self._origin = tuple(loras), tuple(embeddings), origin
+        self._tags = tags
         self.conditioner.embeddings = words
         self.conditioner.forget()
         self._words = self._word_report()
@@ -173,7 +186,7 @@ class Engine:
 
     def _word_report(self) -> WordReport:
         # A user's LoRA or embedding may have taught it more.
-        taught = self.loras or self.embeddings
+        taught = self.loras or self._tags or self.embeddings
         known = None if taught else KnownWords.read(self.model.checkpoint.source)
         return WordReport(self.model.name, self.conditioner, known)
 
@@ -202,29 +215,47 @@ class Engine:
         memory runs out.
         """
         plan = self.plan(request) if isinstance(request, GenerateRequest) else request
-        _refuse_tags(plan)
+        find_tags(plan)
         self._words.report(plan)
         logger.info("%s", plan.summary())
-        for batch in plan.batches():
-            yield from self.draw(plan, batch, on_step=on_step)
+        try:
+            for batch in plan.batches():
+                yield from self.draw(plan, batch, on_step=on_step)
+        finally:
+            self._ask_for(())
 
     def draw(
         self, plan: GeneratePlan, batch: Sequence[Picture], *, on_step: StepCallback = ignore
     ) -> list[GeneratedImage]:
         """Make some pictures of a plan in the same network calls; they begin with one picture.
 
-        Their prompts and seeds need not be the plan's. Raises as `generate`, OutOfMemory where
-        memory runs out.
+        Their prompts and seeds need not be the plan's. LoRAs that prompts ask for are exchanged
+        where others are asked for than before, and stay until then. Raises as `generate`,
+        OutOfMemory where memory runs out.
         """
         prompts = tuple(dict.fromkeys(picture.prompt for picture in batch))
         asked = replace(plan, request=replace(plan.request, prompts=prompts))
-        _refuse_tags(asked)
+        tagged = find_tags(asked)
         self.coder.wrap(plan.request.seamless)
         if self._edges.wrap(plan.request.seamless):
             self.steps = self._steps()  # what was recorded knows other edges
         self.coder.strips = plan.request.tile_vae
         cut = self._words.report(asked)
-        origin = self._origin.record  # now, not when a picture waits to be saved
+        made: list[GeneratedImage] = []
+        for alike in split([batch], tagged):
+            self._ask_for(tagged[alike[0].prompt])
+            made += self._draw_alike(plan, alike, cut, on_step)
+        return made
+
+    def _draw_alike(
+        self,
+        plan: GeneratePlan,
+        batch: Sequence[Picture],
+        cut: Mapping[str, str],
+        on_step: StepCallback,
+    ) -> list[GeneratedImage]:
+        """Pictures with the LoRAs in use."""
+        origin = parted(self._origin.record, len(self._tags))  # now, not when one waits to be saved
         sized = plan.of(batch)
         with memory_errors():
             images, timings = draw(self, sized, batch, on_step)
@@ -363,13 +394,6 @@ class Engine:
         if self._graphs:
             self._graphs.forget()
         self._edges.renew()  # modules that were made anew have their own padding
-
-
-def _refuse_tags(plan: GeneratePlan) -> None:
-    """A LoRA asked for in a prompt would be missing from the picture."""
-    for prompt in plan.request.prompts:
-        if tags := plan.understood(prompt).loras:
-            raise UsageError(f"<lora:{tags[0].name}> in a prompt: give --lora FILE:WEIGHT instead")
 
 
 def _opened(source: str | Path | Source | Model) -> Model:

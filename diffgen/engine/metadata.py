@@ -144,7 +144,7 @@ def _settings(record: Record) -> list[tuple[str, object]]:
         ("VAE hash", _short(record["vae_files"], record["vae"])),
         ("VAE", record["vae"] and _name(Path(record["vae"]).name)),
         ("Lora", " ".join(map(_lora, record["loras"])) or None),
-        ("Lora hashes", ", ".join(filter(None, map(_lora_hash, record["loras"]))) or None),
+        ("Lora hashes", ", ".join(filter(None, map(_lora_hash, _all_loras(record)))) or None),
         *((name.replace("_", " ").capitalize(), f"{v:g}") for name, v in record["options"].items()),
         ("RNG", A1111_RNG[record["rng"]]),
         ("Rho", record["rho"]),
@@ -169,6 +169,10 @@ def _libraries() -> dict[str, str]:
 def _fast() -> dict[str, float]:
     """What was reused, and how far that is from exact where it was measured."""
     return {"first": FAST_FIRST, "every": FAST_EVERY, "psnr_on_storybook": FAST_PSNR}
+
+
+def _all_loras(record: Record) -> list[Mapping[str, Any]]:
+    return [*record["loras"], *record.get("prompt_loras", [])]
 
 
 def _lora(entry: Mapping[str, Any]) -> str:

@@ -20,6 +20,8 @@ def plan_guidance(
 ) -> Guidance:
     """The guidance of a run. Raises UsageError where the model or the sampler has no room for it."""
     name, pag = request.guidance_method, request.pag
+    if config.task == "edit" and (name != "cfg" or pag or request.guidance_schedule):
+        raise UsageError("models that edit pictures have a guidance of their own, --image-guidance")
     if config.embeds_guidance and (name != "cfg" or pag or request.guidance_schedule):
         raise UsageError("this model takes a guidance scale as an input; there is nothing to guide")
     if pag and not config.unet.mid_depth:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
@@ -22,7 +23,7 @@ def explain(prompt: Prompt, tokenizer: Tokenizer, steps: int) -> dict[str, Any]:
         "style": prompt.style,
         "steps": steps,
         "terms": [_term(term, prompt, tokenizer, steps) for term in prompt.terms],
-        "loras": [{"name": tag.name, "weight": tag.weight} for tag in prompt.loras],
+        "loras": [asdict(tag) for tag in prompt.loras],
         "notes": list(prompt.notes),
         "cut": tokenizer.encode(prompt.text).cut if prompt.style == "plain" else "",
     }

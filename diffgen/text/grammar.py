@@ -238,14 +238,13 @@ def _finite(number: str, source: str) -> float:
 
 
 def _lora(text: str) -> LoraTag:
-    name, *weights = (part.strip() for part in text.split(":"))
-    if not weights:
-        return LoraTag(name)
-    match = _NUMBER.fullmatch(weights[0])
-    weight = float(match[1]) if match and len(weights) == 1 else math.nan
-    if not name or not abs(weight) <= MAX_LORA_WEIGHT:
+    name, *numbers = (part.strip() for part in text.split(":"))
+    found = [float(match[1]) for match in map(_NUMBER.fullmatch, numbers) if match]
+    weights = [weight for weight in found if abs(weight) <= MAX_LORA_WEIGHT]
+    if not name or len(numbers) > 2 or len(weights) < len(numbers):
         raise UsageError(
-            f"{shown(f'<lora:{text}>')} should be <lora:NAME:WEIGHT>, with one weight from "
-            f"{-MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}"
+            f"{shown(f'<lora:{text}>')} should be <lora:NAME:WEIGHT> or "
+            f"<lora:NAME:TEXT_WEIGHT:UNET_WEIGHT>, with weights from {-MAX_LORA_WEIGHT:g} to "
+            f"{MAX_LORA_WEIGHT:g}"
         )
-    return LoraTag(name, weight)
+    return LoraTag(name, *weights)

@@ -12,6 +12,7 @@ r"""What a prompt asks for: its words with weights, over the run of steps.
     [x|y|z]     x in the first step, y in the second, z in the third, x in the fourth, ...
     x AND y:0.5 weights of whole prompts, 1 where none is given
     <lora:name:w>   a LoRA with weight w, by default 1; not a word of the prompt
+    <lora:name:w:u> the same with weight u in the U-Net, w in the text encoders
     embedding:name  a learned embedding
     \( \) \[ \] \\  the characters themselves
 
@@ -107,10 +108,11 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class LoraTag:
-    """A LoRA asked for in a prompt."""
+    """A LoRA asked for in a prompt; `unet` is the U-Net's own weight, None the same."""
 
     name: str
     weight: float = 1.0
+    unet: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ def test_terms_steps_chunks_and_weights() -> None:
     (chunk,) = second["stages"][0]["chunks"]
     assert chunk["pieces"][0]["text"].startswith("embedding:x dog")
     assert chunk["ids"][0] is None
-    assert told["loras"] == [{"name": "y", "weight": 0.3}]
+    assert told["loras"] == [{"name": "y", "weight": 0.3, "unet": None}]
     assert told["notes"] == ['unbalanced brackets, "(" at character 70']
 
 

@@ -194,8 +194,12 @@ def test_a_single_prompt_ends_with_no_weight() -> None:
 
 
 def test_loras_are_handed_out() -> None:
-    prompt = parse("a <lora:my style:0.7> b <lyco:other> (c <lora:low/x:-1>:1.2)")
-    assert prompt.loras == (LoraTag("my style", 0.7), LoraTag("other"), LoraTag("low/x", -1.0))
+    prompt = parse("a <lora:my style:0.7> b <lyco:other> (c <lora:low/x:-1:.5>:1.2)")
+    assert prompt.loras == (
+        LoraTag("my style", 0.7),
+        LoraTag("other"),
+        LoraTag("low/x", -1.0, 0.5),
+    )
     assert not prompt.notes
     assert not prompt.is_plain
 
@@ -243,9 +247,10 @@ def test_notes(text: str, note: str) -> None:
         ("a AND b:1e3", "has the weight 1000"),
         ("[" * (MAX_DEPTH + 1) + "a" + "]" * (MAX_DEPTH + 1), "nest at most 50 deep"),
         ("[a:b:nan]", "a step is a number, not nan"),
-        ("<lora:x:y>", "should be <lora:NAME:WEIGHT>, with one weight from -100 to 100"),
-        ("<lora:x:1:0.5>", "with one weight"),
-        ("<lora:x:nan>", "with one weight"),
+        ("<lora:x:y>", "UNET_WEIGHT>, with weights from -100 to 100"),
+        ("<lora:x:1:0.5:2>", "should be <lora:NAME:WEIGHT> or"),
+        ("<lora:x:nan>", "should be <lora:NAME:WEIGHT> or"),
+        ("<lora:x:101>", "should be <lora:NAME:WEIGHT> or"),
         ("<lora: :1>", "should be <lora:NAME:WEIGHT>"),
     ],
 )
