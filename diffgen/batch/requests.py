@@ -131,6 +131,7 @@ def from_record(record: Given) -> dict[str, Any]:
     known = {row.name for row in each_row(*GROUPS)} - RECORD_ONLY
     found = {name: record[name] for name in known if record.get(name) is not None}
     found |= {name: value for name, value in (record.get("options") or {}).items() if name in known}
+    found.setdefault("prompt_style", "plain")  # that of records from before there were others
     found["prompt"] = record.get("template") or record["prompt"]
     if record.get("sigmas"):
         found["sigmas"] = list(record["sigmas"])
