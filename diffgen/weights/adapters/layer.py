@@ -16,7 +16,7 @@ from diffgen.weights.files import LazyTensors, Shape
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffgen.models.deltas import Delta
+    from diffgen.models.deltas import Delta, LayerDelta
 
 NUMBERS = ("alpha", "on_input")
 BY_OUTPUT = ("up", "diff", "bias", "dora_scale", "magnitude")  # parts with a row for each output
@@ -122,32 +122,42 @@ class AdapterOfLayer:
         """Whether a DoRA's norms are those of the inputs, (1, in, ...), as first written."""
         return scale.ndim > 1 and scale.shape[0] == 1 != self.shape[0]
 
-    def _check_fit(self, delta: Delta) -> None:
-        """Try the arithmetic on shapes alone."""
+    def _check_fit(self, delta: LayerDelta) -> None:
+        """Raise WeightsError for an adapter whose result is not of the layer's shape."""
+        if not self._multiplies_to(delta) and not self._tried_out(delta):
+            raise self._misfit()
+        count = (
+            self.shape[0] if delta.magnitude_of_rows else self.shape[min(1, len(self.shape) - 1)]
+        )
+        if delta.magnitude is not None and delta.magnitude.numel() != count:
+            raise self._misfit()
+
+    def _multiplies_to(self, delta: LayerDelta) -> bool:
+        """Whether this is B A of the layer's shape, which needs no trying out."""
+        if set(delta.parts) != {"down", "up"}:
+            return False
+        down, up = tuple(delta.parts["down"].shape), tuple(delta.parts["up"].shape)
+        if len(down) < 2 or len(up) < 2:
+            return False
+        (out, *ranks), (rank, *rest) = up, down
+        rows, *others = self.shape
+        same = rest[0] == others[0] if others else False
+        return same and out == rows and prod(ranks) == rank > 0 and prod(rest) == prod(others)
+
+    def _tried_out(self, delta: LayerDelta) -> bool:
+        """Whether the arithmetic works on shapes alone; torch takes seconds to begin with those."""
         from dataclasses import replace
 
         import torch
 
-        from diffgen.models.deltas import LayerDelta
-
-        assert isinstance(delta, LayerDelta)
         dry = replace(
             delta, parts={k: torch.empty_like(t, device="meta") for k, t in delta.parts.items()}
         )
         try:
             made = tuple(dry.difference(torch.empty(self.shape, device="meta")).shape)
-        except (RuntimeError, IndexError, ValueError, ZeroDivisionError) as error:
-            raise self._misfit() from error
-        count = (
-            self.shape[0] if delta.magnitude_of_rows else self.shape[min(1, len(self.shape) - 1)]
-        )
-        magnitude = delta.magnitude
-        if (
-            made[:2] != self.shape[:2]
-            or prod(made) != prod(self.shape)
-            or (magnitude is not None and magnitude.numel() != count)
-        ):
-            raise self._misfit()
+        except (RuntimeError, IndexError, ValueError, ZeroDivisionError):
+            return False
+        return made[:2] == self.shape[:2] and prod(made) == prod(self.shape)
 
     def _misfit(self, *shapes: Shape) -> WeightsError:
         given = shapes or [

@@ -15,6 +15,7 @@ from diffgen.errors import DiffgenError, UnsupportedCheckpoint, WeightsError
 from diffgen.models.config import UNetConfig
 from diffgen.models.lora import LoraDelta
 from diffgen.weights.adapters.files import Deltas, layers_of, read_lora
+from diffgen.weights.adapters.layer import AdapterOfLayer
 from diffgen.weights.adapters.lora import Layout, save_lora
 from diffgen.weights.adapters.names import flat, layer_table
 from diffgen.weights.checkpoint import Checkpoint
@@ -143,6 +144,14 @@ def test_what_is_written_is_read_back(
             # kohya keeps every bit; PEFT's B takes up alpha / rank, 1.5, which rounds once more.
             least = 0.0 if layout == "kohya" else 1e-6
             assert (read - expected).norm() <= least * expected.norm()
+
+
+def test_nothing_is_tried_out_for_a_plain_lora(
+    sd1_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arithmetic on shapes alone takes torch seconds to begin with."""
+    monkeypatch.delattr(AdapterOfLayer, "_tried_out")
+    assert read_lora(write(tmp_path / "x.safetensors", sd1_checkpoint, "kohya"), sd1_checkpoint)
 
 
 def test_a_missing_alpha_is_the_rank(sd1_checkpoint: Checkpoint, tmp_path: Path) -> None:
