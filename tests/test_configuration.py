@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mutations import damaged_bytes
 
 from diffgen.configuration import Configuration, Folders, config_path
 from diffgen.configuration_writing import write_value
@@ -214,6 +219,32 @@ def test_a_file_that_cannot_be_changed_by_lines_is_left_alone(file: Path) -> Non
     with pytest.raises(UsageError, match=r"cannot be changed line by line .*edit it"):
         write_value("folders.loras", "/b")
     assert file.read_text() == text
+
+
+@settings(
+    max_examples=400,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(st.randoms(use_true_random=False))
+def test_mutations_of_the_file_are_understood_or_one_line(random: Random) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.toml"
+        path.write_bytes(damaged_bytes(FILE.encode(), random))
+        refusal = refusal_of(path)
+        assert refusal is None or (str(path) in refusal and "\n" not in refusal)
+
+
+def refusal_of(path: Path) -> str | None:
+    try:
+        found = Configuration.read({"DIFFGEN_CONFIG": str(path)})
+        all_tables(found)
+        with_configuration({"steps": 3}, found)
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def test_another_file_can_be_named(tmp_path: Path) -> None:
