@@ -276,9 +276,8 @@ class BatchPlan:
 
 
 def steps_of(plan: GeneratePlan) -> int:
-    """The steps of a plan's pictures, each, in both passes if there are two."""
-    passes = (each for each in (plan, plan.second) if each)
-    return sum(each.sampling.spec.steps(each.sampling.sigmas) for each in passes)
+    """The steps of a plan's pictures, each, in all passes."""
+    return sum(each.sampling.spec.steps(each.sampling.sigmas) for each in plan.passes)
 
 
 def _open(given: Given) -> Stock:

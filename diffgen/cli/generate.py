@@ -20,7 +20,7 @@ from diffgen.cli.streams import stdout_is_closed
 from diffgen.cli.threads import settle_threads
 from diffgen.cli.tracking import Tracker
 from diffgen.errors import OutputError, UsageError
-from diffgen.settings.editing import Editing, Enlarging, Varying
+from diffgen.settings.editing import Editing, Enlarging, Refining, Varying
 from diffgen.settings.groups import (
     Adapters,
     Guidance,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 PICTURES = (
     *(Prompting, Size, Number, Sampling, Guidance, Source, Adapters),
-    *(Editing, Enlarging, Varying),
+    *(Editing, Enlarging, Varying, Refining),
 )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffgen.settings.editing import Editing, Enlarging, Varying
+from diffgen.settings.editing import Editing, Enlarging, Refining, Varying
 from diffgen.settings.groups import (
     Adapters,
     Guidance,
@@ -59,7 +59,7 @@ def _table(names: dict[str, str], *groups: Any) -> dict[str, str]:
 OPTIONS = _table(
     _NAMES,
     *(Reading, Prompting, Size, Number, Sampling, Guidance, Source, Adapters),
-    *(Editing, Enlarging, Varying),
+    *(Editing, Enlarging, Varying, Refining),
     *(Output, Machine, Threads),
 )
 TRAINING = _table(_TRAINING, Training, QuickLora, Threads)

@@ -20,6 +20,8 @@ from diffgen.types import StepCallback
 if TYPE_CHECKING:
     from diffgen.engine.engine import Engine
 
+NEXT_SEEDS = 1 << 63
+
 
 def draw(
     engine: Engine, plan: GeneratePlan, batch: Sequence[Picture], on_step: StepCallback
@@ -37,6 +39,14 @@ def draw(
         larger = Beginning(_larger(engine, plan, plan.second, latents))
         guides = engine.guides(plan.second, prompts)
         latents = engine.sample(plan.second, seeds, guides, larger, on_step=on_step)
+    if plan.refined is not None:
+        model, rest = plan.refined
+        refiner = engine.refiner(model)
+        # Noise of its own on the way: that of the same seeds has been used.
+        others = [(seed + NEXT_SEEDS) % 2**64 for seed in seeds]
+        guides = refiner.guides(rest, prompts)
+        begun = Beginning(latents, noisy=True)
+        latents = refiner.sample(rest, others, guides, begun, on_step=on_step)
     clock.lap("sampling")
     images = engine.decode(latents)
     clock.lap("decode")

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffgen.diffusion.masking import MaskedDenoiser
+from diffgen.diffusion.prediction import state_scale
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.engine.coder import Coder
 from diffgen.engine.edits import Edit
@@ -22,16 +23,19 @@ from diffgen.types import Conditioning, Denoiser
 class Beginning:
     """Latents to begin with, (B or 1, C, h, w) float32, or None for noise alone.
 
-    `mask` (1, 1, h, w) is 1 where to paint anew; `concat` (1, C', h, w) is what the U-Net reads
+    `noisy` latents are those of a run that another model began. `mask` (1, 1, h, w) is 1 where to paint anew; `concat` (1, C', h, w) is what the U-Net reads
     beside the state.
     """
 
     latents: Tensor | None = None
     mask: Tensor | None = None
     concat: Tensor | None = None
+    noisy: bool = False
 
     def state(self, plan: SamplingPlan, noise: Tensor) -> Tensor:
         """The first state of a run. What is painted anew as a whole begins as text alone does."""
+        if self.noisy and self.latents is not None:
+            return self.latents * state_scale(plan.sigmas[0], plan.space)
         blank = self.mask is not None or self.concat is not None
         if self.latents is None or (blank and len(plan.sigmas) == len(plan.whole)):
             return plan.begin(noise)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from PIL import Image
@@ -106,6 +106,7 @@ class Engine:
         self._graphs: graphs.Graphs | None = None
         self.steps = self._steps()
         self._edges = Edges(self.unet)
+        self._refiner: Engine | None = None
         self._begun: tuple[Edit | None, Size, Beginning] | None = None
         logger.info(
             "%s from %s on %s in %s, loaded in %.2f s",
@@ -200,6 +201,16 @@ class Engine:
         """The autoencoder in use."""
         return self.coder.vae
 
+    def refiner(self, model: Model) -> Engine:
+        """The model that ends a run, loaded once, on the same device and in the same format."""
+        if (
+            self._refiner is None
+            or self._refiner.model.checkpoint.source != model.checkpoint.source
+        ):
+            device, dtype = cast("DeviceName", self.device.type), self.precision.name
+            self._refiner = Engine.load(model, device=device, dtype=cast("DtypeName", dtype))
+        return self._refiner
+
     def plan(self, request: GenerateRequest) -> GeneratePlan:
         """The request with this model's defaults. Raises UsageError where it does not fit."""
         return self.model.plan(request)
@@ -259,6 +270,9 @@ class Engine:
         sized = plan.of(batch)
         with memory_errors():
             images, timings = draw(self, sized, batch, on_step)
+        if sized.refined:
+            files = self.refiner(sized.refined[0])._origin.record["model_files"]
+            origin = {**origin, "refiner_files": files}
         made: dict[str, Any] = {
             "dtype": self.precision.name,
             "device": self.device.type,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from diffgen.engine.refining import plan_refined
 from diffgen.engine.request import GeneratePlan, GenerateRequest
 from diffgen.errors import UsageError
 from diffgen.models.config import ModelConfig
@@ -96,7 +97,10 @@ class Model:
 
     def plan(self, request: GenerateRequest) -> GeneratePlan:
         """The request with this model's defaults. Raises UsageError where it does not fit."""
-        return GeneratePlan.make(request, self.checkpoint.config, self.entry)
+        config = self.checkpoint.config
+        if request.refiner is None:
+            return GeneratePlan.make(request, config, self.entry)
+        return plan_refined(request, self, Model.open(request.refiner))
 
 
 def _find_decoder(name: str, config: ModelConfig) -> Path:

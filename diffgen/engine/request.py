@@ -6,6 +6,7 @@ import math
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise, product
+from typing import TYPE_CHECKING
 
 from diffgen.diffusion.guidance import CFG_PLUS_PLUS, Guidance
 from diffgen.diffusion.samplers import SAMPLERS
@@ -13,16 +14,25 @@ from diffgen.diffusion.sampling import DEFAULT_STEPS, SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.edits import Edits
 from diffgen.engine.steering import check_texts, plan_guidance
-from diffgen.engine.tasks import check_hires, check_task, strength_of
+from diffgen.engine.tasks import (
+    check_clip_skip,
+    check_hires,
+    check_size,
+    check_task,
+    strength_of,
+)
 from diffgen.errors import UsageError, shown
 from diffgen.models.config import ModelConfig
-from diffgen.settings.editing import Editing, Enlarging, Varying
+from diffgen.settings.editing import Editing, Enlarging, Refining, Varying
 from diffgen.settings.groups import MAX_SEED, Number, Prompting, Sampling, Size
 from diffgen.settings.groups import Guidance as Guiding
 from diffgen.text.grammar import parse
 from diffgen.text.prompt import Prompt
 from diffgen.types import PromptStyle, ScheduleName
 from diffgen.weights.registry import ModelEntry
+
+if TYPE_CHECKING:
+    from diffgen.engine.model import Model
 
 MAX_PROMPT = 64 << 10  # bytes
 # `fast` takes this share of the default steps, on the schedule that does best with few, and computes
@@ -37,7 +47,9 @@ FAST_PSNR = 27.3
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateRequest(Prompting, Size, Number, Sampling, Guiding, Editing, Enlarging, Varying):
+class GenerateRequest(
+    Prompting, Size, Number, Sampling, Guiding, Editing, Enlarging, Varying, Refining
+):
     """Pictures to make: each prompt `count` times, with seeds `seed`, `seed + 1`, ...
 
     With a folder as `init` that many for each picture in it.
@@ -102,6 +114,7 @@ class GeneratePlan:
     strength: float = 1.0
     edits: Edits | None = None
     second: GeneratePlan | None = None  # at a larger size, begun with what the first made
+    refined: tuple[Model, GeneratePlan] | None = None  # the model for the end, and its part
 
     @classmethod
     def make(
@@ -111,9 +124,10 @@ class GeneratePlan:
         entry: ModelEntry | None = None,
         *,
         strength: float | None = None,
+        stretch: tuple[float, float] = (0.0, 1.0),
     ) -> GeneratePlan:
         """Resolve a request; `entry` holds what the makers of a registered model recommend,
-        and `strength` that of a second pass.
+        `strength` is that of a second pass and `stretch` one model's part of a run.
 
         Raises UsageError for sizes and steps that do not fit the model, and PictureError for a
         picture that cannot be read.
@@ -123,14 +137,14 @@ class GeneratePlan:
         if request.timesteps and request.timesteps[0] > last:
             raise UsageError(f"timesteps run from 0 to {last}, got {request.timesteps[0]:g}")
         sides = [
-            None if given is None and request.init is not None else _check_size(name, given, config)
+            None if given is None and request.init is not None else check_size(name, given, config)
             for name, given in (("width", request.width), ("height", request.height))
         ]
         edits = None if request.init is None else Edits(request, (sides[0], sides[1]), config)
         width, height = edits[0].size if edits else (sides[0] or 0, sides[1] or 0)
         if strength is None:
             strength = strength_of(request, edits, config)
-        sampling = _plan_sampling(request, config, entry, last=strength)
+        sampling = _plan_sampling(request, config, entry, last=strength, stretch=stretch)
         scale = request.guidance_scale
         if scale is None:
             scale = _default_guidance(request, sampling, config, entry)
@@ -146,7 +160,7 @@ class GeneratePlan:
             guidance_scale=scale,
             guidance=plan_guidance(request, scale, sampling, config),
             prompt_style=style,
-            clip_skip=_check_clip_skip(request.clip_skip, config),
+            clip_skip=check_clip_skip(request.clip_skip, config),
             strength=strength,
             edits=edits,
             second=_plan_second(request, (width, height), config, entry, edits),
@@ -200,9 +214,15 @@ class GeneratePlan:
         return repr((request, settled, self.sampling.spec.name, self.sampling.sigmas))
 
     @property
+    def passes(self) -> tuple[GeneratePlan, ...]:
+        """This plan and those that go on with what it makes."""
+        others = (self.second, self.refined and self.refined[1])
+        return (self, *(each for each in others if each))
+
+    @property
     def evaluations(self) -> int | None:
         """Network evaluations of a picture in all passes; None where a sampler decides on the way."""
-        counts = [each.sampling.nfe for each in (self, self.second) if each]
+        counts = [each.sampling.nfe for each in self.passes]
         return None if None in counts else sum(count or 0 for count in counts)
 
     def summary(self) -> str:
@@ -216,7 +236,7 @@ class GeneratePlan:
             f"{f'the last {run} of ' if run < steps else ''}{steps} steps, "
             f"{evaluations} evaluations each, guidance {self.guidance_scale:g}"
             f"{', fast' if self.request.fast else ''}"
-            f"{f'; then {self.second.summary()}' if self.second else ''}"
+            f"{''.join(f'; then {each.summary()}' for each in self.passes[1:])}"
         )
 
     def batches(self) -> Iterator[tuple[Picture, ...]]:
@@ -240,14 +260,19 @@ def _plan_second(
     check_hires(request, edits, config)
     width, height = request.enlarged(*size, config.factor)
     for name, pixels in (("hires width", width), ("hires height", height)):
-        _check_size(name, pixels, config)
+        check_size(name, pixels, config)
     first = replace(request, hires=None, hires_steps=None, init=None, strength=None)
     again = replace(first, width=width, height=height, steps=request.hires_steps or request.steps)
     return GeneratePlan.make(again, config, entry, strength=request.hires_strength)
 
 
 def _plan_sampling(
-    request: GenerateRequest, config: ModelConfig, entry: ModelEntry | None, *, last: float = 1.0
+    request: GenerateRequest,
+    config: ModelConfig,
+    entry: ModelEntry | None,
+    *,
+    last: float,
+    stretch: tuple[float, float],
 ) -> SamplingPlan:
     schedule = config.schedule
     # A recommendation is one whole: with another sampler its schedule and steps mean nothing.
@@ -263,7 +288,12 @@ def _plan_sampling(
         steps = max(1, round(FAST_STEPS * (steps or DEFAULT_STEPS)))
         spacing = None if request.sigmas or request.timesteps else FAST_SCHEDULE
     settings = replace(
-        request.part(Sampling), sampler=named, steps=steps, schedule=spacing, last=last
+        request.part(Sampling),
+        sampler=named,
+        steps=steps,
+        schedule=spacing,
+        last=last,
+        stretch=stretch,
     )
     tables = NoiseSchedule.from_config(schedule)
     return SamplingPlan.make(settings, schedule, tables, sdxl=config.is_xl)
@@ -294,23 +324,3 @@ def _check_levels(name: str, values: Sequence[float] | None, *, lowest: float) -
     descending = all(a > b for a, b in pairwise(levels))
     if not levels or not descending or not levels[-1] >= lowest or not math.isfinite(levels[0]):
         raise UsageError(f"{name} must be a descending list of finite numbers above {lowest:g}")
-
-
-def _check_size(name: str, pixels: int | None, config: ModelConfig) -> int:
-    pixels = config.native_size if pixels is None else pixels
-    factor = config.factor
-    if pixels % factor:
-        below = pixels // factor * factor
-        near = f"{below} or {below + factor}" if below else f"{factor}"
-        raise UsageError(
-            f"{name} {pixels} does not divide by {factor}, the factor of this model; take {near}"
-        )
-    return pixels
-
-
-def _check_clip_skip(layer: int | None, config: ModelConfig) -> int:
-    layer = config.text_layer if layer is None else layer
-    layers = min(encoder.layers for encoder in config.text)
-    if layer > layers:
-        raise UsageError(f"clip skip {layer}: this model's text encoder has {layers} layers")
-    return layer

@@ -64,3 +64,25 @@ def check_hires(request: GenerateRequest, edits: Edits | None, config: ModelConf
         raise UsageError(
             "the spandrel package reads upscaling models, and is missing: pip install spandrel"
         )
+
+
+def check_size(name: str, pixels: int | None, config: ModelConfig) -> int:
+    """A side in pixels, or the model's own. Raises UsageError where latents do not fill it."""
+    pixels = config.native_size if pixels is None else pixels
+    factor = config.factor
+    if pixels % factor:
+        below = pixels // factor * factor
+        near = f"{below} or {below + factor}" if below else f"{factor}"
+        raise UsageError(
+            f"{name} {pixels} does not divide by {factor}, the factor of this model; take {near}"
+        )
+    return pixels
+
+
+def check_clip_skip(layer: int | None, config: ModelConfig) -> int:
+    """The layer of the text encoders to read. Raises UsageError where they have fewer."""
+    layer = config.text_layer if layer is None else layer
+    layers = min(encoder.layers for encoder in config.text)
+    if layer > layers:
+        raise UsageError(f"clip skip {layer}: this model's text encoder has {layers} layers")
+    return layer

@@ -220,3 +220,31 @@ class Varying(Group):
             return None
         seed, _, share = self.variation.partition(":")
         return int(seed), float(share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refining(Group):
+    """A second model for the end of a run."""
+
+    panel: ClassVar[str] = "Model"
+
+    refiner: Annotated[
+        str | None,
+        Setting(
+            "--refiner",
+            "A model of the same latents that takes over near the end",
+            "NAME|PATH",
+            parse=as_typed,
+            peers="refiner-model refiner-checkpoint",
+        ),
+    ] = None
+    refiner_start: Annotated[
+        float,
+        Setting(
+            "--refiner-start",
+            "Where it takes over, as a share of the noise schedule [default: 0.8]",
+            low=0.01,
+            high=0.99,
+            peers="refiner-switch-at denoising-end high-noise-frac",
+        ),
+    ] = 0.8

@@ -274,6 +274,7 @@ def test_batches_never_change_an_edit(engine: Engine, init: str, tmp_path: Path)
         ({"init": "INIT", "mask_crop": 4}, "--mask-crop paints a mask only; give one"),
         ({"init": "INIT", "mask": "gone.png"}, "cannot read the picture gone.png"),
         ({"init": "INIT", "mask": "WHITE", "hires": "2x"}, "--hires draws whole pictures"),
+        ({"refiner": "storybook"}, "--refiner storybook works on other latents than the model"),
         ({"hires_steps": 3}, "--hires-steps is about a second pass"),
         ({"hires": "2x", "hires_upscaler": "gone.pth"}, "there is no file gone.pth"),
         ({"hires": "33x31"}, "hires width 33 does not divide by 4"),
@@ -290,3 +291,21 @@ def test_contradictions_are_refused(
     with pytest.raises(UsageError, match=says) as error:
         draw(engine, **told)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "euler_a", "dpmpp_2m"])
+def test_a_model_that_refines_itself(engine: Engine, sampler: str) -> None:
+    """It changes nothing but what a sampler remembers of its steps, and the noise on the way."""
+    seen = []
+    model = str(engine.model.checkpoint.source)
+    settings = {"prompts": [PROMPT], "seed": 3, "steps": 5, "sampler": sampler}
+    plan = engine.plan(GenerateRequest(**settings, refiner=model, refiner_start=0.6))
+    (refined,) = engine.generate(plan, on_step=lambda info: seen.append(info.total))
+    assert plan.evaluations == 5
+    assert seen == [3] * 3 + [2] * 2
+    (alone,) = draw(engine, sampler=sampler, steps=5)
+    if sampler == "euler":
+        difference = np.abs(pixels(refined).astype(int) - pixels(alone))
+        assert difference.max() <= 1
+    assert refined.record["refiner"] == model
+    assert "refiner_files" in refined.record

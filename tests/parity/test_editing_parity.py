@@ -232,3 +232,50 @@ def test_editing_by_instructions(
     expected = theirs(INSTRUCT[family_of(eight)], eight, sampler, **call)
     actual = ours(eight, sampler, init=str(init), image_guidance=image_guidance)
     assert psnr(actual, expected) >= LEAST_DB
+
+
+@pytest.fixture(scope="module")
+def refiner(sdxl_pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """Another model of the same latents."""
+    parts = dict(sdxl_pair.pipeline.components)
+    torch.manual_seed(12)
+    unet = type(parts["unet"]).from_config(parts["unet"].config).eval()
+    unet.load_state_dict(
+        {
+            name: tensor + tensor.std(correction=0) * torch.randn_like(tensor)
+            for name, tensor in parts["unet"].state_dict().items()
+        }
+    )
+    parts["unet"] = unet
+    pipeline = type(sdxl_pair.pipeline)(**parts)
+    folder = tmp_path_factory.mktemp("models") / "refiner"
+    pipeline.save_pretrained(folder)
+    return Pair(pipeline, Engine.load(folder, device="cpu", dtype="fp32"))
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler", "dpmpp_2m"])
+def test_a_refiner_ends_the_run(sdxl_pair: Pair, refiner: Pair, sampler: str) -> None:
+    """Samplers without noise on the way, which diffusers' refiner begins anew; of Heun's steps it
+    takes halves where the models meet.
+    """
+    base = theirs(
+        diffusers.StableDiffusionXLPipeline,
+        sdxl_pair,
+        sampler,
+        denoising_end=0.6,
+        output_type="latent",
+        height=SIZE,
+        width=SIZE,
+    )
+    expected = theirs(
+        CHANGE["sdxl"],
+        refiner,
+        sampler,
+        image=torch.from_numpy(base)[None],
+        denoising_start=0.6,
+    )
+    folder = str(refiner.engine.model.checkpoint.source)
+    actual = ours(sdxl_pair, sampler, refiner=folder, refiner_start=0.6, width=SIZE, height=SIZE)
+    alone = ours(sdxl_pair, sampler, width=SIZE, height=SIZE)
+    assert psnr(actual, expected) >= LEAST_DB
+    assert psnr(alone, expected) < 40.0
