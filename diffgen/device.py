@@ -138,3 +138,10 @@ def be_deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
+
+
+def take_own_gpu() -> None:
+    """Where torchrun started several processes on a machine, let each use a GPU of its own."""
+    rank = os.environ.get("LOCAL_RANK", "")
+    if rank.isdigit() and torch.cuda.is_available():
+        torch.cuda.set_device(int(rank) % torch.cuda.device_count())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from diffgen.errors import OutputError, UsageError
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+PART = re.compile(r"\.[0-9a-f]{12}\.part(\.\w*)?")
 NOBODY = "another process"  # whose number is not known
 ATTEMPTS = 5  # to lock a folder that others remove
 
@@ -130,6 +132,14 @@ def _holder(lock: Path) -> str:
     with suppress(OSError, ValueError):
         return f"process {int(lock.read_text(encoding='ascii'))}"
     return NOBODY
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what a process that was killed had begun to write; for whoever is alone in a folder."""
+    for path in folder.glob(".*.part*"):
+        if PART.fullmatch(path.name):
+            with suppress(OSError):
+                path.unlink()
 
 
 @contextmanager

@@ -159,3 +159,14 @@ def test_a_folder_that_its_last_user_removes_is_made_again(tmp_path, monkeypatch
     with locked(folder):
         (folder / "mine").touch()
     assert len(calls) == 2
+
+
+def test_what_a_killed_process_had_begun_is_removed(tmp_path: Path) -> None:
+    from diffgen.files import remove_parts
+
+    kept = [tmp_path / name for name in ("a.png", ".mine.part.png", ".0123456789ab.png")]
+    begun = [tmp_path / name for name in (".0123456789ab.part.png", ".0123456789ab.part")]
+    for path in (*kept, *begun):
+        path.write_bytes(b"")
+    remove_parts(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)

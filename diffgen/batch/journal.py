@@ -7,6 +7,7 @@ journal: each takes pictures in its own name, and what a dead process had taken 
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import secrets
@@ -148,6 +149,12 @@ class Journal:
             entry and entry.state == "taken" and entry.by != self._me and self._lives(entry.by)
             for entry in entries
         )
+
+    def is_alone(self) -> bool:
+        """Whether no other living process has this journal open."""
+        signs = self.path.parent.glob(f".{glob.escape(self.path.name)}.*.lock")
+        others = (sign.name.split(".")[-2] for sign in signs if sign != self._sign_of(self._me))
+        return not any(map(self._lives, others))
 
     def _is_open(self, key: str) -> bool:
         """Whether it may be free by now: what was taken may have been given back."""

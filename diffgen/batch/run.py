@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from diffgen.batch.journal import Journal
 from diffgen.batch.plan import BatchPlan, Job, Stock
+from diffgen.batch.sheet import Sheet
 from diffgen.engine.output import PictureOutput
 from diffgen.errors import DiffgenError, OutOfMemory
 from diffgen.types import StepInfo
@@ -78,6 +79,7 @@ class Run:
         *,
         journal: Journal | None = None,
         stop_on_error: bool = False,
+        sheets: Sequence[Sheet] = (),
         saving: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """`load` makes an engine, and `saving` is entered while a picture is written."""
@@ -85,7 +87,7 @@ class Run:
         self.stopping = threading.Event()  # set to end the run behind the batch in flight
         self._plan, self._output, self._load = plan, output, load
         self._listener, self._journal, self._stop_on_error = listener, journal, stop_on_error
-        self._saving = saving
+        self._saving, self._sheets = saving, sheets
         self._at_most = 1 << 30  # pictures that memory has room for at once
         self._again = False  # whether the plan is gone through another time
         self._told: Hashable = None
@@ -212,6 +214,8 @@ class Run:
             path = self._output.save(
                 picture.image, record, line=job.line, noted=noted if self._journal else None
             )
+        for sheet in self._sheets:
+            sheet.add(picture.image, record)
         self.tally.made += 1
         self._listener.made(job, path, record)
 

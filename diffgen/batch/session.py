@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from diffgen.engine.encoding import SUFFIXES
 from diffgen.engine.names import NameTemplate
 from diffgen.engine.output import Collision, OutputStyle, PictureOutput
 from diffgen.errors import UsageError
+from diffgen.files import remove_parts
 from diffgen.settings.groups import Number, Output, Reading
 
 NO_PROMPT = 'no prompt given: try "red barn at sunset"'
@@ -99,11 +101,15 @@ class Session:
         file = self.reading.prompt_file
         if not file or file == "-" or not self.output.is_folder:
             return None
+        if fresh and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UsageError("--fresh is for one process; remove the journal before torchrun")
         path = self.output.folder / f"{Path(file).name}.journal.jsonl"
         typed = {name: str(value) for name, value in sorted(self.given.items())}
         request = key_of({name: text for name, text in typed.items() if name not in PASSING})
         journal = Journal(path, request=request, seed=self.plan.settler.seed, fresh=fresh)
         self.plan.settler.seed = journal.seed
+        if journal.is_alone():
+            remove_parts(path.parent)
         return journal
 
     def arriving(self) -> Iterator[BatchPlan | Problem]:
@@ -120,7 +126,7 @@ class Session:
 # What of a command line changes no picture, nor its name.
 PASSING = {
     *("quiet", "verbose", "progress", "as_json", "resume", "stop_on_error", "summary", "threads"),
-    *("batch_size", "exact", "output", "prompt_file"),
+    *("contact_sheet", "grid", "batch_size", "exact", "output", "prompt_file"),
 }
 
 

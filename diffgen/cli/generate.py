@@ -64,9 +64,12 @@ def generate(words: Prompts = None, *, given: dict[str, Any]) -> int:
     # Not above: --help and the other commands do without.
     from diffgen.batch.plan import BadFile
     from diffgen.batch.session import Session
+    from diffgen.batch.sheet import check_sheet
 
     talk, running, output = Talk.of(given), Running.of(given), Output.of(given)
     _check_stdout(output)
+    for file in (running.contact_sheet, running.grid):
+        check_sheet(file)
     with logged_notes(talk.verbose):
         try:
             session = Session.open(words or [], given)
@@ -95,7 +98,11 @@ def _check_stdout(output: Output) -> None:
 
 def _run(session: Session, running: Running, talk: Talk, *, as_json: bool) -> Tally:
     from diffgen.batch.run import Run
+    from diffgen.batch.sheet import Sheet, columns_of
 
+    row = columns_of([len(values) for values in session.base.values()])
+    sheets = {running.contact_sheet: Sheet(), running.grid: Sheet(row)}
+    sheets.pop(None, None)
     journal = session.journal(fresh=not running.resume)
     with journal or nullcontext(), progress(quiet=talk.quiet, kind=talk.progress) as display:
         tracker = Tracker(
@@ -112,6 +119,7 @@ def _run(session: Session, running: Running, talk: Talk, *, as_json: bool) -> Ta
             tracker,
             journal=journal,
             stop_on_error=running.stop_on_error,
+            sheets=list(sheets.values()),
             saving=reported_pipe if session.output.to_stdout else nullcontext,
         )
         return_freed_memory()
@@ -120,6 +128,9 @@ def _run(session: Session, running: Running, talk: Talk, *, as_json: bool) -> Ta
             run.run()
             if session.stream:
                 _serve(session, run, tracker)
+        for file, sheet in sheets.items():
+            if file and len(sheet):
+                sheet.save(Path(file).expanduser())
         if session.reading.prompt_file and not talk.quiet:
             print_line(run.tally.closing())
         return run.tally
@@ -128,9 +139,10 @@ def _run(session: Session, running: Running, talk: Talk, *, as_json: bool) -> Ta
 def _loader(machine: Machine, *, exact: bool) -> Callable[[Stock], Engine]:
     def load(stock: Stock) -> Engine:
         with loading_to_stay():
-            from diffgen.device import be_deterministic
+            from diffgen.device import be_deterministic, take_own_gpu
             from diffgen.engine.engine import Engine
 
+            take_own_gpu()
             if exact:
                 be_deterministic()
 

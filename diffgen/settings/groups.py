@@ -713,6 +713,14 @@ class Running(Group):
     stop_on_error: Annotated[
         bool, Setting("--stop-on-error", "Stop at the first picture that fails")
     ] = False
+    contact_sheet: Annotated[
+        str | None,
+        Setting("--contact-sheet", "Draw all pictures of the run, small, into one", "FILE"),
+    ] = None
+    grid: Annotated[
+        str | None,
+        Setting("--grid", "The same with a row for each value of a matrix's last list", "FILE"),
+    ] = None
     summary: Annotated[
         str | None, Setting("--summary", "Write what the run came to, as JSON", "FILE")
     ] = None

@@ -183,3 +183,12 @@ def test_processes_share_and_one_may_die(tmp_path: Path) -> None:
         assert set(journal.take(keys)) == set(keys) - set(made)
     # Of the dead, no sign is left but what tells processes apart.
     assert not list(tmp_path.glob(".p.journal.jsonl.?*.lock"))
+
+
+def test_whoever_is_alone_knows_it(tmp_path: Path) -> None:
+    with begun(tmp_path) as one:
+        assert one.is_alone()
+        with begun(tmp_path) as two:
+            assert not one.is_alone()
+            assert not two.is_alone()
+        assert one.is_alone()
