@@ -15,11 +15,11 @@ from diffgen.files import replaced
 if TYPE_CHECKING:
     from PIL import Image
 
-SIDE = 192  # pixels of a tile's longer side
+SIDE, LEAST = 192, 128  # pixels of a tile's longer side, at most and at least
 LABEL = 28  # pixels below a tile, for two lines
 GAP = 6
 MOST = 2500  # tiles
-CHARACTERS = 32  # of a line below a tile
+CHARACTERS = 24  # of a line below a tile
 # What a label may tell, in this order: whatever differs between the pictures.
 TOLD = ("prompt", "seed", "steps", "guidance_scale", "sampler", "schedule", "model", "strength")
 
@@ -56,14 +56,15 @@ class Sheet:
 
         columns = self.columns or math.ceil(math.sqrt(len(self._tiles)))
         rows = -(-len(self._tiles) // columns)
-        width, height = SIDE + GAP, SIDE + LABEL + GAP
+        side = max(LEAST, *(max(tile.size) for tile, _ in self._tiles))
+        width, height = side + GAP, side + LABEL + GAP
         sheet = Image.new("RGB", (columns * width + GAP, rows * height + GAP), "white")
         draw = ImageDraw.Draw(sheet)
         differing = self._differing()
         for i, (tile, record) in enumerate(self._tiles):
             x, y = i % columns * width + GAP, i // columns * height + GAP
-            sheet.paste(tile, (x + (SIDE - tile.width) // 2, y + (SIDE - tile.height) // 2))
-            draw.multiline_text((x, y + SIDE + 2), _label(record, differing), fill="black")
+            sheet.paste(tile, (x + (side - tile.width) // 2, y + (side - tile.height) // 2))
+            draw.multiline_text((x, y + side + 2), _label(record, differing), fill="black")
         return sheet
 
     def _differing(self) -> list[str]:
