@@ -6,6 +6,7 @@ Importing this module does not import torch; opening a checkpoint reads headers 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("diffgen")
 FLOATS = frozenset({"F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2"})
+PEFT_KEYS = re.compile(r"\.(lora_(A|B|magnitude_vector|embedding_A|embedding_B)|hada_|lokr_)")
 UNEVEN = "; blocks of different depth at one level are supported, but these weights have others"
 CLIP_VOCABULARY = PACKAGE / "assets" / "clip_tokenizer"  # no file of a whole model brings its own
 
@@ -166,8 +168,24 @@ def components(config: ModelConfig) -> tuple[Component, ...]:
 
 
 def _open_component(folder: Path, component: Component) -> LazyTensors:
-    infos = open_tensors(weight_files(folder, component)).infos
+    infos = _without_adapters(folder, open_tensors(weight_files(folder, component)).infos)
     return LazyTensors(to_canonical(infos, FOLDER_RULES[component]))
+
+
+def _without_adapters(folder: Path, infos: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
+    """The tensors of a folder that PEFT had an adapter in when it was saved, but the adapter's."""
+    base = {key: key.replace(".base_layer.", ".") for key in infos if ".base_layer." in key}
+    adapters = [key for key in infos if base and PEFT_KEYS.search(key)]
+    if adapters:
+        logger.warning(
+            "%s was saved with an adapter loaded, which is left out: %d tensors (%s); "
+            "save it by itself and give it with --lora",
+            folder,
+            len(adapters),
+            some(adapters),
+        )
+    kept = {key: info for key, info in infos.items() if key not in set(adapters)}
+    return {base.get(key, key): info for key, info in kept.items()}
 
 
 def _is_finite(tensor: Tensor) -> bool:

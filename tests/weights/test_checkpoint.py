@@ -269,3 +269,24 @@ def test_opening_does_not_import_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_folder_saved_with_an_adapter_loaded(
+    sd1: TinyModel, rewrite: Rewrite, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PEFT calls the base's layers `base_layer` then, and puts its own tensors beside them."""
+    layer = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+
+    def adapt(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        weight = tensors.pop(f"{layer}.weight")
+        rows, columns = weight.shape
+        return tensors | {
+            f"{layer}.base_layer.weight": weight,
+            f"{layer}.lora_A.default.weight": torch.zeros(2, columns),
+            f"{layer}.lora_B.default.weight": torch.zeros(rows, 2),
+        }
+
+    plain = loaded(sd1.folder, "unet").state_dict()
+    ours = loaded(rewrite(UNET, adapt), "unet").state_dict()
+    assert all(torch.equal(ours[key], plain[key]) for key in plain)
+    assert "saved with an adapter loaded, which is left out: 2 tensors" in caplog.text

@@ -5,6 +5,8 @@ Absent fields get the defaults of the diffusers and transformers classes.
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,8 @@ from diffgen.weights.diffusers.schedulers import read_schedule
 from diffgen.weights.diffusers.unet_config import read_unet_config
 from diffgen.weights.files import refuse_pickle
 
+logger = logging.getLogger("diffgen")
+
 SD_PIPELINES = (
     "StableDiffusionPipeline",
     "StableDiffusionImg2ImgPipeline",
@@ -32,6 +36,11 @@ SDXL_PIPELINES = (
     "StableDiffusionXLImg2ImgPipeline",
     "StableDiffusionXLInpaintPipeline",
     "StableDiffusionXLInstructPix2PixPipeline",
+)
+# Pipelines of the same networks and others beside them, which are not read.
+WITH_EXTRAS = re.compile(
+    r"StableDiffusion(XL)?(ControlNet|Union|Adapter|SAG|PAG|AttendAndExcite|Panorama|KDiffusion)+"
+    r"(Img2Img|Inpaint)?Pipeline"
 )
 FAMILY_BY_CONTEXT: Mapping[int, Family] = {768: "sd1", 1024: "sd2"}
 
@@ -64,8 +73,7 @@ def read_model_config(folder: Path) -> ModelConfig:
     and ConfigError for a malformed file.
     """
     index = _read_index(folder)
-    pipeline = one_of(index, "_class_name", (*SD_PIPELINES, *SDXL_PIPELINES))
-    sdxl = pipeline in SDXL_PIPELINES
+    sdxl = _is_sdxl(index)
     unet = read_unet_config(_component(index, "unet", ("UNet2DConditionModel",)))
     vae = _read_vae(index, sdxl=sdxl)
     config = ModelConfig(
@@ -79,6 +87,20 @@ def read_model_config(folder: Path) -> ModelConfig:
     if config.conditioning != "score":
         refuse_other_values(index, {"requires_aesthetics_score": (False,)})
     return config
+
+
+def _is_sdxl(index: JsonObject) -> bool:
+    """Which family of pipelines made the folder. Raises UnsupportedCheckpoint for others."""
+    extra = WITH_EXTRAS.fullmatch(index.get("_class_name", ""))
+    if extra is None:
+        pipeline = one_of(index, "_class_name", (*SD_PIPELINES, *SDXL_PIPELINES))
+        return pipeline in SDXL_PIPELINES
+    logger.warning(
+        "%s is a %s: only its text encoders, U-Net and autoencoder are read",
+        index.path.parent.name,
+        extra[0],
+    )
+    return extra[1] is not None
 
 
 def _read_index(folder: Path) -> JsonObject:

@@ -349,3 +349,24 @@ def test_blocks_of_one_level_may_differ_in_depth(tmp_path) -> None:
 def test_uneven_depths_that_make_no_network(change, message) -> None:
     with pytest.raises(ConfigError, match=message):
         unet_config(**{**SSD_1B, **change})
+
+
+@pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        ("sd15", "StableDiffusionControlNetPipeline"),
+        ("sd15", "StableDiffusionControlNetImg2ImgPipeline"),
+        ("sdxl", "StableDiffusionXLControlNetUnionInpaintPipeline"),
+        ("sdxl", "StableDiffusionXLPAGPipeline"),
+    ],
+)
+def test_pipelines_with_networks_beside(edited, caplog, base: str, name: str) -> None:
+    folder = edited(base, "model_index.json", _class_name=name)
+    assert read_model_config(folder) == read_model_config(CONFIGS / base)
+    assert f"is a {name}: only its text encoders, U-Net" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["StableDiffusion3Pipeline", "StableDiffusionXLFooPipeline", ""])
+def test_pipelines_that_nobody_knows(edited, name: str) -> None:
+    with pytest.raises(UnsupportedCheckpoint, match='"_class_name"'):
+        read_model_config(edited("sd15", "model_index.json", _class_name=name))
