@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -115,5 +116,12 @@ def _lines(shown: Mapping[str, Any]) -> Iterator[str]:
     width = max(map(len, rows))
     for name, row in rows.items():
         value = row["value"]
+        missing = _missing(value) if name.startswith("folders.") else []
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        yield f"{name:{width}}  {one_line(text, 120)}  ({row['source']})"
+        note = f"; not there: {', '.join(missing)}" if missing else ""
+        yield one_line(f"{name:{width}}  {one_line(text, 120)}  ({row['source']}{note})")
+
+
+def _missing(value: str | list[str]) -> list[str]:
+    paths = [value] if isinstance(value, str) else value
+    return [path for path in paths if not Path(path).is_dir()]

@@ -30,6 +30,7 @@ LAYOUTS: Mapping[Kind, tuple[str, ...]] = {
     "embedding": ("embeddings", "models/embeddings", "models/*/embedding"),
     "decoder": ("models/VAE-approx", "models/vae_approx"),
 }
+INVOKE = "invokeai.yaml"
 SUFFIXES = (".safetensors", ".gguf")
 INDEX = "model_index.json"  # what makes a folder a model
 MAX_DEPTH = 8  # of folders inside folders
@@ -161,6 +162,8 @@ def _places(folders: Folders) -> Iterator[tuple[Path, Kind | None]]:
         for kind, patterns in LAYOUTS.items():
             for pattern in patterns:
                 yield from ((path, kind) for path in sorted(program.glob(pattern)))
+        if (program / INVOKE).is_file():  # later versions give each model a folder of its own
+            yield program / "models", None
     yield folders.downloads, None
 
 

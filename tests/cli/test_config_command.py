@@ -51,6 +51,12 @@ def test_values_and_where_they_come_from(file: Path, monkeypatch: pytest.MonkeyP
     assert f"settings.steps  30  ({file} [models.sdxl])" in run("config", "-m", "sdxl").splitlines()
 
 
+def test_folders_that_are_not_there_are_told(file: Path, tmp_path: Path) -> None:
+    file.write_text(f'[folders]\nloras = ["{tmp_path}", "/not/there"]\n')
+    (line,) = [each for each in run("config").splitlines() if each.startswith("folders.")]
+    assert line.endswith("; not there: /not/there)")
+
+
 def test_set_writes_and_shows(file: Path) -> None:
     assert f"settings.steps  12  ({file} [settings])" in run(
         "config", "set", "settings.steps", "12"

@@ -126,6 +126,14 @@ def test_the_folders_of_other_programs(tmp_path: Path, kind: shelf.Kind, place: 
     assert not any(shelf.find("x", folders, other) for other in others)
 
 
+def test_models_of_invoke_lie_in_folders_of_their_own(tmp_path: Path) -> None:
+    path = weights(tmp_path / "models" / "0b1c-uuid" / "DreamShaper.safetensors")
+    folders = Folders(programs=(tmp_path,), downloads=tmp_path / "none")
+    assert list(shelf.items(folders)) == []
+    (tmp_path / "invokeai.yaml").write_text("")
+    assert resolve("dreamshaper", {}, folders).path == path
+
+
 def test_a_folder_that_is_a_model_is_one_item(tmp_path: Path) -> None:
     weights(tmp_path / "m" / "tiny" / "unet" / "diffusion_pytorch_model.safetensors")
     (tmp_path / "m" / "tiny" / "model_index.json").write_text("{}")
