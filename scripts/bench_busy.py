@@ -30,7 +30,7 @@ from diffgen.cli.threads import settle_threads
 settle_threads(int(sys.argv[2]) or None)
 from diffgen import Engine, GenerateRequest
 engine = Engine.load("storybook")
-request = GenerateRequest(prompts=["red barn at sunset"], seed=7, steps=10)
+request = GenerateRequest(prompts=["red barn at sunset"], seed=7, steps=int(sys.argv[3]))
 def draw():
     list(engine.generate(request))
 """
@@ -43,7 +43,7 @@ pipeline = StableDiffusionPipeline.from_pretrained({str(MODEL)!r}, torch_dtype=d
 pipeline.set_progress_bar_config(disable=True)
 def draw():
     generator = torch.Generator("cpu").manual_seed(7)
-    pipeline("red barn at sunset", num_inference_steps=10, guidance_scale=4.0, generator=generator)
+    pipeline("red barn at sunset", num_inference_steps=int(sys.argv[3]), guidance_scale=4.0, generator=generator)
 """
 TRAINING = """
 import sys, time
@@ -95,10 +95,12 @@ def busy(count: int) -> Iterator[None]:
             hog.wait()
 
 
-def seconds(program: str, threads: int, environment: dict[str, str], runs: int) -> list[float]:
+def seconds(
+    program: str, threads: int, environment: dict[str, str], runs: int, steps: int
+) -> list[float]:
     """Seconds of each counted run of one fresh process."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
-    command = [sys.executable, "-c", program + TIMED, str(runs), str(threads)]
+    command = [sys.executable, "-c", program + TIMED, str(runs), str(threads), str(steps)]
     done = subprocess.run(
         command, check=True, capture_output=True, text=True, env=kept | environment
     )
@@ -113,6 +115,7 @@ def main() -> None:
     parser.add_argument("--hogs", default="0,1,2,4", help="numbers of busy processes")
     parser.add_argument("--runs", type=int, default=5, help="counted pictures of each process")
     parser.add_argument("--turns", type=int, default=3, help="processes of each case and load")
+    parser.add_argument("--steps", type=int, default=10, help="of each picture")
     parser.add_argument("--train", action="store_true", help="training steps as well")
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
     options = parser.parse_args()
@@ -125,8 +128,8 @@ def main() -> None:
         for load in loads:
             with busy(load):
                 for name, case in cases.items():
-                    times[name][load] += seconds(*case, options.runs)
-    title = "A storybook picture of 10 steps beside busy processes, seconds"
+                    times[name][load] += seconds(*case, options.runs, options.steps)
+    title = f"A storybook picture of {options.steps} steps beside busy processes, seconds"
     publish(title, table(times, loads), times, options.json, device="cpu")
 
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from diffgen.device import synchronize
 from diffgen.types import StepCallback, StepInfo, ignore
+
+# What marks a point in a device's queue, and can be waited for.
+EVENTS: dict[str, Callable[[], Any]] = {
+    "cuda": lambda: torch.cuda.Event(),  # type: ignore[no-untyped-call]  # torch's own
+    "mps": lambda: torch.mps.event.Event(),
+}
 
 
 class Clock:
@@ -32,13 +40,13 @@ def paced(on_step: StepCallback, device: torch.device) -> StepCallback:
     Python would otherwise tell of all steps while the GPU makes the first. One step always waits
     in the GPU's queue, so that it never waits for us.
     """
-    if device.type != "cuda" or on_step is ignore:
+    if device.type not in EVENTS or on_step is ignore:
         return on_step
-    before: torch.cuda.Event | None = None
+    before: Any = None
 
     def report(info: StepInfo) -> None:
         nonlocal before
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's own
+        event = EVENTS[device.type]()
         event.record()
         if before is not None:
             before.synchronize()

@@ -19,7 +19,8 @@ def test_a_cpu_is_done_when_it_says_so():
     assert paced(ignore, torch.device("cuda")) is ignore
 
 
-def test_a_step_is_told_of_when_the_one_before_is_done(monkeypatch):
+@pytest.mark.parametrize(("kind", "module"), [("cuda", torch.cuda), ("mps", torch.mps.event)])
+def test_a_step_is_told_of_when_the_one_before_is_done(monkeypatch, kind, module):
     log: list[str] = []
 
     class Event:
@@ -30,8 +31,8 @@ def test_a_step_is_told_of_when_the_one_before_is_done(monkeypatch):
         def synchronize(self) -> None:
             log.append(f"waited for {self.name}")
 
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    report = paced(lambda info: log.append(f"told of {info.index}"), torch.device("cuda"))
+    monkeypatch.setattr(module, "Event", Event)
+    report = paced(lambda info: log.append(f"told of {info.index}"), torch.device(kind))
     for index in range(3):
         report(step(index))
     assert log == [

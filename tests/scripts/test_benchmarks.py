@@ -47,7 +47,7 @@ def test_steps_of_several_sizes(run):
 
 
 def test_busy(run):
-    text = run("bench_busy", "--hogs", "0", "--runs", "1", "--turns", "1")
+    text = run("bench_busy", "--hogs", "0", "--runs", "1", "--turns", "1", "--steps", "2")
     assert "| diffgen, one thread |" in text
 
 
