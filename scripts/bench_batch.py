@@ -87,7 +87,7 @@ begun = time.monotonic()
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 model, steps, batch, folder, prompts = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], json.loads(sys.argv[5])
-pipe = StableDiffusionPipeline.from_pretrained(model, safety_checker=None)
+pipe = StableDiffusionPipeline.from_pretrained(model, safety_checker=None, torch_dtype=torch.float32)
 pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
 pipe.set_progress_bar_config(disable=True)
 for start in range(0, len(prompts), batch):

@@ -209,7 +209,9 @@ class BatchPlan:
         else:
             self.adaptive = True
         prompt = self._expander.choose(variant.prompt, plan.request.seed)
-        drawn = replace(plan, request=replace(plan.request, prompts=(prompt,)))
+        drawn = plan
+        if prompt != variant.prompt:
+            drawn = replace(plan, request=replace(plan.request, prompts=(prompt,)))
         find_tags(drawn)
         for piece in unread_syntax(drawn, embeddings=bool(stock.adapters.embeddings)):
             self.unread.setdefault(piece.partition(",")[0], piece)

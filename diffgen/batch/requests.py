@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product
 from typing import Any, Literal, get_origin
 
@@ -98,6 +98,7 @@ def read_typed(given: Given) -> dict[str, list[Any]]:
     return {name: values for name, values in found.items() if values}
 
 
+@lru_cache(maxsize=4096)
 def row_of(word: str) -> Row:
     """The setting that a word means. Raises UsageError for none, and for one of the whole run."""
     row = find(word, *GROUPS)

@@ -26,6 +26,7 @@ from diffgen.models.config import ModelConfig
 from diffgen.settings.editing import Editing, Enlarging, Refining, Varying
 from diffgen.settings.groups import MAX_SEED, Number, Prompting, Sampling, Size
 from diffgen.settings.groups import Guidance as Guiding
+from diffgen.settings.setting import rows
 from diffgen.text.grammar import parse
 from diffgen.text.prompt import Prompt
 from diffgen.types import PromptStyle, ScheduleName
@@ -209,9 +210,13 @@ class GeneratePlan:
     @property
     def group(self) -> Hashable:
         """Equal for plans whose pictures may be made by the same network calls."""
-        request = replace(self.request, prompts=(), seed=0, count=1)
+        asked = [
+            getattr(self.request, name)
+            for name in rows(GenerateRequest)
+            if name not in rows(Number)
+        ]
         settled = self.width, self.height, self.clip_skip, self.guidance_scale, self.strength
-        return repr((request, settled, self.sampling.spec.name, self.sampling.sigmas))
+        return repr((asked, settled, self.sampling.spec.name, self.sampling.sigmas))
 
     @property
     def passes(self) -> tuple[GeneratePlan, ...]:
