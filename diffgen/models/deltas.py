@@ -89,7 +89,7 @@ def _loha(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
 
     def factor(n: int) -> Tensor:
         a, b = p[f"w{n}_a"], p[f"w{n}_b"]
-        return _tucker(p[f"t{n}"], a.T, b) if f"t{n}" in p else a @ b
+        return _tucker(p[f"t{n}"], a.t(), b) if f"t{n}" in p else a @ b
 
     return (_scale(alpha, len(p["w1_b"])) * factor(1) * factor(2)).reshape(weight.shape)
 
@@ -99,7 +99,7 @@ def _lokr(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
     ranks = [len(p[name]) for name in ("lokr_w2_b", "lokr_w1_b") if name in p]
     first = p["lokr_w1"] if "lokr_w1" in p else p["lokr_w1_a"] @ p["lokr_w1_b"]
     if "lokr_t2" in p:
-        second = _tucker(p["lokr_t2"], p["lokr_w2_a"].T, p["lokr_w2_b"]).contiguous()
+        second = _tucker(p["lokr_t2"], p["lokr_w2_a"].t(), p["lokr_w2_b"]).contiguous()
     else:
         whole = "lokr_w2" in p
         second = p["lokr_w2"] if whole else p["lokr_w2_a"] @ p["lokr_w2_b"].flatten(1)

@@ -7,6 +7,7 @@ A file has one word's vectors (n, D) for each text encoder, under one of many na
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,8 @@ from diffgen.weights.files import PICKLE_SUFFIXES, open_tensors
 if TYPE_CHECKING:
     from torch import Tensor
 
+
+logger = logging.getLogger("diffgen")
 
 BUNDLED = re.compile(
     r"bundle_emb\.(?P<name>.+?)\.(?P<key>string_to_param\.\*|emb_params|clip_[lg])"
@@ -44,7 +47,14 @@ def read_embeddings(
     """
     found: dict[str, Sequence[Tensor]] = {}
     for path in loras:
-        found |= read_bundled(path, config)
+        bundled = read_bundled(path, config)
+        if bundled:
+            logger.warning(
+                "%s brings embeddings along, which prompts with these words use: %s",
+                path,
+                some(list(bundled)),
+            )
+        found |= bundled
     for ref in refs:
         tensors = _tensors(ref.path)
         vectors = _of_encoders(ref.path, tensors, config)

@@ -139,10 +139,11 @@ def test_what_is_refused(
 
 
 def test_embeddings_that_come_with_a_lora(
-    sd1: ModelConfig, sdxl: ModelConfig, tmp_path: Path
+    sd1: ModelConfig, sdxl: ModelConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "lora.safetensors"
     save_file({"bundle_emb.a.b.string_to_param.*": ONE, "lora_unet_x.alpha": TWO}, file)
     assert torch.equal(read_embeddings([], [file], sd1)["a.b"][0], ONE)
+    assert f"{file} brings embeddings along, which prompts with these words use: a.b" in caplog.text
     save_file({"bundle_emb.word.clip_l": ONE, "bundle_emb.word.clip_g": TWO}, file)
     assert torch.equal(read_embeddings([], [file], sdxl)["word"][1], TWO)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,11 +58,12 @@ class AdapterOfLayer:
         if kind == "ia3" and self._number("on_input"):
             parts["by_input"] = parts["scaling"]
         alpha = self._alpha(kind, parts, options)
-        if bias is not None and alpha is not None and self.keys["bias"].endswith(".bias"):
-            bias = bias.float() * alpha / len(parts["down"])  # of B: scaled with it
         rows = magnitude is not None or scale is None or not self._of_columns(scale)
         delta = LayerDelta(kind, parts, alpha, scale, rows, bias)
         self._check_fit(delta)
+        if kind == "lora" and bias is not None and self.keys["bias"].endswith(".bias"):
+            share = 1.0 if alpha is None else alpha / len(parts["down"])
+            return replace(delta, bias=bias.float() * share)  # of B: scaled with it
         plain = kind == "lora" and set(parts) == {"down", "up"} and scale is None and bias is None
         if plain and alpha is not None and parts["down"].ndim == len(self.shape):
             return LoraDelta(parts["down"], parts["up"], alpha)
@@ -146,8 +147,6 @@ class AdapterOfLayer:
 
     def _tried_out(self, delta: LayerDelta) -> bool:
         """Whether the arithmetic works on shapes alone; torch takes seconds to begin with those."""
-        from dataclasses import replace
-
         import torch
 
         dry = replace(
@@ -155,7 +154,7 @@ class AdapterOfLayer:
         )
         try:
             made = tuple(dry.difference(torch.empty(self.shape, device="meta")).shape)
-        except (RuntimeError, IndexError, ValueError, ZeroDivisionError):
+        except (RuntimeError, LookupError, TypeError, ValueError, ZeroDivisionError):
             return False
         return made[:2] == self.shape[:2] and prod(made) == prod(self.shape)
 

@@ -185,6 +185,29 @@ def test_what_does_not_fit_is_refused(
     assert str(path) in str(caught.value)
 
 
+NORM = "unet.mid_block.resnets.0.norm1"
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"lokr_w1": (4, 4), "lokr_w2": ()},
+        {"lokr_w1": (64, 32), "lokr_w2": (64, 64), "lokr_t2": (32, 64)},
+        {"hada_w1_a": (), "hada_w1_b": (), "hada_w2_a": (), "hada_w2_b": ()},
+        {"oft_blocks": ()},
+        {"lora_down.weight": (), "lora_up.weight": (), "lora_B.bias": (64,)},
+        {"hada_w1_a": (4, 4), "lora_B.bias": (64,), "alpha": ()},
+    ],
+)
+def test_absurd_shapes_are_refused(
+    shapes: dict[str, tuple[int, ...]], sd1_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({f"{NORM}.{part}": torch.ones(shape) for part, shape in shapes.items()}, path)
+    with pytest.raises(WeightsError, match=str(path)):
+        read_lora(path, sd1_checkpoint)
+
+
 def test_a_file_for_another_model_is_refused(
     sd1_checkpoint: Checkpoint, sdxl_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
