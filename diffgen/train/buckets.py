@@ -2,7 +2,7 @@
 
 Bucketing by aspect ratio follows the one of NovelAI (https://github.com/NovelAI/novelai-aspect-
 ratio-bucketing); the size and crop told to the model are SDXL's micro-conditioning
-(arXiv:2307.01952, section 2.2). Importing this module does not import torch.
+(arXiv:2307.01952, section 2.2).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def bucket_sizes(size: Size, step: int) -> tuple[Size, ...]:
     if not found:
         raise UsageError(
             f"bucket_step {step} is too large for pictures of {size[0]} x {size[1]} pixels; "
-            "use a smaller step or turn buckets off."
+            "use a smaller step or turn buckets off"
         )
     # Of two sizes that share a side, the larger one serves the same pictures better.
     best = {s for s in found if not any(_covers(other, s) for other in found if other != s)}

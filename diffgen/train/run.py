@@ -115,10 +115,10 @@ def dry_run(recipe: Recipe, run: Path) -> list[str]:
             # Those that a few steps need are encoded now, for the time below is without that.
             needed = (1 + TRIAL_STEPS) * recipe.run.accumulate
             batches = iter(list(islice(batches, needed)))
-        trainer.learn(batches)  # the first is slower: kernels are chosen, memory is found
+        trainer.learner.learn(batches)  # the first is slower: kernels are chosen, memory is found
         start = time.perf_counter()
         for _ in range(TRIAL_STEPS):
-            trainer.learn(batches)
+            trainer.learner.learn(batches)
         seconds = (time.perf_counter() - start) / TRIAL_STEPS
     steps = recipe.run.steps
     epochs = steps * trainer.pictures_per_step / max(1, trainer.data.report.pictures)
@@ -211,8 +211,10 @@ def _encoding(say: Say) -> Callable[[int, int], None]:
 
 def _restore(trainer: Trainer) -> list[str]:
     """Take over the last checkpoint; gives what was changed on purpose since."""
-    saved: dict[str, Any] = state.load_last(trainer.folder)
-    before = parse_recipe(parse_toml(saved["recipe"], str(trainer.folder)), str(trainer.folder))
+    saved: dict[str, Any] = state.load_last(trainer.checkpoints)
+    before = parse_recipe(
+        parse_toml(saved["recipe"], str(trainer.checkpoints)), str(trainer.checkpoints)
+    )
     changes = state.check_same(
         before,
         trainer.recipe,
@@ -233,9 +235,9 @@ def _disk_errors(trainer: Trainer) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or one_line(str(error))
         # Of a failed rename, the second name is the one that was meant.
         names = (getattr(error, "filename2", None), getattr(error, "filename", None))
-        path = next(filter(None, names), trainer.run)
+        path = next(filter(None, names), trainer.folder)
         raise OutputError(
-            f"cannot write {path}: {reason}; {state.last_good(trainer.folder)}"
+            f"cannot write {path}: {reason}; {state.last_good(trainer.checkpoints)}"
         ) from error
 
 
@@ -263,7 +265,7 @@ def _asked_to_stop() -> Iterator[Callable[[], int]]:
 
 
 def _summary(trainer: Trainer) -> str:
-    count = sum(p.numel() for p in trainer.parameters)
+    count = sum(p.numel() for p in trainer.learner.parameters)
     run, world = trainer.recipe.run, trainer.world
     where = f"{world.size} x {world.device.type}" if world.size > 1 else world.device.type
     begin = f"from step {trainer.step} " if trainer.step else ""
@@ -282,8 +284,8 @@ def _memory(device: torch.device) -> list[str]:
 def _finish(trainer: Trainer) -> None:
     """The loss curve and the model card."""
     recipe, report = trainer.recipe, trainer.data.report
-    rows = read_rows(trainer.run / "metrics.jsonl")
-    model = trainer.run / "model"
+    rows = read_rows(trainer.folder / "metrics.jsonl")
+    model = trainer.folder / "model"
     with optional("the loss curve"):
         plot_curve(rows, model / "loss.png")
     held_out = [row["held_out_loss"] for row in rows if "held_out_loss" in row]

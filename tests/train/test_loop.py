@@ -161,25 +161,25 @@ def test_a_step_that_fp16_skips_moves_nothing_and_is_counted(squares, tmp_path, 
     target = run.diffusion_target(recipe, torch.device("cpu"))
     world = World(0, 1, torch.device("cpu"))
     trainer = Trainer(recipe, target, run.open_data(recipe.data), world, tmp_path)
-    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**26)
+    trainer.learner.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**26)
     followed, listener = [], Listener()
-    trainer.target = replace(target, stepped=lambda: followed.append(trainer.step))
-    before = {n: t.clone() for n, t in trainer.ema.average.items()}
-    trainer.learn(trainer.batches())
-    assert trainer.skipped == 1
-    assert all(torch.equal(trainer.ema.average[n], t) for n, t in before.items())
+    trainer.learner.target = replace(target, stepped=lambda: followed.append(trainer.step))
+    before = {n: t.clone() for n, t in trainer.learner.ema.average.items()}
+    trainer.learner.learn(trainer.batches())
+    assert trainer.learner.skipped == 1
+    assert all(torch.equal(trainer.learner.ema.average[n], t) for n, t in before.items())
     assert all(torch.equal(p, before[n]) for n, p in target.module.named_parameters())
     trainer.train(listener, lambda: 0)
-    assert 1 < trainer.skipped < 12
-    assert trainer.ema.updates == len(followed) == 12 - trainer.skipped
+    assert 1 < trainer.learner.skipped < 12
+    assert trainer.learner.ema.updates == len(followed) == 12 - trainer.learner.skipped
     rows = strict_rows(tmp_path)
-    assert rows[-1]["skipped_steps"] == trainer.skipped
+    assert rows[-1]["skipped_steps"] == trainer.learner.skipped
     assert all(math.isfinite(row["loss"]) for row in rows)
     assert "grad_norm" in rows[-1]
     assert [line for line in listener.lines if "whose fp16 gradients overflowed" in line]
     again = Trainer(recipe, target, run.open_data(recipe.data), world, tmp_path)
-    again.restore(state.load_last(again.folder))
-    assert again.skipped == trainer.skipped
+    again.restore(state.load_last(again.checkpoints))
+    assert again.learner.skipped == trainer.learner.skipped
 
 
 def test_gradients_that_no_scale_fits_stop_the_run(squares, tmp_path, monkeypatch):
@@ -187,12 +187,12 @@ def test_gradients_that_no_scale_fits_stop_the_run(squares, tmp_path, monkeypatc
     target = run.diffusion_target(recipe, torch.device("cpu"))
     world = World(0, 1, torch.device("cpu"))
     trainer = Trainer(recipe, target, run.open_data(recipe.data), world, tmp_path)
-    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-20)
+    trainer.learner.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-20)
     next(iter(target.module.parameters())).register_hook(lambda grad: grad * math.inf)
     batches = trainer.batches()
-    trainer.learn(batches)
+    trainer.learner.learn(batches)
     with pytest.raises(DiffgenError, match="whatever it is scaled by at step 2; no checkpoint"):
-        trainer.learn(batches)
+        trainer.learner.learn(batches)
 
 
 def test_held_out_pictures_are_decoded_when_they_are_needed(squares, tmp_path, monkeypatch):

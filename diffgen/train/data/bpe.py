@@ -1,7 +1,7 @@
 """A vocabulary of a run's own, learned from its captions and kept with it.
 
 Byte-pair encoding (Sennrich et al., arXiv:1508.07909, section 3.2) over bytes, in CLIP's format:
-bytes, bytes that end a word, merges, start and end. Importing this module does not import torch.
+bytes, bytes that end a word, merges, start and end.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def settle_vocabulary(recipe: Recipe, folder: Path, world: World, *, learned: bo
         write_vocabulary(vocabulary, folder)
     place: Path = world.gather(folder)[0]  # also makes the others wait
     if not (place / "vocab.json").is_file():
-        raise UsageError(f"{place}, the vocabulary this run learned, is missing; start a new run.")
+        raise UsageError(f"{place}, the vocabulary this run learned, is missing; start a new run")
     return replace(recipe, model=replace(recipe.model, tokenizer=str(place.resolve())))
 
 
@@ -95,4 +95,4 @@ def write_vocabulary(vocabulary: Vocabulary, folder: Path) -> None:
         (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
         (folder / "vocab.json").write_text(ids, encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror}.") from error
+        raise OutputError(f"cannot write {folder}: {error.strerror}") from error

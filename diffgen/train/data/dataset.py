@@ -267,7 +267,7 @@ def _held_out(amount: float, entries: Sequence[Entry]) -> set[int]:
     count = int(amount * len(entries)) if amount < 1 else int(amount)
     if count >= len(entries):
         raise UsageError(
-            f"data.validation holds out {count} of {len(entries)} pictures; none are left to train."
+            f"data.validation holds out {count} of {len(entries)} pictures; none are left to train"
         )
     hashes = [hashlib.blake2b(os.fsencode(entry.name)).digest() for entry in entries]
     return set(sorted(range(len(entries)), key=lambda i: hashes[i])[:count])

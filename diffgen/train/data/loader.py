@@ -3,7 +3,7 @@
 A worker is a plain Python process that computes every n-th batch and writes it to its standard
 output; the pipe holds it back when it is ahead. It never hears the terminal's Ctrl-C or a signal
 to the process group, and ends at its next write once nobody reads: also after `kill -9` of the
-training. Importing this module does not import torch.
+training.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def candidates(index: int, substitutes: Sequence[int]) -> Iterator[int]:
 
 def all_damaged(size: Size) -> ConfigError:
     """The error for a group without a single sound picture."""
-    return ConfigError(f"none of the pictures for batches of {size[0]} x {size[1]} can be decoded.")
+    return ConfigError(f"none of the pictures for batches of {size[0]} x {size[1]} can be decoded")
 
 
 def run(
@@ -216,7 +216,7 @@ def _receive(process: subprocess.Popen[bytes]) -> Shown:
 def _lost(process: subprocess.Popen[bytes]) -> DiffgenError:
     return DiffgenError(
         f"a data worker ended early (exit status {process.wait()}); if it ran out of memory, "
-        "use fewer data.workers."
+        "use fewer data.workers"
     )
 
 

@@ -1,8 +1,7 @@
 """Which picture comes when, and how it is varied: pure functions of the seed.
 
 Nothing here looks at what was read before, so that training can start anywhere in the stream. Only
-`Random.random()` is drawn from, the one method that Python promises never to change. Importing
-this module does not import torch.
+`Random.random()` is drawn from, the one method that Python promises never to change.
 """
 
 from __future__ import annotations

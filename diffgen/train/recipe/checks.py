@@ -39,7 +39,7 @@ def _check_parallel(recipe: Recipe, where: str) -> None:
     if recipe.target not in ("diffusion", "autoencoder"):
         raise ConfigError(
             f'{where}: run.parallel = "fsdp" is for the diffusion and autoencoder targets; '
-            f"the {recipe.target} target needs ddp."
+            f"the {recipe.target} target needs ddp"
         )
     for name, reason in (
         ("compile", "compiled networks cannot be sharded block by block"),
@@ -47,12 +47,12 @@ def _check_parallel(recipe: Recipe, where: str) -> None:
     ):
         if getattr(recipe.run, name):
             raise ConfigError(
-                f'{where}: run.{name} does not go with run.parallel = "fsdp": {reason}; drop one.'
+                f'{where}: run.{name} does not go with run.parallel = "fsdp": {reason}; drop one'
             )
     if recipe.optimizer.kind == "muon":
         raise ConfigError(
             f'{where}: run.parallel = "fsdp" deals matrices out in shares, and Muon needs them '
-            'whole; use optimizer.kind = "adamw".'
+            'whole; use optimizer.kind = "adamw"'
         )
 
 
@@ -64,11 +64,11 @@ def _check_autoencoder(recipe: Recipe, where: str) -> None:
     if patch and patch > smallest:
         raise ConfigError(
             f"{where}: autoencoder.patch {patch} is larger than the pictures, "
-            f"whose shortest side is {smallest}; use at most that."
+            f"whose shortest side is {smallest}; use at most that"
         )
     if recipe.autoencoder.decoder_only and not recipe.model.base:
         raise ConfigError(
-            f"{where}: autoencoder.decoder_only needs model.base, whose latents it keeps."
+            f"{where}: autoencoder.decoder_only needs model.base, whose latents it keeps"
         )
     if recipe.model.vae:
         check_factor(recipe, recipe.model.vae.factor, where)
@@ -121,11 +121,11 @@ def _check_vocabulary(recipe: Recipe, where: str) -> None:
     if model.tokenizer != FROM_CAPTIONS or recipe.target == "autoencoder":
         return
     if model.base:
-        raise ConfigError(f"{where}: model.base brings its own vocabulary; drop model.tokenizer.")
+        raise ConfigError(f"{where}: model.base brings its own vocabulary; drop model.tokenizer")
     if model.text and model.text.vocab_size < SMALLEST_VOCABULARY:
         raise ConfigError(
             f"{where}: model.text.vocab_size {model.text.vocab_size} is too small for a vocabulary "
-            f"from captions: its bytes and marks alone are {SMALLEST_VOCABULARY}."
+            f"from captions: its bytes and marks alone are {SMALLEST_VOCABULARY}"
         )
 
 
@@ -168,46 +168,46 @@ def _check_model(recipe: Recipe, where: str) -> None:
         )
     if recipe.target == "autoencoder":
         if (model.base is None) == (model.vae is None):
-            raise ConfigError(f"{where}: the autoencoder target needs model.base or [model.vae].")
+            raise ConfigError(f"{where}: the autoencoder target needs model.base or [model.vae]")
         return
     if model.vae is not None:
         raise ConfigError(
             f"{where}: [model.vae] belongs to the autoencoder target; "
-            "model.autoencoder names the folder of a trained one."
+            "model.autoencoder names the folder of a trained one"
         )
     if model.base and new:
-        raise ConfigError(f"{where}: model.base brings its own {new[0]}; drop model.{new[0]}.")
+        raise ConfigError(f"{where}: model.base brings its own {new[0]}; drop model.{new[0]}")
     if model.base is None and not (model.unet and model.text):
         raise ConfigError(
-            f"{where}: give model.base to fine-tune, or [model.unet] and [model.text] for new ones."
+            f"{where}: give model.base to fine-tune, or [model.unet] and [model.text] for new ones"
         )
 
 
 def _check_distill(recipe: Recipe, where: str) -> None:
     guidance = recipe.distill.guidance
     if recipe.model.base is None:
-        raise ConfigError(f"{where}: the distill target needs model.base, the model to distil.")
+        raise ConfigError(f"{where}: the distill target needs model.base, the model to distil")
     if recipe.model.train_text_encoder:
         raise ConfigError(
-            f"{where}: distillation trains the U-Net alone; drop model.train_text_encoder."
+            f"{where}: distillation trains the U-Net alone; drop model.train_text_encoder"
         )
     if recipe.objective != ObjectiveRecipe():
         raise ConfigError(
             f"{where}: [objective] is the loss of the diffusion target; that of distillation is in "
-            "[distill]."
+            "[distill]"
         )
     if isinstance(guidance, tuple) and (len(guidance) != 2 or guidance[0] >= guidance[1]):
         raise ConfigError(
             f'{where}: "distill.guidance" should be a number or [low, high] with low < high, not '
-            f"{list(guidance)}."
+            f"{list(guidance)}"
         )
     if recipe.distill.as_lora and isinstance(guidance, tuple):
         raise ConfigError(
             f"{where}: adapters cannot be told a guidance scale; distill.as_lora needs one number "
-            "for distill.guidance."
+            "for distill.guidance"
         )
     if recipe.distill.as_lora and recipe.lora.text_encoder:
-        raise ConfigError(f"{where}: distillation trains the U-Net alone; drop lora.text_encoder.")
+        raise ConfigError(f"{where}: distillation trains the U-Net alone; drop lora.text_encoder")
 
 
 def _check_adversarial(recipe: Recipe, side: int, where: str) -> None:
@@ -226,4 +226,4 @@ def _check_adversarial(recipe: Recipe, side: int, where: str) -> None:
     elif run.parallel == "fsdp":
         problem = 'reads the gradient of one whole layer; use run.parallel = "ddp"'
     if problem:
-        raise ConfigError(f"{where}: autoencoder.adversarial {problem}.")
+        raise ConfigError(f"{where}: autoencoder.adversarial {problem}")

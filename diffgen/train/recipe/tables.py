@@ -1,7 +1,4 @@
-"""TOML tables <-> frozen dataclasses, with errors that name the file and the key.
-
-Importing this module does not import torch.
-"""
+"""TOML tables <-> frozen dataclasses, with errors that name the file and the key."""
 
 from __future__ import annotations
 
@@ -43,13 +40,13 @@ def override(table: Table, assignments: Sequence[str]) -> Table:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
-            raise ConfigError(f'--set takes KEY=VALUE, for example run.steps=100, not "{key}".')
+            raise ConfigError(f'--set takes KEY=VALUE, for example run.steps=100, not "{key}"')
         *parents, last = key.strip().split(".")
         place = result
         for name in parents:
             place = place.setdefault(name, {})
             if not isinstance(place, dict):
-                raise ConfigError(f'--set {assignment}: "{name}" is not a table.')
+                raise ConfigError(f'--set {assignment}: "{name}" is not a table')
         place[last] = _parse_value(text.strip())
     return result
 
@@ -74,7 +71,7 @@ def build(kind: type[T], table: Table, where: str, prefix: str = "") -> T:
             raise ConfigError(f'{where}: unknown key "{prefix}{name}".{hint}')
     for name, spec in known.items():
         if name not in table and spec.default is MISSING and spec.default_factory is MISSING:
-            raise ConfigError(f'{where}: "{prefix}{name}" is missing.')
+            raise ConfigError(f'{where}: "{prefix}{name}" is missing')
     values = {
         name: _value(hints[name], value, where, f"{prefix}{name}", known[name].metadata)
         for name, value in table.items()
@@ -88,7 +85,7 @@ def _value(hint: Any, value: Any, where: str, key: str, limits: Mapping[str, flo
     for option in options:
         if is_dataclass(option) and isinstance(option, type):
             if not isinstance(value, dict):
-                raise ConfigError(f'{where}: "{key}" should be a table, [{key}].')
+                raise ConfigError(f'{where}: "{key}" should be a table, [{key}]')
             return build(option, value, where, f"{key}.")
         found = _plain(option, value)
         if found is not None:

@@ -271,8 +271,7 @@ def _student(teacher: Networks, recipe: Recipe) -> Networks:
     config, state = teacher.config, dict(teacher.unet.state_dict())
     if config.embeds_guidance:
         raise ConfigError(
-            f"model.base {recipe.model.base} was distilled already; name the model it was made "
-            "from."
+            f"model.base {recipe.model.base} was distilled already; name the model it was made from"
         )
     unet_config = config.unet
     if isinstance(recipe.distill.guidance, tuple):
@@ -294,6 +293,6 @@ def _timesteps(recipe: DistillRecipe, schedule: ScheduleConfig) -> Sequence[int]
     if not {tables.sigmas[t] for t in timesteps}.issuperset(sampled):
         raise ConfigError(
             f"distill.ddim_steps = {recipe.ddim_steps} leaves out timesteps that the lcm sampler "
-            f"uses; take {steps} or a multiple of it that divides {count}."
+            f"uses; take {steps} or a multiple of it that divides {count}"
         )
     return timesteps

@@ -210,7 +210,7 @@ def _check_modules(lora: LoraRecipe, networks: Iterable[nn.Module]) -> None:
         if isinstance(module, nn.Linear | nn.Conv2d)
     ]
     if not lora.modules:
-        raise ConfigError(f'"lora.modules" is empty; the groups are {", ".join(GROUPS)}.')
+        raise ConfigError(f'"lora.modules" is empty; the groups are {", ".join(GROUPS)}')
     for wanted in lora.modules:
         if not any(matches(name, wanted) for name in names):
             raise ConfigError(

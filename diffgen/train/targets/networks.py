@@ -64,7 +64,7 @@ def build_networks(recipe: Recipe) -> Start:
     if start.base and start.base.is_file() and not writes_lora:
         raise ConfigError(
             f"model.base {start.base} is one file; {recipe.target} writes a model folder and "
-            "takes its configs from the base's: name a folder in diffusers layout, or train a LoRA."
+            "takes its configs from the base's: name a folder in diffusers layout, or train a LoRA"
         )
     return start
 
@@ -130,11 +130,11 @@ def _new_config(
     channels = vae.latent_channels if vae else 3
     if (unet.in_channels, unet.out_channels) != (channels, channels):
         raise ConfigError(
-            f"model.unet.in_channels and out_channels must be {channels}, as the autoencoder's."
+            f"model.unet.in_channels and out_channels must be {channels}, as the autoencoder's"
         )
     if unet.context_dim != text.width:
         raise ConfigError(
-            f"model.unet.context_dim {unet.context_dim} must equal model.text.width {text.width}."
+            f"model.unet.context_dim {unet.context_dim} must equal model.text.width {text.width}"
         )
     schedule = recipe.model.schedule or ScheduleConfig()
     if vae:

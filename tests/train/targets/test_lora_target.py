@@ -143,7 +143,7 @@ def test_it_learns_a_picture_better_than_its_base(
 
     before, batches = held_out(), trainer.batches()
     for _ in range(150):
-        trainer.learn(batches)
+        trainer.learner.learn(batches)
     # On the same noise and timesteps; it came to 0.74. Most of what is left is noise that a network
     # of 6 thousand weights cannot read off: v at low noise levels.
     assert held_out() < 0.85 * before
