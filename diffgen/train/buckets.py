@@ -62,7 +62,7 @@ def bucket_sizes(size: Size, step: int) -> tuple[Size, ...]:
     """All sizes in multiples of `step` with at most the pixels of `size`, none of them extendable.
 
     Sorted from tall to wide, aspect ratios from 1 / MAX_ASPECT to MAX_ASPECT. Raises UsageError
-    where the step is larger than the pictures.
+    if the step is larger than the pictures.
     """
     area = size[0] * size[1]
     found = set()

@@ -47,5 +47,5 @@ def write_card(folder: Path, recipe: Recipe, facts: Mapping[str, str]) -> None:
 
 
 def _cell(text: str) -> str:
-    """Text that ends neither a table's cell nor its line."""
+    """Text escaped for a cell of a Markdown table."""
     return text.replace("|", "\\|").replace("\n", " ")

@@ -1,4 +1,4 @@
-"""The processes of a run, as torchrun starts them; a single one needs nothing."""
+"""The processes of a run, as torchrun starts them, or a single one."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class World:
     def wrap(self, module: nn.Module, parallel: Literal["ddp", "fsdp"] = "ddp") -> nn.Module:
         """The module with gradients averaged over all processes.
 
-        "ddp" keeps a copy of it on each (arXiv:2006.15704); "fsdp" deals its parameters out, in
-        place, so that averages and optimizers are to be made afterwards.
+        "ddp" keeps a copy of it on each (arXiv:2006.15704); "fsdp" shards its parameters in place,
+        so averages and optimizers must be built afterwards.
         """
         if self.size > 1 and parallel == "fsdp":
             shard(module, device=self.device, size=self.size)
@@ -113,7 +113,7 @@ def reduction(module: nn.Module, *, last: bool) -> Iterator[None]:
 
 @contextmanager
 def open_world(device: DeviceName, environment: Mapping[str, str] = os.environ) -> Iterator[World]:
-    """Join the other processes that torchrun's variables speak of.
+    """Join the processes that torchrun's environment variables name.
 
     Raises DeviceError, and DiffgenError where another process ended or does not answer.
     """
@@ -150,7 +150,7 @@ def _own_gpu(number: int) -> torch.device:
 
 @contextmanager
 def _lost_processes() -> Iterator[None]:
-    """Turn what torch raises when another process is gone or silent into DiffgenError."""
+    """Turn the errors of torch for a lost or silent process into DiffgenError."""
     try:
         yield
     except RuntimeError as error:

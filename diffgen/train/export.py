@@ -1,4 +1,4 @@
-"""Writing what a run made: model folders and grids of pictures."""
+"""Write the results of a run: weights and grids of pictures."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from diffgen.train.recipe.recipe import Recipe
 from diffgen.train.sharding import full, gathered, share_of
 from diffgen.train.targets.target import Target
 
-SMALLEST_SCALE = 2.0**-20  # of fp16 losses; below it nothing is left of a gradient that fits
+SMALLEST_SCALE = 2.0**-20  # of fp16 losses; below it gradients underflow
 
 
 class Learner:
@@ -74,7 +74,7 @@ class Learner:
         return {**losses, "lr": rate}
 
     def _move(self) -> None:
-        """Let the weights and all that follows them move, unless the scaler skips the step."""
+        """Update weights, average and target network, unless the scaler skips the step."""
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -100,7 +100,7 @@ class Learner:
     def losses(
         self, module: nn.Module, batch: Batch, key: int | str, slots: Sequence[int]
     ) -> dict[str, Tensor]:
-        """What the target says of a batch; the seed, `key` and `slots` decide all randomness."""
+        """The losses of a batch; all randomness comes from the seed, `key` and `slots`."""
         draws = Draws.of((self.recipe.run.seed, key), slots, self.world.device)
         with self._autocast():
             losses: dict[str, Tensor] = module(self.target.inputs(batch, draws))
@@ -133,7 +133,7 @@ class Learner:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a continuation needs, whole on the first process: the same for every layout."""
+        """The state for a resumed run, unsharded, on the first process only."""
         weights = {
             "module": self.target.module.state_dict(),
             "ema": self.ema.state_dict(),

@@ -27,7 +27,7 @@ from diffgen.train.targets.target import Data, Target
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is known after a step, `step` of `total`; the loss is averaged over processes."""
+    """The state of a run after a step; the loss is averaged over processes."""
 
     step: int
     total: int
@@ -39,7 +39,7 @@ class Progress:
 
 
 class Reporter(Protocol):
-    """Somebody who wants to hear how a run goes; only the first process reports."""
+    """Shows the progress of a run; only the first process reports."""
 
     def step(self, progress: Progress) -> None: ...
     def say(self, line: str) -> None: ...
@@ -137,7 +137,7 @@ class Trainer:
         return signal
 
     def _overdue(self) -> bool:
-        """Whether the last checkpoint, or the start, is too long ago by the first process's clock."""
+        """Whether a checkpoint by time is due, by the clock of the first process."""
         minutes = self.recipe.run.checkpoint_minutes
         spent = time.monotonic() - self.saved
         return self.world.first and bool(minutes) and spent >= 60.0 * minutes
@@ -146,7 +146,7 @@ class Trainer:
         return self.step % every == 0
 
     def _record(self, losses: dict[str, float], metrics: Metrics | None, speed: float) -> bool:
-        """Write the averages of the last steps when it is time for it."""
+        """Write the averages of the last steps to the metrics if they are due."""
         self.window.append(losses)
         run = self.recipe.run
         if not self._due(run.log_every) and self.step < run.steps:
@@ -207,7 +207,7 @@ class Trainer:
         self.world.wait()
 
     def checkpoint(self) -> None:
-        """Write everything a continuation needs, whole: the same file however weights lie."""
+        """Write a checkpoint: the same file whether weights are sharded or not."""
         run = self.recipe.run
         generators = self.world.gather(state.rng_state())
         learned = self.learner.state_dict()

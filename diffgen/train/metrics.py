@@ -1,4 +1,4 @@
-"""The numbers of a run: metrics.jsonl, TensorBoard where it is installed, and the loss curve."""
+"""The metrics of a run: metrics.jsonl, TensorBoard if it is installed, and the loss curve."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Row = Mapping[str, float]
 
 
 class Metrics:
-    """Appends rows to RUN/metrics.jsonl, and to RUN/tensorboard if that package is there."""
+    """Appends rows to RUN/metrics.jsonl, and to RUN/tensorboard if TensorBoard is installed."""
 
     def __init__(self, run: Path, *, step: int) -> None:
         """Go on after `step`: later rows, from a run that was killed, are dropped."""

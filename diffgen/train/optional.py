@@ -1,4 +1,4 @@
-"""What a run adds to its model: nice to have, and no reason to lose the model."""
+"""Extras of a run, such as the model card, whose failure must not lose the model."""
 
 from __future__ import annotations
 

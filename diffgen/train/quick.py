@@ -1,4 +1,4 @@
-"""The recipe that `diffgen train --lora` makes up."""
+"""The recipe of `diffgen train --lora`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from diffgen.types import Prediction
 
 STEPS_PER_PICTURE = 100
 STEPS = (500, 5000)  # at least and at most
-BUCKETED = 512  # pixels from which several aspect ratios are worth their while
+BUCKETED = 512  # pixels from which pictures are sorted by aspect ratio
 PREVIEWS = 4
 
 
@@ -39,8 +39,8 @@ def lora_table(
     steps = min(max(STEPS_PER_PICTURE * len(entries), least), most)
     texts = [text for entry in entries for text in entry.captions or (caption or "",)]
     words = {"caption": caption} if caption is not None else {}
-    told = {"autoencoder": vae, "prediction": prediction, "zero_snr": zero_snr}
-    chosen = {key: value for key, value in told.items() if value is not None}
+    chosen = {"autoencoder": vae, "prediction": prediction, "zero_snr": zero_snr}
+    chosen = {key: value for key, value in chosen.items() if value is not None}
     return {
         "target": "lora",
         "name": name,

@@ -1,4 +1,4 @@
-"""A run from recipe to model: what `diffgen train` does."""
+"""Run a recipe: what `diffgen train` does."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def dry_run(recipe: Recipe, run: Path) -> list[str]:
 
 
 def _check_folder(run: Path, *, resume: bool) -> None:
-    """Raises UsageError for a folder that this run has no business in."""
+    """Raise UsageError for a folder that holds something else than this run."""
     if run.exists() and not run.is_dir():
         raise UsageError(f"{run} is a file; a run needs a folder, so choose another -o")
     found = state.checkpoints(run / "checkpoints")
@@ -164,9 +164,9 @@ def keep_recipe(recipe: Recipe, run: Path) -> None:
 
 
 def _prepare(recipe: Recipe, run: Path, world: World, settled: Recipe, say: Say | None) -> Trainer:
-    """What is about to run; `settled` is the recipe with its vocabulary learned.
+    """Build target and data; `settled` is the recipe with its vocabulary learned.
 
-    The latent cache is filled if there is somebody to `say` so to; else it is left as it is.
+    The latent cache is filled if `say` is given, which reports the progress.
     """
     target = TARGETS[recipe.target](settled, world.device)
     tokenizer = next(iter(target.tokenizers), None)
@@ -186,7 +186,7 @@ def _prepare(recipe: Recipe, run: Path, world: World, settled: Recipe, say: Say 
 
 
 def _source(data: str) -> str:
-    """What a cache calls a data set: the folder or file, or what several are named by."""
+    """The name of a data set in the cache: its absolute path, or the pattern of its shards."""
     path = Path(data).expanduser()
     return str(path.absolute()) if path.exists() else f"data.path = {data}"
 
@@ -197,20 +197,20 @@ def _cached(recipe: Recipe, data: TrainingData, encoder: LatentEncoder) -> Cache
 
 
 def _encoding(say: Say) -> Callable[[int, int], None]:
-    """Tell now and then how many pictures have been encoded."""
-    told = time.monotonic()
+    """Report the number of encoded pictures from time to time."""
+    last = time.monotonic()
 
     def progress(done: int, total: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= ENCODING_EVERY:
-            told = time.monotonic()
+        nonlocal last
+        if time.monotonic() - last >= ENCODING_EVERY:
+            last = time.monotonic()
             say(f"encoded {done} of {total} pictures")
 
     return progress
 
 
 def _restore(trainer: Trainer) -> list[str]:
-    """Take over the last checkpoint; gives what was changed on purpose since."""
+    """Load the last checkpoint; returns the settings that differ on purpose."""
     saved: dict[str, Any] = state.load_last(trainer.checkpoints)
     before = parse_recipe(
         parse_toml(saved["recipe"], str(trainer.checkpoints)), str(trainer.checkpoints)
@@ -243,9 +243,9 @@ def _disk_errors(trainer: Trainer) -> Iterator[None]:
 
 @contextmanager
 def _asked_to_stop() -> Iterator[Callable[[], int]]:
-    """A function that tells which signal to end came, 0 for none; a second one kills.
+    """Yield a function that returns the signal that asked to stop, or 0; a second signal kills.
 
-    Signals that the program was started to ignore, as under nohup, stay ignored.
+    Signals ignored since the start of the program, as under nohup, stay ignored.
     """
     came: list[int] = []
 

@@ -2,7 +2,7 @@
 
 Each process keeps its share of every weight, gradient, average and optimizer state, as DTensors.
 Full weights exist block by block while they are computed with. Checkpoints and exports are full
-tensors, gathered one at a time, so nothing outside this module and `dist` sees a share.
+tensors, gathered one at a time, gathered by `gathered` and `whole_weights`.
 """
 
 from __future__ import annotations

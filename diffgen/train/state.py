@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, and refused where they do not belong."""
+"""Checkpoints of a run: written atomically, and refused for another run."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:
-    """Those in a folder by step, ascending."""
+    """The checkpoints in a folder by step, ascending."""
     found = {int(m[1]): p for p in folder.glob("step-*.pt") if (m := NAME.fullmatch(p.name))}
     return dict(sorted(found.items()))
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write the checkpoint of a step, whole and for good.
+    """Write the checkpoint of a step, atomically and durably.
 
     Raises OutputError, naming the last good checkpoint, when the disk is full or fails.
     """
@@ -92,7 +92,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
 
 def last_good(folder: Path) -> str:
-    """What a run that broke off can go on from."""
+    """How to continue a run that failed, as the end of an error line."""
     kept = list(checkpoints(folder).values())
     if not kept:
         return "there is no checkpoint yet, so start it again"

@@ -40,6 +40,19 @@ def test_train(recipe, tmp_path, monkeypatch, capsys):
     assert read_recipe(folder / "recipe.toml").run.steps == 2
 
 
+def test_a_signal_before_the_first_step_leaves_nothing_to_resume(
+    recipe, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(runs, "_summary", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    assert run(monkeypatch, recipe, "-o", tmp_path / "run") == 143
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1] == "error: stopped by SIGTERM"
+    assert "--resume" not in err
+    monkeypatch.undo()
+    assert run(monkeypatch, recipe, "--set", "run.steps=1", "-o", tmp_path / "run", "-q") == 0
+
+
 def test_a_signal_during_the_last_export_is_not_forgotten(recipe, tmp_path, monkeypatch, capsys):
     export = Trainer.export
 

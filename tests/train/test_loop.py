@@ -109,20 +109,6 @@ def test_signals_write_a_checkpoint(squares, tmp_path, number, code):
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
 
 
-def test_a_signal_before_the_first_step_leaves_nothing_to_resume(squares, tmp_path):
-    process = start(make_recipe(squares), tmp_path / "run")
-    for line in process.stderr:
-        if "pictures" in line:  # the data are read, and no step was made
-            break
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=120)
-    assert (process.returncode, out) == (143, ""), err
-    *_, last = err.splitlines()
-    assert last == "error: stopped by SIGTERM"
-    assert "--resume" not in err
-    assert not (tmp_path / "run" / "model").exists()
-
-
 def test_a_loss_that_is_not_finite_stops_the_run(squares, tmp_path):
     recipe = make_recipe(squares, {"optimizer.lr": 1e30, "optimizer.warmup": 0})
     with pytest.raises(DiffgenError) as caught:

@@ -1,4 +1,4 @@
-"""A vocabulary of a run's own, learned from its captions and kept with it.
+"""A vocabulary learned from the captions of a run and saved with it.
 
 Byte-pair encoding (Sennrich et al., arXiv:1508.07909, section 3.2) over bytes, in CLIP's format:
 bytes, bytes that end a word, merges, start and end.
@@ -30,11 +30,11 @@ RAREST = 2  # how often a pair must occur to be merged
 
 
 def settle_vocabulary(recipe: Recipe, folder: Path, world: World, *, learned: bool) -> Recipe:
-    """The recipe with a folder as `model.tokenizer` where its vocabulary comes from captions.
+    """Replace `model.tokenizer` by a folder if its vocabulary is learned from captions.
 
-    The first process learns it into `folder` unless it is `learned` already, as it is in a run
-    that goes on. Raises UsageError where it is gone, OutputError where it cannot be written, and
-    what `open_data` raises.
+    The first process learns it into `folder`, unless it was `learned` before the run was resumed.
+    Raises UsageError if the folder is missing, OutputError if it cannot be written, and what
+    `open_data` raises.
     """
     if recipe.model.tokenizer != FROM_CAPTIONS:
         return recipe
@@ -87,7 +87,7 @@ def learn_vocabulary(captions: Iterable[str], size: int) -> Vocabulary:
 
 
 def write_vocabulary(vocabulary: Vocabulary, folder: Path) -> None:
-    """vocab.json and merges.txt in a folder. Raises OutputError."""
+    """Write vocab.json and merges.txt into a folder. Raises OutputError."""
     merges = "".join(f"{first} {second}\n" for first, second in vocabulary.merges)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Latents in place of pixels, so that epochs do not pay for the autoencoder again.
+"""Cached latents in place of pixels, so that each picture is encoded only once.
 
 `latents` says how they lie on disk. Both versions of a mirrored picture are kept. An interrupted
 run goes on where it stopped, damaged files are made anew, and several processes share the work.

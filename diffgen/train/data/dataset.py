@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 class Batch:
     """Pictures of one size and their captions; either pixels or cached latents.
 
-    A caption is empty where caption dropout struck. `time_ids` is SDXL's size conditioning:
+    A caption dropped at random is empty. `time_ids` is SDXL's size conditioning:
     original height and width, crop top and left, target height and width.
     """
 
@@ -48,7 +48,7 @@ class Batch:
 
 
 class Description(TypedDict):
-    """What a batch says about its pictures."""
+    """Captions, indices and sizes of the pictures of a batch."""
 
     captions: tuple[str, ...]
     indices: tuple[int, ...]
@@ -138,7 +138,7 @@ class TrainingData:
 def open_data(
     recipe: DataRecipe, *, tokenizer: Tokenizer | None = None, captioned: bool = True
 ) -> TrainingData:
-    """Find the pictures, read every header, and decide on sizes and on what is held out.
+    """Find the pictures, read every header, and choose sizes and held-out pictures.
 
     With a tokenizer, captions that it would cut are counted. `captioned=False` allows pictures
     without captions. With a cache folder, headers are read once and remembered there. Raises

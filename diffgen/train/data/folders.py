@@ -1,4 +1,4 @@
-"""Pictures in a folder and below it, with whatever lies there and is not learned from."""
+"""Pictures in a folder and its subfolders, and the files there that are not used."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def walk(root: Path, found: Found) -> Iterator[tuple[Path, list[str]]]:
 def _files(
     root: Path, folder: Path, entries: Sequence[os.DirEntry[str]], found: Found
 ) -> list[str]:
-    """The names of a folder's files; what is none is noted."""
+    """The names of the regular files of a folder; other entries are noted."""
     files = []
     for entry in entries:
         followed = entry.is_symlink()  # only then another look at the disk is needed

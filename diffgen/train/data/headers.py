@@ -1,4 +1,4 @@
-"""What every picture's header says and the hash of its bytes, remembered between runs.
+"""The header and the hash of every picture, cached between runs.
 
 Reading all data anew takes about 0.4 ms a picture; the memory is a JSON file in the cache folder.
 A picture counts as known while its file is the same one by number, size and times: that of the
@@ -51,7 +51,7 @@ def _stamp(path: Path) -> str:
 
 
 def _read(path: Path) -> dict[str, Probe]:
-    """What is remembered; a file that cannot be understood is as good as none."""
+    """The cached entries; a damaged file counts as empty."""
     try:
         table: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"), str(path))
         rows = table["pictures"] if table["format"] == FORMAT else {}

@@ -1,4 +1,4 @@
-"""Decoding batches in order, here or in worker processes that have no way to be left behind.
+"""Decode batches in order, here or in worker processes that never outlive the training.
 
 A worker is a plain Python process that computes every n-th batch and writes it to its standard
 output; the pipe holds it back when it is ahead. It never hears the terminal's Ctrl-C or a signal
@@ -38,7 +38,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collection:
-    """All usable pictures and what is to become of them."""
+    """All usable pictures, their groups and how they are varied."""
 
     entries: tuple[Entry, ...]
     dimensions: tuple[Size, ...]  # upright, before cropping
@@ -229,7 +229,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def serve() -> None:
-    """The life of a worker: read the task, then write batches until nobody reads them."""
+    """Run a worker: read the task, then write batches until the pipe is closed."""
     loader, start, stop, step = pickle.load(sys.stdin.buffer)
     try:
         for number in _numbers(start, stop, step):

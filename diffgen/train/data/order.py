@@ -1,6 +1,6 @@
-"""Which picture comes when, and how it is varied: pure functions of the seed.
+"""The order of the pictures and their variations, as pure functions of the seed.
 
-Nothing here looks at what was read before, so that training can start anywhere in the stream. Only
+Nothing depends on earlier batches, so training can start anywhere in the stream. Only
 `Random.random()` is drawn from, the one method that Python promises never to change.
 """
 

@@ -1,4 +1,4 @@
-"""What there is to say about a data set: counts, and what is not learned from as it is."""
+"""Report on a data set: counts, and the pictures that are skipped or changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAILED = (
 
 @dataclass(slots=True)
 class Found:
-    """The pictures of a data set; `notes` names files by what is to be said about them."""
+    """The pictures of a data set; `notes` holds names of files by the remark about them."""
 
     entries: list[Entry] = field(default_factory=list)
     notes: dict[str, list[str]] = field(default_factory=dict)

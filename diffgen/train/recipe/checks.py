@@ -1,4 +1,4 @@
-"""What of a recipe does not go together."""
+"""Checks of a recipe that concern more than one key."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _check_optimizer(recipe: Recipe, where: str) -> None:
 
 
 def remarks(recipe: Recipe) -> list[str]:
-    """What to say about a recipe that can be run and may not be meant so."""
+    """Warnings about a recipe that is valid but probably not what was meant."""
     warmup, steps = recipe.optimizer.warmup, recipe.run.steps
     if warmup < steps:
         return []

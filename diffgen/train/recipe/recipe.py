@@ -94,7 +94,7 @@ class AutoencoderRecipe:
 
     `patch` is the side in pixels of the square piece of each picture that a step learns from: an
     autoencoder without attention sees only a neighbourhood, so pieces teach it whole pictures.
-    `adversarial` is the weight of a discriminator's opinion, from step `adversarial_start` on.
+    `adversarial` is the weight of a discriminator's loss, from step `adversarial_start` on.
     `decoder_only` leaves the latents of `model.base` as they are, so that a U-Net trained on them
     can take the new decoder.
     """
@@ -113,8 +113,8 @@ class AutoencoderRecipe:
 class DistillRecipe:
     """How the student learns from `model.base` (latent consistency distillation).
 
-    `guidance` is the teacher's scale: one number, which the student takes in for good and is then
-    sampled without guidance, or [low, high], between which it is told a scale each time. The
+    `guidance` is the teacher's scale: one number, which is distilled into the student (then
+    sampled without guidance), or [low, high], a range of scales that the student takes as an input. The
     teacher's trajectories have `ddim_steps`. `huber_c` is the root mean square error up to which
     the pseudo-Huber loss is quadratic. `target_decay` is that of the average that the student
     learns from; 0 is the student itself, without another network in memory. With `as_lora` the
@@ -131,7 +131,7 @@ class DistillRecipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraRecipe:
-    """Low-rank adapters for `model.base`, of rank 16 unless told; without `alpha`, it is the rank.
+    """Low-rank adapters for `model.base`, of rank 16 by default; `alpha` is the rank by default.
 
     `modules` are groups (attention, feed_forward, projection, convolution, all) or patterns of
     names such as "mid_block.*.to_q"; without any they are those of attention. With `text_encoder`,
@@ -200,7 +200,7 @@ class RunRecipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplesRecipe:
-    """Pictures drawn on the way, each `every` steps, from the averaged weights.
+    """Pictures drawn every `every` steps from the averaged weights.
 
     Without `steps` they are as many as the model's sampler takes by itself: 20, or 4 with lcm. The
     autoencoder target shows reconstructions of held-out pictures instead of prompts, and a student

@@ -19,7 +19,7 @@ from diffgen.train.recipe.recipe import AutoencoderRecipe
 
 WIDTHS = (64, 128, 256, 512)  # C64-C128-C256-C512 of arXiv:1611.07004, appendix 6.1.2
 GROUPS = 32
-BETAS = (0.5, 0.9)  # those of VQGAN: a momentum of 0.9 lags behind an opponent that moves
+BETAS = (0.5, 0.9)  # those of VQGAN: a momentum of 0.9 lags behind a moving generator
 DELTA = 1e-6  # as in VQGAN, eq. 7
 LARGEST_WEIGHT = 1e4  # the bound in VQGAN's published code
 
@@ -53,7 +53,7 @@ def _conv(before: int, after: int, *, stride: int) -> nn.Conv2d:
 
 
 def hinge_loss(real: Tensor, made: Tensor) -> Tensor:
-    """The discriminator's loss of its scores: 1 where it cannot tell, 0 where it is sure."""
+    """The hinge loss of the discriminator: 1 for undecided scores, 0 for certain ones."""
     return 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + made).mean())
 
 
@@ -67,7 +67,7 @@ def adaptive_weight(reconstruction: Tensor, adversarial: Tensor) -> Tensor:
 
 
 class Adversary:
-    """A discriminator with its optimizer, and its losses of the step that is under way.
+    """A discriminator with its optimizer, and its losses of the current step.
 
     It takes part in steps from `start` on. Gradients, also those behind the adaptive weight, are
     averaged over all processes.
@@ -87,7 +87,7 @@ class Adversary:
         self._losses: list[Tensor] = []
 
     def begin(self, step: int, world: World) -> None:
-        """Get ready for a step, the first being 0, of all processes together."""
+        """Prepare for a step, counted from 0."""
         self.active, self._world = step >= self.start, world
         self._losses = []
 
@@ -110,7 +110,7 @@ class Adversary:
         return self.weight * adaptive_weight(*gradients) * adversarial
 
     def learn(self, rate: float) -> dict[str, float]:
-        """Let the discriminator learn from all pictures of the step: its loss, by name."""
+        """Update the discriminator from all pictures of the step; returns its loss by name."""
         if not self.active:
             return {"discriminator": 0.0}
         loss = torch.stack(self._losses).mean()

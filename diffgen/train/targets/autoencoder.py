@@ -175,7 +175,7 @@ def autoencoder_target(recipe: Recipe, device: torch.device) -> Target:
 
 
 def _autoencoder(recipe: Recipe) -> Autoencoder:
-    """That of `model.base`, or a new one."""
+    """The autoencoder of `model.base`, or a new one."""
     if recipe.model.base:
         vae = load_autoencoder(recipe.model.base).requires_grad_(True)
     else:

@@ -1,9 +1,9 @@
 """The `contrastive` target: text encoders learn to tell which caption belongs to which picture.
 
 CLIP's objective (Radford et al., arXiv:2103.00020, figure 3), against a small network that sees
-latents. Meant for encoders that begin from nothing: a U-Net that learns along with one paints the
-same scene for every caption until words have come to mean something. What is exported is a model
-like any other, its U-Net as it was, for `model.base` of the diffusion target.
+latents. Meant for encoders that begin from nothing: a U-Net trained together with one draws the
+same picture for every caption until the words have meanings. The result is a model whose U-Net is
+unchanged, for `model.base` of the diffusion target.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The `distill` target: a trained model's few-step student, by latent consistency distillation.
 
 Luo et al., arXiv:2310.04378, algorithm 1: noisy latents go one DDIM step along the guided teacher's
-ODE, and the student learns to say the same of both ends. What it says of the nearer end comes from
-a target network, its own moving average with decay mu = 0.95 as in the paper; mu = 0 takes the
+ODE, and the student learns to predict the same x0 from both ends. The prediction at the nearer end is
+that of a target network, its own moving average with decay mu = 0.95 as in the paper; mu = 0 takes the
 student itself, without gradients, which saves a network's memory (Song and Dhariwal,
-arXiv:2310.14189, section 3.2) but let small students that predict x0 diverge.
+arXiv:2310.14189, section 3.2) but small students that predict x0 diverge with it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class DistillInputs:
-    """Two points on each ODE, one solver step apart, and what the student is told."""
+    """Two points on each ODE, one solver step apart, and the student's conditioning."""
 
     far: Point
     near: Point
@@ -87,7 +87,7 @@ class ConsistencyModule(nn.Module):
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Let the target network take a step towards the student."""
+        """Move the target network towards the student."""
         if self.target is not None:
             both = zip(self.target.parameters(), self.unet.parameters(), strict=True)
             learned = [(average, live.detach()) for average, live in both if live.requires_grad]
@@ -95,7 +95,7 @@ class ConsistencyModule(nn.Module):
             torch._foreach_lerp_(averages, live, 1.0 - self.recipe.target_decay)
 
     def forward(self, inputs: DistillInputs) -> dict[str, Tensor]:
-        """The distance between what the student says of both points, averaged over the batch."""
+        """The distance between the predictions at both points, averaged over the batch."""
         # First the one with gradients: autocast keeps half-precision weights, and those cast
         # without gradients would pass none on to a student that is its own target.
         output = self._endpoint(self.unet, inputs.far, inputs.cond, clip=None)
@@ -217,7 +217,7 @@ def distill_target(recipe: Recipe, device: torch.device) -> Target:
 
 
 def _learner(recipe: Recipe, student: Networks) -> ConsistencyModule:
-    """The student, with a target network unless it is its own."""
+    """The student, with a target network unless `target_decay` is 0."""
     unet, target = student.unet.requires_grad_(True), None
     if recipe.distill.target_decay:
         target = _network(unet.config, unet.state_dict()).requires_grad_(False)
@@ -227,7 +227,7 @@ def _learner(recipe: Recipe, student: Networks) -> ConsistencyModule:
 def _with_adapters(
     recipe: Recipe, whole: Target, learner: ConsistencyModule, config: ModelConfig
 ) -> Target:
-    """The target whose student are adapters in two copies of the base: it and its target network."""
+    """The same target with adapters as the student and in its target network."""
     adapters = adapt(recipe, {"unet": learner.unet})
     parts = all_adapters(adapters)
     if learner.target is not None:

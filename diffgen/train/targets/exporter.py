@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +17,9 @@ from diffgen.train.targets.networks import Start
 from diffgen.types import TEXT_ENCODERS
 from diffgen.weights.diffusers.copying import copy_configs, copy_vocabulary
 from diffgen.weights.diffusers.layout import write_model_configs
+
+_log = logging.getLogger("diffgen")
+TOKENIZERS = ("tokenizer", "tokenizer_2")
 
 
 class FolderExporter:
@@ -32,6 +37,9 @@ class FolderExporter:
         """Raise ConfigError, before any training, for networks that the layout cannot hold."""
         with TemporaryDirectory() as folder:
             self._write_configs(Path(folder))
+        skip = self.networks.config.clip_skip
+        if skip and self.start.base and self.start.base.is_file():
+            _log.warning("a model folder cannot say so: draw with --clip-skip %d", skip)
 
     def __call__(self, folder: Path, dtype: torch.dtype) -> None:
         """Write configs, vocabularies and weights."""
@@ -44,7 +52,7 @@ class FolderExporter:
             save_component(folder, name, encoder, dtype)
 
     def _write_configs(self, folder: Path) -> None:
-        if self.start.base:
+        if self.start.base and self.start.base.is_dir():
             copy_configs(self.start.base, folder, self.networks.config)
         else:
             self._new_configs(folder)
@@ -52,9 +60,13 @@ class FolderExporter:
             self.amend(folder, self.networks.config)
 
     def _new_configs(self, folder: Path) -> None:
-        tokenizer = self.networks.tokenizers[0]
-        empty = tokenizer.encode("")
-        end, pad = empty.ids[empty.end], empty.ids[-1]
-        write_model_configs(folder, self.networks.config, [(end, pad)])
-        vocabulary, room = self.start.vocabularies[0], tokenizer.max_tokens
-        copy_vocabulary(vocabulary, folder / "tokenizer", max_tokens=room)
+        """Those of a new model, or of one that was a single file and has none to copy."""
+        config, tokenizers = self.networks.config, self.networks.tokenizers
+        # A folder keeps the padding with the vocabulary.
+        text = tuple(replace(encoder, pad=None) for encoder in config.text)
+        tokens = [(tokenizer.end, tokenizer.pad) for tokenizer in tokenizers]
+        write_model_configs(folder, replace(config, text=text), tokens)
+        parts = zip(TOKENIZERS, self.start.vocabularies, tokenizers, config.text, strict=False)
+        for name, vocabulary, tokenizer, encoder in parts:
+            room = tokenizer.max_tokens
+            copy_vocabulary(vocabulary, folder / name, max_tokens=room, pad=encoder.pad)

@@ -119,7 +119,7 @@ def lora_target(recipe: Recipe, device: torch.device) -> Target:
 
 
 def use_channels_last(recipe: Recipe, module: nn.Module) -> None:
-    """Let the maps of a frozen network lie in memory as the recipe says."""
+    """Store the weights of a frozen network channels-last if the recipe says so."""
     if recipe.run.channels_last:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub lacks it
 
@@ -220,7 +220,7 @@ def _check_modules(lora: LoraRecipe, networks: Iterable[nn.Module]) -> None:
 
 
 def _metadata(recipe: Recipe, config: ModelConfig, deltas: Sequence[LoraDelta]) -> dict[str, str]:
-    """What the file says of itself, in the words of kohya's scripts and of the model spec."""
+    """The metadata of the file, under the keys of kohya's scripts and of modelspec."""
     family, prediction = config.family, config.schedule.prediction
     known = {}
     if family in BASE_VERSIONS:
@@ -244,5 +244,5 @@ def _metadata(recipe: Recipe, config: ModelConfig, deltas: Sequence[LoraDelta]) 
 
 
 def _common(values: Sequence[float]) -> str:
-    """The number that all layers share, or kohya's word for several."""
+    """The number that all layers share, or "Dynamic", as kohya's scripts write."""
     return str(values[0]) if len(set(values)) == 1 else "Dynamic"

@@ -60,12 +60,6 @@ def build_networks(recipe: Recipe) -> Start:
     start = _from_base(open_base(recipe))
     check_factor(recipe, start.networks.config.factor, recipe.model.base)
     _check_noise(start.networks.config)
-    writes_lora = recipe.target == "lora" or (recipe.target == "distill" and recipe.distill.as_lora)
-    if start.base and start.base.is_file() and not writes_lora:
-        raise ConfigError(
-            f"model.base {start.base} is one file; {recipe.target} writes a model folder and "
-            "takes its configs from the base's: name a folder in diffusers layout, or train a LoRA"
-        )
     return start
 
 

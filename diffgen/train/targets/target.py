@@ -1,4 +1,4 @@
-"""What a run trains: the parts that each kind of training gives to the loop."""
+"""The parts of a training target, as the loop uses them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diffgen.train.draws import Draws
 
 
 class Report(Protocol):
-    """What there is to say about the data; `fingerprint` changes when the data does."""
+    """A summary of the data; `fingerprint` is a hash of its content."""
 
     @property
     def fingerprint(self) -> str: ...
@@ -34,7 +34,7 @@ class Report(Protocol):
 class Data(Protocol):
     """A data set as endless training batches and a fixed held-out part.
 
-    `failed` are the pictures that this process, or one that told it, found damaged in decoding.
+    `failed` are the pictures found damaged in decoding, here or by `mark_damaged`.
     """
 
     @property

@@ -46,7 +46,10 @@ def encode(
     time_ids: Tensor,
 ) -> Conditioning:
     """The conditioning of captions; `time_ids` (B, 6) are sizes and crops in pixels, for SDXL."""
-    outputs = [encoder(t.ids, t.end) for encoder, t in zip(encoders, tokens, strict=True)]
+    outputs = [
+        encoder(t.ids, t.end, config.text_layer)
+        for encoder, t in zip(encoders, tokens, strict=True)
+    ]
     context = torch.cat([output.context for output in outputs], dim=-1)
     pooled = outputs[-1].pooled
     if config.zero_empty_prompt:

@@ -57,12 +57,13 @@ def _without(
     return out
 
 
-def copy_vocabulary(source: Path, folder: Path, *, max_tokens: int) -> None:
-    """A tokenizer's files, for a text encoder that reads `max_tokens`."""
+def copy_vocabulary(source: Path, folder: Path, *, max_tokens: int, pad: str | None = None) -> None:
+    """A tokenizer's files, for a text encoder that reads `max_tokens`; `pad` replaces its padding."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in VOCABULARY:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
     file = folder / "tokenizer_config.json"
     options = JsonObject.read(file).data if file.exists() else {"tokenizer_class": "CLIPTokenizer"}
-    write_json(file, {**options, "model_max_length": max_tokens})
+    padding = {"pad_token": pad} if pad else {}
+    write_json(file, {**options, "model_max_length": max_tokens, **padding})
