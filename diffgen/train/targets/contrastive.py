@@ -121,7 +121,7 @@ def contrastive_target(recipe: Recipe, device: torch.device) -> Target:
     exporter.check()
     place_frozen(networks, recipe, device)
     torch.manual_seed(recipe.run.seed)
-    channels = networks.config.unet.out_channels
+    channels = networks.config.latent_channels
     latents = Latents(recipe, networks, device)
     return Target(
         module=ContrastiveModule(networks.encoders, channels).to(device).requires_grad_(True),
