@@ -10,12 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from diffgen.diffusion.schedule import edm_range
 from diffgen.errors import ConfigError, UnsupportedCheckpoint
 from diffgen.jsonfile import JsonObject
 from diffgen.models.config import ClipTextConfig, Depth, ModelConfig, UNetConfig, VaeConfig
 from diffgen.types import TEXT_ENCODERS, ScheduleConfig
 from diffgen.weights.diffusers.configs import read_model_config
-from diffgen.weights.diffusers.schedulers import CLASSES, PREDICTIONS
+from diffgen.weights.diffusers.schedulers import (
+    CLASSES,
+    EDM_CLASSES,
+    FLOW_CLASSES,
+    PREDICTIONS,
+    SIGMA_OPTIONS,
+)
 
 CLASSES_BY_COMPONENT = {
     "unet": ("diffusers", "UNet2DConditionModel"),
@@ -38,7 +45,9 @@ def write_model_configs(
     `tokens` are the ids that end and that fill up a prompt, for each text encoder. Raises
     ConfigError for an architecture or a schedule that the layout has no words for.
     """
-    scheduler = _scheduler_class(config.schedule)
+    if config.conditioning == "score":
+        raise ConfigError("an SDXL refiner cannot be written as a model folder")
+    scheduler = scheduler_class(config.schedule)
     write_json(folder / "model_index.json", _index(config, scheduler))
     write_json(folder / "unet" / "config.json", unet_json(config.unet))
     for name, text, (end, pad) in zip(TEXT_ENCODERS, config.text, tokens, strict=False):
@@ -74,7 +83,7 @@ def write_lcm_configs(folder: Path, config: ModelConfig, *, timestep_scaling: fl
     )
     told = {"time_cond_proj_dim": config.unet.guidance_dim}
     write_json(unet, {**JsonObject.read(unet).data, **told})
-    name = _scheduler_class(config.schedule)
+    name = scheduler_class(config.schedule)
     write_json(index, {**JsonObject.read(index).data, "scheduler": ["diffusers", name]})
     grid = {
         "original_inference_steps": config.schedule.distilled_steps,
@@ -228,6 +237,23 @@ def text_json(config: ClipTextConfig, end: int, pad: int) -> dict[str, Any]:
 
 def schedule_json(config: ScheduleConfig) -> dict[str, Any]:
     """The scheduler_config.json, without its class."""
+    if config.prediction == "flow":
+        curves = {key: True for key, name in SIGMA_OPTIONS.items() if name == config.spacing}
+        return {
+            "num_train_timesteps": config.num_train_timesteps,
+            "shift": config.shift,
+            **curves,
+        }
+    if not config.on_betas:
+        low, high, data = edm_range(config)
+        return {
+            "num_train_timesteps": config.num_train_timesteps,
+            "prediction_type": "v_prediction" if config.prediction == "edm_v" else "epsilon",
+            "sigma_min": low,
+            "sigma_max": high,
+            "sigma_data": data,
+            "sigma_schedule": config.spacing,
+        }
     predictions = {ours: theirs for theirs, ours in PREDICTIONS.items()}
     return {
         "beta_start": config.beta_start,
@@ -246,11 +272,15 @@ def schedule_json(config: ScheduleConfig) -> dict[str, Any]:
     }
 
 
-def _scheduler_class(config: ScheduleConfig) -> str:
-    for name, kind in CLASSES.items():
-        if kind.sampler == config.sampler:
+def scheduler_class(config: ScheduleConfig) -> str:
+    """The diffusers class for a model's sampler. Raises ConfigError where there is none."""
+    samplers = {name: kind.sampler for name, kind in CLASSES.items()}
+    if not config.on_betas:
+        samplers = dict(FLOW_CLASSES if config.prediction == "flow" else EDM_CLASSES)
+    for name, sampler in samplers.items():
+        if sampler == config.sampler:
             return name
-    known = ", ".join(kind.sampler for kind in CLASSES.values())
+    known = ", ".join(samplers.values())
     raise ConfigError(
         f'model.schedule.sampler = "{config.sampler}" has no diffusers scheduler; take one of: '
         f"{known}."

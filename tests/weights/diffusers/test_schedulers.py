@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 
 from diffgen.diffusion.sampling import SamplingPlan
@@ -13,6 +14,7 @@ from diffgen.errors import ConfigError, UnsupportedCheckpoint
 from diffgen.jsonfile import JsonObject
 from diffgen.settings.groups import Sampling
 from diffgen.types import SamplerName, ScheduleConfig, ScheduleName
+from diffgen.weights.diffusers.layout import schedule_json, scheduler_class
 from diffgen.weights.diffusers.schedulers import CLASSES, read_schedule
 
 PLAYGROUND = Path(__file__).parents[2] / "data/configs/playground-v2.5/scheduler.json"
@@ -212,3 +214,39 @@ def test_flows_say_their_shift() -> None:
     for options in ({"use_dynamic_shifting": True}, {"shift_terminal": 0.1}):
         with pytest.raises(UnsupportedCheckpoint):
             schedule("FlowMatchEulerDiscreteScheduler", **options)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ScheduleConfig(prediction="flow", shift=2.5, sampler="euler", spacing="linspace"),
+        ScheduleConfig(prediction="flow", shift=1.0, sampler="heun", spacing="karras"),
+        ScheduleConfig(
+            prediction="edm",
+            sigma_min=0.002,
+            sigma_max=80.0,
+            sigma_data=0.5,
+            sampler="dpmpp_2m",
+            spacing="karras",
+        ),
+        ScheduleConfig(
+            prediction="edm_v",
+            sigma_min=0.01,
+            sigma_max=120.0,
+            sigma_data=1.0,
+            sampler="euler",
+            spacing="exponential",
+        ),
+    ],
+)
+def test_other_noise_is_written_as_it_is_read(config: ScheduleConfig) -> None:
+    name = scheduler_class(config)
+    written = JsonObject(Path("scheduler_config.json"), schedule_json(config))
+    found = read_schedule(written, name)
+    assert (found.shift, found.spacing, found.sampler) == (
+        config.shift if config.prediction == "flow" else found.shift,
+        config.spacing,
+        config.sampler,
+    )
+    assert (found.prediction, found.sigma_max) == (config.prediction, config.sigma_max)
+    assert getattr(diffusers, name).from_config(written.data) is not None
