@@ -16,7 +16,8 @@ INTRODUCTION = """\
 
 `python scripts/check.py` runs everything a change must pass. `storybook/` makes the model on board
 ([how](storybook/README.md)), `faults/` tries what kills and full disks do, `fuzz.py` feeds mutated
-models, `bench_*.py` measure. Each benchmark runs its cases by turns in one go, after a round that is
+models, `lock_weights.py` compares `weights.toml` with the hub and fills in what it lacks,
+`bench_*.py` measure. Each benchmark runs its cases by turns in one go, after a round that is
 not counted, so figures of one table compare and figures of two tables do not.
 
 The tables below are written by `page.py` from `results/*.json`; a test holds page and results
