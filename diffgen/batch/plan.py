@@ -312,5 +312,7 @@ def _text(value: Any, *, many: bool) -> Any:
         return value
     if many:
         return [as_text(each) for each in value]
-    numbers = isinstance(value, tuple) and all(map(math.isfinite, value))
+    numbers = isinstance(value, tuple) and all(
+        isinstance(each, int | float) and math.isfinite(each) for each in value
+    )
     return list(value) if numbers else as_text(value)

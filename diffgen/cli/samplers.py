@@ -6,6 +6,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,16 +24,23 @@ SACRIFICE = ("source", "order", "settings", "known as", "noise")  # for a narrow
 def samplers(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List the samplers and schedules."""
+    """List the samplers, the schedules and the rules of guidance."""
+    from diffgen.diffusion.guidance import GUIDANCE
     from diffgen.diffusion.samplers import SAMPLERS
     from diffgen.settings.names import SCHEDULE_NAMES
 
     if as_json:
         known = [_values(spec) for spec in SAMPLERS.values()]
-        print_json({"samplers": known, "schedules": list(SCHEDULE_NAMES)})
+        rules = [asdict(rule) for rule in GUIDANCE.values()]
+        print_json({"samplers": known, "schedules": list(SCHEDULE_NAMES), "guidance": rules})
         return
     print_table(_table, SACRIFICE)
     line = f"schedules: {', '.join(SCHEDULE_NAMES)}"
+    print_result("")
+    for rule in GUIDANCE.values():
+        told = f"guidance {rule.name}, {rule.evaluations} evaluations a step: {rule.equation}"
+        told += f" ({rule.paper})"
+        print_result(_wrapped(told) if sys.stdout.isatty() else told)
     print_result("")
     print_result(_wrapped(line) if sys.stdout.isatty() else line)
 

@@ -4,6 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from diffgen.cli import app
+from diffgen.diffusion.guidance import GUIDANCE
 from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.settings.names import SCHEDULE_NAMES
 
@@ -37,3 +38,10 @@ def test_settings_and_costs_are_told(lines: list[str]) -> None:
 
 def test_schedules_are_listed(lines: list[str]) -> None:
     assert lines[-1] == f"schedules: {', '.join(SCHEDULE_NAMES)}"
+
+
+def test_rules_of_guidance_are_listed(lines: list[str]) -> None:
+    told = [line for line in lines if line.startswith("guidance ")]
+    assert [line.split()[1].strip(",") for line in told] == list(GUIDANCE)
+    for line, rule in zip(told, GUIDANCE.values(), strict=True):
+        assert f"{rule.evaluations} evaluations a step: {rule.equation} ({rule.paper})" in line
