@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, get_args, g
 import typer
 from typer.core import TyperCommand
 
+from diffgen.cli.completion import completion_of
 from diffgen.settings.setting import Row, rows
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ def _parameter(row: Row, *, read: bool) -> Parameter:
         metavar=_metavar(row),
         rich_help_panel=row.panel,
         show_default=False,
+        autocompletion=completion_of(row.name),
     )
     kind: Any = Annotated[_typed(row, read=read), option]
     return Parameter(row.name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
