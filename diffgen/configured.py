@@ -11,20 +11,12 @@ from typing import Any
 
 from diffgen.configuration import FOLDER_VARIABLES, PREFIX, Configuration, Given
 from diffgen.errors import ConfigError, UsageError, did_you_mean, shown
-from diffgen.settings.groups import (
-    DEFAULT_MODEL,
-    Adapters,
-    Guidance,
-    Machine,
-    Number,
-    Output,
-    Overrides,
-    Prompting,
-    Sampling,
-    Size,
-    Talk,
-    Threads,
-)
+from diffgen.settings.model import DEFAULT_MODEL, Adapters, Overrides
+from diffgen.settings.output import Output, Talk
+from diffgen.settings.picture import Number, Size
+from diffgen.settings.prompting import Prompting
+from diffgen.settings.running import Machine, Threads
+from diffgen.settings.sampling import Guidance, Sampling
 from diffgen.settings.setting import Row, each_row, find
 
 GROUPS: tuple[type, ...] = (

@@ -30,7 +30,7 @@ from diffgen.engine.named_files import with_paths
 from diffgen.engine.request import GeneratePlan, GenerateRequest, Picture
 from diffgen.engine.tags import find_tags
 from diffgen.errors import DiffgenError, UsageError
-from diffgen.settings.groups import Adapters, Source
+from diffgen.settings.model import Adapters, Source
 from diffgen.settings.setting import as_text, rows
 
 PROBLEMS_SHOWN = 50

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_origin
 
 from diffgen.engine.request import GenerateRequest
 from diffgen.errors import UsageError, did_you_mean, shown
-from diffgen.settings.groups import Adapters, Source
+from diffgen.settings.model import Adapters, Source
 from diffgen.settings.setting import Row, each_row, find
 
 GROUPS = (GenerateRequest, Source, Adapters)

@@ -21,7 +21,9 @@ from diffgen.engine.names import NameTemplate
 from diffgen.engine.output import Collision, OutputStyle, PictureOutput
 from diffgen.errors import UsageError
 from diffgen.files import remove_parts
-from diffgen.settings.groups import Number, Output, Reading
+from diffgen.settings.output import Output
+from diffgen.settings.picture import Number
+from diffgen.settings.prompting import Reading
 
 NO_PROMPT = 'no prompt given: try "red barn at sunset"'
 

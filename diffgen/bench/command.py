@@ -8,7 +8,11 @@ from typing import Any
 
 from diffgen.bench.request import SweepRequest
 from diffgen.bench.results import Cell
-from diffgen.settings.groups import Guidance, Machine, Prompting, Sampling, Size, Source
+from diffgen.settings.model import Source
+from diffgen.settings.picture import Size
+from diffgen.settings.prompting import Prompting
+from diffgen.settings.running import Machine
+from diffgen.settings.sampling import Guidance, Sampling
 from diffgen.settings.setting import words
 
 

@@ -13,7 +13,6 @@ from diffgen.diffusion.samplers.spec import SamplerSpec
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.errors import UsageError, did_you_mean
 from diffgen.settings.grammar import parse_integers, parse_words
-from diffgen.settings.groups import Sampling
 from diffgen.settings.names import (
     SAMPLER_ALIASES,
     SAMPLER_NAMES,
@@ -22,6 +21,7 @@ from diffgen.settings.names import (
     parse_sampler,
     parse_schedule,
 )
+from diffgen.settings.sampling import Sampling
 from diffgen.types import SamplerName, ScheduleName
 
 DEFAULT_SCHEDULE = "default"

@@ -40,7 +40,7 @@ from diffgen.diffusion.prediction import state_scale
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.errors import DeviceError, DiffgenError
 from diffgen.files import replaced
-from diffgen.settings.groups import Sampling
+from diffgen.settings.sampling import Sampling
 from diffgen.types import Denoiser, SamplerName, ScheduleName
 
 SCHEDULE: ScheduleName = "exponential"  # uniform in log sigma, so that all scales get their share

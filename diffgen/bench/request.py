@@ -9,7 +9,11 @@ from typing import Any, Self
 from diffgen.bench.grid import Grid
 from diffgen.engine.request import GeneratePlan, GenerateRequest, Picture
 from diffgen.errors import UsageError
-from diffgen.settings.groups import MAX_SEED, Guidance, Machine, Prompting, Size, Source
+from diffgen.settings.model import Source
+from diffgen.settings.picture import MAX_SEED, Size
+from diffgen.settings.prompting import Prompting
+from diffgen.settings.running import Machine
+from diffgen.settings.sampling import Guidance
 from diffgen.settings.setting import find, plain
 from diffgen.settings.sweep import STEPS, Axes, Measuring
 

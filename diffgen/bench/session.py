@@ -17,7 +17,7 @@ from diffgen.bench.results import Results
 from diffgen.bench.storage import Journal, write_results
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.engine.model import Model
-from diffgen.settings.groups import Sampling
+from diffgen.settings.sampling import Sampling
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -21,21 +21,12 @@ from diffgen.cli.threads import settle_threads
 from diffgen.cli.tracking import Tracker
 from diffgen.errors import OutputError, UsageError
 from diffgen.settings.editing import Editing, Enlarging, Refining, Varying
-from diffgen.settings.groups import (
-    Adapters,
-    Guidance,
-    Machine,
-    Number,
-    Output,
-    Prompting,
-    Reading,
-    Running,
-    Sampling,
-    Size,
-    Source,
-    Talk,
-    Threads,
-)
+from diffgen.settings.model import Adapters, Source
+from diffgen.settings.output import Output, Talk
+from diffgen.settings.picture import Number, Size
+from diffgen.settings.prompting import Prompting, Reading
+from diffgen.settings.running import Machine, Running, Threads
+from diffgen.settings.sampling import Guidance, Sampling
 
 if TYPE_CHECKING:
     from diffgen.batch.journal import Journal

@@ -9,19 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from diffgen.settings.editing import Editing, Enlarging, Refining, Varying
-from diffgen.settings.groups import (
-    Adapters,
-    Guidance,
-    Machine,
-    Number,
-    Output,
-    Prompting,
-    Reading,
-    Sampling,
-    Size,
-    Source,
-    Threads,
-)
+from diffgen.settings.model import Adapters, Source
+from diffgen.settings.output import Output
+from diffgen.settings.picture import Number, Size
+from diffgen.settings.prompting import Prompting, Reading
+from diffgen.settings.running import Machine, Threads
+from diffgen.settings.sampling import Guidance, Sampling
 from diffgen.settings.setting import each_row
 from diffgen.settings.training import QuickLora, Training
 

@@ -7,16 +7,12 @@ from typing import Any
 from diffgen.cli.memory import keep_freed_memory
 from diffgen.cli.signature import Prompts, with_settings
 from diffgen.cli.threads import settle_threads
-from diffgen.settings.groups import (
-    Guidance,
-    Machine,
-    Prompting,
-    Reading,
-    Size,
-    Source,
-    Talk,
-    Threads,
-)
+from diffgen.settings.model import Source
+from diffgen.settings.output import Talk
+from diffgen.settings.picture import Size
+from diffgen.settings.prompting import Prompting, Reading
+from diffgen.settings.running import Machine, Threads
+from diffgen.settings.sampling import Guidance
 from diffgen.settings.sweep import Axes, Comparing, Measuring, Report
 
 

@@ -13,7 +13,9 @@ import typer
 from diffgen.cli.console import logged_notes, print_json, print_note, print_result
 from diffgen.cli.signature import with_settings
 from diffgen.errors import UsageError, one_line
-from diffgen.settings.groups import ModelName, Prompting, Sampling
+from diffgen.settings.model import ModelName
+from diffgen.settings.prompting import Prompting
+from diffgen.settings.sampling import Sampling
 
 PLAIN_WEIGHT = 1.0
 

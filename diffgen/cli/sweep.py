@@ -31,7 +31,8 @@ from diffgen.cli.signals import Stopped
 from diffgen.cli.sweep_progress import SweepProgress
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.errors import DiffgenError, UsageError
-from diffgen.settings.groups import Sampling, Talk
+from diffgen.settings.output import Talk
+from diffgen.settings.sampling import Sampling
 from diffgen.settings.setting import rows
 from diffgen.settings.sweep import Comparing, Report
 

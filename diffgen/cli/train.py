@@ -16,7 +16,8 @@ from diffgen.cli.signals import reason
 from diffgen.cli.signature import with_settings
 from diffgen.cli.threads import settle_threads
 from diffgen.errors import UsageError, did_you_mean
-from diffgen.settings.groups import Talk, Threads
+from diffgen.settings.output import Talk
+from diffgen.settings.running import Threads
 from diffgen.settings.training import QuickLora, QuickOverrides, Training
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ from diffgen.models.fast.graphs import Step
 from diffgen.models.fast.inference import prepare
 from diffgen.models.seamless import Edges
 from diffgen.models.vae import AnyAutoencoder
-from diffgen.settings.groups import DEFAULT_MODEL, Source
+from diffgen.settings.model import DEFAULT_MODEL, Source
 from diffgen.text.conditioner import Conditioner, Sizes, TextSettings
 from diffgen.text.embeddings import Embeddings
 from diffgen.text.unknown_words import KnownWords

@@ -25,8 +25,9 @@ from diffgen.engine.request import (
     GenerateRequest,
     Picture,
 )
-from diffgen.settings.groups import EVERYWHERE, Number
 from diffgen.settings.names import SCHEDULE_LABELS
+from diffgen.settings.picture import Number
+from diffgen.settings.sampling import EVERYWHERE
 from diffgen.settings.setting import changed, rows
 
 Record = Mapping[str, Any]

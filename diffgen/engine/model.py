@@ -10,7 +10,7 @@ from diffgen.engine.refining import plan_refined
 from diffgen.engine.request import GeneratePlan, GenerateRequest
 from diffgen.errors import UsageError
 from diffgen.models.config import ModelConfig
-from diffgen.settings.groups import DEFAULT_MODEL, Source
+from diffgen.settings.model import DEFAULT_MODEL, Source
 from diffgen.types import LoraRef, Prediction
 from diffgen.weights.checkpoint import Checkpoint
 from diffgen.weights.finding import find_file, resolve

@@ -16,7 +16,7 @@ from diffgen.engine.encoding import USUAL_SUFFIX, encode, format_of
 from diffgen.engine.names import NameTemplate
 from diffgen.errors import OutputError, UsageError
 from diffgen.files import created, replaced
-from diffgen.settings.groups import DEFAULT_TEMPLATE
+from diffgen.settings.output import DEFAULT_TEMPLATE
 from diffgen.types import PictureFormat
 
 if TYPE_CHECKING:

@@ -24,8 +24,10 @@ from diffgen.engine.tasks import (
 from diffgen.errors import UsageError, shown
 from diffgen.models.config import ModelConfig
 from diffgen.settings.editing import Editing, Enlarging, Refining, Varying
-from diffgen.settings.groups import MAX_SEED, Number, Prompting, Sampling, Size
-from diffgen.settings.groups import Guidance as Guiding
+from diffgen.settings.picture import MAX_SEED, Number, Size
+from diffgen.settings.prompting import Prompting
+from diffgen.settings.sampling import Guidance as Guiding
+from diffgen.settings.sampling import Sampling
 from diffgen.settings.setting import rows
 from diffgen.text.grammar import parse
 from diffgen.text.prompt import Prompt
@@ -55,7 +57,7 @@ class GenerateRequest(
 
     With a folder as `init` that many for each picture in it.
 
-    All fields but `prompts` are settings (`diffgen.settings.groups`); None always means the model's
+    All fields but `prompts` are settings (`diffgen.settings`); None always means the model's
     own default. `clip_skip` is the text encoders' layer that is read, counted from the last, which
     is 1, for the prompts; the negative stays at the model's. An empty prompt is unconditional;
     `negative=None` is an absent negative prompt, which SDXL tells from an empty one.

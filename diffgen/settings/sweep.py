@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Final
 
 from diffgen.settings.grammar import parse_path, parse_seeds
-from diffgen.settings.groups import MAX_SIDE
+from diffgen.settings.picture import MAX_SIDE
 from diffgen.settings.setting import Group, Setting
 
 SAMPLERS: Final = "ddim,dpmpp_2m,unipc"

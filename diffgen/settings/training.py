@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from diffgen.settings.grammar import as_typed, parse_path
-from diffgen.settings.groups import Overrides
+from diffgen.settings.model import Overrides
 from diffgen.settings.setting import Group, Setting
 
 

@@ -12,7 +12,7 @@ from diffgen.engine.engine import Engine
 from diffgen.engine.model import Model
 from diffgen.engine.request import GenerateRequest
 from diffgen.errors import UsageError
-from diffgen.settings.groups import Sampling
+from diffgen.settings.sampling import Sampling
 
 PROMPTS = ("red barn at sunset", "a cat in the snow")
 REQUEST = {

@@ -9,7 +9,7 @@ from diffgen.diffusion.masking import MaskedDenoiser
 from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
-from diffgen.settings.groups import Sampling
+from diffgen.settings.sampling import Sampling
 from diffgen.types import SamplerName, ScheduleConfig
 
 CONFIG = ScheduleConfig(steps_offset=1)

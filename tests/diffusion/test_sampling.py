@@ -16,7 +16,7 @@ from diffgen.diffusion.sampling import SamplingPlan, steps_of
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import SpacingOptions, make_sigmas
 from diffgen.errors import UsageError
-from diffgen.settings.groups import Sampling
+from diffgen.settings.sampling import Sampling
 from diffgen.types import SamplerName, ScheduleConfig, ScheduleName, StepInfo
 
 CONFIG = ScheduleConfig(steps_offset=1)
@@ -321,7 +321,7 @@ def test_a_plan_is_made_without_torch() -> None:
     code = """
 import sys
 from diffgen.diffusion.sampling import SamplingPlan
-from diffgen.settings.groups import Sampling
+from diffgen.settings.sampling import Sampling
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.types import ScheduleConfig
 config = ScheduleConfig()

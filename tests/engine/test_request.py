@@ -9,7 +9,7 @@ from diffgen.engine.model import Model
 from diffgen.engine.request import GeneratePlan, GenerateRequest, Picture
 from diffgen.errors import UnsupportedCheckpoint, UsageError
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
-from diffgen.settings.groups import MAX_SEED
+from diffgen.settings.picture import MAX_SEED
 from diffgen.types import ScheduleConfig
 from diffgen.weights.registry import ModelEntry
 

@@ -4,7 +4,8 @@ import pytest
 
 from diffgen.errors import UsageError
 from diffgen.settings.grammar import parse_guidance, parse_point, parse_size, parse_stretches
-from diffgen.settings.groups import Guidance, Size
+from diffgen.settings.picture import Size
+from diffgen.settings.sampling import Guidance
 from diffgen.settings.setting import plain, rows
 from diffgen.types import Stretch
 

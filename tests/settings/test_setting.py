@@ -10,20 +10,12 @@ import pytest
 
 from diffgen.engine.request import GenerateRequest
 from diffgen.errors import UsageError
-from diffgen.settings.groups import (
-    Adapters,
-    Guidance,
-    Machine,
-    Number,
-    Output,
-    Prompting,
-    Reading,
-    Sampling,
-    Size,
-    Source,
-    Talk,
-    Threads,
-)
+from diffgen.settings.model import Adapters, Source
+from diffgen.settings.output import Output, Talk
+from diffgen.settings.picture import Number, Size
+from diffgen.settings.prompting import Prompting, Reading
+from diffgen.settings.running import Machine, Threads
+from diffgen.settings.sampling import Guidance, Sampling
 from diffgen.settings.setting import changed, each_row, find, plain, rows, words
 from diffgen.settings.sweep import Axes, Comparing, Measuring, Report
 from diffgen.settings.training import QuickLora, QuickOverrides, Training

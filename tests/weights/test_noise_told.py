@@ -4,7 +4,7 @@ import pytest
 
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
-from diffgen.settings.groups import Sampling
+from diffgen.settings.sampling import Sampling
 from diffgen.types import ScheduleConfig
 from diffgen.weights.noise import with_noise
 

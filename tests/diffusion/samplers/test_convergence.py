@@ -38,7 +38,7 @@ from diffgen.diffusion.samplers.second_order import sample_dpm2, sample_heun, sa
 from diffgen.diffusion.samplers.unipc import sample_unipc
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule, linspace
-from diffgen.settings.groups import Sampling
+from diffgen.settings.sampling import Sampling
 from diffgen.types import SamplerName, ScheduleConfig, Steps
 
 CPU = torch.device("cpu")

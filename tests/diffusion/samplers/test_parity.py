@@ -34,7 +34,7 @@ from diffgen.diffusion.samplers.multistep import sample_ipndm
 from diffgen.diffusion.samplers.unipc import sample_unipc
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
-from diffgen.settings.groups import Sampling
+from diffgen.settings.sampling import Sampling
 from diffgen.types import Denoiser, Prediction, SamplerName, ScheduleConfig, ScheduleName
 
 pytestmark = [pytest.mark.parity, numpy_2_warns]

@@ -17,7 +17,7 @@ from diffgen.diffusion.samplers.spec import Run, SamplerSpec
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import SPACINGS
-from diffgen.settings.groups import Sampling
+from diffgen.settings.sampling import Sampling
 from diffgen.types import SamplerName, ScheduleConfig, ScheduleName, StepInfo
 
 CPU = torch.device("cpu")

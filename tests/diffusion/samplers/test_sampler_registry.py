@@ -15,7 +15,7 @@ from diffgen.diffusion.samplers.spec import SamplerSpec
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.errors import UsageError
-from diffgen.settings.groups import Sampling
+from diffgen.settings.sampling import Sampling
 from diffgen.types import ScheduleConfig
 
 CONFIG = ScheduleConfig()

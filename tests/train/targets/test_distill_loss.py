@@ -10,7 +10,7 @@ from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.prediction import add_noise
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
-from diffgen.settings.groups import Sampling
+from diffgen.settings.sampling import Sampling
 from diffgen.train.ema import Ema
 from diffgen.train.recipe.recipe import DistillRecipe
 from diffgen.train.targets import consistency

@@ -12,7 +12,7 @@ from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.errors import ConfigError, UnsupportedCheckpoint
 from diffgen.jsonfile import JsonObject
-from diffgen.settings.groups import Sampling
+from diffgen.settings.sampling import Sampling
 from diffgen.types import SamplerName, ScheduleConfig, ScheduleName
 from diffgen.weights.diffusers.layout import schedule_json, scheduler_class
 from diffgen.weights.diffusers.schedulers import CLASSES, read_schedule

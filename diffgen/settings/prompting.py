@@ -1,0 +1,121 @@
+"""What to draw, and where prompts come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from diffgen.limits import MAX_LAYERS
+from diffgen.settings.grammar import (
+    as_typed,
+    parse_path,
+)
+from diffgen.settings.setting import Group, Setting
+from diffgen.types import (
+    PromptStyle,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompting(Group):
+    """What to draw, beside the prompt itself."""
+
+    panel: ClassVar[str] = "Prompt"
+
+    negative: Annotated[
+        str | None,
+        Setting(
+            "-n --negative",
+            "What not to draw",
+            "TEXT",
+            peers="negative-prompt neg neg-prompt uc unconditional np",
+        ),
+    ] = None
+    prompt_style: Annotated[
+        PromptStyle | None,
+        Setting(
+            "--prompt-style",
+            "Whose weights and long prompts: (x:1.2), BREAK, AND, [x:y:0.5], ... count in all but"
+            " plain [default: a1111, or plain where the vocabulary is not CLIP's]",
+        ),
+    ] = None
+    prompt_2: Annotated[
+        str | None,
+        Setting(
+            "--prompt-2",
+            "What the second text encoder of SDXL reads [default: the prompt]",
+            "TEXT",
+            peers="prompt2",
+        ),
+    ] = None
+    negative_2: Annotated[
+        str | None,
+        Setting(
+            "--negative-2",
+            "The same for what not to draw [default: the negative]",
+            "TEXT",
+            peers="negative-prompt-2 negative-prompt2",
+        ),
+    ] = None
+    clip_skip: Annotated[
+        int | None,
+        Setting(
+            "--clip-skip",
+            "Layer of the text encoder to read, from the end: 1 the last [default: the model's]",
+            "N",
+            low=1,
+            high=MAX_LAYERS,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading(Group):
+    """Where prompts come from, and how they are read."""
+
+    panel: ClassVar[str] = "Prompt"
+
+    texts: Annotated[
+        tuple[str, ...],
+        Setting(
+            "-p --prompt",
+            "A prompt; repeatable",
+            "TEXT",
+            parse=as_typed,
+            repeat=True,
+            peers="text caption positive-prompt",
+        ),
+    ] = ()
+    prompt_file: Annotated[
+        str | None,
+        Setting(
+            "--prompts",
+            "A file of prompts: text with options in the line, .jsonl, .csv or .toml; - reads stdin",
+            "FILE",
+            peers="from-file prompts-file prompt-file file prompts-from-file",
+        ),
+    ] = None
+    from_picture: Annotated[
+        Path | None,
+        Setting(
+            "--from",
+            "Make a picture again: one of diffgen, A1111, ComfyUI, InvokeAI or NovelAI; options win",
+            "FILE",
+            parse=parse_path,
+            peers="params-from config-from-metadata",
+        ),
+    ] = None
+    wildcards: Annotated[
+        Path | None,
+        Setting("--wildcards", "Where the files of __wildcards__ are", "DIR", parse=parse_path),
+    ] = None
+    all_combinations: Annotated[
+        bool, Setting("--all-combinations", "Every choice of {a|b} and __wildcards__, not one")
+    ] = False
+    strict: Annotated[
+        bool,
+        Setting(
+            "--strict", "Refuse prompts in other programs' syntax: (x:1.2), <lora:...>, {a|b}, ..."
+        ),
+    ] = False
