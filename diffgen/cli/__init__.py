@@ -16,6 +16,7 @@ from diffgen import __version__
 from diffgen.cli.config import config
 from diffgen.cli.console import kept_warnings, lost_results, print_error
 from diffgen.cli.convert import convert
+from diffgen.cli.doctor import doctor
 from diffgen.cli.generate import generate
 from diffgen.cli.inspect import inspect
 from diffgen.cli.mistakes import explain, known_trouble, no_command
@@ -106,6 +107,7 @@ diffgen convert old.ckpt new.safetensors""",
     config: """diffgen config --example > ~/.config/diffgen/config.toml
 diffgen config set folders.programs ~/ComfyUI
 diffgen config set models.sdxl.steps 30""",
+    doctor: "diffgen doctor --json",
     train: """diffgen train --example > my.toml
 diffgen train my.toml --dry-run
 diffgen train --lora --data photos/ -m storybook""",
