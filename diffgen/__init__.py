@@ -6,7 +6,8 @@ The public names are loaded on first use, so `import diffgen` costs nothing.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from diffgen.engine.engine import Engine, GeneratedImage
+    from diffgen.engine.drawing import GeneratedImage
+    from diffgen.engine.engine import Engine
     from diffgen.engine.request import GenerateRequest
     from diffgen.errors import DiffgenError
     from diffgen.types import LoraRef
@@ -25,7 +26,7 @@ _HOMES = {
     "DiffgenError": "diffgen.errors",
     "Engine": "diffgen.engine.engine",
     "GenerateRequest": "diffgen.engine.request",
-    "GeneratedImage": "diffgen.engine.engine",
+    "GeneratedImage": "diffgen.engine.drawing",
     "LoraRef": "diffgen.types",
 }
 

@@ -20,7 +20,8 @@ from diffgen.errors import DiffgenError, OutOfMemory
 from diffgen.types import StepInfo
 
 if TYPE_CHECKING:
-    from diffgen.engine.engine import Engine, GeneratedImage
+    from diffgen.engine.drawing import GeneratedImage
+    from diffgen.engine.engine import Engine
 
 logger = logging.getLogger("diffgen")
 AHEAD = 2  # batches that may wait to be written

@@ -36,7 +36,7 @@ from diffgen.bench.pictures import read_png
 from diffgen.bench.results import SCHEMA, Cell, Reference, Results, Statistic
 from diffgen.bench.runs import Drift, Run
 from diffgen.errors import ConfigError, UsageError, shown
-from diffgen.files import replaced
+from diffgen.files import remove_parts, replaced
 from diffgen.jsonfile import parse_json
 
 T = TypeVar("T")
@@ -99,6 +99,7 @@ class Journal:
                 _write(path, json.dumps({"schema": SCHEMA, "conditions": conditions}) + "\n")
             for name in (CELLS, REFERENCES):
                 (folder / name).mkdir(exist_ok=True)
+                remove_parts(folder / name)  # of a sweep that was killed
         except OSError as error:
             raise UsageError(f"cannot write into {folder}: {error.strerror or error}") from error
         return journal

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from diffgen.device import memory_errors
 from diffgen.engine.clock import Clock
 from diffgen.engine.editing import Beginning
 from diffgen.engine.enlarging import enlarged
 from diffgen.engine.images import to_pixels
+from diffgen.engine.metadata import make_record
 from diffgen.engine.request import GeneratePlan, Picture
 from diffgen.types import StepCallback
 
@@ -23,7 +26,43 @@ if TYPE_CHECKING:
 NEXT_SEEDS = 1 << 63
 
 
+@dataclass(frozen=True, slots=True)
+class GeneratedImage:
+    """A finished picture with everything needed to make it again.
+
+    `record` holds plain values only: prompt, seed, all settings, versions, and `timings` in
+    seconds (this picture's share of its batch).
+    """
+
+    image: Image.Image
+    record: dict[str, Any]
+
+
 def draw(
+    engine: Engine,
+    plan: GeneratePlan,
+    batch: Sequence[Picture],
+    cut: Mapping[str, str],
+    on_step: StepCallback,
+) -> list[GeneratedImage]:
+    """The pictures of one batch with their records; `cut` are ignored words by prompt."""
+    origin = engine.origin  # now, not when a picture waits to be saved
+    with memory_errors():
+        images, timings = _images(engine, plan, batch, on_step)
+    if plan.refined:
+        files = engine.refiner(plan.refined[0]).origin["model_files"]
+        origin = {**origin, "refiner_files": files}
+    made: dict[str, Any] = {
+        "origin": origin,
+        "dtype": engine.precision.name,
+        "device": engine.device.type,
+        "timings": timings,
+    }
+    records = [make_record(plan, each, cut=cut.get(each.prompt, ""), **made) for each in batch]
+    return [GeneratedImage(*pair) for pair in zip(images, records, strict=True)]
+
+
+def _images(
     engine: Engine, plan: GeneratePlan, batch: Sequence[Picture], on_step: StepCallback
 ) -> tuple[list[Image.Image], dict[str, float]]:
     """The pictures of one batch, and seconds per picture by stage."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -13,26 +13,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffgen.device import Precision, memory_errors, pick_device
+from diffgen.device import Precision, pick_device
 from diffgen.diffusion.course import Guide
 from diffgen.diffusion.denoiser import ModelDenoiser
-from diffgen.diffusion.guided import GuidedDenoiser
-from diffgen.diffusion.image_guidance import ImageGuidedDenoiser
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.adapters import Adapters
 from diffgen.engine.clock import paced
 from diffgen.engine.coder import Coder
-from diffgen.engine.drawing import draw
+from diffgen.engine.drawing import GeneratedImage, draw
 from diffgen.engine.editing import Beginning, begin
 from diffgen.engine.edits import Edit
 from diffgen.engine.finite import not_finite
-from diffgen.engine.metadata import make_record
+from diffgen.engine.guiding import steered, text_settings
 from diffgen.engine.model import Model
 from diffgen.engine.networks import load_networks
 from diffgen.engine.origin import Origin
 from diffgen.engine.request import FAST_EVERY, FAST_FIRST, GeneratePlan, GenerateRequest, Picture
 from diffgen.engine.tags import find_tags, parted, split
-from diffgen.engine.words import WordReport
+from diffgen.engine.words import WordReport, read_words
 from diffgen.kernels.ops import check_backend
 from diffgen.models.fast import graphs
 from diffgen.models.fast.deep_cache import DeepCache
@@ -41,9 +39,7 @@ from diffgen.models.fast.inference import prepare
 from diffgen.models.seamless import Edges
 from diffgen.models.vae import AnyAutoencoder
 from diffgen.settings.model import DEFAULT_MODEL, Source
-from diffgen.text.conditioner import Conditioner, Sizes, TextSettings
-from diffgen.text.embeddings import Embeddings
-from diffgen.text.unknown_words import KnownWords
+from diffgen.text.conditioner import Conditioner
 from diffgen.types import (
     Conditioning,
     Denoiser,
@@ -55,21 +51,8 @@ from diffgen.types import (
     StepCallback,
     ignore,
 )
-from diffgen.weights.textual_inversion import read_embeddings
 
 logger = logging.getLogger("diffgen")
-
-
-@dataclass(frozen=True, slots=True)
-class GeneratedImage:
-    """A finished picture with everything needed to make it again.
-
-    `record` holds plain values only: prompt, seed, all settings, versions, and `timings` in
-    seconds (this picture's share of its batch).
-    """
-
-    image: Image.Image
-    record: dict[str, Any]
 
 
 class Engine:
@@ -92,9 +75,9 @@ class Engine:
         self._tags: tuple[LoraRef, ...] = ()  # LoRAs that a prompt asked for
         self.schedule = NoiseSchedule.from_config(self.config.schedule)
         networks = load_networks(model.checkpoint, device, precision)
-        words = self._read_embeddings(loras, embeddings)
+        words = read_words(model, loras, embeddings)
         self.conditioner = Conditioner(self.config, networks.tokenizers, networks.encoders, words)
-        self._words = self._word_report()
+        self._words = WordReport.of(self.model, self.conditioner, taught=self._taught)
         self.unet = networks.unet
         self.coder = Coder(
             model.checkpoint, networks.vae, device, precision.vae, decoder=model.decoder
@@ -134,7 +117,7 @@ class Engine:
         Raises UsageError for an unknown name, WeightsError or ConfigError for a damaged model or a
         LoRA that does not fit it, DeviceError for a device that is not there.
         """
-        model = _opened(source)
+        model = Model.of(source)
         place = pick_device(device)
         if dtype == "fp16" and place.type == "cpu":
             logger.warning("fp16 on a CPU takes many times as long as --dtype auto")
@@ -171,25 +154,23 @@ class Engine:
     ) -> None:
         everything = [*loras, *tags]
         origin = Origin(self.model, everything, embeddings)  # before they are read
-        words = self._read_embeddings(everything, embeddings)
+        words = read_words(self.model, everything, embeddings)
         self.adapters.use([*self.model.loras, *everything])
         self.loras, self.embeddings, self._origin = tuple(loras), tuple(embeddings), origin
         self._tags = tags
         self.conditioner.embeddings = words
         self.conditioner.forget()
-        self._words = self._word_report()
+        self._words = WordReport.of(self.model, self.conditioner, taught=self._taught)
 
-    def _read_embeddings(
-        self, loras: Sequence[LoraRef], embeddings: Sequence[EmbeddingRef]
-    ) -> Embeddings:
-        files = [lora.path for lora in (*self.model.loras, *loras)]
-        return Embeddings(read_embeddings(embeddings, files, self.config))
+    @property
+    def _taught(self) -> bool:
+        """Whether a user's LoRA or embedding may have taught the model words."""
+        return bool(self.loras or self._tags or self.embeddings)
 
-    def _word_report(self) -> WordReport:
-        # A user's LoRA or embedding may have taught it more.
-        taught = self.loras or self._tags or self.embeddings
-        known = None if taught else KnownWords.read(self.model.checkpoint.source)
-        return WordReport(self.model.name, self.conditioner, known)
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Where what is in use comes from, as plain values; the LoRAs of prompts by themselves."""
+        return parted(self._origin.record, len(self._tags))
 
     @property
     def precision(self) -> Precision:
@@ -255,36 +236,8 @@ class Engine:
         made: list[GeneratedImage] = []
         for alike in split([batch], tagged):
             self._ask_for(tagged[alike[0].prompt])
-            made += self._draw_alike(plan, alike, cut, on_step)
+            made += draw(self, plan.of(alike), alike, cut, on_step)
         return made
-
-    def _draw_alike(
-        self,
-        plan: GeneratePlan,
-        batch: Sequence[Picture],
-        cut: Mapping[str, str],
-        on_step: StepCallback,
-    ) -> list[GeneratedImage]:
-        """Pictures with the LoRAs in use."""
-        origin = parted(self._origin.record, len(self._tags))  # now, not when one waits to be saved
-        sized = plan.of(batch)
-        with memory_errors():
-            images, timings = draw(self, sized, batch, on_step)
-        if sized.refined:
-            files = self.refiner(sized.refined[0])._origin.record["model_files"]
-            origin = {**origin, "refiner_files": files}
-        made: dict[str, Any] = {
-            "dtype": self.precision.name,
-            "device": self.device.type,
-            "timings": timings,
-        }
-        return [
-            GeneratedImage(
-                image,
-                make_record(sized, picture, origin=origin, cut=cut.get(picture.prompt, ""), **made),
-            )
-            for picture, image in zip(batch, images, strict=True)
-        ]
 
     @torch.inference_mode()
     def begin(self, plan: GeneratePlan, edit: Edit | None = None) -> Beginning:
@@ -301,13 +254,7 @@ class Engine:
     @torch.inference_mode()
     def guides(self, plan: GeneratePlan, prompts: Sequence[str]) -> list[Guide]:
         """What the U-Net is told of each picture over the run of a plan, text in its dtype."""
-        request, size = plan.request, (plan.width, plan.height)
-        sizes = Sizes(
-            original=request.original_size or size,
-            target=request.target_size or size,
-            crop=request.crop or (0, 0),
-        )
-        settings = TextSettings(sigmas=plan.sampling.sigmas, sizes=sizes, layer=plan.clip_skip)
+        settings = text_settings(plan)
         made: dict[str, Guide] = {}
         for prompt in dict.fromkeys(prompts):
             guide = self.conditioner.guide(*plan.texts(prompt), settings)
@@ -365,26 +312,10 @@ class Engine:
         dtype = self.precision.unet
         guides = [guide.map(lambda cond: beginning.told(cond, dtype)) for guide in guides]
         schedule = self.config.schedule
-        network = DeepCache(
-            *self.steps, every=FAST_EVERY if plan.request.fast else 1, first=FAST_FIRST
-        )
-        model = ModelDenoiser(
-            network, self.schedule, schedule.prediction, self.precision.unet, schedule.clip
-        )
-        if self.config.embeds_guidance:
-            # Guidance was distilled into this U-Net: it is an input, not a second evaluation.
-            told = torch.tensor([plan.guidance_scale], device=self.device)
-            guides = [
-                replace(g.map(lambda c: replace(c, guidance=told)), uncond=None) for g in guides
-            ]
-        if self.config.task == "edit":
-            return ImageGuidedDenoiser(
-                model,
-                guides,
-                guidance_scale=plan.guidance_scale,
-                image_guidance=plan.request.image_guidance,
-            )
-        return GuidedDenoiser(model, guides, plan.guidance)
+        every = FAST_EVERY if plan.request.fast else 1
+        network = DeepCache(*self.steps, every=every, first=FAST_FIRST)
+        model = ModelDenoiser(network, self.schedule, schedule.prediction, dtype, schedule.clip)
+        return steered(model, plan, guides, self.config)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> list[Image.Image]:
@@ -408,9 +339,3 @@ class Engine:
         if self._graphs:
             self._graphs.forget()
         self._edges.renew()  # modules that were made anew have their own padding
-
-
-def _opened(source: str | Path | Source | Model) -> Model:
-    if isinstance(source, Source):
-        return Model.open_source(source)
-    return source if isinstance(source, Model) else Model.open(source)

@@ -95,6 +95,13 @@ class Model:
             decoder=source.decoder,
         )
 
+    @classmethod
+    def of(cls, source: str | Path | Source | Model) -> Model:
+        """A model from whatever names one. Raises what `open` raises."""
+        if isinstance(source, Source):
+            return cls.open_source(source)
+        return source if isinstance(source, Model) else cls.open(source)
+
     def plan(self, request: GenerateRequest) -> GeneratePlan:
         """The request with this model's defaults. Raises UsageError where it does not fit."""
         config = self.checkpoint.config

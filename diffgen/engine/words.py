@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from typing import Self
 
+from diffgen.engine.model import Model
 from diffgen.engine.request import GeneratePlan
 from diffgen.errors import some
 from diffgen.text.conditioner import Conditioner
+from diffgen.text.embeddings import Embeddings
 from diffgen.text.unknown_words import KnownWords
+from diffgen.types import EmbeddingRef, LoraRef
+from diffgen.weights.textual_inversion import read_embeddings
 
 logger = logging.getLogger("diffgen")
+
+
+def read_words(
+    model: Model, loras: Sequence[LoraRef], embeddings: Sequence[EmbeddingRef]
+) -> Embeddings:
+    """Words learned by textual inversion: those of files, and those bundled with LoRAs.
+
+    Raises WeightsError for files that do not fit the model.
+    """
+    files = [lora.path for lora in (*model.loras, *loras)]
+    return Embeddings(read_embeddings(embeddings, files, model.checkpoint.config))
 
 
 class WordReport:
@@ -18,6 +35,12 @@ class WordReport:
     def __init__(self, model: str, conditioner: Conditioner, known: KnownWords | None) -> None:
         self._model, self._conditioner, self._known = model, conditioner, known
         self._reported: set[str] = set()
+
+    @classmethod
+    def of(cls, model: Model, conditioner: Conditioner, *, taught: bool) -> Self:
+        """For a model, about whose own words nothing is said where others `taught` it more."""
+        known = None if taught else KnownWords.read(model.checkpoint.source)
+        return cls(model.name, conditioner, known)
 
     def report(self, plan: GeneratePlan) -> dict[str, str]:
         """Log what is to be said; gives the words no encoder has room for, by prompt."""

@@ -9,7 +9,7 @@ from PIL import Image
 from diffgen.batch.journal import Journal
 from diffgen.batch.plan import BatchPlan, Job, Stock
 from diffgen.batch.run import Run
-from diffgen.engine.engine import GeneratedImage
+from diffgen.engine.drawing import GeneratedImage
 from diffgen.engine.metadata import make_record
 from diffgen.engine.origin import Origin
 from diffgen.engine.output import PictureOutput

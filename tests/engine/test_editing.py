@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from diffgen import Engine, GenerateRequest
-from diffgen.engine.engine import GeneratedImage
+from diffgen.engine.drawing import GeneratedImage
 from diffgen.errors import UsageError
 
 PROMPT = "a red barn"

@@ -1,0 +1,52 @@
+"""From a plan to what the text encoders are asked for, and to the denoiser that a sampler sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from diffgen.diffusion.course import Guide
+from diffgen.diffusion.denoiser import ModelDenoiser
+from diffgen.diffusion.guided import GuidedDenoiser
+from diffgen.diffusion.image_guidance import ImageGuidedDenoiser
+from diffgen.engine.request import GeneratePlan
+from diffgen.models.config import ModelConfig
+from diffgen.text.conditioner import Sizes, TextSettings
+from diffgen.types import Denoiser
+
+
+def text_settings(plan: GeneratePlan) -> TextSettings:
+    """What the encoders need to know of a plan besides its texts."""
+    request, size = plan.request, (plan.width, plan.height)
+    sizes = Sizes(
+        original=request.original_size or size,
+        target=request.target_size or size,
+        crop=request.crop or (0, 0),
+    )
+    return TextSettings(sigmas=plan.sampling.sigmas, sizes=sizes, layer=plan.clip_skip)
+
+
+def steered(
+    model: ModelDenoiser, plan: GeneratePlan, guides: Sequence[Guide], config: ModelConfig
+) -> Denoiser:
+    """The model with the guidance of a plan, one guide a picture."""
+    if config.task == "edit":
+        return ImageGuidedDenoiser(
+            model,
+            guides,
+            guidance_scale=plan.guidance_scale,
+            image_guidance=plan.request.image_guidance,
+        )
+    if config.embeds_guidance:
+        # Guidance was distilled into this U-Net: it is an input, not a second evaluation.
+        guides = [_embedded(guide, plan.guidance_scale) for guide in guides]
+    return GuidedDenoiser(model, guides, plan.guidance)
+
+
+def _embedded(guide: Guide, scale: float) -> Guide:
+    told = guide.map(
+        lambda cond: replace(cond, guidance=torch.tensor([scale], device=cond.context.device))
+    )
+    return replace(told, uncond=None)
