@@ -259,6 +259,14 @@ def test_fresh_removes_what_is_our_own_and_nothing_else(tmp_path):
     assert journal.path.exists()
 
 
+def test_what_a_killed_sweep_had_begun_to_write_is_removed(tmp_path):
+    Journal.open(tmp_path, CONDITIONS)
+    part = tmp_path / "cells" / ".0123456789ab.part.png"
+    part.write_bytes(b"half")
+    Journal.open(tmp_path, CONDITIONS)
+    assert not part.exists()
+
+
 def test_two_sweeps_do_not_share_a_folder(tmp_path):
     folder = tmp_path / "report"
     with kept_to_ourselves(folder):
