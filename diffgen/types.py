@@ -50,7 +50,7 @@ SamplerName: TypeAlias = Literal[
     "er_sde",
     "sa_solver",
 ]
-ScheduleName: TypeAlias = Literal[
+SpacingName: TypeAlias = Literal[
     "leading",
     "trailing",
     "linspace",
@@ -212,7 +212,7 @@ class Conditioning:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduleConfig:
+class NoiseConfig:
     """The noise a model was trained with, and how its makers sample it.
 
     `betas` overrides the named beta schedule; `sampler` and `spacing` are the checkpoint's own
@@ -241,7 +241,7 @@ class ScheduleConfig:
         None, 1e-6, 1e6
     )  # clamp the x0 estimate to +-clip (pixel-space models)
     sampler: SamplerName = "ddim"
-    spacing: ScheduleName = "leading"
+    spacing: SpacingName = "leading"
     distilled_steps: int = within(50, 1, 100_000)
     unsupported: str | None = None
 

@@ -16,13 +16,13 @@ from diffgen.settings.grammar import parse_integers, parse_words
 from diffgen.settings.names import (
     SAMPLER_ALIASES,
     SAMPLER_NAMES,
-    SCHEDULE_ALIASES,
-    SCHEDULE_NAMES,
+    SPACING_ALIASES,
+    SPACING_NAMES,
     parse_sampler,
-    parse_schedule,
+    parse_spacing,
 )
 from diffgen.settings.sampling import Sampling
-from diffgen.types import SamplerName, ScheduleName
+from diffgen.types import SamplerName, SpacingName
 
 DEFAULT_SCHEDULE = "default"
 GROUPS: dict[str, Callable[[SamplerSpec], bool]] = {
@@ -32,7 +32,7 @@ GROUPS: dict[str, Callable[[SamplerSpec], bool]] = {
 }
 
 # A sampler, and the schedule where the name carried one ("DPM++ 2M Karras").
-SamplerChoice = tuple[SamplerName, ScheduleName | None]
+SamplerChoice = tuple[SamplerName, SpacingName | None]
 PlanMaker = Callable[[Sampling], SamplingPlan]
 
 
@@ -46,7 +46,7 @@ class Grid:
     """
 
     samplers: tuple[SamplerChoice, ...]
-    schedules: tuple[ScheduleName | None, ...]
+    schedules: tuple[SpacingName | None, ...]
     steps: tuple[int, ...]
     by_calls: bool = False
 
@@ -118,20 +118,20 @@ def parse_samplers(text: str) -> tuple[SamplerChoice, ...]:
     return tuple(found)
 
 
-def parse_schedules(text: str) -> tuple[ScheduleName | None, ...]:
+def parse_schedules(text: str) -> tuple[SpacingName | None, ...]:
     """`default, karras, ays` -> schedules, None for the default. Raises UsageError."""
-    found: dict[ScheduleName | None, None] = {}
+    found: dict[SpacingName | None, None] = {}
     unknown = []
     for word in parse_words("--schedules", text):
         try:
-            found[None if word.lower() == DEFAULT_SCHEDULE else parse_schedule(word)] = None
+            found[None if word.lower() == DEFAULT_SCHEDULE else parse_spacing(word)] = None
         except UsageError:
             unknown.append(word)
-    _refuse("schedules", unknown, [DEFAULT_SCHEDULE, *SCHEDULE_NAMES, *SCHEDULE_ALIASES])
+    _refuse("schedules", unknown, [DEFAULT_SCHEDULE, *SPACING_NAMES, *SPACING_ALIASES])
     return tuple(found)
 
 
-def _combinations(grid: Grid) -> Iterator[tuple[SamplerName, ScheduleName | None, int]]:
+def _combinations(grid: Grid) -> Iterator[tuple[SamplerName, SpacingName | None, int]]:
     for sampler, implied in grid.samplers:
         fixed = SAMPLERS[sampler].nfe is not None
         for schedule in [implied] if implied else grid.schedules:

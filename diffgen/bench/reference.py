@@ -41,9 +41,9 @@ from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.errors import DeviceError, DiffgenError
 from diffgen.files import replaced
 from diffgen.settings.sampling import Sampling
-from diffgen.types import Denoiser, SamplerName, ScheduleName
+from diffgen.types import Denoiser, SamplerName, SpacingName
 
-SCHEDULE: ScheduleName = "exponential"  # uniform in log sigma, so that all scales get their share
+SCHEDULE: SpacingName = "exponential"  # uniform in log sigma, so that all scales get their share
 MAX_STEPS = 800
 SETTLED, GAIN = 100, 0.5  # steps, dB
 BATCH = 4  # pictures solved together: a picture never depends on its neighbours
@@ -67,7 +67,7 @@ class Solver:
 
     sampler: SamplerName
     label: str
-    schedule: ScheduleName = SCHEDULE
+    schedule: SpacingName = SCHEDULE
     eta: float | None = None
     share: float = 1.0  # of the reference's steps
 

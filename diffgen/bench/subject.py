@@ -21,7 +21,7 @@ from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.engine import Engine
 from diffgen.engine.model import Model
 from diffgen.engine.request import GeneratePlan, Picture
-from diffgen.types import Denoiser, DeviceName, DtypeName, ScheduleConfig
+from diffgen.types import Denoiser, DeviceName, DtypeName, NoiseConfig
 
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -35,7 +35,7 @@ class Subject:
     """
 
     pictures: tuple[Picture, ...]
-    config: ScheduleConfig
+    config: NoiseConfig
     schedule: NoiseSchedule
     shape: tuple[int, ...]
     device: torch.device

@@ -53,9 +53,9 @@ def _samplers() -> Iterator[Offer]:
 
 
 def _schedules() -> Iterator[Offer]:
-    from diffgen.settings.names import SCHEDULE_LABELS
+    from diffgen.settings.names import SPACING_LABELS
 
-    yield from SCHEDULE_LABELS.items()
+    yield from SPACING_LABELS.items()
 
 
 def _weights(kind: Kind) -> Iterator[Offer]:

@@ -27,15 +27,15 @@ def samplers(
     """List the samplers, the schedules and the rules of guidance."""
     from diffgen.diffusion.guidance import GUIDANCE
     from diffgen.diffusion.samplers import SAMPLERS
-    from diffgen.settings.names import SCHEDULE_NAMES
+    from diffgen.settings.names import SPACING_NAMES
 
     if as_json:
         known = [_values(spec) for spec in SAMPLERS.values()]
         rules = [asdict(rule) for rule in GUIDANCE.values()]
-        print_json({"samplers": known, "schedules": list(SCHEDULE_NAMES), "guidance": rules})
+        print_json({"samplers": known, "schedules": list(SPACING_NAMES), "guidance": rules})
         return
     print_table(_table, SACRIFICE)
-    line = f"schedules: {', '.join(SCHEDULE_NAMES)}"
+    line = f"schedules: {', '.join(SPACING_NAMES)}"
     print_result("")
     for rule in GUIDANCE.values():
         told = f"guidance {rule.name}, {rule.evaluations} evaluations a step: {rule.equation}"

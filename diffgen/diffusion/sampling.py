@@ -21,10 +21,10 @@ from diffgen.errors import UnsupportedCheckpoint, UsageError
 from diffgen.settings.sampling import Sampling
 from diffgen.types import (
     Denoiser,
+    NoiseConfig,
     NoiseSource,
     RngName,
-    ScheduleConfig,
-    ScheduleName,
+    SpacingName,
     StepCallback,
     StepInfo,
     ignore,
@@ -45,7 +45,7 @@ class SamplingPlan:
     """One run, ready to go: the sampler, its noise levels, and how the state begins."""
 
     spec: SamplerSpec
-    schedule: ScheduleName | None  # None for an explicit list
+    schedule: SpacingName | None  # None for an explicit list
     sigmas: tuple[float, ...]
     start: float  # the unit noise is multiplied by this
     arguments: Mapping[str, Any]
@@ -59,7 +59,7 @@ class SamplingPlan:
     def make(
         cls,
         settings: Sampling,
-        config: ScheduleConfig,
+        config: NoiseConfig,
         noise_schedule: NoiseSchedule,
         *,
         sdxl: bool = False,

@@ -15,7 +15,7 @@ from itertools import accumulate
 from operator import mul
 
 from diffgen.diffusion.prediction import Space, state_scale
-from diffgen.types import Prediction, ScheduleConfig
+from diffgen.types import NoiseConfig, Prediction
 
 # Zero terminal SNR means sigma = infinity. The last alpha_bar is kept at this value instead, so
 # that sigma stays a number (4096) and x / sigma still has all its digits.
@@ -42,7 +42,7 @@ class NoiseSchedule:
     sigma_data: float | None = None
 
     @classmethod
-    def from_config(cls, config: ScheduleConfig) -> NoiseSchedule:
+    def from_config(cls, config: NoiseConfig) -> NoiseSchedule:
         """The tables of a checkpoint's schedule."""
         steps = config.num_train_timesteps
         if config.prediction == "flow":
@@ -147,7 +147,7 @@ def _share_to_sigma(share: float) -> float:
     return share / max(1.0 - share, MIN_SHARE)
 
 
-def edm_range(config: ScheduleConfig) -> tuple[float, float, float]:
+def edm_range(config: NoiseConfig) -> tuple[float, float, float]:
     """Lowest and highest sigma and the deviation of the data, of an EDM model."""
     own = (config.sigma_min, config.sigma_max, config.sigma_data)
     low, high, data = (
@@ -157,7 +157,7 @@ def edm_range(config: ScheduleConfig) -> tuple[float, float, float]:
     return low, high, data
 
 
-def _betas(config: ScheduleConfig) -> list[float]:
+def _betas(config: NoiseConfig) -> list[float]:
     """Named beta schedules. Mind the names: CompVis calls `scaled_linear` "linear"."""
     if config.betas is not None:
         return [float(beta) for beta in config.betas]

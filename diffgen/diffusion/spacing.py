@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 
 from diffgen.diffusion.schedule import NoiseSchedule, linspace, shifted
 from diffgen.errors import UsageError
-from diffgen.types import ScheduleName
+from diffgen.types import SpacingName
 
 Grid: TypeAlias = Literal["rounded", "exact", "extra"]
 
@@ -38,12 +38,12 @@ class SpacingOptions:
     distilled_steps: int = 50
 
 
-CURVED: tuple[ScheduleName, ...] = ("karras", "polyexponential")  # those that look at rho
+CURVED: tuple[SpacingName, ...] = ("karras", "polyexponential")  # those that look at rho
 Spacing: TypeAlias = Callable[[NoiseSchedule, int, SpacingOptions], list[float]]
 
 
 def make_sigmas(
-    name: ScheduleName,
+    name: SpacingName,
     schedule: NoiseSchedule,
     steps: int,
     options: SpacingOptions,
@@ -217,7 +217,7 @@ def _uniform(schedule: NoiseSchedule, count: int) -> list[float]:
     return linspace(0.0, last, count)[::-1] if count > 1 else [last]
 
 
-SPACINGS: dict[ScheduleName, Spacing] = {
+SPACINGS: dict[SpacingName, Spacing] = {
     "leading": _leading,
     "trailing": _trailing,
     "linspace": _linspace,

@@ -1,6 +1,6 @@
 """The pictures that a run begins with, made ready for one model and size.
 
-Importing this module does not import torch: what cannot be edited is refused before a model loads.
+What cannot be edited is refused before a model loads.
 """
 
 from __future__ import annotations

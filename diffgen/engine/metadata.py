@@ -25,7 +25,7 @@ from diffgen.engine.request import (
     GenerateRequest,
     Picture,
 )
-from diffgen.settings.names import SCHEDULE_LABELS
+from diffgen.settings.names import SPACING_LABELS
 from diffgen.settings.picture import Number
 from diffgen.settings.sampling import EVERYWHERE
 from diffgen.settings.setting import changed, rows
@@ -133,7 +133,7 @@ def _settings(record: Record) -> list[tuple[str, object]]:
     return [
         ("Steps", record["steps"]),
         ("Sampler", SAMPLERS[record["sampler"]].label),
-        ("Schedule type", schedule and SCHEDULE_LABELS[schedule]),
+        ("Schedule type", schedule and SPACING_LABELS[schedule]),
         ("CFG scale", f"{record['guidance_scale']:g}"),
         ("Seed", record["seed"]),
         ("Clip skip", None if record["clip_skip"] == 1 else record["clip_skip"]),

@@ -1,7 +1,6 @@
 """Pictures that a run begins with, as they were read.
 
-Importing this module does not import torch: a picture that cannot be used is refused before a model
-is loaded.
+A picture that cannot be used is refused before a model is loaded.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from diffgen.settings.sampling import Sampling
 from diffgen.settings.setting import rows
 from diffgen.text.grammar import parse
 from diffgen.text.prompt import Prompt
-from diffgen.types import PromptStyle, ScheduleName
+from diffgen.types import PromptStyle, SpacingName
 from diffgen.weights.registry import ModelEntry
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ MAX_PROMPT = 64 << 10  # bytes
 # storybook's pictures then have FAST_PSNR decibels to the exact ones. Ending guidance early cost more
 # than it gained (scripts/bench_fast.py).
 FAST_STEPS = 0.7
-FAST_SCHEDULE: ScheduleName = "ays"
+FAST_SCHEDULE: SpacingName = "ays"
 FAST_FIRST = 3
 FAST_EVERY = 2
 FAST_PSNR = 27.3

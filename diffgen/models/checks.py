@@ -13,7 +13,7 @@ from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.errors import ConfigError
 from diffgen.limits import Naming, check_ranges
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
-from diffgen.types import ScheduleConfig
+from diffgen.types import NoiseConfig
 
 MAX_LEVELS = 10  # resolutions, each half of the one before
 MAX_TRANSFORMERS = 1000  # layers in a U-Net; SDXL has 70
@@ -120,7 +120,7 @@ def check_vae(config: VaeConfig, named: Naming) -> None:
             )
 
 
-def check_schedule(config: ScheduleConfig, named: Naming) -> None:
+def check_schedule(config: NoiseConfig, named: Naming) -> None:
     """Check that a noise schedule has a rising, finite noise level for each time."""
     check_ranges(config, named)
     steps = config.num_train_timesteps
@@ -144,7 +144,7 @@ def check_networks(
     unet: UNetConfig | None,
     vae: VaeConfig | None,
     text: Sequence[ClipTextConfig],
-    schedule: ScheduleConfig | None,
+    schedule: NoiseConfig | None,
     named: Naming,
 ) -> None:
     """Check each part that is there; fields are named "unet.channels" and the like."""

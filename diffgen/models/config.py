@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from diffgen.limits import MAX_LAYERS, within
-from diffgen.types import PromptStyle, ScheduleConfig
+from diffgen.types import NoiseConfig, PromptStyle
 
 Family: TypeAlias = Literal["sd1", "sd2", "sdxl", "custom"]
 Task: TypeAlias = Literal["text", "inpaint", "edit", "other"]
@@ -142,7 +142,7 @@ class ModelConfig:
     text: tuple[ClipTextConfig, ...]
     unet: UNetConfig
     vae: VaeConfig | None
-    schedule: ScheduleConfig
+    schedule: NoiseConfig
     zero_empty_prompt: bool = False  # SDXL: an absent negative prompt is all-zero conditioning
     # The encoders' layer that is read, from the end, where the trainer says that it is not `hidden`.
     clip_skip: int | None = within(None, 1, MAX_LAYERS)

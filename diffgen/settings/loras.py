@@ -1,7 +1,7 @@
 """What users write for a LoRA: `NAME|FILE[:WEIGHT[:TE_WEIGHT]][,KEY=VALUE ...]`.
 
 Keys: `unet`, `te`, `te2` (strengths of one network), `in`, `mid`, `out` (factors of the U-Net's
-blocks) and `steps` (`0-0.6`, parts of the run). Importing this module does not import torch.
+blocks) and `steps` (`0-0.6`, parts of the run).
 """
 
 from __future__ import annotations

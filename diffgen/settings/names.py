@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import cast, get_args
 
 from diffgen.errors import UsageError, did_you_mean
-from diffgen.types import SamplerName, ScheduleName
+from diffgen.types import SamplerName, SpacingName
 
 SAMPLER_NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
-SCHEDULE_NAMES: tuple[ScheduleName, ...] = get_args(ScheduleName)
+SPACING_NAMES: tuple[SpacingName, ...] = get_args(SpacingName)
 
 SAMPLER_ALIASES: dict[str, SamplerName] = {
     "ddpmscheduler": "ddpm",
@@ -56,14 +56,14 @@ SAMPLER_ALIASES: dict[str, SamplerName] = {
     "tcdscheduler": "tcd",
     "sasolverscheduler": "sa_solver",
 }
-SCHEDULE_ALIASES: dict[str, ScheduleName] = {
+SPACING_ALIASES: dict[str, SpacingName] = {
     "uniform": "normal",
     "discrete": "normal",
     "default": "normal",
     "align_your_steps": "ays",
     "ddim": "ddim_uniform",
 }
-SCHEDULE_LABELS: dict[ScheduleName, str] = {  # as A1111 writes them, where it has them
+SPACING_LABELS: dict[SpacingName, str] = {  # as A1111 writes them, where it has them
     "leading": "Leading",
     "trailing": "Trailing",
     "linspace": "Linspace",
@@ -82,7 +82,7 @@ SCHEDULE_LABELS: dict[ScheduleName, str] = {  # as A1111 writes them, where it h
 _BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "cosine", "sqrt_linear")
 
 
-def parse_sampler(name: str) -> tuple[SamplerName, ScheduleName | None]:
+def parse_sampler(name: str) -> tuple[SamplerName, SpacingName | None]:
     """Our name of a sampler, and the schedule where the name carries one ("DPM++ 2M Karras").
 
     Raises UsageError for an unknown name, with the nearest known one.
@@ -92,25 +92,25 @@ def parse_sampler(name: str) -> tuple[SamplerName, ScheduleName | None]:
         return sampler, None
     stem, _, suffix = key.rpartition("_")
     if suffix in ("karras", "exponential") and (sampler := _find_sampler(stem)):
-        return sampler, cast(ScheduleName, suffix)
+        return sampler, cast(SpacingName, suffix)
     hint = did_you_mean(key, [*SAMPLER_NAMES, *SAMPLER_ALIASES])
     raise UsageError(f'unknown sampler "{name}".{hint} `diffgen samplers` lists them all')
 
 
-def parse_schedule(name: str) -> ScheduleName:
+def parse_spacing(name: str) -> SpacingName:
     """Our name of a schedule. Raises UsageError for an unknown name, with the nearest one."""
     key = _normal(name)
-    if key in SCHEDULE_NAMES:
+    if key in SPACING_NAMES:
         return key
-    if key in SCHEDULE_ALIASES:
-        return SCHEDULE_ALIASES[key]
+    if key in SPACING_ALIASES:
+        return SPACING_ALIASES[key]
     if key in _BETA_SCHEDULES:
         raise UsageError(
             f'"{name}" is a beta schedule, fixed when a model is trained and read from its config; '
-            f"--schedule takes one of {', '.join(SCHEDULE_NAMES)}"
+            f"--schedule takes one of {', '.join(SPACING_NAMES)}"
         )
-    hint = did_you_mean(key, [*SCHEDULE_NAMES, *SCHEDULE_ALIASES])
-    raise UsageError(f'unknown schedule "{name}".{hint} Known: {", ".join(SCHEDULE_NAMES)}')
+    hint = did_you_mean(key, [*SPACING_NAMES, *SPACING_ALIASES])
+    raise UsageError(f'unknown schedule "{name}".{hint} Known: {", ".join(SPACING_NAMES)}')
 
 
 def known_sampler(_name: str, text: str) -> str:
@@ -119,9 +119,9 @@ def known_sampler(_name: str, text: str) -> str:
     return text
 
 
-def known_schedule(_name: str, text: str) -> ScheduleName:
+def known_spacing(_name: str, text: str) -> SpacingName:
     """Our name. Raises UsageError for an unknown one."""
-    return parse_schedule(text)
+    return parse_spacing(text)
 
 
 def _find_sampler(key: str) -> SamplerName | None:

@@ -14,13 +14,13 @@ from diffgen.settings.grammar import (
     parse_numbers,
     parse_stretches,
 )
-from diffgen.settings.names import known_sampler, known_schedule, parse_sampler, parse_schedule
+from diffgen.settings.names import known_sampler, known_spacing, parse_sampler, parse_spacing
 from diffgen.settings.setting import Group, Setting
 from diffgen.types import (
     GuidanceName,
     RngName,
     SamplerName,
-    ScheduleName,
+    SpacingName,
     Stretch,
 )
 
@@ -64,12 +64,12 @@ class Sampling(Group):
         ),
     ] = None
     schedule: Annotated[
-        ScheduleName | None,
+        SpacingName | None,
         Setting(
             "--schedule",
             "Spacing of the steps: karras, trailing, ... [default: the model's]",
             "NAME",
-            parse=known_schedule,
+            parse=known_spacing,
             peers="schedule-type",
         ),
     ] = None
@@ -136,7 +136,7 @@ class Sampling(Group):
             object.__setattr__(self, "sampler", name)
             object.__setattr__(self, "schedule", self.schedule or spacing)
         if self.schedule:
-            object.__setattr__(self, "schedule", parse_schedule(self.schedule))
+            object.__setattr__(self, "schedule", parse_spacing(self.schedule))
 
     @property
     def options(self) -> Mapping[str, float]:

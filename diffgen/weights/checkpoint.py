@@ -1,6 +1,6 @@
 """A model on disk: its config, and its tensors under canonical names.
 
-Importing this module does not import torch; opening a checkpoint reads headers only.
+Opening a checkpoint reads headers only.
 """
 
 from __future__ import annotations

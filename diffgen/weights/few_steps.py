@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from diffgen.models.config import ModelConfig
-from diffgen.types import Prediction, SamplerName, ScheduleName
+from diffgen.types import Prediction, SamplerName, SpacingName
 
 logger = logging.getLogger("diffgen")
 
@@ -28,7 +28,7 @@ class FewSteps:
     name: str
     pattern: str
     sampler: SamplerName
-    spacing: ScheduleName
+    spacing: SpacingName
     steps: int
     guidance: float = 1.0
     prediction: Prediction | None = None

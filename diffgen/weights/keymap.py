@@ -1,7 +1,7 @@
 """Names that weights have in files, and their canonical names: the keys of our modules.
 
 Canonical names are those of today's diffusers folders, so a folder needs few rules. A layout is a
-table of `Rule`s per component. Importing this module does not import torch.
+table of `Rule`s per component.
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from diffgen.types import Prediction, SamplerName, ScheduleConfig, ScheduleName
+from diffgen.types import NoiseConfig, Prediction, SamplerName, SpacingName
 
 # How models of other noise than that of betas are sampled by their makers.
-OWN_WAY: Mapping[Prediction, tuple[SamplerName, ScheduleName]] = {
+OWN_WAY: Mapping[Prediction, tuple[SamplerName, SpacingName]] = {
     "flow": ("euler", "linspace"),
     "edm": ("dpmpp_2m", "karras"),
     "edm_v": ("euler", "karras"),
@@ -27,7 +27,7 @@ TOLD = (
 )
 
 
-def with_noise(schedule: ScheduleConfig, told: Mapping[str, Any]) -> ScheduleConfig:
+def with_noise(schedule: NoiseConfig, told: Mapping[str, Any]) -> NoiseConfig:
     """The schedule with the fields that `told` names, and sampled as suits them.
 
     Models with zero terminal SNR start at the last timestep, which leading steps leave out

@@ -11,7 +11,7 @@ from diffgen.errors import ConfigError, did_you_mean, shown
 from diffgen.jsonfile import KINDS, MAX_CONFIG, of_kind, parse_toml, read_text
 from diffgen.limits import check_ranges, within
 from diffgen.places import config_folder
-from diffgen.types import SamplerName, ScheduleName
+from diffgen.types import SamplerName, SpacingName
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -39,7 +39,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "kind": get_args(Kind),
     "family": get_args(Family),
     "sampler": get_args(SamplerName),
-    "schedule": get_args(ScheduleName),
+    "schedule": get_args(SpacingName),
 }
 FILE_KEYS: Mapping[str, type] = {"path": str, "size": int, "sha256": str}
 SHA256_DIGITS = 64
@@ -76,7 +76,7 @@ class ModelEntry:
     steps: int | None = within(None, 1, 10_000)
     guidance_scale: float | None = within(None, 0.0, 1000.0)
     sampler: SamplerName | None = None
-    schedule: ScheduleName | None = None
+    schedule: SpacingName | None = None
 
     @property
     def size(self) -> int | None:

@@ -11,7 +11,7 @@ from diffgen.bench.uncertainty import statistic
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.images import to_images
 from diffgen.engine.request import Picture
-from diffgen.types import ScheduleConfig
+from diffgen.types import NoiseConfig
 
 MACHINE = Machine(device="cpu (x)", dtype="fp32", threads=1, platform="test", versions={})
 REFERENCE = Reference(
@@ -117,7 +117,7 @@ class Mixture:
 
 def mixture_subject(seeds=(0, 1)):
     """A subject of 3 x 16 x 16 numbers, which are pixels at the same time."""
-    config = ScheduleConfig()
+    config = NoiseConfig()
     return Subject(
         pictures=tuple(Picture("a mixture", seed) for seed in seeds),
         config=config,

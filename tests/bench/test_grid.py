@@ -12,9 +12,9 @@ from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.errors import UsageError
-from diffgen.types import ScheduleConfig
+from diffgen.types import NoiseConfig
 
-CONFIG = ScheduleConfig(spacing="karras")
+CONFIG = NoiseConfig(spacing="karras")
 TABLES = NoiseSchedule.from_config(CONFIG)
 
 

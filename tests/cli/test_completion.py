@@ -10,7 +10,7 @@ import pytest
 from diffgen.cli.completion import LISTS, SOURCES
 from diffgen.cli.generate import PICTURES
 from diffgen.diffusion.samplers import SAMPLERS
-from diffgen.settings.names import SCHEDULE_NAMES
+from diffgen.settings.names import SPACING_NAMES
 from diffgen.settings.setting import rows
 from diffgen.settings.sweep import Axes
 
@@ -54,7 +54,7 @@ def test_samplers_are_offered_without_torch(option: str, tmp_path: Path) -> None
 
 
 def test_schedules_are_offered(tmp_path: Path) -> None:
-    assert offered("generate --schedule ", tmp_path) == list(SCHEDULE_NAMES)
+    assert offered("generate --schedule ", tmp_path) == list(SPACING_NAMES)
 
 
 def test_the_last_name_of_a_list_is_completed(tmp_path: Path) -> None:

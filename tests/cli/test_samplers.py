@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 from diffgen.cli import app
 from diffgen.diffusion.guidance import GUIDANCE
 from diffgen.diffusion.samplers import SAMPLERS
-from diffgen.settings.names import SCHEDULE_NAMES
+from diffgen.settings.names import SPACING_NAMES
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_settings_and_costs_are_told(lines: list[str]) -> None:
 
 
 def test_schedules_are_listed(lines: list[str]) -> None:
-    assert lines[-1] == f"schedules: {', '.join(SCHEDULE_NAMES)}"
+    assert lines[-1] == f"schedules: {', '.join(SPACING_NAMES)}"
 
 
 def test_rules_of_guidance_are_listed(lines: list[str]) -> None:

@@ -15,9 +15,9 @@ from diffgen.diffusion.guidance import Guidance
 from diffgen.diffusion.guided import GuidedDenoiser
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.errors import UsageError
-from diffgen.types import Conditioning, ScheduleConfig
+from diffgen.types import Conditioning, NoiseConfig
 
-SD = NoiseSchedule.from_config(ScheduleConfig())
+SD = NoiseSchedule.from_config(NoiseConfig())
 
 
 def draw(*shape: int, seed: int) -> Tensor:

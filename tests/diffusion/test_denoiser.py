@@ -13,9 +13,9 @@ from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.samplers.euler import sample_euler
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import SpacingOptions, make_sigmas
-from diffgen.types import Conditioning, Prediction, ScheduleConfig
+from diffgen.types import Conditioning, NoiseConfig, Prediction
 
-SD = NoiseSchedule.from_config(ScheduleConfig())
+SD = NoiseSchedule.from_config(NoiseConfig())
 COND = Conditioning(context=torch.zeros(2, 1, 1))
 CLEAN = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
 NOISE = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(2))
@@ -122,7 +122,7 @@ def test_only_the_network_sees_half_precision(dtype: torch.dtype) -> None:
 
 def test_zero_snr_start_keeps_its_digits() -> None:
     """At sigma 4096 x is nearly all noise, but v-prediction recovers x0 from the v output alone."""
-    schedule = NoiseSchedule.from_config(ScheduleConfig(zero_snr=True))
+    schedule = NoiseSchedule.from_config(NoiseConfig(zero_snr=True))
     sigma = schedule.sigma_max
     network = Recorder(perfect_output("v", sigma))
     denoised = ModelDenoiser(network, schedule, "v")(CLEAN + sigma * NOISE, sigma, COND)

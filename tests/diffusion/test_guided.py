@@ -13,9 +13,9 @@ from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.guidance import Guidance
 from diffgen.diffusion.guided import GuidedDenoiser
 from diffgen.diffusion.schedule import NoiseSchedule
-from diffgen.types import Conditioning, Prediction, ScheduleConfig
+from diffgen.types import Conditioning, NoiseConfig, Prediction
 
-SD = NoiseSchedule.from_config(ScheduleConfig())
+SD = NoiseSchedule.from_config(NoiseConfig())
 SIGMA = 1.7
 
 

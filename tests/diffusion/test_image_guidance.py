@@ -7,7 +7,7 @@ from diffgen.diffusion.course import constant_guides
 from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.image_guidance import ImageGuidedDenoiser
 from diffgen.diffusion.schedule import NoiseSchedule
-from diffgen.types import Conditioning, ScheduleConfig
+from diffgen.types import Conditioning, NoiseConfig
 
 SIGMA = 2.0
 
@@ -20,7 +20,7 @@ def network(x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
 def test_both_scales_pull_as_the_paper_says() -> None:
     x, picture = torch.randn(2, 3, 4, 8, 8)
     cond, uncond = (Conditioning(c, concat=picture) for c in torch.randn(2, 3, 7, 5))
-    model = ModelDenoiser(network, NoiseSchedule.from_config(ScheduleConfig()), "eps")
+    model = ModelDenoiser(network, NoiseSchedule.from_config(NoiseConfig()), "eps")
     guided = ImageGuidedDenoiser(
         model, constant_guides(cond, uncond), guidance_scale=7.0, image_guidance=1.5
     )
@@ -33,7 +33,7 @@ def test_both_scales_pull_as_the_paper_says() -> None:
 def test_scales_of_1_are_the_model_itself() -> None:
     x, picture = torch.randn(2, 1, 4, 8, 8)
     cond, uncond = (Conditioning(c, concat=picture) for c in torch.randn(2, 1, 7, 5))
-    model = ModelDenoiser(network, NoiseSchedule.from_config(ScheduleConfig()), "v")
+    model = ModelDenoiser(network, NoiseSchedule.from_config(NoiseConfig()), "v")
     guided = ImageGuidedDenoiser(
         model, constant_guides(cond, uncond), guidance_scale=1.0, image_guidance=1.0
     )

@@ -10,9 +10,9 @@ from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.settings.sampling import Sampling
-from diffgen.types import SamplerName, ScheduleConfig
+from diffgen.types import NoiseConfig, SamplerName
 
-CONFIG = ScheduleConfig(steps_offset=1)
+CONFIG = NoiseConfig(steps_offset=1)
 SD = NoiseSchedule.from_config(CONFIG)
 CPU = torch.device("cpu")
 SHAPE = (4, 4, 4)

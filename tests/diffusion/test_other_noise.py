@@ -20,7 +20,7 @@ from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import SPACINGS
 from diffgen.errors import UsageError
-from diffgen.types import Conditioning, ScheduleConfig
+from diffgen.types import Conditioning, NoiseConfig
 
 CPU = torch.device("cpu")
 SHAPE = (4, 8, 8)
@@ -75,7 +75,7 @@ def worst(a, b):
 @pytest.mark.parametrize("shift", [1.0, 3.0, 6.0])
 @pytest.mark.parametrize("steps", [1, 4, 20])
 def test_a_flow_goes_as_flow_match_euler(network, shift, steps):
-    config = ScheduleConfig(prediction="flow", shift=shift, sampler="euler", spacing="linspace")
+    config = NoiseConfig(prediction="flow", shift=shift, sampler="euler", spacing="linspace")
     found = ours(network, config, steps=steps)
     expected = theirs(
         network, FlowMatchEulerDiscreteScheduler(shift=shift), steps, lambda scheduler: 1.0
@@ -86,7 +86,7 @@ def test_a_flow_goes_as_flow_match_euler(network, shift, steps):
 @pytest.mark.parametrize("steps", [2, 10])
 def test_a_flow_goes_as_flow_match_heun(network, steps):
     # Heun's is a plain average of slopes in s, ours in sigma: equal only as steps get short.
-    config = ScheduleConfig(prediction="flow", shift=1.0, sampler="heun", spacing="linspace")
+    config = NoiseConfig(prediction="flow", shift=1.0, sampler="heun", spacing="linspace")
     fine = ours(network, config, steps=400)
     expected = theirs(network, FlowMatchHeunDiscreteScheduler(), 400, lambda scheduler: 1.0)
     assert worst(fine, expected) < 2e-3
@@ -102,14 +102,14 @@ def test_a_flow_goes_as_flow_match_heun(network, steps):
     ],
 )
 def test_edm_goes_as_edm_euler(network, prediction, options, spacing):
-    config = ScheduleConfig(prediction=prediction, sampler="euler", spacing=spacing)
+    config = NoiseConfig(prediction=prediction, sampler="euler", spacing=spacing)
     scheduler = EDMEulerScheduler(sigma_min=0.002, sigma_schedule=spacing, **options)
     expected = theirs(network, scheduler, 12, lambda it: it.init_noise_sigma)
     assert worst(ours(network, config, steps=12), expected) < 1e-5
 
 
 def test_edm_goes_as_edm_dpm_solver(network):
-    config = ScheduleConfig(prediction="edm", sampler="dpmpp_2m", spacing="karras")
+    config = NoiseConfig(prediction="edm", sampler="dpmpp_2m", spacing="karras")
     scheduler = EDMDPMSolverMultistepScheduler(final_sigmas_type="zero")
     expected = theirs(network, scheduler, 20, lambda it: it.init_noise_sigma)
     assert worst(ours(network, config, steps=20), expected) < 1e-5
@@ -117,16 +117,16 @@ def test_edm_goes_as_edm_dpm_solver(network):
 
 @pytest.mark.parametrize("prediction", ["flow", "edm", "edm_v"])
 def test_times_and_noise_levels_are_inverse(prediction):
-    schedule = NoiseSchedule.from_config(ScheduleConfig(prediction=prediction))
+    schedule = NoiseSchedule.from_config(NoiseConfig(prediction=prediction))
     for t in (0.0, 0.25, 7.0, 500.5, 998.0, 999.0):
         assert schedule.sigma_to_t(schedule.t_to_sigma(t)) == pytest.approx(t, abs=1e-6)
 
 
 def test_a_network_is_told_the_time_in_its_own_words():
-    flow = NoiseSchedule.from_config(ScheduleConfig(prediction="flow", shift=1.0))
+    flow = NoiseSchedule.from_config(NoiseConfig(prediction="flow", shift=1.0))
     assert flow.time(1.0) == pytest.approx(500.0)
     assert flow.time(flow.sigma_max) == 1000.0
-    edm = NoiseSchedule.from_config(ScheduleConfig(prediction="edm"))
+    edm = NoiseSchedule.from_config(NoiseConfig(prediction="edm"))
     assert edm.time(80.0) == pytest.approx(math.log(80.0) / 4)
 
 
@@ -134,7 +134,7 @@ def test_a_network_is_told_the_time_in_its_own_words():
 @pytest.mark.parametrize("prediction", ["flow", "edm", "edm_v"])
 def test_every_sampler_finds_one_picture_in_other_noise(sampler, prediction):
     """A network that knows one picture: whatever the noise, that picture comes out."""
-    config = ScheduleConfig(prediction=prediction, sampler="euler", spacing="linspace")
+    config = NoiseConfig(prediction=prediction, sampler="euler", spacing="linspace")
     schedule = NoiseSchedule.from_config(config)
     picture = torch.linspace(-2, 2, math.prod(SHAPE)).reshape(1, *SHAPE)
     seen = []
@@ -152,7 +152,7 @@ def test_every_sampler_finds_one_picture_in_other_noise(sampler, prediction):
 @pytest.mark.parametrize("spacing", SPACINGS)
 @pytest.mark.parametrize("prediction", ["flow", "edm"])
 def test_every_spacing_descends_through_other_noise(spacing, prediction):
-    config = ScheduleConfig(prediction=prediction, sampler="euler")
+    config = NoiseConfig(prediction=prediction, sampler="euler")
     schedule = NoiseSchedule.from_config(config)
     settings = SamplingSettings(schedule=spacing, steps=8)
     if spacing == "ays":

@@ -17,16 +17,16 @@ from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import SpacingOptions, make_sigmas
 from diffgen.errors import UsageError
 from diffgen.settings.sampling import Sampling
-from diffgen.types import SamplerName, ScheduleConfig, ScheduleName, StepInfo
+from diffgen.types import NoiseConfig, SamplerName, SpacingName, StepInfo
 
-CONFIG = ScheduleConfig(steps_offset=1)
+CONFIG = NoiseConfig(steps_offset=1)
 SD = NoiseSchedule.from_config(CONFIG)
 CPU = torch.device("cpu")
 SHAPE = (4, 2, 2)
 DENOISE = gaussian(std=0.6, mean=0.3)
 
 
-def make(config: ScheduleConfig = CONFIG, **settings: object) -> SamplingPlan:
+def make(config: NoiseConfig = CONFIG, **settings: object) -> SamplingPlan:
     return SamplingPlan.make(Sampling(**settings), config, SD)
 
 
@@ -90,7 +90,7 @@ def test_where_a_run_ends(
 
 @pytest.mark.parametrize("sampler", ["euler", "ddim", "dpmpp_2m"])
 @pytest.mark.parametrize("schedule", ["leading", "trailing", "karras"])
-def test_how_a_run_starts(sampler: SamplerName, schedule: ScheduleName) -> None:
+def test_how_a_run_starts(sampler: SamplerName, schedule: SpacingName) -> None:
     """diffusers: sqrt(1 + sigma^2) for VP samplers, and for all where spacing is leading."""
     plan = make(sampler=sampler, schedule=schedule)
     sigma = plan.sigmas[0]
@@ -154,7 +154,7 @@ def test_too_many_steps_are_refused() -> None:
 @pytest.mark.parametrize("schedule", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m", "lms", "deis"])
 def test_every_timestep_can_be_used_or_the_count_is_refused(
-    sampler: SamplerName, schedule: ScheduleName, steps: int
+    sampler: SamplerName, schedule: SpacingName, steps: int
 ) -> None:
     """Duplicate noise levels at the ends of the table must not divide by zero."""
     try:
@@ -270,7 +270,7 @@ def test_strength_0_leaves_a_picture_as_it_is(name: SamplerName) -> None:
 
 @pytest.mark.parametrize("share", [0.8, 0.5, 0.123])
 @pytest.mark.parametrize("schedule", ["leading", "karras"])
-def test_two_stretches_make_up_the_whole(share: float, schedule: ScheduleName) -> None:
+def test_two_stretches_make_up_the_whole(share: float, schedule: SpacingName) -> None:
     whole = make(sampler="euler", schedule=schedule)
     first, second = (
         make(sampler="euler", schedule=schedule, stretch=s) for s in ((0.0, share), (share, 1.0))
@@ -323,8 +323,8 @@ import sys
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.settings.sampling import Sampling
 from diffgen.diffusion.schedule import NoiseSchedule
-from diffgen.types import ScheduleConfig
-config = ScheduleConfig()
+from diffgen.types import NoiseConfig
+config = NoiseConfig()
 tables = NoiseSchedule.from_config(config)
 for sampler in ("tcd", "restart", "sa_solver"):
     assert SamplingPlan.make(Sampling(sampler=sampler), config, tables).nfe > 0

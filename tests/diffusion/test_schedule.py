@@ -8,30 +8,30 @@ import numpy as np
 import pytest
 
 from diffgen.diffusion.schedule import MIN_ALPHA_BAR, NoiseSchedule, linspace
-from diffgen.types import ScheduleConfig
+from diffgen.types import NoiseConfig
 
 CONFIGS = {
-    "stable-diffusion": ScheduleConfig(),
-    "ddpm": ScheduleConfig(beta_schedule="linear", beta_start=1e-4, beta_end=0.02),
-    "cosine": ScheduleConfig(beta_schedule="squaredcos_cap_v2"),
-    "zero-snr": ScheduleConfig(zero_snr=True),
-    "zero-snr-cosine": ScheduleConfig(beta_schedule="squaredcos_cap_v2", zero_snr=True),
-    "short": ScheduleConfig(num_train_timesteps=50),
-    "long": ScheduleConfig(beta_schedule="squaredcos_cap_v2", num_train_timesteps=4000),
+    "stable-diffusion": NoiseConfig(),
+    "ddpm": NoiseConfig(beta_schedule="linear", beta_start=1e-4, beta_end=0.02),
+    "cosine": NoiseConfig(beta_schedule="squaredcos_cap_v2"),
+    "zero-snr": NoiseConfig(zero_snr=True),
+    "zero-snr-cosine": NoiseConfig(beta_schedule="squaredcos_cap_v2", zero_snr=True),
+    "short": NoiseConfig(num_train_timesteps=50),
+    "long": NoiseConfig(beta_schedule="squaredcos_cap_v2", num_train_timesteps=4000),
 }
 
 
 @pytest.fixture(params=CONFIGS)
-def config(request: pytest.FixtureRequest) -> ScheduleConfig:
+def config(request: pytest.FixtureRequest) -> NoiseConfig:
     return CONFIGS[request.param]
 
 
 @pytest.fixture
-def schedule(config: ScheduleConfig) -> NoiseSchedule:
+def schedule(config: NoiseConfig) -> NoiseSchedule:
     return NoiseSchedule.from_config(config)
 
 
-def reference_table(config: ScheduleConfig) -> np.ndarray:
+def reference_table(config: NoiseConfig) -> np.ndarray:
     """alpha_bar straight from the papers, in numpy's float64."""
     steps = config.num_train_timesteps
     if config.beta_schedule == "squaredcos_cap_v2":  # arXiv:2102.09672, equation 17
@@ -48,7 +48,7 @@ def reference_table(config: ScheduleConfig) -> np.ndarray:
     return alphas_cumprod
 
 
-def test_table_follows_the_papers(config: ScheduleConfig, schedule: NoiseSchedule) -> None:
+def test_table_follows_the_papers(config: NoiseConfig, schedule: NoiseSchedule) -> None:
     """Same formulas in the same precision: only the order of roundings differs."""
     expected = reference_table(config)
     if config.zero_snr:
@@ -59,7 +59,7 @@ def test_table_follows_the_papers(config: ScheduleConfig, schedule: NoiseSchedul
 
 
 @pytest.mark.parity
-def test_table_is_diffusers(config: ScheduleConfig, schedule: NoiseSchedule) -> None:
+def test_table_is_diffusers(config: NoiseConfig, schedule: NoiseSchedule) -> None:
     """diffusers multiplies thousands of float32 factors, each rounded by up to 6e-8 in a random
     direction: 1e-6 measured, 1.3e-5 where beta meets its cap of 0.999, 4e-5 next to the end of
     the zero-SNR table, where almost equal roots are subtracted.
@@ -91,7 +91,7 @@ def test_sigmas_ascend_strictly_and_stay_finite(schedule: NoiseSchedule) -> None
 
 
 def test_zero_snr_ends_at_sigma_4096() -> None:
-    schedule = NoiseSchedule.from_config(ScheduleConfig(zero_snr=True))
+    schedule = NoiseSchedule.from_config(NoiseConfig(zero_snr=True))
     assert schedule.sigma_max == pytest.approx(4096.0, rel=1e-7)  # sqrt(2^24 - 1)
 
 
@@ -132,7 +132,7 @@ def test_both_directions_are_clamped(schedule: NoiseSchedule) -> None:
 @pytest.mark.parity
 def test_fractional_timesteps_are_those_of_diffusers() -> None:
     """diffusers works on float32 logarithms: neighbours differ by 5e-3, so t is good to 1e-3."""
-    schedule = NoiseSchedule.from_config(ScheduleConfig())
+    schedule = NoiseSchedule.from_config(NoiseConfig())
     scheduler = diffusers.EulerDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
     )
@@ -144,7 +144,7 @@ def test_fractional_timesteps_are_those_of_diffusers() -> None:
 
 def test_explicit_betas_replace_the_named_schedule() -> None:
     betas = (0.1, 0.2, 0.5)
-    schedule = NoiseSchedule.from_config(ScheduleConfig(betas=betas, beta_schedule="linear"))
+    schedule = NoiseSchedule.from_config(NoiseConfig(betas=betas, beta_schedule="linear"))
     assert schedule.alphas_cumprod == pytest.approx((0.9, 0.72, 0.36), rel=1e-15)
     assert schedule.num_train_timesteps == 3
 

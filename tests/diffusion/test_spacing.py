@@ -21,18 +21,18 @@ from diffgen.diffusion.spacing import (
     sigmas_from_timesteps,
 )
 from diffgen.errors import UsageError
-from diffgen.types import ScheduleConfig, ScheduleName
+from diffgen.types import NoiseConfig, SpacingName
 
 pytestmark = numpy_2_warns
 
-SD = NoiseSchedule.from_config(ScheduleConfig())
+SD = NoiseSchedule.from_config(NoiseConfig())
 SCHEDULES = {
     "stable-diffusion": SD,
-    "zero-snr": NoiseSchedule.from_config(ScheduleConfig(zero_snr=True)),
+    "zero-snr": NoiseSchedule.from_config(NoiseConfig(zero_snr=True)),
     "ddpm": NoiseSchedule.from_config(
-        ScheduleConfig(beta_schedule="linear", beta_start=1e-4, beta_end=0.02)
+        NoiseConfig(beta_schedule="linear", beta_start=1e-4, beta_end=0.02)
     ),
-    "cosine": NoiseSchedule.from_config(ScheduleConfig(beta_schedule="squaredcos_cap_v2")),
+    "cosine": NoiseSchedule.from_config(NoiseConfig(beta_schedule="squaredcos_cap_v2")),
 }
 OPTIONS = [
     SpacingOptions(grid=grid, steps_offset=offset)
@@ -47,7 +47,7 @@ GRID_CLASSES: dict[Grid, type] = {
 STEPS = [*range(1, 61), 77, 100, 250, 333, 500]
 
 
-def spaced(name: ScheduleName, steps: int, options: SpacingOptions = OPTIONS[2]) -> list[float]:
+def spaced(name: SpacingName, steps: int, options: SpacingOptions = OPTIONS[2]) -> list[float]:
     return SPACINGS[name](SD, steps, options)
 
 
@@ -63,7 +63,7 @@ def scheduler(cls: type, steps: int, **settings: object) -> diffusers.SchedulerM
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("name", SPACINGS)
-def test_exactly_the_steps_asked_for_strictly_descending(name: ScheduleName, schedule: str) -> None:
+def test_exactly_the_steps_asked_for_strictly_descending(name: SpacingName, schedule: str) -> None:
     """Duplicates divide by zero in multistep samplers: peers crash on cosine with karras."""
     table = SCHEDULES[schedule]
     for options in [*OPTIONS, SpacingOptions(sdxl=True), SpacingOptions(rho=3.0)]:
@@ -75,9 +75,9 @@ def test_exactly_the_steps_asked_for_strictly_descending(name: ScheduleName, sch
 
 
 @pytest.mark.parametrize("name", SPACINGS)
-def test_few_timesteps_are_enough(name: ScheduleName) -> None:
+def test_few_timesteps_are_enough(name: SpacingName) -> None:
     """A small model trained on 20 timesteps; LCM's usual 50 do not exist there."""
-    table = NoiseSchedule.from_config(ScheduleConfig(num_train_timesteps=20, beta_end=0.3))
+    table = NoiseSchedule.from_config(NoiseConfig(num_train_timesteps=20, beta_end=0.3))
     for options in OPTIONS[:4]:
         for steps in range(1, 10):
             sigmas = make_sigmas(name, table, steps, options)
@@ -87,7 +87,7 @@ def test_few_timesteps_are_enough(name: ScheduleName) -> None:
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("name", SPACINGS)
-def test_very_many_steps_work_or_are_refused(name: ScheduleName, schedule: str) -> None:
+def test_very_many_steps_work_or_are_refused(name: SpacingName, schedule: str) -> None:
     table = SCHEDULES[schedule]
     for options in OPTIONS:
         for steps in (500, 501, 750, 999, 1000):
@@ -101,7 +101,7 @@ def test_very_many_steps_work_or_are_refused(name: ScheduleName, schedule: str) 
 
 
 @pytest.mark.parametrize("name", SPACINGS)
-def test_more_steps_than_timesteps_are_refused(name: ScheduleName) -> None:
+def test_more_steps_than_timesteps_are_refused(name: SpacingName) -> None:
     with pytest.raises(UsageError, match=r"1001 steps.*1000 timesteps"):
         make_sigmas(name, SD, 1001, SpacingOptions())
 
@@ -123,7 +123,7 @@ def test_explicit_timesteps_are_looked_up() -> None:
 @pytest.mark.parametrize("offset", [0, 1])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("grid", GRID_CLASSES)
-def test_timestep_grids_are_diffusers(grid: Grid, spacing: ScheduleName, offset: int) -> None:
+def test_timestep_grids_are_diffusers(grid: Grid, spacing: SpacingName, offset: int) -> None:
     """Whole timesteps agree exactly; fractional ones were stored in float32 there.
 
     numpy's arange, which diffusers uses, may return one timestep too many for trailing; that last
@@ -143,7 +143,7 @@ def test_timestep_grids_are_diffusers(grid: Grid, spacing: ScheduleName, offset:
     ("name", "setting"),
     [("karras", "use_karras_sigmas"), ("exponential", "use_exponential_sigmas")],
 )
-def test_karras_and_exponential_are_diffusers(name: ScheduleName, setting: str) -> None:
+def test_karras_and_exponential_are_diffusers(name: SpacingName, setting: str) -> None:
     """diffusers' ends come from its float32 table, where sigma_min is off by 1.3e-5."""
     for steps in range(2, 61):
         oracle = scheduler(
@@ -226,7 +226,7 @@ def test_kl_optimal_is_uniform_in_the_angle(steps: int) -> None:
     np.testing.assert_allclose(angles, angles[0], rtol=1e-10)
 
 
-DEFINITIONS: dict[ScheduleName, Callable[[int], np.ndarray]] = {
+DEFINITIONS: dict[SpacingName, Callable[[int], np.ndarray]] = {
     "normal": lambda n: np.linspace(999, 0, n),
     "sgm_uniform": lambda n: np.linspace(999, 0, n + 1)[:-1],
     "simple": lambda n: 999 - np.floor(np.arange(n) * 1000 / n),
@@ -235,7 +235,7 @@ DEFINITIONS: dict[ScheduleName, Callable[[int], np.ndarray]] = {
 
 
 @pytest.mark.parametrize("name", DEFINITIONS)
-def test_comfyui_spacings_by_definition(name: ScheduleName) -> None:
+def test_comfyui_spacings_by_definition(name: SpacingName) -> None:
     for steps in range(1, 61):
         ours = timesteps_of(spaced(name, steps))
         assert ours == pytest.approx(DEFINITIONS[name](steps), abs=1e-9), steps
@@ -270,7 +270,7 @@ def test_lcm_refuses_what_the_lcm_scheduler_refuses(origin: int, steps: int) -> 
 
 
 @pytest.mark.parametrize("name", SPACINGS)
-def test_spacings_start_at_the_top_or_where_their_authors_do(name: ScheduleName) -> None:
+def test_spacings_start_at_the_top_or_where_their_authors_do(name: SpacingName) -> None:
     """All but these start at (nearly) pure noise; leading and ddim_uniform famously do not."""
     top = spaced(name, 20, replace(OPTIONS[2], steps_offset=1))[0]
     expected = {"leading": SD.sigmas[951], "ddim_uniform": SD.sigmas[951], "ays": 14.615}

@@ -10,7 +10,7 @@ from diffgen.engine.request import GeneratePlan, GenerateRequest, Picture
 from diffgen.errors import UnsupportedCheckpoint, UsageError
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
 from diffgen.settings.picture import MAX_SEED
-from diffgen.types import ScheduleConfig
+from diffgen.types import NoiseConfig
 from diffgen.weights.registry import ModelEntry
 
 SD1 = ModelConfig(
@@ -18,7 +18,7 @@ SD1 = ModelConfig(
     text=(ClipTextConfig(),),
     unet=UNetConfig(),
     vae=VaeConfig(),
-    schedule=ScheduleConfig(sampler="plms", spacing="leading"),
+    schedule=NoiseConfig(sampler="plms", spacing="leading"),
 )
 ENTRY = ModelEntry(
     bundled="x",

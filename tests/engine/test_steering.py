@@ -9,14 +9,14 @@ import pytest
 from diffgen.engine.request import GeneratePlan, GenerateRequest
 from diffgen.errors import UsageError
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
-from diffgen.types import ScheduleConfig, Stretch
+from diffgen.types import NoiseConfig, Stretch
 
 SD1 = ModelConfig(
     family="sd1",
     text=(ClipTextConfig(),),
     unet=UNetConfig(),
     vae=VaeConfig(),
-    schedule=ScheduleConfig(),
+    schedule=NoiseConfig(),
 )
 OWN_WORDS = replace(SD1, text=(ClipTextConfig(vocab_size=2000),))
 LCM = replace(SD1, unet=UNetConfig(guidance_dim=256))

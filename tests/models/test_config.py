@@ -3,14 +3,14 @@ from dataclasses import replace
 import pytest
 
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
-from diffgen.types import ScheduleConfig
+from diffgen.types import NoiseConfig
 
 SD1 = ModelConfig(
     family="sd1",
     text=(ClipTextConfig(),),
     unet=UNetConfig(),
     vae=VaeConfig(),
-    schedule=ScheduleConfig(),
+    schedule=NoiseConfig(),
 )
 
 

@@ -10,13 +10,13 @@ from diffgen.errors import UsageError
 from diffgen.settings.names import (
     SAMPLER_ALIASES,
     SAMPLER_NAMES,
-    SCHEDULE_ALIASES,
-    SCHEDULE_LABELS,
-    SCHEDULE_NAMES,
+    SPACING_ALIASES,
+    SPACING_LABELS,
+    SPACING_NAMES,
     parse_sampler,
-    parse_schedule,
+    parse_spacing,
 )
-from diffgen.types import SamplerName, ScheduleName
+from diffgen.types import SamplerName, SpacingName
 
 A1111 = {
     "DPM++ 2M": ("dpmpp_2m", None),
@@ -83,7 +83,7 @@ DIFFUSERS = {
 
 def test_the_literals_are_the_registries() -> None:
     assert get_args(SamplerName) == SAMPLER_NAMES == tuple(SAMPLERS)
-    assert get_args(ScheduleName) == SCHEDULE_NAMES == tuple(SPACINGS) == tuple(SCHEDULE_LABELS)
+    assert get_args(SpacingName) == SPACING_NAMES == tuple(SPACINGS) == tuple(SPACING_LABELS)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -99,9 +99,9 @@ def test_the_label_in_a_picture_is_read_back(name: SamplerName) -> None:
 
 
 @pytest.mark.parametrize("name", SPACINGS)
-def test_our_own_schedule_names_and_labels_are_known(name: ScheduleName) -> None:
-    assert parse_schedule(name) == parse_schedule(name.upper()) == name
-    assert parse_schedule(SCHEDULE_LABELS[name]) == name
+def test_our_own_schedule_names_and_labels_are_known(name: SpacingName) -> None:
+    assert parse_spacing(name) == parse_spacing(name.upper()) == name
+    assert parse_spacing(SPACING_LABELS[name]) == name
 
 
 @pytest.mark.parametrize("alias", SAMPLER_ALIASES)
@@ -114,10 +114,10 @@ def test_sampler_aliases_lead_to_rows(alias: str) -> None:
     assert alias == alias.lower()
 
 
-@pytest.mark.parametrize("alias", SCHEDULE_ALIASES)
+@pytest.mark.parametrize("alias", SPACING_ALIASES)
 def test_schedule_aliases_lead_to_rows(alias: str) -> None:
-    assert parse_schedule(alias) == SCHEDULE_ALIASES[alias]
-    assert SCHEDULE_ALIASES[alias] in SPACINGS
+    assert parse_spacing(alias) == SPACING_ALIASES[alias]
+    assert SPACING_ALIASES[alias] in SPACINGS
     assert alias not in SPACINGS
 
 
@@ -154,14 +154,14 @@ def test_spelling_is_forgiving(name: str) -> None:
         ("DDIM", "ddim_uniform"),
     ],
 )
-def test_a1111_schedule_labels(name: str, expected: ScheduleName) -> None:
-    assert parse_schedule(name) == expected
+def test_a1111_schedule_labels(name: str, expected: SpacingName) -> None:
+    assert parse_spacing(name) == expected
 
 
 @pytest.mark.parametrize("name", ["linear", "scaled_linear", "squaredcos_cap_v2", "Cosine"])
 def test_beta_schedules_are_not_spacings(name: str) -> None:
     with pytest.raises(UsageError, match=f'"{name}" is a beta schedule.*karras'):
-        parse_schedule(name)
+        parse_spacing(name)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_unknown_samplers_suggest_the_nearest(name: str, suggestion: str) -> Non
 @pytest.mark.parametrize(("name", "suggestion"), [("karas", "karras"), ("trailng", "trailing")])
 def test_unknown_schedules_suggest_the_nearest(name: str, suggestion: str) -> None:
     with pytest.raises(UsageError) as caught:
-        parse_schedule(name)
+        parse_spacing(name)
     assert f'Did you mean "{suggestion}"?' in str(caught.value)
     assert all(known in str(caught.value) for known in SPACINGS)
 

@@ -10,7 +10,7 @@ from diffgen.models.clip import ClipTextModel
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig
 from diffgen.text.conditioner import Conditioner
 from diffgen.text.tokenizer import Tokenizer
-from diffgen.types import ScheduleConfig
+from diffgen.types import NoiseConfig
 
 START, END = 948, 949
 CONFIG = ClipTextConfig(
@@ -33,7 +33,7 @@ def conditioner(theirs: CLIPTextModel, **options: object) -> Conditioner:
     prefix = "" if any(key.startswith("text_model.") for key in state) else "text_model."
     ours.load_state_dict({prefix + k: v for k, v in state.items() if "position_ids" not in k})
     config = ModelConfig(
-        family="sd1", text=(CONFIG,), unet=UNetConfig(), vae=None, schedule=ScheduleConfig()
+        family="sd1", text=(CONFIG,), unet=UNetConfig(), vae=None, schedule=NoiseConfig()
     )
     return Conditioner(config, [tokenizer()], [ours.eval()], **options)
 

@@ -14,7 +14,7 @@ from diffgen.errors import ConfigError, UsageError, WeightsError
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
 from diffgen.train import run
 from diffgen.train.targets.networks import build_networks
-from diffgen.types import ScheduleConfig
+from diffgen.types import NoiseConfig
 from diffgen.weights.diffusers.configs import read_model_config
 from diffgen.weights.diffusers.copying import copy_configs
 from diffgen.weights.diffusers.layout import write_model_configs
@@ -163,7 +163,7 @@ def test_architectures_read_back(tmp_path, mid_depth):
         vae=VaeConfig(
             channels=(32, 32), scaling_factor=0.5, latents_mean=(0.1,) * 4, latents_std=(2.0,) * 4
         ),
-        schedule=ScheduleConfig(prediction="v", sampler="euler", spacing="trailing"),
+        schedule=NoiseConfig(prediction="v", sampler="euler", spacing="trailing"),
     )
     write_model_configs(tmp_path, config, [(949, 949)])
     back = read_model_config(tmp_path)
@@ -176,7 +176,7 @@ def test_what_the_layout_cannot_hold_is_refused(tmp_path):
         text=(TEXT,),
         unet=UNetConfig(context_dim=256),
         vae=None,
-        schedule=ScheduleConfig(spacing="karras"),
+        schedule=NoiseConfig(spacing="karras"),
     )
     with pytest.raises(ConfigError, match=r"cannot hold this recipe: .*timestep_spacing"):
         write_model_configs(tmp_path, config, [(949, 949)])

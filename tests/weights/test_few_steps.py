@@ -9,7 +9,7 @@ from single_files import make_pipeline, single_file_tensors
 from diffgen.engine.model import Model
 from diffgen.engine.request import GenerateRequest
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
-from diffgen.types import ScheduleConfig
+from diffgen.types import NoiseConfig
 from diffgen.weights.few_steps import as_distilled, known_kind
 
 SDXL = ModelConfig(
@@ -17,7 +17,7 @@ SDXL = ModelConfig(
     text=(ClipTextConfig(),),
     unet=UNetConfig(sample_size=128),
     vae=VaeConfig(),
-    schedule=ScheduleConfig(sampler="euler"),
+    schedule=NoiseConfig(sampler="euler"),
 )
 
 

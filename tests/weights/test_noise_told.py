@@ -5,12 +5,10 @@ import pytest
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.settings.sampling import Sampling
-from diffgen.types import ScheduleConfig
+from diffgen.types import NoiseConfig
 from diffgen.weights.noise import with_noise
 
-PLAIN = ScheduleConfig(
-    sampler="plms", spacing="leading", steps_offset=1, unsupported="for a reason"
-)
+PLAIN = NoiseConfig(sampler="plms", spacing="leading", steps_offset=1, unsupported="for a reason")
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "euler", "dpmpp_2m"])
@@ -23,7 +21,7 @@ def test_zero_terminal_snr_begins_at_the_last_timestep(sampler):
 
 
 def test_a_spacing_that_was_chosen_stays():
-    karras = ScheduleConfig(spacing="karras")
+    karras = NoiseConfig(spacing="karras")
     assert with_noise(karras, {"zero_snr": True}).spacing == "karras"
     assert with_noise(PLAIN, {"zero_snr": False}) == PLAIN
     assert with_noise(PLAIN, {}) == PLAIN

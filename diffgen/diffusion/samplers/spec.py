@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from diffgen.diffusion.samplers.second_order import restart_segment
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import Grid
-from diffgen.types import SamplerName, ScheduleConfig, ScheduleName, Steps
+from diffgen.types import NoiseConfig, SamplerName, SpacingName, Steps
 
 # (denoise, x, sigmas, *, noise, **settings): yields (sigma, x, denoised) after each step, of which the
 # last x is the result.
@@ -20,7 +20,7 @@ SamplerFn: TypeAlias = Callable[..., Steps]
 class Run:
     """What a sampler is about to go through: the model's noise, the levels and the settings."""
 
-    config: ScheduleConfig
+    config: NoiseConfig
     schedule: NoiseSchedule
     sigmas: Sequence[float]
     options: Mapping[str, float]
@@ -59,7 +59,7 @@ class SamplerSpec:
     start: Literal["sigma", "vp"] = "sigma"
     final: Literal["zero", "table"] = "zero"
     final_by_checkpoint: bool = False
-    schedule: ScheduleName | None = None  # for samplers that need one of their own
+    schedule: SpacingName | None = None  # for samplers that need one of their own
     distilled: bool = False  # meant for models distilled to few steps without guidance
     prepare: Callable[[Run], dict[str, Any]] = as_given  # keyword arguments of fn
 

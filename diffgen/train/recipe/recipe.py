@@ -10,7 +10,7 @@ from typing import Literal
 
 from diffgen.limits import required, within
 from diffgen.models.config import ClipTextConfig, UNetConfig, VaeConfig
-from diffgen.types import Prediction, ScheduleConfig
+from diffgen.types import NoiseConfig, Prediction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class ModelRecipe:
     unet: UNetConfig | None = None
     vae: VaeConfig | None = None
     text: ClipTextConfig | None = None
-    schedule: ScheduleConfig | None = None
+    schedule: NoiseConfig | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,7 +44,7 @@ from diffgen.train.targets.objectives import squared_error, uniform_timesteps
 from diffgen.train.targets.previewer import PromptPreviewer, folder_engine, preview_request
 from diffgen.train.targets.target import Target
 from diffgen.train.targets.text import encode, tokenize
-from diffgen.types import Conditioning, ScheduleConfig
+from diffgen.types import Conditioning, NoiseConfig
 from diffgen.weights.diffusers.layout import write_lcm_configs
 
 GUIDANCE_DIM = 256  # of LCM's published models
@@ -79,7 +79,7 @@ class ConsistencyModule(nn.Module):
         self,
         unet: nn.Module,
         target: nn.Module | None,
-        schedule: ScheduleConfig,
+        schedule: NoiseConfig,
         recipe: DistillRecipe,
     ) -> None:
         super().__init__()
@@ -283,7 +283,7 @@ def _student(teacher: Networks, recipe: Recipe) -> Networks:
     return replace(teacher, config=config, unet=_network(unet_config, state))
 
 
-def _timesteps(recipe: DistillRecipe, schedule: ScheduleConfig) -> Sequence[int]:
+def _timesteps(recipe: DistillRecipe, schedule: NoiseConfig) -> Sequence[int]:
     """The timesteps to learn on, which those of the sampler must be among."""
     tables = NoiseSchedule.from_config(schedule)
     count = tables.num_train_timesteps

@@ -24,7 +24,7 @@ from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
 from diffgen.text.tokenizer import load_tokenizers
 from diffgen.train.recipe.checks import check_factor
 from diffgen.train.recipe.recipe import Recipe
-from diffgen.types import ScheduleConfig
+from diffgen.types import NoiseConfig
 from diffgen.weights.checkpoint import Checkpoint
 from diffgen.weights.diffusers.configs import FAMILY_BY_CONTEXT, read_vae_config
 from diffgen.weights.diffusers.folder import weight_files
@@ -130,7 +130,7 @@ def _new_config(
         raise ConfigError(
             f"model.unet.context_dim {unet.context_dim} must equal model.text.width {text.width}"
         )
-    schedule = recipe.model.schedule or ScheduleConfig()
+    schedule = recipe.model.schedule or NoiseConfig()
     if vae:
         # What StableDiffusionPipeline makes of any schedule, whatever its JSON says.
         schedule = replace(schedule, steps_offset=1, clip=None)
@@ -160,7 +160,7 @@ def load_autoencoder(source: str) -> Autoencoder:
     tensors = LazyTensors(to_canonical(infos, FOLDER_RULES["vae"]))
     # Only the tensors matter here; a checkpoint is what knows how to check and load them.
     model = ModelConfig(
-        family="custom", text=(), unet=UNetConfig(), vae=config, schedule=ScheduleConfig()
+        family="custom", text=(), unet=UNetConfig(), vae=config, schedule=NoiseConfig()
     )
     checkpoint = Checkpoint(model, path, {"vae": tensors}, ())
     return load_network(Autoencoder, config, checkpoint, "vae", CPU, torch.float32)

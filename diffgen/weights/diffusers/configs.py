@@ -15,7 +15,7 @@ from diffgen.errors import ConfigError, WeightsError
 from diffgen.jsonfile import JsonObject
 from diffgen.models.checks import check_text, check_vae
 from diffgen.models.config import ClipTextConfig, Family, ModelConfig, VaeConfig
-from diffgen.types import ScheduleConfig
+from diffgen.types import NoiseConfig
 from diffgen.weights.diffusers.options import one_of, refuse_other_values, unsupported
 from diffgen.weights.diffusers.schedulers import read_schedule
 from diffgen.weights.diffusers.unet_config import read_unet_config
@@ -202,7 +202,7 @@ def _read_encoder(index: JsonObject, component: str) -> ClipTextConfig:
     return text
 
 
-def _read_schedule(index: JsonObject, *, latent_sd: bool) -> ScheduleConfig:
+def _read_schedule(index: JsonObject, *, latent_sd: bool) -> NoiseConfig:
     config = JsonObject.read(index.path.parent / "scheduler" / "scheduler_config.json")
     schedule = read_schedule(config, _class_of(index, "scheduler") or config.get("_class_name", ""))
     # StableDiffusionPipeline overrides these two, which its first checkpoints had wrong.

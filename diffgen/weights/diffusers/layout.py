@@ -1,7 +1,4 @@
-"""Our configs as the JSON files of a diffusers model folder: the inverse of `weights.configs`.
-
-Importing this module does not import torch.
-"""
+"""Our configs as the JSON files of a diffusers model folder: the inverse of `weights.configs`."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from diffgen.diffusion.schedule import edm_range
 from diffgen.errors import ConfigError, UnsupportedCheckpoint
 from diffgen.jsonfile import JsonObject
 from diffgen.models.config import ClipTextConfig, Depth, ModelConfig, UNetConfig, VaeConfig
-from diffgen.types import TEXT_ENCODERS, ScheduleConfig
+from diffgen.types import TEXT_ENCODERS, NoiseConfig
 from diffgen.weights.diffusers.configs import read_model_config
 from diffgen.weights.diffusers.schedulers import (
     CLASSES,
@@ -235,7 +232,7 @@ def text_json(config: ClipTextConfig, end: int, pad: int) -> dict[str, Any]:
     }
 
 
-def schedule_json(config: ScheduleConfig) -> dict[str, Any]:
+def schedule_json(config: NoiseConfig) -> dict[str, Any]:
     """The scheduler_config.json, without its class."""
     if config.prediction == "flow":
         curves = {key: True for key, name in SIGMA_OPTIONS.items() if name == config.spacing}
@@ -272,7 +269,7 @@ def schedule_json(config: ScheduleConfig) -> dict[str, Any]:
     }
 
 
-def scheduler_class(config: ScheduleConfig) -> str:
+def scheduler_class(config: NoiseConfig) -> str:
     """The diffusers class for a model's sampler. Raises ConfigError where there is none."""
     samplers = {name: kind.sampler for name, kind in CLASSES.items()}
     if not config.on_betas:

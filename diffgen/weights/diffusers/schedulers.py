@@ -1,4 +1,4 @@
-"""scheduler_config.json -> ScheduleConfig: what each diffusers scheduler class means here."""
+"""scheduler_config.json -> NoiseConfig: what each diffusers scheduler class means here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from diffgen.errors import UnsupportedCheckpoint, shown
 from diffgen.jsonfile import JsonObject
 from diffgen.models.checks import check_schedule
-from diffgen.types import Prediction, SamplerName, ScheduleConfig, ScheduleName
+from diffgen.types import NoiseConfig, Prediction, SamplerName, SpacingName
 from diffgen.weights.diffusers.options import one_of, refuse_other_values
 
 Options: TypeAlias = Mapping[str, Any]
@@ -17,8 +17,8 @@ BetaSchedule: TypeAlias = Literal["linear", "scaled_linear", "squaredcos_cap_v2"
 
 PREDICTIONS: Mapping[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "sample"}
 BETA_SCHEDULES: Sequence[BetaSchedule] = ("linear", "scaled_linear", "squaredcos_cap_v2")
-SPACINGS: Sequence[ScheduleName] = ("leading", "trailing", "linspace")
-SIGMA_OPTIONS: Mapping[str, ScheduleName] = {
+SPACINGS: Sequence[SpacingName] = ("leading", "trailing", "linspace")
+SIGMA_OPTIONS: Mapping[str, SpacingName] = {
     "use_karras_sigmas": "karras",
     "use_exponential_sigmas": "exponential",
     "use_beta_sigmas": "beta",
@@ -182,12 +182,12 @@ EDM_ALLOWED: Mapping[str, Sequence[object]] = {
     "final_sigmas_type": ("zero",),
     "rho": (7.0,),
 }
-CURVES: Sequence[ScheduleName] = ("karras", "exponential")
+CURVES: Sequence[SpacingName] = ("karras", "exponential")
 
 UNKNOWN = SchedulerClass("euler")  # reads the noise alone; its sampler is never taken
 
 
-def read_schedule(config: JsonObject, class_name: str) -> ScheduleConfig:
+def read_schedule(config: JsonObject, class_name: str) -> NoiseConfig:
     """Read scheduler_config.json as diffusers' scheduler `class_name` would.
 
     A class or an option that would give another picture here is no error yet: the noise that the
@@ -207,7 +207,7 @@ def read_schedule(config: JsonObject, class_name: str) -> ScheduleConfig:
     given = {key: value for key, value in config.data.items() if value is not None}
     read = JsonObject(config.path, {**DEFAULTS, **kind.defaults, **given, **kind.ignored})
     refuse_other_values(read, NOISE)
-    schedule = ScheduleConfig(
+    schedule = NoiseConfig(
         beta_schedule=one_of(read, "beta_schedule", BETA_SCHEDULES),
         beta_start=read.get("beta_start", 0.0),
         beta_end=read.get("beta_end", 0.0),
@@ -227,11 +227,11 @@ def read_schedule(config: JsonObject, class_name: str) -> ScheduleConfig:
     return schedule
 
 
-def _other_noise(config: JsonObject, class_name: str) -> ScheduleConfig | None:
+def _other_noise(config: JsonObject, class_name: str) -> NoiseConfig | None:
     """The schedule of a model on other noise than that of betas; None for the rest."""
     if class_name in FLOW_CLASSES:
         refuse_other_values(config, FLOW_ALLOWED)
-        return ScheduleConfig(
+        return NoiseConfig(
             prediction="flow",
             shift=config.get("shift", 1.0),
             num_train_timesteps=config.get("num_train_timesteps", 1000),
@@ -246,7 +246,7 @@ def _other_noise(config: JsonObject, class_name: str) -> ScheduleConfig | None:
     curve = config.get("sigma_schedule", "karras" if class_name in EDM_CLASSES else "linspace")
     spacing = JsonObject(config.path, {**config.data, "timestep_spacing": "linspace"})
     plain = class_name in EDM_CLASSES
-    return ScheduleConfig(
+    return NoiseConfig(
         prediction="edm_v" if v else "edm",
         sigma_min=config.get("sigma_min", 0.002),
         sigma_max=config.get("sigma_max", 80.0),
@@ -287,7 +287,7 @@ def _sampler(config: JsonObject, kind: SchedulerClass) -> SamplerName:
     return kind.sampler
 
 
-def _spacing(config: JsonObject) -> ScheduleName:
+def _spacing(config: JsonObject) -> SpacingName:
     for key, name in SIGMA_OPTIONS.items():
         if config.get(key, False):
             return name

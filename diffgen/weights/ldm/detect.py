@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from diffgen.errors import UnsupportedCheckpoint
 from diffgen.models.config import ClipTextConfig, Depth, UNetConfig, VaeConfig
-from diffgen.types import SamplerName, ScheduleConfig
+from diffgen.types import NoiseConfig, SamplerName
 from diffgen.weights.files import Shape
 
 Shapes: TypeAlias = Mapping[str, Shape]
@@ -209,10 +209,10 @@ def _projection(shapes: Shapes) -> int:
     return _needed(shapes, "text_projection")[1]
 
 
-def schedule_of(family: SingleFamily, *, v: bool, zero_snr: bool, turbo: bool) -> ScheduleConfig:
+def schedule_of(family: SingleFamily, *, v: bool, zero_snr: bool, turbo: bool) -> NoiseConfig:
     """How the family's makers have it sampled; the numbers are those of their model folders."""
     plain: SamplerName = "ddim" if zero_snr or (v and family == "sd2") else "plms"
-    return ScheduleConfig(
+    return NoiseConfig(
         steps_offset=1,
         final_alpha_one=False,
         sampler="euler" if turbo or family == "sdxl" else plain,

@@ -2,7 +2,7 @@
 
 There a U-Net is three lists: `input_blocks`, `middle_block` and `output_blocks`, each entry a
 residual block, an attention and a change of size as far as they are there (arXiv:2112.10752;
-https://github.com/Stability-AI/generative-models). Importing this module does not import torch.
+https://github.com/Stability-AI/generative-models).
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ from diffgen.diffusion.samplers.unipc import sample_unipc
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule, linspace
 from diffgen.settings.sampling import Sampling
-from diffgen.types import SamplerName, ScheduleConfig, Steps
+from diffgen.types import NoiseConfig, SamplerName, Steps
 
 CPU = torch.device("cpu")
 TOP, BOTTOM = 10.0, 0.02
@@ -481,7 +481,7 @@ def test_real_noise_gives_the_variance_it_should(name: SamplerName, schedule: st
 
     The estimate has a standard error of 1.1 %; four of them are allowed.
     """
-    config = ScheduleConfig(steps_offset=1)
+    config = NoiseConfig(steps_offset=1)
     settings = Sampling(sampler=name, schedule=schedule, steps=12)
     plan = SamplingPlan.make(settings, config, NoiseSchedule.from_config(config))
     latents = plan.run(gaussian(STD), [1], (4, 64, 64), CPU)

@@ -35,7 +35,7 @@ from diffgen.diffusion.samplers.unipc import sample_unipc
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.settings.sampling import Sampling
-from diffgen.types import Denoiser, Prediction, SamplerName, ScheduleConfig, ScheduleName
+from diffgen.types import Denoiser, NoiseConfig, Prediction, SamplerName, SpacingName
 
 pytestmark = [pytest.mark.parity, numpy_2_warns]
 
@@ -105,7 +105,7 @@ OWN_TIMESTEPS = ("lcm", "tcd")
 def oracle(
     name: SamplerName,
     steps: int,
-    spacing: ScheduleName,
+    spacing: SpacingName,
     prediction: Prediction,
     *,
     step_options: dict[str, float] | None = None,
@@ -124,7 +124,7 @@ def oracle(
 def ours(
     name: SamplerName,
     steps: int,
-    spacing: ScheduleName | None,
+    spacing: SpacingName | None,
     prediction: Prediction,
     *,
     zero_snr: bool = False,
@@ -133,7 +133,7 @@ def ours(
     **options: float,
 ) -> Tensor:
     """The result of our plan; LCM and TCD bring their spacing themselves."""
-    config = ScheduleConfig(
+    config = NoiseConfig(
         steps_offset=offset,
         prediction=prediction,
         final_alpha_one=final_alpha_one,
@@ -159,7 +159,7 @@ def denoiser(schedule: NoiseSchedule, prediction: Prediction = "eps") -> Denoise
 @pytest.mark.parametrize("prediction", ["eps", "v"])
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_same_seed_same_latents(
-    name: SamplerName, prediction: Prediction, spacing: ScheduleName
+    name: SamplerName, prediction: Prediction, spacing: SpacingName
 ) -> None:
     for steps in STEPS:
         expected = oracle(name, steps, spacing, prediction)
@@ -203,7 +203,7 @@ def test_eta(name: SamplerName, eta: float) -> None:
     ("schedule", "setting"),
     [("karras", "use_karras_sigmas"), ("exponential", "use_exponential_sigmas")],
 )
-def test_karras_and_exponential(name: SamplerName, schedule: ScheduleName, setting: str) -> None:
+def test_karras_and_exponential(name: SamplerName, schedule: SpacingName, setting: str) -> None:
     """These put noise levels between whole timesteps, which both sides tell the network; only
     KDPM2AncestralDiscreteScheduler rounds them for karras.
     """
@@ -219,7 +219,7 @@ def test_euler_churn(churn: float) -> None:
     level before. Algorithm 2 asks at the raised level: the noise is drawn ahead to get there.
     """
     steps = 10
-    schedule = NoiseSchedule.from_config(ScheduleConfig())
+    schedule = NoiseSchedule.from_config(NoiseConfig())
     scheduler = diffusers.EulerDiscreteScheduler(timestep_spacing="trailing", **SCALED_LINEAR)
     scheduler.set_timesteps(steps)
     network, source, ahead = toy_network(), generator(), generator()
@@ -273,7 +273,7 @@ def vp_start(sigmas: Sequence[float]) -> Tensor:
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_unipc_variants_above_sigma_0(solver_type: str, order: int) -> None:
     """diffusers' bh1 returns NaN where the run goes to 0, so both end at the first table entry."""
-    schedule = NoiseSchedule.from_config(ScheduleConfig())
+    schedule = NoiseSchedule.from_config(NoiseConfig())
     for steps in STEPS:
         scheduler = diffusers.UniPCMultistepScheduler(
             solver_type=solver_type,
@@ -304,7 +304,7 @@ def test_dpmpp_3m_sde_without_noise_is_dpm_solver_pp_3m(steps: int) -> None:
     """diffusers' stochastic third-order solver has a sign error in its second-derivative term
     (- 0.5 for + 0.5), so the deterministic one is the oracle, without its lower orders at the end.
     """
-    schedule = NoiseSchedule.from_config(ScheduleConfig())
+    schedule = NoiseSchedule.from_config(NoiseConfig())
     scheduler = diffusers.DPMSolverMultistepScheduler(
         solver_order=3,
         solver_type="heun",  # for its second step, where it has no third estimate yet
@@ -325,7 +325,7 @@ def test_dpmpp_3m_sde_without_noise_is_dpm_solver_pp_3m(steps: int) -> None:
 
 def test_ipndm() -> None:
     """IPNDMScheduler has a noise schedule of its own; it is given ours, in its VP form."""
-    schedule = NoiseSchedule.from_config(ScheduleConfig())
+    schedule = NoiseSchedule.from_config(NoiseConfig())
     for steps in STEPS:
         timesteps = [999 - 45 * i for i in range(steps)]
         sigmas = [*(schedule.sigmas[t] for t in timesteps), 0.0]
@@ -347,9 +347,9 @@ def test_ipndm() -> None:
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
-def test_dpmpp_sde(spacing: ScheduleName, prediction: Prediction) -> None:
+def test_dpmpp_sde(spacing: SpacingName, prediction: Prediction) -> None:
     """torchsde's Brownian tree is replaced by draws that both sides take in the same order."""
-    schedule = NoiseSchedule.from_config(ScheduleConfig(prediction=prediction))
+    schedule = NoiseSchedule.from_config(NoiseConfig(prediction=prediction))
     for steps in STEPS:
         scheduler = diffusers.DPMSolverSDEScheduler(
             timestep_spacing=spacing,

@@ -18,13 +18,13 @@ from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import SPACINGS
 from diffgen.settings.sampling import Sampling
-from diffgen.types import SamplerName, ScheduleConfig, ScheduleName, StepInfo
+from diffgen.types import NoiseConfig, SamplerName, SpacingName, StepInfo
 
 CPU = torch.device("cpu")
 SHAPE = (1, 2, 2)
-SD = ScheduleConfig(steps_offset=1, final_alpha_one=False)
-ZERO_SNR = ScheduleConfig(zero_snr=True, spacing="trailing", prediction="v")
-COSINE = ScheduleConfig(beta_schedule="squaredcos_cap_v2")
+SD = NoiseConfig(steps_offset=1, final_alpha_one=False)
+ZERO_SNR = NoiseConfig(zero_snr=True, spacing="trailing", prediction="v")
+COSINE = NoiseConfig(beta_schedule="squaredcos_cap_v2")
 TABLES = {config: NoiseSchedule.from_config(config) for config in (SD, ZERO_SNR, COSINE)}
 
 
@@ -40,13 +40,13 @@ class GaussianData:
 
 
 def make_plan(
-    name: SamplerName, schedule: ScheduleName, steps: int, config: ScheduleConfig
+    name: SamplerName, schedule: SpacingName, steps: int, config: NoiseConfig
 ) -> SamplingPlan:
     settings = Sampling(sampler=name, schedule=schedule, steps=steps)
     return SamplingPlan.make(settings, config, TABLES[config])
 
 
-def down_to_zero(plan: SamplingPlan, config: ScheduleConfig) -> SamplingPlan:
+def down_to_zero(plan: SamplingPlan, config: NoiseConfig) -> SamplingPlan:
     """The same plan, but ending at sigma 0 where it would stop at the first table entry."""
     sigmas = (*plan.sigmas[:-1], 0.0)
     arguments = plan.spec.prepare(Run(config, TABLES[config], sigmas, plan.options))
@@ -74,7 +74,7 @@ def check_reports(spec: SamplerSpec, reports: list[StepInfo]) -> None:
 
 
 def every_plan(
-    name: SamplerName, counts: range | tuple[int, ...], config: ScheduleConfig
+    name: SamplerName, counts: range | tuple[int, ...], config: NoiseConfig
 ) -> Iterator[SamplingPlan]:
     for schedule in SPACINGS:
         for steps in counts:
@@ -92,7 +92,7 @@ def test_every_schedule_with_1_to_30_steps(name: SamplerName) -> None:
 
 @pytest.mark.parametrize("config", [ZERO_SNR, COSINE], ids=["zero-snr", "cosine"])
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_schedules_with_extreme_noise(name: SamplerName, config: ScheduleConfig) -> None:
+def test_schedules_with_extreme_noise(name: SamplerName, config: NoiseConfig) -> None:
     """sigma_max is 4096 for zero-SNR models and 20 000 for the cosine schedule, not 15."""
     for plan in every_plan(name, (1, 2, 3, 7, 20), config):
         check_run(plan)
@@ -100,7 +100,7 @@ def test_schedules_with_extreme_noise(name: SamplerName, config: ScheduleConfig)
 
 @pytest.mark.parametrize("name", ["dpmpp_2m_sde", "dpmpp_3m_sde"])
 @pytest.mark.parametrize("schedule", SPACINGS)
-def test_one_step_of_the_sde_solvers(name: SamplerName, schedule: ScheduleName) -> None:
+def test_one_step_of_the_sde_solvers(name: SamplerName, schedule: SpacingName) -> None:
     """k-diffusion's own functions crash here: h of the last step is never set."""
     plan = make_plan(name, schedule, 1, SD)
     assert len(plan.sigmas) == 2

@@ -16,9 +16,9 @@ from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.errors import UsageError
 from diffgen.settings.sampling import Sampling
-from diffgen.types import ScheduleConfig
+from diffgen.types import NoiseConfig
 
-CONFIG = ScheduleConfig()
+CONFIG = NoiseConfig()
 SD = NoiseSchedule.from_config(CONFIG)
 
 

@@ -11,7 +11,7 @@ from diffgen.diffusion.guided import GuidedDenoiser
 from diffgen.diffusion.prediction import add_noise, predict_x0, regression_target
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.train.targets import consistency
-from diffgen.types import Conditioning, ScheduleConfig
+from diffgen.types import Conditioning, NoiseConfig
 
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "sample": "sample"}
 GRID = consistency.distillation_timesteps(1000, 50)
@@ -19,7 +19,7 @@ GRID = consistency.distillation_timesteps(1000, 50)
 
 def tables(**options):
     """Our alpha_bar, and the betas that make diffusers' schedulers compute the same."""
-    alphas_cumprod = NoiseSchedule.from_config(ScheduleConfig(**options)).alphas_cumprod
+    alphas_cumprod = NoiseSchedule.from_config(NoiseConfig(**options)).alphas_cumprod
     ratios = [b / a for a, b in zip((1.0, *alphas_cumprod), alphas_cumprod, strict=False)]
     return torch.tensor(alphas_cumprod), [1.0 - ratio for ratio in ratios]
 
@@ -113,7 +113,7 @@ def test_at_the_data_it_is_the_state_itself():
 def test_guidance_is_that_of_generate(prediction):
     torch.manual_seed(3)
     x, cond, uncond = torch.randn(3, 1, 4, 3, 3).unbind()
-    schedule = NoiseSchedule.from_config(ScheduleConfig())
+    schedule = NoiseSchedule.from_config(NoiseConfig())
     sigma = schedule.sigmas[499]
 
     def network(x, t, given):

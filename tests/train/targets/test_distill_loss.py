@@ -15,7 +15,7 @@ from diffgen.train.ema import Ema
 from diffgen.train.recipe.recipe import DistillRecipe
 from diffgen.train.targets import consistency
 from diffgen.train.targets.distill import ConsistencyModule, DistillInputs, Point
-from diffgen.types import Conditioning, ScheduleConfig
+from diffgen.types import Conditioning, NoiseConfig
 
 CPU = torch.device("cpu")
 PREDICTIONS = ("eps", "v", "sample")
@@ -28,7 +28,7 @@ MEAN, STD = 0.7, 0.4
 
 def levels():
     """alpha_bar of the grid, with the data's 1 before it, in double precision."""
-    alphas_cumprod = NoiseSchedule.from_config(ScheduleConfig()).alphas_cumprod
+    alphas_cumprod = NoiseSchedule.from_config(NoiseConfig()).alphas_cumprod
     return torch.tensor([1.0, *(alphas_cumprod[t] for t in GRID)], dtype=torch.float64)
 
 
@@ -72,7 +72,7 @@ class Exact(nn.Module):
 def module(prediction="eps", network=None, **options):
     network = network or Exact(prediction)
     target = deepcopy(network).requires_grad_(False)
-    schedule = ScheduleConfig(prediction=prediction)
+    schedule = NoiseConfig(prediction=prediction)
     return ConsistencyModule(network, target, schedule, DistillRecipe(**options))
 
 
@@ -104,7 +104,7 @@ def test_an_exact_consistency_function_has_no_loss(prediction):
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_it_gives_the_end_of_the_ode_in_one_step_of_lcm(prediction):
     """The weights that the loss asks for, in our sampler and in diffusers', against 50 of DDIM."""
-    config = ScheduleConfig(prediction=prediction, final_alpha_one=True)
+    config = NoiseConfig(prediction=prediction, final_alpha_one=True)
     schedule = NoiseSchedule.from_config(config)
     network = Exact(prediction).requires_grad_(False)
 
@@ -154,7 +154,7 @@ class Plane(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.alpha_bar = torch.tensor(NoiseSchedule.from_config(ScheduleConfig()).alphas_cumprod)
+        self.alpha_bar = torch.tensor(NoiseSchedule.from_config(NoiseConfig()).alphas_cumprod)
         self.layers = nn.Sequential(
             nn.Linear(19, 96), nn.SiLU(), nn.Linear(96, 96), nn.SiLU(), nn.Linear(96, 2)
         )
@@ -180,7 +180,7 @@ def energy_distance(a, b):
 
 
 def plane_samples(network, sampler, steps=None):
-    config = ScheduleConfig(prediction="v", final_alpha_one=True)
+    config = NoiseConfig(prediction="v", final_alpha_one=True)
     schedule = NoiseSchedule.from_config(config)
     model = ModelDenoiser(lambda x, t, cond: network(x, t.long(), cond), schedule, "v")
     timesteps = None if steps else tuple(float(t) for t in reversed(GRID))

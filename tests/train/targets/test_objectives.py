@@ -10,7 +10,7 @@ from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.train.lr import learning_rate
 from diffgen.train.recipe.recipe import OptimizerRecipe
 from diffgen.train.targets import objectives
-from diffgen.types import ScheduleConfig
+from diffgen.types import NoiseConfig
 
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "sample": "sample"}
 
@@ -22,7 +22,7 @@ def pair():
 
 
 def alpha_bars(t, **options):
-    tables = NoiseSchedule.from_config(ScheduleConfig(**options))
+    tables = NoiseSchedule.from_config(NoiseConfig(**options))
     return torch.tensor(tables.alphas_cumprod)[t]
 
 

@@ -15,7 +15,7 @@ import pytest
 from diffgen.errors import ConfigError, UnsupportedCheckpoint, WeightsError
 from diffgen.jsonfile import JsonObject
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
-from diffgen.types import ScheduleConfig
+from diffgen.types import NoiseConfig
 from diffgen.weights.diffusers.configs import read_model_config
 from diffgen.weights.diffusers.layout import unet_json
 from diffgen.weights.diffusers.unet_config import read_unet_config
@@ -60,7 +60,7 @@ def test_sd15() -> None:
         text=(ClipTextConfig(),),
         unet=UNetConfig(),
         vae=VaeConfig(),
-        schedule=ScheduleConfig(final_alpha_one=False, steps_offset=1, sampler="plms"),
+        schedule=NoiseConfig(final_alpha_one=False, steps_offset=1, sampler="plms"),
     )
 
 
@@ -77,7 +77,7 @@ def test_sd21() -> None:
             upcast_attention=True,
         ),
         vae=VaeConfig(),
-        schedule=ScheduleConfig(prediction="v", final_alpha_one=False, steps_offset=1),
+        schedule=NoiseConfig(prediction="v", final_alpha_one=False, steps_offset=1),
     )
 
 
@@ -96,7 +96,7 @@ def test_sdxl() -> None:
         text=(ClipTextConfig(hidden="penultimate"), second),
         unet=SDXL_UNET,
         vae=VaeConfig(scaling_factor=0.13025, force_upcast=True),
-        schedule=ScheduleConfig(final_alpha_one=False, steps_offset=1, sampler="euler"),
+        schedule=NoiseConfig(final_alpha_one=False, steps_offset=1, sampler="euler"),
         zero_empty_prompt=True,
     )
 

@@ -13,14 +13,14 @@ from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.errors import ConfigError, UnsupportedCheckpoint
 from diffgen.jsonfile import JsonObject
 from diffgen.settings.sampling import Sampling
-from diffgen.types import SamplerName, ScheduleConfig, ScheduleName
+from diffgen.types import NoiseConfig, SamplerName, SpacingName
 from diffgen.weights.diffusers.layout import schedule_json, scheduler_class
 from diffgen.weights.diffusers.schedulers import CLASSES, read_schedule
 
 PLAYGROUND = Path(__file__).parents[2] / "data/configs/playground-v2.5/scheduler.json"
 
 
-def schedule(class_name: str, **options: Any) -> ScheduleConfig:
+def schedule(class_name: str, **options: Any) -> NoiseConfig:
     if class_name == "PNDMScheduler":
         options = {"skip_prk_steps": True} | options
     return read_schedule(JsonObject(Path("scheduler_config.json"), options), class_name)
@@ -87,7 +87,7 @@ def test_samplers(class_name: str, options: dict[str, Any], sampler: SamplerName
         ("LCMScheduler", {"timestep_spacing": "leading"}, "trailing"),
     ],
 )
-def test_spacings(class_name: str, options: dict[str, Any], spacing: ScheduleName) -> None:
+def test_spacings(class_name: str, options: dict[str, Any], spacing: SpacingName) -> None:
     assert schedule(class_name, **options).spacing == spacing
 
 
@@ -219,9 +219,9 @@ def test_flows_say_their_shift() -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        ScheduleConfig(prediction="flow", shift=2.5, sampler="euler", spacing="linspace"),
-        ScheduleConfig(prediction="flow", shift=1.0, sampler="heun", spacing="karras"),
-        ScheduleConfig(
+        NoiseConfig(prediction="flow", shift=2.5, sampler="euler", spacing="linspace"),
+        NoiseConfig(prediction="flow", shift=1.0, sampler="heun", spacing="karras"),
+        NoiseConfig(
             prediction="edm",
             sigma_min=0.002,
             sigma_max=80.0,
@@ -229,7 +229,7 @@ def test_flows_say_their_shift() -> None:
             sampler="dpmpp_2m",
             spacing="karras",
         ),
-        ScheduleConfig(
+        NoiseConfig(
             prediction="edm_v",
             sigma_min=0.01,
             sigma_max=120.0,
@@ -239,7 +239,7 @@ def test_flows_say_their_shift() -> None:
         ),
     ],
 )
-def test_other_noise_is_written_as_it_is_read(config: ScheduleConfig) -> None:
+def test_other_noise_is_written_as_it_is_read(config: NoiseConfig) -> None:
     name = scheduler_class(config)
     written = JsonObject(Path("scheduler_config.json"), schedule_json(config))
     found = read_schedule(written, name)
