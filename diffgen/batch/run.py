@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from diffgen.batch.journal import Journal
 from diffgen.batch.plan import BatchPlan, Job, Stock
-from diffgen.batch.sheet import Sheet
 from diffgen.engine.output import PictureOutput
 from diffgen.errors import DiffgenError, OutOfMemory
 from diffgen.types import StepInfo
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from diffgen.engine.drawing import GeneratedImage
     from diffgen.engine.engine import Engine
 
@@ -37,6 +38,12 @@ class Listener(Protocol):
     def failed(self, job: Job, reason: str) -> None: ...
 
     def skipped(self, job: Job, path: Path | None) -> None: ...
+
+
+class Viewer(Protocol):
+    """Whoever looks at each picture once it is written, as a sheet does."""
+
+    def add(self, image: Image.Image, record: Mapping[str, Any]) -> None: ...
 
 
 @dataclass(slots=True)
@@ -80,7 +87,7 @@ class Run:
         *,
         journal: Journal | None = None,
         stop_on_error: bool = False,
-        sheets: Sequence[Sheet] = (),
+        viewers: Sequence[Viewer] = (),
         saving: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """`load` makes an engine, and `saving` is entered while a picture is written."""
@@ -88,7 +95,7 @@ class Run:
         self.stopping = threading.Event()  # set to end the run behind the batch in flight
         self._plan, self._output, self._load = plan, output, load
         self._listener, self._journal, self._stop_on_error = listener, journal, stop_on_error
-        self._saving, self._sheets = saving, sheets
+        self._saving, self._viewers = saving, viewers
         self._at_most = 1 << 30  # pictures that memory has room for at once
         self._again = False  # whether the plan is gone through another time
         self._told: Hashable = None
@@ -215,8 +222,8 @@ class Run:
             path = self._output.save(
                 picture.image, record, line=job.line, noted=noted if self._journal else None
             )
-        for sheet in self._sheets:
-            sheet.add(picture.image, record)
+        for viewer in self._viewers:
+            viewer.add(picture.image, record)
         self.tally.made += 1
         self._listener.made(job, path, record)
 

@@ -130,6 +130,13 @@ def kept_warnings(verbose: bool) -> Iterator[None]:
 
 
 @contextmanager
+def undisturbed() -> Iterator[None]:
+    """Have the terminal to oneself, without the progress bar."""
+    with _lock, _aside():
+        yield
+
+
+@contextmanager
 def beside(aside: Aside) -> Iterator[None]:
     """Print every line inside `aside()`, which takes a progress bar off the terminal."""
     global _aside

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from diffgen.batch.plan import Stock
     from diffgen.batch.run import Run, Tally
     from diffgen.batch.session import Session
+    from diffgen.cli.screen import Screen
     from diffgen.engine.engine import Engine
 
 PICTURES = (
@@ -110,7 +111,7 @@ def _run(session: Session, running: Running, talk: Talk, *, as_json: bool) -> Ta
             tracker,
             journal=journal,
             stop_on_error=running.stop_on_error,
-            sheets=list(sheets.values()),
+            viewers=[*sheets.values(), *_screens(Output.of(session.given))],
             saving=reported_pipe if session.output.to_stdout else nullcontext,
         )
         return_freed_memory()
@@ -125,6 +126,12 @@ def _run(session: Session, running: Running, talk: Talk, *, as_json: bool) -> Ta
         if session.reading.prompt_file and not talk.quiet:
             print_line(run.tally.closing())
         return run.tally
+
+
+def _screens(output: Output) -> list[Screen]:
+    from diffgen.cli.screen import Screen
+
+    return [Screen()] if output.show else []
 
 
 def _loader(machine: Machine, *, exact: bool) -> Callable[[Stock], Engine]:

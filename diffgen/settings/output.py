@@ -69,6 +69,9 @@ class Output(Group):
             "--metadata/--no-metadata", "Write into pictures how they were made [default: yes]"
         ),
     ] = True
+    show: Annotated[
+        bool, Setting("--show", "Draw each picture in the terminal, where stderr is one")
+    ] = False
     as_json: Annotated[bool, Setting("--json", "Print one JSON object per picture")] = False
 
 

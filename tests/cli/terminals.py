@@ -9,8 +9,9 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -51,24 +52,31 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def in_terminal(
-    *commands: Sequence[str], cwd: Path, columns: int = 80, stdout: IO[bytes] | int | None = None
+    *commands: Sequence[str],
+    cwd: Path,
+    columns: int = 80,
+    stdout: IO[bytes] | int | None = None,
+    stdin: IO[bytes] | int | None = None,
+    answers: Mapping[bytes, bytes] = MappingProxyType({}),
+    **changes: str,
 ) -> list[Seen]:
     """Commands of diffgen, one after the other in one process, at a terminal.
 
-    stdout is at the terminal too unless it is a pipe or a file.
+    stdout and stdin are at the terminal too unless they are a pipe or a file. `answers` is what the
+    terminal says to what it is asked, `changes` those of the environment.
     """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     with subprocess.Popen(
         [sys.executable, "-c", DRIVER, json.dumps(commands), MARK],
         cwd=cwd,
-        env=environment(),
-        stdin=theirs,
+        env=environment(**changes),
+        stdin=theirs if stdin is None else stdin,
         stdout=theirs if stdout is None else stdout,
         stderr=theirs,
     ) as process:
         os.close(theirs)
-        words = _read(ours).split(MARK)[:-1]
+        words = _read(ours, answers).split(MARK)[:-1]
         out = process.stdout.read().decode() if process.stdout else ""
     assert process.returncode == 0
     results = out.split(MARK) if out else [""] * len(words)
@@ -79,15 +87,19 @@ def in_terminal(
     ]
 
 
-def _read(ours: int) -> str:
-    pieces = []
+def _read(ours: int, answers: Mapping[bytes, bytes]) -> str:
+    text, answered = b"", 0
     try:
         while piece := os.read(ours, 65536):
-            pieces.append(piece)
+            text += piece
+            asked = [key for key in answers if key in text[answered:]]
+            for key in sorted(asked, key=text[answered:].index):
+                os.write(ours, answers[key])
+                answered = len(text)
     except OSError:  # how Linux says that the other side is closed
         pass
     os.close(ours)
-    return b"".join(pieces).decode()
+    return text.decode()
 
 
 def screen(text: str) -> list[str]:
