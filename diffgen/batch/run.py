@@ -69,10 +69,15 @@ class Tally:
 
     def closing(self) -> str:
         """`498 made, 2 failed, 0 skipped in 41:07`."""
-        minutes, seconds = divmod(round(time.monotonic() - self.begun), 60)
-        hours, minutes = divmod(minutes, 60)
-        took = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+        took = as_clock(time.monotonic() - self.begun)
         return f"{self.made} made, {self.failed} failed, {self.skipped} skipped in {took}"
+
+
+def as_clock(seconds: float) -> str:
+    """`41:07`, or `1:41:07`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class Run:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffgen.cli.console import logged_notes, print_error, print_line, print_note, reported_pipe
 from diffgen.cli.memory import loading_to_stay, return_freed_memory
+from diffgen.cli.pace import Pace
 from diffgen.cli.plans import print_plan
 from diffgen.cli.progress import progress
 from diffgen.cli.prompts import tell_syntax
@@ -97,12 +98,14 @@ def _run(session: Session, running: Running, talk: Talk, *, as_json: bool) -> Ta
     sheets.pop(None, None)
     journal = session.journal(fresh=not running.resume)
     with journal or nullcontext(), progress(quiet=talk.quiet, kind=talk.progress) as display:
+        pace = Pace.of_user()
         tracker = Tracker(
             display,
             session.plan,
             kind=talk.progress,
             as_json=as_json,
             file=session.reading.prompt_file,
+            pace=pace,
         )
         run = Run(
             session.plan,
@@ -116,10 +119,13 @@ def _run(session: Session, running: Running, talk: Talk, *, as_json: bool) -> Ta
         )
         return_freed_memory()
         _tell_journal(journal)
-        with _told_when_stopped(run, tracker, goes_on=journal is not None):
-            run.run()
-            if session.stream:
-                _serve(session, run, tracker)
+        try:
+            with _told_when_stopped(run, tracker, goes_on=journal is not None):
+                run.run()
+                if session.stream:
+                    _serve(session, run, tracker)
+        finally:
+            pace.keep()
         for file, sheet in sheets.items():
             if file and len(sheet):
                 sheet.save(Path(file).expanduser())

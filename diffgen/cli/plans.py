@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from diffgen.cli.console import print_json, print_line, print_result
+from diffgen.cli.pace import Pace
 from diffgen.errors import one_line
 
 if TYPE_CHECKING:
@@ -20,15 +22,18 @@ def print_plan(session: Session, *, as_json: bool) -> None:
     """Each picture's name and settings on stdout, and the sums on stderr."""
     from diffgen.batch.run import name_fields
 
+    pace = Pace.of_user()
+    seconds: list[float | None] = []
     taken: Counter[str] = Counter()
     jobs = ((job, name_fields(job)) for job in session.jobs())
     for job, fields in jobs if as_json else islice(jobs, SHOWN):
+        seconds.append(pace.seconds(job))
         path = str(session.output.name(fields, line=job.line))
         taken[path] += 1
         numbered = path if taken[path] == 1 else f"{path} (with a number)"
         if as_json:
             own: dict[str, Any] = {"line": job.line, "evaluations": job.plan.evaluations}
-            print_json({"path": path, **own, **fields})
+            print_json({"path": path, **own, "seconds": seconds[-1], **fields})
         else:
             print_result(f"{numbered}  {_settings(fields)}")
     plan = session.plan
@@ -36,8 +41,19 @@ def print_plan(session: Session, *, as_json: bool) -> None:
         print_line(f"... and {plan.count - SHOWN} more; --json prints all")
     more = " and more, as an adaptive sampler decides" if plan.adaptive else ""
     print_line(
-        f"{plan.count} pictures, {plan.evaluations} network evaluations{more}; nothing was made"
+        f"{plan.count} pictures, {plan.evaluations} network evaluations{more}, "
+        f"{_time(seconds, plan.count)}; nothing was made"
     )
+
+
+def _time(seconds: Sequence[float | None], count: int) -> str:
+    """How long all pictures will take, by those that were looked at."""
+    from diffgen.batch.run import as_clock
+
+    known = [each for each in seconds if each is not None]
+    if not known or len(known) < len(seconds):
+        return "time not known before a first run of such pictures"
+    return f"about {as_clock(sum(known) / len(known) * count)} as the last run went"
 
 
 def _settings(fields: dict[str, Any]) -> str:

@@ -16,12 +16,16 @@ from diffgen.types import ProgressKind, StepInfo, ignore
 
 if TYPE_CHECKING:
     from diffgen.batch.plan import BatchPlan, Job
+    from diffgen.cli.pace import Pace
 
 PROMPT_SHOWN = 150  # characters
 
 
 class Tracker:
-    """Counts the steps and pictures of a run, and tells of each. `file` is where lines come from."""
+    """Counts the steps and pictures of a run, and tells of each. `file` is where lines come from.
+
+    `pace` learns how long pictures take.
+    """
 
     def __init__(
         self,
@@ -31,8 +35,9 @@ class Tracker:
         kind: ProgressKind = "auto",
         as_json: bool = False,
         file: str | None = None,
+        pace: Pace | None = None,
     ) -> None:
-        self._display, self._plan, self._file = display, plan, file
+        self._display, self._plan, self._file, self._pace = display, plan, file, pace
         self._events, self._as_json = kind == "json", as_json
         self._pictures, self._done, self._made = plan.count, 0, 0
         self._steps = 0
@@ -63,6 +68,8 @@ class Tracker:
         elif path:
             print_result(str(path))
         self._made += 1
+        if self._pace:
+            self._pace.learn(job, record)
         self._tell("made", job, path, _summary(record))
 
     def failed(self, job: Job, reason: str) -> None:

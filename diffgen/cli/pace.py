@@ -1,0 +1,88 @@
+"""How long pictures take on this machine, as its last runs of each model and size tell."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffgen.errors import ConfigError
+from diffgen.files import replaced
+from diffgen.jsonfile import parse_json
+
+if TYPE_CHECKING:
+    from diffgen.batch.plan import Job
+
+MOST = 1000  # kinds of pictures that are remembered, the latest
+
+
+class Pace:
+    """Seconds by kind of picture: of one evaluation of the network, and of all the rest.
+
+    A file that cannot be read or written costs an estimate, no more.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._known = _read(file)
+        self._learned: dict[str, list[float]] = {}
+
+    @classmethod
+    def of_user(cls) -> Pace:
+        """What this user's runs took."""
+        from diffgen.weights.hashes import cache_folder
+
+        folder = cache_folder()
+        return cls(folder and folder / "pace.json")
+
+    def seconds(self, job: Job) -> float | None:
+        """What a picture will take; None for a kind that was never made."""
+        rates, evaluations = self._known.get(_kind(job)), job.plan.evaluations
+        if rates is None or evaluations is None:
+            return None
+        return rates[0] * evaluations + rates[1]
+
+    def learn(self, job: Job, record: Mapping[str, Any]) -> None:
+        """Take in what a picture took. The last of a run counts: the first also packs weights."""
+        if evaluations := job.plan.evaluations:
+            timings = record["timings"]
+            sampling = timings.get("sampling", 0.0)
+            rates = [sampling / evaluations, sum(timings.values()) - sampling]
+            self._learned[_kind(job)] = rates
+
+    def keep(self) -> None:
+        """Write down what was learned, beside what others have learned meanwhile."""
+        if self._file is None or not self._learned:
+            return
+        others = {kind: r for kind, r in _read(self._file).items() if kind not in self._learned}
+        kept = dict(list({**others, **self._learned}.items())[-MOST:])
+        with suppress(OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with replaced(self._file) as part:
+                part.write_text(json.dumps(kept), encoding="ascii")
+
+
+def _kind(job: Job) -> str:
+    """What decides the time of an evaluation: the model, the size, whether there are two sides."""
+    plan = job.plan
+    guided = "guided" if plan.guidance_scale != 1 else "plain"
+    return f"{job.model} {plan.width}x{plan.height} {guided}"
+
+
+def _read(file: Path | None) -> dict[str, list[float]]:
+    with suppress(OSError, ValueError, ConfigError):
+        found = parse_json(file.read_text(encoding="ascii"), str(file)) if file else {}
+        table = found.items() if isinstance(found, dict) else ()
+        return {kind: rates for kind, rates in table if _are_rates(rates)}
+    return {}
+
+
+def _are_rates(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(isinstance(each, float) and 0 <= each < math.inf for each in value)
+    )
