@@ -12,6 +12,7 @@ def unread_syntax(plan: GeneratePlan, *, embeddings: bool = False) -> list[str]:
     """
     request = plan.request
     drawn = [text for text in (*request.prompts, request.prompt_2) if text is not None]
+    drawn += [request.between[0]] if request.between else []
     negative = [text for text in (request.negative, request.negative_2) if text is not None]
     found = find_foreign([*drawn, *negative], plan.prompt_style)
     if embeddings:

@@ -31,11 +31,12 @@ def joined(rows: Sequence[Conditioning]) -> Conditioning:
             f"{' and '.join(map(str, sorted(lengths)))} tokens; take --batch-size 1 or a shorter "
             "negative prompt"
         )
-    rows = [replace(row, context=_repeated(row.context, common)) for row in rows]
+    rows = [replace(row, context=repeated(row.context, common)) for row in rows]
     names = [f.name for f in fields(Conditioning) if getattr(rows[0], f.name) is not None]
     return Conditioning(**{name: torch.cat([getattr(r, name) for r in rows]) for name in names})
 
 
-def _repeated(context: Tensor, tokens: int) -> Tensor:
+def repeated(context: Tensor, tokens: int) -> Tensor:
+    """A context (B, T, D) taken as often as makes it `tokens` long, a multiple of T."""
     times = tokens // context.shape[1]
     return context if times == 1 else torch.cat([*repeat(context, times)], dim=1)

@@ -24,7 +24,7 @@ from diffgen.engine.drawing import GeneratedImage, draw
 from diffgen.engine.editing import Beginning, begin
 from diffgen.engine.edits import Edit
 from diffgen.engine.finite import not_finite
-from diffgen.engine.guiding import steered, text_settings
+from diffgen.engine.guiding import guide_of, steered, text_settings
 from diffgen.engine.model import Model
 from diffgen.engine.networks import load_networks
 from diffgen.engine.origin import Origin
@@ -257,7 +257,7 @@ class Engine:
         settings = text_settings(plan)
         made: dict[str, Guide] = {}
         for prompt in dict.fromkeys(prompts):
-            guide = self.conditioner.guide(*plan.texts(prompt), settings)
+            guide = guide_of(plan, prompt, self.conditioner, settings)
             made[prompt] = guide.map(self._in_unets_dtype)
         return [made[prompt] for prompt in prompts]
 

@@ -11,9 +11,10 @@ from diffgen.diffusion.course import Guide
 from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.guided import GuidedDenoiser
 from diffgen.diffusion.image_guidance import ImageGuidedDenoiser
+from diffgen.diffusion.interpolation import between
 from diffgen.engine.request import GeneratePlan
 from diffgen.models.config import ModelConfig
-from diffgen.text.conditioner import Sizes, TextSettings
+from diffgen.text.conditioner import Conditioner, Sizes, TextSettings
 from diffgen.types import Denoiser
 
 
@@ -26,6 +27,17 @@ def text_settings(plan: GeneratePlan) -> TextSettings:
         crop=request.crop or (0, 0),
     )
     return TextSettings(sigmas=plan.sampling.sigmas, sizes=sizes, layer=plan.clip_skip)
+
+
+def guide_of(
+    plan: GeneratePlan, prompt: str, conditioner: Conditioner, settings: TextSettings
+) -> Guide:
+    """What a picture of a prompt, or of one on the way to another, is to be."""
+    guide = conditioner.guide(*plan.texts(prompt), settings)
+    if plan.request.between is None:
+        return guide
+    text, share = plan.request.between
+    return between(guide, conditioner.guide(*plan.texts(text), settings), share)
 
 
 def steered(

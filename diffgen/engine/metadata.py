@@ -147,6 +147,7 @@ def _settings(record: Record) -> list[tuple[str, object]]:
         ("Lora", " ".join(map(_lora, record["loras"])) or None),
         ("Lora hashes", ", ".join(filter(None, map(_lora_hash, _all_loras(record)))) or None),
         *((name.replace("_", " ").capitalize(), f"{v:g}") for name, v in record["options"].items()),
+        ("Towards", record.get("towards")),
         ("RNG", A1111_RNG[record["rng"]]),
         ("Rho", record["rho"]),
         ("Sigmas", listed and " ".join(f"{sigma:.6g}" for sigma in listed)),

@@ -72,7 +72,7 @@ class GenerateRequest(
         super().__post_init__()
         if isinstance(self.prompts, str):
             raise UsageError("prompts is a list of prompts; put a single one into brackets")
-        for prompt in [*self.prompts, self.negative or ""]:
+        for prompt in [*self.prompts, self.negative or "", self.towards or ""]:
             if len(prompt.encode("utf-8", "surrogatepass")) > MAX_PROMPT:
                 raise UsageError(f"a prompt has at most {MAX_PROMPT >> 10} KiB: {shown(prompt)}")
         if not 0 <= self.seed <= MAX_SEED - self.count + 1:

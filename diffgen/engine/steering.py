@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from diffgen.diffusion.guidance import Guidance, scales_of_steps
@@ -56,3 +57,15 @@ def check_texts(request: GenerateRequest, style: PromptStyle, config: ModelConfi
         parse(text, style)
     for text in filter(None, [request.negative, request.negative_2]):
         parse(text, style, negative=True)
+    if request.between is not None:
+        _check_other(request.between[0], request.prompts, style)
+
+
+def _check_other(text: str, prompts: Sequence[str], style: PromptStyle) -> None:
+    other = parse(text, style)
+    if other.loras:
+        raise UsageError(
+            "a LoRA cannot come in between prompts; name it in the first one or with --lora"
+        )
+    if any(len(parse(each, style).terms) != len(other.terms) for each in prompts):
+        raise UsageError("there is nothing between prompts that have AND in different numbers")

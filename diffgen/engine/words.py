@@ -44,7 +44,9 @@ class WordReport:
 
     def report(self, plan: GeneratePlan) -> dict[str, str]:
         """Log what is to be said; gives the words no encoder has room for, by prompt."""
-        texts = list(dict.fromkeys([*plan.request.prompts, plan.request.negative or ""]))
+        request = plan.request
+        other = [request.between[0]] if request.between else []
+        texts = list(dict.fromkeys([*request.prompts, *other, request.negative or ""]))
         # The other styles divide long prompts.
         plain = texts if plan.prompt_style == "plain" else []
         cut = {text: words for text in plain if (words := self._conditioner.cut(text))}

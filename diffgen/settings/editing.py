@@ -10,6 +10,7 @@ from diffgen.settings.grammar import (
     as_typed,
     parse_enlargement,
     parse_sides,
+    parse_towards,
     parse_variation,
 )
 from diffgen.settings.setting import Group, Setting
@@ -204,6 +205,15 @@ class Varying(Group):
             peers="subseed variation-seed",
         ),
     ] = None
+    towards: Annotated[
+        str | None,
+        Setting(
+            "--towards",
+            "Draw between the prompt and another: a share of the way, from 0 to 1",
+            "TEXT:SHARE",
+            parse=parse_towards,
+        ),
+    ] = None
     seamless: Annotated[
         Axes | None,
         Setting(
@@ -212,6 +222,14 @@ class Varying(Group):
             peers="tiling tileable tile",
         ),
     ] = None
+
+    @property
+    def between(self) -> tuple[str, float] | None:
+        """The other prompt, and the share of the way to it."""
+        if self.towards is None:
+            return None
+        text, _, share = self.towards.rpartition(":")
+        return text, float(share)
 
     @property
     def turned(self) -> tuple[int, float] | None:

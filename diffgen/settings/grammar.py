@@ -143,6 +143,20 @@ def parse_enlargement(name: str, text: str) -> str:
     return text.lower()
 
 
+def parse_towards(name: str, text: str) -> str:
+    """`TEXT:SHARE` with a share from 0 to 1, as typed. Raises UsageError."""
+    words, colon, share = text.rpartition(":")
+    try:
+        fits = bool(colon) and bool(words.strip()) and 0.0 <= float(share) <= 1.0
+    except ValueError:
+        fits = False
+    if not fits:
+        raise UsageError(
+            f"{name} takes TEXT:SHARE with a share from 0 to 1, for example 'a dog:0.5'"
+        )
+    return text
+
+
 def parse_variation(name: str, text: str) -> str:
     """`SEED:SHARE` with a share from 0 to 1, as typed. Raises UsageError."""
     seed, _, share = text.partition(":")
