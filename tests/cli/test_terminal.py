@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
 from terminals import Seen, in_terminal
 from training import draw_squares, make_recipe
 
+from diffgen.diffusion.guidance import GUIDANCE
 from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.train.recipe.tables import to_toml
 
@@ -90,7 +91,8 @@ def test_paths_and_json_reach_a_pipe_whole(piped: dict[str, Seen]) -> None:
     *_, report, command = piped["sweep"].out.splitlines()
     assert report.endswith("report/report.html")
     assert command.startswith("diffgen generate --model storybook ")
-    assert len(piped["samplers"].out.splitlines()) == len(SAMPLERS) + 3
+    rows = len(SAMPLERS) + 1 + len(GUIDANCE) + 1 + 2  # a heading, empty lines, the schedules
+    assert len(piped["samplers"].out.splitlines()) == rows
     listed = json.loads(piped["samplers json"].out)
     assert [sampler["name"] for sampler in listed["samplers"]] == list(SAMPLERS)
 
