@@ -86,20 +86,8 @@ class SamplingPlan:
             sdxl=sdxl,
             distilled_steps=config.distilled_steps,
         )
-        on_grid = settings.timesteps is not None or schedule in _TIMESTEP_GRIDS
-        stops_early = spec.final == "table" and noise_schedule.on_betas
-        if spec.final_by_checkpoint and config.final_alpha_one is not None:
-            stops_early = not config.final_alpha_one and noise_schedule.on_betas
-        final = noise_schedule.sigma_min if on_grid and stops_early else 0.0
-        if settings.sigmas is not None:
-            last = settings.sigmas[-1]
-            sigmas = [*settings.sigmas] if last == 0.0 else [*settings.sigmas, 0.0]
-        elif settings.timesteps is not None:
-            sigmas = sigmas_from_timesteps(noise_schedule, settings.timesteps, final=final)
-        else:
-            assert schedule is not None
-            steps = settings.steps or (4 if spec.distilled else DEFAULT_STEPS)
-            sigmas = make_sigmas(schedule, noise_schedule, steps, spacing, final=final)
+        final = _last_level(spec, settings, config, noise_schedule, schedule)
+        sigmas = _levels(spec, settings, noise_schedule, schedule, spacing, final)
         levels = _stretch(_last(sigmas, settings.last), settings.stretch, noise_schedule)
         # diffusers starts the k-diffusion samplers from sigma * noise unless spacing is leading.
         scaled = spec.start == "vp" or schedule == "leading" or not noise_schedule.on_betas
@@ -240,3 +228,38 @@ def _merge_options(spec: SamplerSpec, options: Mapping[str, float]) -> dict[str,
             takes = ", ".join(spec.options) or "no such setting"
             raise UsageError(f"sampler {spec.name} has no {name} (it takes {takes})")
     return {**spec.options, **options}
+
+
+def _last_level(
+    spec: SamplerSpec,
+    settings: Sampling,
+    config: NoiseConfig,
+    noise_schedule: NoiseSchedule,
+    schedule: SpacingName | None,
+) -> float:
+    """The noise level where a run ends: 0, or the first of the model's table."""
+    on_grid = settings.timesteps is not None or schedule in _TIMESTEP_GRIDS
+    stops_early = spec.final == "table"
+    if spec.final_by_checkpoint and config.final_alpha_one is not None:
+        stops_early = not config.final_alpha_one
+    early = on_grid and stops_early and noise_schedule.on_betas
+    return noise_schedule.sigma_min if early else 0.0
+
+
+def _levels(
+    spec: SamplerSpec,
+    settings: Sampling,
+    noise_schedule: NoiseSchedule,
+    schedule: SpacingName | None,
+    spacing: SpacingOptions,
+    final: float,
+) -> list[float]:
+    """The noise levels of a whole run, descending, `final` the last."""
+    if settings.sigmas is not None:
+        ended = settings.sigmas[-1] == 0.0
+        return [*settings.sigmas] if ended else [*settings.sigmas, 0.0]
+    if settings.timesteps is not None:
+        return sigmas_from_timesteps(noise_schedule, settings.timesteps, final=final)
+    assert schedule is not None
+    steps = settings.steps or (4 if spec.distilled else DEFAULT_STEPS)
+    return make_sigmas(schedule, noise_schedule, steps, spacing, final=final)
