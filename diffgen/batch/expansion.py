@@ -57,6 +57,11 @@ class Expander:
         """Raise UsageError for a choice that cannot be read or a wildcard without a file."""
         self.choose(template, 0)
 
+    def refuse(self, towards: str | None) -> None:
+        """Raise UsageError for choices where a picture's seed does not choose."""
+        if towards and self.has_choices(towards):
+            raise UsageError(f"the prompt to go towards is one, without choices: {shown(towards)}")
+
     def choose(self, template: str, seed: int) -> str:
         """The prompt that a picture with this seed gets. Raises UsageError."""
         seen: Counter[str] = Counter()

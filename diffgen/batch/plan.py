@@ -201,6 +201,7 @@ class BatchPlan:
     def _keep(self, variant: Variant) -> None:
         plan = self.settler.plan(variant.given, variant.prompt)
         name, stock = self.settler.stock(variant.given)
+        self._expander.refuse(plan.request.towards)
         number = plan.count
         self.count += number
         if (nfe := plan.evaluations) is not None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from diffgen.batch.expansion import Expander
 from diffgen.batch.files import Problem, Record, name_of, read_file
+from diffgen.batch.frames import NAMES, Animation, check_alone, each_frame, is_animation
 from diffgen.batch.journal import Journal, key_of
 from diffgen.batch.plan import BadFile, BatchPlan, Job
 from diffgen.batch.replay import replay
@@ -23,7 +24,7 @@ from diffgen.errors import UsageError
 from diffgen.files import remove_parts
 from diffgen.settings.output import Output
 from diffgen.settings.picture import Number
-from diffgen.settings.prompting import Reading
+from diffgen.settings.prompting import Interpolating, Reading
 
 NO_PROMPT = 'no prompt given: try "red barn at sunset"'
 
@@ -49,14 +50,21 @@ class Session:
         model that cannot be opened.
         """
         reading, output = Reading.of(given), Output.of(given)
+        if given.get("interpolate") and "template" not in given:
+            output = replace(output, template=NAMES)
         style = style_of(output)
         base = read_typed(given)
         plan = empty_plan(given, reading, style)
         prompts = _typed_prompts(words, reading)
+        way = Interpolating.of(given)
+        check_alone(way, prompts, reading, base)
         streams = reading.prompt_file == "-" and PictureOutput.holds_many(output.output)
         asked = replay(reading.from_picture) if reading.from_picture else None
+        frames: list[dict[str, Any]] = [*way.records]
         if asked:
-            _must(plan.add(1, _overridden(asked.settings, base, prompts), base))
+            frames = each_frame(_overridden(asked.settings, base, prompts))
+        for line, frame in enumerate(frames, 1):
+            _must(plan.add(line, frame, base))
         for prompt in prompts if asked is None else ():
             _must(plan.add(1, {"prompt": prompt}, base))
         if reading.prompt_file and not streams:
@@ -64,9 +72,9 @@ class Session:
             plan.read(read_file(reading.prompt_file), base, name_of(reading.prompt_file))
             if plan.count == before:
                 raise UsageError(f"{name_of(reading.prompt_file)} has no prompts")
-        elif not prompts and not streams and asked is None:
+        elif not prompts and not streams and not frames:
             raise UsageError(NO_PROMPT)
-        sink = PictureOutput(output.output, pictures=plan.count, style=style)
+        sink = _sink(output.output, plan.count, len(frames), style)
         notes = asked.notes if asked else ()
         session = cls(given, reading, base, plan, sink, style, "-" if streams else None, notes)
         session.check_names()
@@ -77,7 +85,7 @@ class Session:
 
         Raises BadFile.
         """
-        if self.style.collision == "number":
+        if self.style.collision == "number" or isinstance(self.output, Animation):
             return
         seen: dict[int, int] = {}
         found: list[str] = []
@@ -131,6 +139,18 @@ PASSING = {
     "show",
     *("contact_sheet", "grid", "batch_size", "exact", "output", "prompt_file"),
 }
+
+
+def _sink(target: str | None, pictures: int, frames: int, style: OutputStyle) -> PictureOutput:
+    """Where pictures go. Raises UsageError and OutputError."""
+    if target is None or not is_animation(target, frames):
+        return PictureOutput(target, pictures=pictures, style=style)
+    if pictures != frames:
+        raise UsageError(
+            f"{frames} frames of {pictures // frames} sequences do not fit into {target}; "
+            "give a folder"
+        )
+    return Animation(target, frames=frames, style=style)
 
 
 def style_of(output: Output) -> OutputStyle:

@@ -21,7 +21,17 @@ GAP = 6
 MOST = 2500  # tiles
 CHARACTERS = 24  # of a line below a tile
 # What a label may tell, in this order: whatever differs between the pictures.
-TOLD = ("prompt", "seed", "steps", "guidance_scale", "sampler", "schedule", "model", "strength")
+TOLD = (
+    "prompt",
+    "towards",
+    "seed",
+    "steps",
+    "guidance_scale",
+    "sampler",
+    "schedule",
+    "model",
+    "strength",
+)
 
 
 @dataclass(slots=True)

@@ -43,6 +43,8 @@ class Verifier:
         if found.record is None:
             raise UsageError(f"{path} is {found.source}'s: only diffgen's pictures can be verified")
         record = found.record
+        if isinstance(record.get("towards"), list):
+            raise UsageError(f"{path} is an animation; single frames can be verified")
         plan = BatchPlan(seed=0, all_combinations=False)
         settings = from_record(record) | {"prompt": record["prompt"]}
         if problem := plan.add(1, settings, {}):

@@ -25,7 +25,7 @@ from diffgen.settings.editing import Editing, Enlarging, Refining, Varying
 from diffgen.settings.model import Adapters, Source
 from diffgen.settings.output import Output, Talk
 from diffgen.settings.picture import Number, Size
-from diffgen.settings.prompting import Prompting, Reading
+from diffgen.settings.prompting import Interpolating, Prompting, Reading
 from diffgen.settings.running import Machine, Running, Threads
 from diffgen.settings.sampling import Guidance, Sampling
 
@@ -44,7 +44,7 @@ PICTURES = (
 
 
 @with_settings(
-    *(Reading, *PICTURES, Output, Running, Machine, Threads, Talk),
+    *(Reading, Interpolating, *PICTURES, Output, Running, Machine, Threads, Talk),
     configured=None,
     as_text=PICTURES,
 )
@@ -90,6 +90,7 @@ def _check_stdout(output: Output) -> None:
 
 
 def _run(session: Session, running: Running, talk: Talk, *, as_json: bool) -> Tally:
+    from diffgen.batch.frames import Animation
     from diffgen.batch.run import Run
     from diffgen.batch.sheet import Sheet, columns_of
 
@@ -113,7 +114,8 @@ def _run(session: Session, running: Running, talk: Talk, *, as_json: bool) -> Ta
             _loader(Machine.of(session.given), exact=running.exact),
             tracker,
             journal=journal,
-            stop_on_error=running.stop_on_error,
+            # An animation without a frame is none.
+            stop_on_error=running.stop_on_error or isinstance(session.output, Animation),
             viewers=[*sheets.values(), *_screens(Output.of(session.given))],
             saving=reported_pipe if session.output.to_stdout else nullcontext,
         )

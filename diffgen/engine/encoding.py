@@ -7,7 +7,7 @@ it, and our record in XMP. Each has IPTC's mark of a picture made by a model
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, get_args
 from xml.sax.saxutils import quoteattr
@@ -29,6 +29,7 @@ SUFFIXES: dict[str, PictureFormat] = {
 }
 USUAL_SUFFIX = {"png": "png", "jpeg": "jpg", "webp": "webp", "avif": "avif"}
 QUALITY = 90  # of the formats that lose something
+FRAME_TIME = 100  # milliseconds of an animation
 FINE = 90  # from this quality on, JPEG keeps colours at full resolution
 SEGMENT = 65_000  # bytes of a JPEG's EXIF or XMP
 USER_COMMENT, EXIF_IFD = 0x9286, 0x8769
@@ -72,6 +73,30 @@ def encode(
         options |= _inside(record, form)
     file = BytesIO()
     image.save(file, format=form.upper(), **options)
+    return file.getvalue()
+
+
+def encode_frames(
+    images: Sequence[Image.Image],
+    record: Mapping[str, Any],
+    *,
+    form: str,
+    quality: int | None = None,
+    metadata: bool = True,
+) -> bytes:
+    """An animation of pictures of one size as the bytes of a GIF or WebP file, which repeats.
+
+    A GIF has the record in its comment.
+    """
+    options: dict[str, Any] = {"append_images": images[1:], "duration": FRAME_TIME, "loop": 0}
+    if form == "webp":
+        options |= {"quality": quality or QUALITY}
+    if metadata and form == "webp":
+        options |= _inside(record, "webp")
+    elif metadata:
+        options |= {"comment": record_text(record, ascii_only=True).encode()}
+    file = BytesIO()
+    images[0].save(file, format=form.upper(), save_all=True, **options)
     return file.getvalue()
 
 

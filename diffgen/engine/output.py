@@ -136,7 +136,11 @@ class PictureOutput:
             sys.stdout.buffer.write(content)
             sys.stdout.buffer.flush()
             return None
-        path = self._place(content, self.name(record, line=line), noted)
+        return self._put(content, self.name(record, line=line), noted)
+
+    def _put(self, content: bytes, name: Path, noted: Noted | None) -> Path:
+        """Write a picture; a name that was asked for by itself is the only one that will do."""
+        path = self._place(content, name, noted)
         self._written.add(path)
         if self._file and path != self._file:
             raise OutputError(

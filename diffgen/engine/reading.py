@@ -24,7 +24,7 @@ TEXT_AT_MOST = 1 << 20  # bytes of one text, unpacked
 TEXTS_AT_MOST = 64
 FILE_AT_MOST = 512 << 20  # bytes of a picture that is no PNG, whose texts cannot be skipped
 PNG = b"\x89PNG\r\n\x1a\n"
-OTHERS = ("JPEG", "WEBP", "AVIF")
+OTHERS = ("JPEG", "WEBP", "AVIF", "GIF")
 # A1111's own: a pair of the last line, and how many make it a line of settings.
 PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 LEAST_PAIRS = 3
@@ -71,7 +71,7 @@ def read_texts(path: Path) -> dict[str, str]:
             is_png = file.read(len(PNG)) == PNG
             texts = dict(_png_texts(file)) if is_png else _other_texts(path)
     except OSError as error:
-        reason = error.strerror or "it is damaged or no PNG, JPEG, WebP or AVIF"
+        reason = error.strerror or "it is damaged or no PNG, JPEG, WebP, AVIF or GIF"
         raise UsageError(f"{path}: no picture to be read: {reason}") from error
     record = _record_in_xmp(texts.pop("XML:com.adobe.xmp", ""))
     return {"diffgen": record} | texts if record else texts
@@ -151,10 +151,13 @@ def _other_texts(path: Path) -> dict[str, str]:
         with Image.open(path, formats=OTHERS) as image:
             comment = image.getexif().get_ifd(EXIF_IFD).get(USER_COMMENT, b"")
             xmp = image.info.get("xmp", b"")
+            said = image.info.get("comment", b"") if image.format == "GIF" else b""
     except (ValueError, SyntaxError, KeyError, TypeError, Image.DecompressionBombError) as error:
         raise OSError(0, f"it is damaged: {error}") from error
     if isinstance(comment, bytes) and comment.startswith(b"UNICODE\0"):
         texts["parameters"] = _utf16(comment[8 : TEXT_AT_MOST + 8])
+    if isinstance(said, bytes) and said.startswith(b"{") and len(said) <= TEXT_AT_MOST:
+        texts["diffgen"] = said.decode("utf-8", "replace")
     if isinstance(xmp, bytes) and len(xmp) <= TEXT_AT_MOST:
         texts["XML:com.adobe.xmp"] = xmp.decode("utf-8", "replace")
     return texts

@@ -143,6 +143,13 @@ def parse_enlargement(name: str, text: str) -> str:
     return text.lower()
 
 
+def parse_interpolation(name: str, text: str) -> str:
+    """`A => B`, as typed. Raises UsageError for anything but two prompts."""
+    if len(parts := text.split("=>")) != 2 or not all(map(str.strip, parts)):
+        raise UsageError(f"{name} takes two prompts, as in 'a cat => a dog'")
+    return text
+
+
 def parse_towards(name: str, text: str) -> str:
     """`TEXT:SHARE` with a share from 0 to 1, as typed. Raises UsageError."""
     words, colon, share = text.rpartition(":")

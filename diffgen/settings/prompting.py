@@ -6,15 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+from diffgen.errors import UsageError
 from diffgen.limits import MAX_LAYERS
 from diffgen.settings.grammar import (
     as_typed,
+    parse_interpolation,
     parse_path,
 )
 from diffgen.settings.setting import Group, Setting
 from diffgen.types import (
     PromptStyle,
 )
+
+FRAMES = 12  # between two prompts, where nobody says how many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,3 +123,46 @@ class Reading(Group):
             "--strict", "Refuse prompts in other programs' syntax: (x:1.2), <lora:...>, {a|b}, ..."
         ),
     ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpolating(Group):
+    """Frames from one prompt to another, of one seed."""
+
+    panel: ClassVar[str] = "Prompt"
+
+    interpolate: Annotated[
+        str | None,
+        Setting(
+            "--interpolate",
+            "Frames from one prompt to another: numbered files, or an animation with -o FILE.gif or"
+            " .webp",
+            "A => B",
+            parse=parse_interpolation,
+        ),
+    ] = None
+    frames: Annotated[
+        int | None,
+        Setting(
+            "--frames",
+            f"How many, both ends included [default: {FRAMES}]",
+            "N",
+            low=2,
+            high=10_000,
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.interpolate is None and self.frames is not None:
+            raise UsageError("--frames is about --interpolate 'A => B'; give the two prompts")
+
+    @property
+    def records(self) -> list[dict[str, str]]:
+        """What each frame asks for: a prompt, and how far the other one is."""
+        if self.interpolate is None:
+            return []
+        first, other = (each.strip() for each in self.interpolate.split("=>"))
+        count = self.frames or FRAMES
+        shares = (i / (count - 1) for i in range(count))
+        return [{"prompt": first, "towards": f"{other}:{share:.6g}"} for share in shares]
