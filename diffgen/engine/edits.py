@@ -165,7 +165,7 @@ def _finished(
             raise UsageError("--mask-invert turns a mask round; give one with --mask")
         mask = ImageChops.invert(mask)
     if sides := settings.outpaint:
-        left, top, right, bottom = sides
+        left, right, top, bottom = sides
         new = beyond(picture.size, (left, top, right, bottom))
         if mask is not None:
             new.paste(mask, (left, top))

@@ -141,10 +141,10 @@ def test_what_is_transparent_is_painted_anew(
 
 
 def test_outpainting_keeps_the_picture_in_its_place(engine: Engine, init: str) -> None:
-    (picture,) = draw(engine, init=init, outpaint=(8, 4, 0, 12))
+    (picture,) = draw(engine, init=init, outpaint=(8, 0, 4, 12))  # left, right, top, bottom
     assert picture.image.size == (40, 48)
     assert np.array_equal(pixels(picture)[4:36, 8:40], original(init))
-    assert picture.record["outpaint"] == [8, 4, 0, 12]
+    assert picture.record["outpaint"] == [8, 0, 4, 12]
 
 
 def test_only_the_mask_is_drawn_at_the_models_size(engine: Engine, tmp_path: Path) -> None:
