@@ -201,6 +201,7 @@ def test_writing_makes_the_file_and_replaces_the_value(file: Path) -> None:
     [
         ("steps", "3", r'there is no key "steps": it is model, folders\.NAME'),
         ("settings.stepz", "3", r'no setting "stepz"\. Did you mean "steps"\?'),
+        ("settings.qqqq", "3", r'no setting "qqqq"$'),
         ("settings.steps", "0", "steps must be at least 1, got 0"),
         ("folders.lora", "x", r'no folder "lora"\. Did you mean "loras"\?'),
     ],

@@ -103,7 +103,8 @@ def row_of(word: str) -> Row:
     """The setting that a word means. Raises UsageError for none, and for one of the whole run."""
     row = find(word, *GROUPS)
     if row is None:
-        raise UsageError(f"there is no setting {shown(word)}.{did_you_mean(word, _words())}")
+        hint = did_you_mean(word, _words())
+        raise UsageError(f"there is no setting {shown(word)}{hint and f'.{hint}'}")
     if row.name in RUN_ONLY:
         raise UsageError(f"{word} is for the whole run; {RUN_ONLY[row.name]}")
     return row

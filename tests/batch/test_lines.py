@@ -3,6 +3,7 @@
 import pytest
 
 from diffgen.batch.lines import parse_line
+from diffgen.batch.requests import row_of
 from diffgen.errors import UsageError
 
 
@@ -62,3 +63,16 @@ def test_lines(line: str, found: dict[str, object]) -> None:
 def test_lines_that_cannot_be_read(line: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse_line(line)
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("qqqq", 'there is no setting "qqqq"'),
+        ("samplr", 'there is no setting "samplr". Did you mean "sampler"?'),
+    ],
+)
+def test_a_setting_that_is_none(word: str, says: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        row_of(word)
+    assert str(raised.value) == says
