@@ -20,7 +20,8 @@ LINES = 14
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    heard = (signal.SIGINT, signal.SIGHUP)  # which a shell's background job or nohup ignores
+    previous = {each: signal.signal(each, signal.default_int_handler) for each in heard}
     processes = []
 
     def started(*arguments: str, stdin: int | None = None) -> "subprocess.Popen[str]":
@@ -43,7 +44,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream:
                 stream.close()
-    signal.signal(signal.SIGINT, previous)
+    for each, handler in previous.items():
+        signal.signal(each, handler)
 
 
 @pytest.fixture
@@ -92,11 +94,13 @@ def test_a_run_that_is_killed_goes_on(start: Start, file: str, tmp_path: Path) -
     assert len(pictures(tmp_path / "whole")) == LINES
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_behind_the_picture_in_hand(
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_signal_ends_behind_the_batch_in_hand(
     start: Start, file: str, tmp_path: Path, number: int, code: int
 ) -> None:
-    process = start("--prompts", file, "-o", "o/")
+    process = start("--prompts", file, "-o", "o/", "--batch-size", "2")
     first_lines(process, 2)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
@@ -105,6 +109,9 @@ def test_a_signal_ends_behind_the_picture_in_hand(
     done = len(pictures(tmp_path / "o"))
     assert 2 <= done < LINES
     assert not list((tmp_path / "o").glob(".*.part*"))
+    journal = (tmp_path / "o" / "p.txt.journal.jsonl").read_text().splitlines()
+    states = {entry["key"]: entry["state"] for entry in map(json.loads, journal) if "key" in entry}
+    assert list(states.values()) == ["made"] * done  # nothing was begun and left
 
 
 def test_two_processes_share_a_file_and_one_is_killed(
