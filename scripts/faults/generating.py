@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 import shutil
 import subprocess
+import tempfile
+from functools import cache
 from pathlib import Path
 
 from common import (
@@ -13,10 +15,14 @@ from common import (
     expect_one_line,
     finish,
     killed,
+    lines_of,
     pictures_in,
+    run,
     start,
     whole_pictures,
 )
+
+BATCH = ("generate", "--prompts", "prompts.txt", "-o", "out/", "--batch-size", "2")
 
 
 def kill_generate(folder: Path) -> str:
@@ -26,6 +32,44 @@ def kill_generate(folder: Path) -> str:
     whole = whole_pictures(folder)
     expect(ended or whole == 16, f"done with {whole} pictures of 16")
     return f"{'killed' if ended else 'done'}, every picture opens"
+
+
+def kill_batch(folder: Path) -> str:
+    """Killed at a random line of its journal and started again, a file of prompts is made whole."""
+    pictures, lines = _undisturbed()
+    journal = _prepare(folder)
+    ended = killed(folder, *BATCH, progress=lambda: lines_of(journal), whole=lines)
+    there = {path: path.stat().st_mtime_ns for path in pictures_in(folder)}
+    expect(whole_pictures(folder) == len(there), "a picture came after the kill")
+    code, errors = finish(start(folder, *BATCH, stdout=subprocess.DEVNULL))
+    counted = f"{len(pictures) - len(there)} made, 0 failed, {len(there)} skipped"
+    expect(code == 0 and counted in errors, f"not {counted}, exit code {code}: {errors}")
+    expect({path: path.stat().st_mtime_ns for path in there} == there, "one was made again")
+    expect(_contents(folder) == pictures, "the pictures differ from an undisturbed run's")
+    left = sorted(path.name for path in (folder / "out").glob(".*.part*"))
+    expect(not left, f"something was left: {left}")
+    return f"{'killed' if ended else 'done'}; then what was missing, equal to the byte"
+
+
+@cache
+def _undisturbed() -> tuple[dict[str, bytes], int]:
+    """The pictures of a file of prompts that nobody kills, and the lines of its journal."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        journal = _prepare(folder)
+        run(folder, *BATCH)
+        return _contents(folder), lines_of(journal)
+
+
+def _prepare(folder: Path) -> Path:
+    """Write a file of prompts; where its journal is going to be."""
+    lines = [f"a barn --steps {2 + i % 2} --seed {i}\n" for i in range(12)]
+    (folder / "prompts.txt").write_text("".join(lines))
+    return folder / "out" / "prompts.txt.journal.jsonl"
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in pictures_in(folder)}
 
 
 def full_disk(folder: Path) -> str:

@@ -21,6 +21,7 @@ from common import Failed
 
 FAULTS: dict[str, Callable[[Path], str]] = {
     "kill-generate": generating.kill_generate,
+    "kill-batch": generating.kill_batch,
     "kill-train": training.kill_train,
     "kill-sweep": sweeping.kill_sweep,
     "full-disk": generating.full_disk,
