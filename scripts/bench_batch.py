@@ -3,7 +3,7 @@
     python scripts/bench_batch.py --lines 1000 --loop-lines 10 --steps 10
 
 All draw storybook in float32 on the same threads. The loop over the command is measured on a few lines
-and counted up. Memory is the largest resident size of the process, over the run of the file.
+and counted up. Memory is the resident size of the process, looked at once a second.
 """
 
 from __future__ import annotations
@@ -16,13 +16,27 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from benchmark import publish
 
 ROOT = Path(__file__).resolve().parent.parent
 STORYBOOK = ROOT / "diffgen" / "assets" / "storybook"
 THINGS = ("barn", "cat", "boat", "house", "tree", "dog", "car")
 COLOURS = ("red", "blue", "green", "yellow", "white")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Pictures a second of one case, loading included, and the resident MiB half-way and at most."""
+
+    case: str
+    batch: int | None
+    speed: float
+    middle: int = 0
+    largest: int = 0
 
 
 def prompts(lines: int) -> list[str]:
@@ -114,34 +128,52 @@ def diffusers_run(folder: Path, lines: int, steps: int, batch: int) -> float:
     return float(done.stdout.split()[-1])
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def measured(folder: Path, given: argparse.Namespace) -> Iterator[Row]:
+    """A row for each case, as it is measured."""
+    loop = loop_run(folder, given.loop_lines, given.steps) / given.loop_lines
+    yield Row("a loop over the command", None, 1 / loop)
+    for batch in map(int, given.batches.split(",")):
+        seconds, sizes = file_run(folder, given.lines, given.steps, batch)
+        middle = sizes[len(sizes) // 2] if sizes else 0
+        yield Row("a file", batch, given.lines / seconds, middle, max(sizes, default=0))
+        if not given.no_diffusers:
+            other = diffusers_run(folder, given.lines, given.steps, batch)
+            yield Row("diffusers in a loop", batch, given.lines / other)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown; speeds also as a multiple of the first row's."""
+    lines = ["| case | batch | pictures a second | times the first row | MiB half-way, at most |"]
+    lines.append("|---|---|---|---|---|")
+    for row in rows:
+        memory = f"{row.middle}, {row.largest}" if row.largest else "-"
+        lines.append(
+            f"| {row.case} | {row.batch or '-'} | {row.speed:.2f} "
+            f"| {row.speed / rows[0].speed:.1f} | {memory} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--lines", type=int, default=1000)
     parser.add_argument("--loop-lines", type=int, default=10)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--batches", default="1,4,16")
     parser.add_argument("--no-diffusers", action="store_true")
-    given = parser.parse_args(arguments)
+    parser.add_argument("--json", type=Path, help="also write all figures to this file")
+    given = parser.parse_args()
+    rows = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        loop = loop_run(folder, given.loop_lines, given.steps) / given.loop_lines
-        print(f"loop over the command: {1 / loop:.2f} pictures a second", flush=True)
-        for batch in map(int, given.batches.split(",")):
-            seconds, sizes = file_run(folder, given.lines, given.steps, batch)
-            middle = sizes[len(sizes) // 2] if sizes else 0
-            print(
-                f"file, batch {batch}: {given.lines / seconds:.2f} pictures a second, "
-                f"{loop * given.lines / seconds:.1f} times the loop; "
-                f"{middle} MiB in the middle, {max(sizes, default=0)} at most",
-                flush=True,
-            )
-            if not given.no_diffusers:
-                other = diffusers_run(folder, given.lines, given.steps, batch)
-                print(
-                    f"diffusers, batch {batch}: {given.lines / other:.2f} pictures a second; "
-                    f"the file is {other / seconds:.2f} times as fast",
-                    flush=True,
-                )
+        for row in measured(Path(name), given):
+            rows.append(row)
+            print(f"{row.case}, {row.batch}: {row.speed:.2f} a second", file=sys.stderr, flush=True)
+    title = (
+        f"{given.lines} lines of prompts, storybook, {given.steps} steps, float32, one run of each"
+    )
+    publish(title, table(rows), [asdict(row) for row in rows], given.json, device="cpu")
 
 
 if __name__ == "__main__":
