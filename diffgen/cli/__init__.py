@@ -120,7 +120,7 @@ def main() -> NoReturn:
     """Run a command; errors become one line on stderr and an exit code."""
     verbose = bool({"-v", "--verbose"} & set(sys.argv))
     with guarded_streams() as results, kept_warnings(verbose):
-        code = _run(verbose=verbose)
+        code = _exit_code(verbose=verbose)
         results.flush()
         if not code and (lost := lost_results(results)):
             print_error(lost)
@@ -128,7 +128,7 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-def _run(*, verbose: bool) -> int:
+def _exit_code(*, verbose: bool) -> int:
     try:
         with asked_to_stop() as signals:
             code = int(app(standalone_mode=False) or 0)

@@ -76,7 +76,7 @@ def generate(words: Prompts = None, *, given: dict[str, Any]) -> int:
         if running.dry_run:
             print_plan(session, as_json=output.as_json)
             return 0
-        tally = _run(session, running, talk, as_json=output.as_json)
+        tally = _make_pictures(session, running, talk, as_json=output.as_json)
     if running.summary:
         _write_summary(running.summary, tally)
     return tally.exit_code
@@ -89,7 +89,7 @@ def _check_stdout(output: Output) -> None:
         raise UsageError("-o -: stdout is closed; give a file's name")
 
 
-def _run(session: Session, running: Running, talk: Talk, *, as_json: bool) -> Tally:
+def _make_pictures(session: Session, running: Running, talk: Talk, *, as_json: bool) -> Tally:
     from diffgen.batch.frames import Animation
     from diffgen.batch.run import Run
     from diffgen.batch.sheet import Sheet, columns_of

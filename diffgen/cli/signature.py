@@ -53,7 +53,7 @@ def with_settings(
         own = [each for name, each in signature(command).parameters.items() if name != GIVEN]
 
         @functools.wraps(command)
-        def run(**values: Any) -> Any:
+        def with_given(**values: Any) -> Any:
             read = _given(table, values, unread)
             given = _with_configuration(read, configured, find_files=not unread)
             rest = {name: value for name, value in values.items() if name not in table}
@@ -61,9 +61,9 @@ def with_settings(
 
         options = [_parameter(row, read=name not in unread) for name, row in table.items()]
         own_hints = [each.replace(annotation=_hint(command, each)) for each in own]
-        run.__signature__ = Signature([*own_hints, *options])  # type: ignore[attr-defined]
-        run.__annotations__ = {each.name: each.annotation for each in [*own_hints, *options]}
-        return run
+        with_given.__signature__ = Signature([*own_hints, *options])  # type: ignore[attr-defined]
+        with_given.__annotations__ = {each.name: each.annotation for each in [*own_hints, *options]}
+        return with_given
 
     return decorate
 
