@@ -170,9 +170,7 @@ def main() -> None:
         for row in measured(Path(name), given):
             rows.append(row)
             print(f"{row.case}, {row.batch}: {row.speed:.2f} a second", file=sys.stderr, flush=True)
-    title = (
-        f"{given.lines} lines of prompts, storybook, {given.steps} steps, float32, one run of each"
-    )
+    title = f"{given.lines} lines of prompts, storybook, {given.steps} steps, float32, one run of each in this order"
     publish(title, table(rows), [asdict(row) for row in rows], given.json, device="cpu")
 
 
