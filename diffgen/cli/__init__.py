@@ -30,6 +30,7 @@ from diffgen.cli.signals import asked_to_stop, reason
 from diffgen.cli.signature import PanelledCommand
 from diffgen.cli.streams import guarded_streams
 from diffgen.cli.train import train
+from diffgen.cli.upscale import upscale
 from diffgen.cli.verify import verify
 from diffgen.errors import DiffgenError, UsageError
 
@@ -88,6 +89,8 @@ EXAMPLES: dict[Callable[..., object], str] = {
 diffgen generate "a cat" --seed 7 -c 4 -o cats/
 diffgen generate --prompts prompts.txt -o night/ --dry-run
 diffgen generate --from a-cat-7.png --steps 10,20,30""",
+    upscale: """diffgen upscale a-cat-7.png
+diffgen upscale photo.jpg --prompt "a harbour" --hires 1.5x --hires-strength 0.3 -o large.png""",
     verify: "diffgen verify night/*.png",
     schema: "diffgen schema > settings.json",
     sample_steps: """diffgen sample-steps "red barn at sunset"

@@ -53,10 +53,16 @@ def generate(words: Prompts = None, *, given: dict[str, Any]) -> int:
 
     The path of each picture is printed as soon as it is finished.
     """
-    settle_threads(given.get("threads"))
     # Not above: --help and the other commands do without.
-    from diffgen.batch.plan import BadFile
     from diffgen.batch.session import Session
+
+    return make(given, lambda: Session.open(words or [], given))
+
+
+def make(given: Mapping[str, Any], opened: Callable[[], Session]) -> int:
+    """Make the pictures of a session, telling of them as the settings say; returns the exit code."""
+    settle_threads(given.get("threads"))
+    from diffgen.batch.plan import BadFile
     from diffgen.batch.sheet import check_sheet
 
     talk, running, output = Talk.of(given), Running.of(given), Output.of(given)
@@ -65,7 +71,7 @@ def generate(words: Prompts = None, *, given: dict[str, Any]) -> int:
         check_sheet(file)
     with logged_notes(talk.verbose):
         try:
-            session = Session.open(words or [], given)
+            session = opened()
         except BadFile as bad:
             for line in bad.lines:
                 print_line(line)

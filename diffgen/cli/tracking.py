@@ -140,8 +140,10 @@ def _summary(record: Mapping[str, Any]) -> str:
 
 
 def _steps(record: Mapping[str, Any]) -> str:
-    """`10 steps`, or `6 of 10 steps` where a picture was changed."""
+    """`10 steps`, or `6 of 10 steps` where a picture was changed; two passes as `10 + 4 steps`."""
     steps, run = record["steps"], record.get("steps_run", record["steps"])
+    if (again := record.get("hires_steps_run")) is not None:
+        return f"{run} + {again} steps"
     return _count(steps, "step") if run == steps else f"{run} of {_count(steps, 'step')}"
 
 

@@ -75,7 +75,8 @@ def _images(
     clock.lap("text")
     latents = engine.sample(plan, seeds, guides, beginning, on_step=on_step)
     if plan.second is not None:
-        larger = Beginning(_larger(engine, plan, plan.second, latents))
+        untouched = edit.init if edit and plan.strength == 0.0 else None
+        larger = Beginning(_larger(engine, plan, plan.second, latents, untouched))
         guides = engine.guides(plan.second, prompts)
         latents = engine.sample(plan.second, seeds, guides, larger, on_step=on_step)
     if plan.refined is not None:
@@ -93,7 +94,13 @@ def _images(
 
 
 @torch.inference_mode()
-def _larger(engine: Engine, first: GeneratePlan, second: GeneratePlan, latents: Tensor) -> Tensor:
+def _larger(
+    engine: Engine,
+    first: GeneratePlan,
+    second: GeneratePlan,
+    latents: Tensor,
+    untouched: Image.Image | None,
+) -> Tensor:
     """Latents (B, C, h, w) of a first pass at the size of the second.
 
     All but `latent` go through 8-bit pictures, as a picture that was saved and opened again does.
@@ -102,6 +109,8 @@ def _larger(engine: Engine, first: GeneratePlan, second: GeneratePlan, latents: 
     if upscaler == "latent":
         shape = engine.config.latent_shape(*size)
         return F.interpolate(latents, shape[1:], mode="bilinear", align_corners=False)
-    images = [enlarged(image, size, upscaler) for image in engine.decode(latents)]
+    # Where nothing of a picture was drawn, it is enlarged itself, not what an autoencoder leaves of it.
+    images = [untouched] * len(latents) if untouched else engine.decode(latents)
+    images = [enlarged(image, size, upscaler) for image in images]
     pixels = [to_pixels(image, channels=engine.config.pixel_channels) for image in images]
     return torch.cat([engine.encode_image(each) for each in pixels])

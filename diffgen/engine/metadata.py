@@ -95,6 +95,7 @@ def _edited(plan: GeneratePlan, picture: Picture) -> dict[str, Any]:
     if (second := plan.second) is not None:
         found |= {"hires_strength": second.strength, "hires_size": [second.width, second.height]}
         found |= {"hires_steps": len(second.sampling.whole) - 1}
+        found |= {"hires_steps_run": len(second.sampling.sigmas) - 1}
     return found
 
 
