@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffgen.cli.console import print_json, print_line, print_result
 from diffgen.cli.pace import Pace
+from diffgen.cli.tracking import counted
 from diffgen.errors import one_line
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def print_plan(session: Session, *, as_json: bool) -> None:
         print_line(f"... and {plan.count - SHOWN} more; --json prints all")
     more = " and more, as an adaptive sampler decides" if plan.adaptive else ""
     print_line(
-        f"{plan.count} pictures, {plan.evaluations} network evaluations{more}, "
+        f"{counted(plan.count, 'picture')}, {counted(plan.evaluations, 'network evaluation')}{more}, "
         f"{_time(seconds, plan.count)}; nothing was made"
     )
 

@@ -55,7 +55,7 @@ class Tracker:
         if self._events:
             at = {"step": info.index + 1, "steps": info.total or None}
             print_event({"event": "step", **at, "done": self._done, "pictures": self._pictures})
-        label = _count(self._pictures, "picture")
+        label = counted(self._pictures, "picture")
         if not info.total:  # an adaptive sampler: nobody knows how many steps are left
             self._display.update(label, info.index + 1, None)
         else:
@@ -144,8 +144,9 @@ def _steps(record: Mapping[str, Any]) -> str:
     steps, run = record["steps"], record.get("steps_run", record["steps"])
     if (again := record.get("hires_steps_run")) is not None:
         return f"{run} + {again} steps"
-    return _count(steps, "step") if run == steps else f"{run} of {_count(steps, 'step')}"
+    return counted(steps, "step") if run == steps else f"{run} of {counted(steps, 'step')}"
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """`1 step` or `7 steps`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
