@@ -23,7 +23,8 @@ from typing import Any, Literal, Self, get_args
 from filelock import FileLock, Timeout
 
 from diffgen import __version__
-from diffgen.errors import OutputError, UsageError
+from diffgen.errors import ConfigError, OutputError, UsageError
+from diffgen.jsonfile import parse_json
 
 FORMAT = 1  # of the lines; changes when a key changes its meaning
 KEY_BYTES = 12
@@ -243,7 +244,7 @@ class Journal:
         if not raw.strip():
             return
         try:
-            line = json.loads(raw)
+            line = parse_json(raw.decode(), "a line of the journal")
             if "journal" in line:
                 self._take_in_head(line)
             elif line["state"] in get_args(State) and isinstance(line["key"], str):
@@ -253,7 +254,7 @@ class Journal:
                 self._failed_before.discard(line["key"])
             else:
                 raise ValueError
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ConfigError, ValueError, TypeError, KeyError):
             number = self._line + self._torn
             if number not in self.damaged[-1:]:
                 self.damaged.append(number)

@@ -30,6 +30,7 @@ from diffgen.engine.named_files import with_paths
 from diffgen.engine.request import GeneratePlan, GenerateRequest, Picture
 from diffgen.engine.tags import find_tags
 from diffgen.errors import DiffgenError, UsageError
+from diffgen.jsonfile import parse_json
 from diffgen.settings.model import Adapters, Source
 from diffgen.settings.setting import as_text, rows
 
@@ -225,7 +226,7 @@ class BatchPlan:
     def variant(self, index: int) -> Variant:
         """One of the variants, read back."""
         self._spool.seek(self._offsets[index])
-        line, prompt, texts = json.loads(self._spool.readline())
+        line, prompt, texts = parse_json(self._spool.readline().decode(), "the plan")
         table = {name: row for group in GROUPS for name, row in rows(group).items()}
         return Variant(line, prompt, {n: table[n].read(text) for n, text in texts.items()})
 

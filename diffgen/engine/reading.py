@@ -6,7 +6,6 @@ InvokeAI's and NovelAI's JSON are read by sd-parsers where that is installed.
 
 from __future__ import annotations
 
-import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -182,8 +181,8 @@ def _record_in_xmp(xmp: str) -> str:
 def _unquoted(value: str) -> str:
     value = value.strip()
     if value.startswith('"'):
-        with suppress(ValueError):
-            return str(json.loads(value))
+        with suppress(ConfigError):
+            return str(parse_json(value, "a quoted value"))
     return value
 
 

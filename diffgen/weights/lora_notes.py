@@ -5,12 +5,13 @@ Keys of the metadata: sd-scripts (`ss_...`) and ModelSpec.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from diffgen.errors import ConfigError
+from diffgen.jsonfile import parse_json
 from diffgen.weights.files import TensorInfo
 
 # What a key ends in or holds -> the kind of adapter; the first that is found counts.
@@ -75,7 +76,7 @@ def _stem(key: str) -> str:
 def _tags(text: str) -> list[str]:
     """The commonest captions' tags of all folders; none from what cannot be read."""
     counts: Counter[str] = Counter()
-    with suppress(ValueError, RecursionError, AttributeError, TypeError):
-        for folder in json.loads(text).values():
+    with suppress(ConfigError, ValueError, AttributeError, TypeError):
+        for folder in parse_json(text, "ss_tag_frequency").values():
             counts.update({str(tag).strip(): int(number) for tag, number in folder.items()})
     return [tag for tag, _ in counts.most_common(TAGS_SHOWN)]

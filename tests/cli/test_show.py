@@ -57,7 +57,7 @@ def test_what_is_not_read_is_noted() -> None:
 def test_nothing_to_show_is_refused() -> None:
     result = CliRunner().invoke(app, ["show"])
     assert isinstance(result.exception, UsageError)
-    assert "give --prompt" in str(result.exception)
+    assert "give a picture, or --prompt" in str(result.exception)
 
 
 @pytest.mark.parametrize("style", ["a1111", "comfy", "compel"])

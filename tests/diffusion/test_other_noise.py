@@ -16,10 +16,11 @@ from diffusers import (
 from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.noise import StreamNoise
 from diffgen.diffusion.samplers import SAMPLERS
-from diffgen.diffusion.sampling import SamplingPlan, SamplingSettings
+from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import SPACINGS
 from diffgen.errors import UsageError
+from diffgen.settings.sampling import Sampling
 from diffgen.types import Conditioning, NoiseConfig
 
 CPU = torch.device("cpu")
@@ -51,7 +52,7 @@ def network():
 
 def ours(network, config, **settings):
     schedule = NoiseSchedule.from_config(config)
-    plan = SamplingPlan.make(SamplingSettings(**settings), config, schedule)
+    plan = SamplingPlan.make(Sampling(**settings), config, schedule)
     model = ModelDenoiser(network, schedule, config.prediction)
     return plan.run(lambda x, sigma: model(x, sigma, COND), [5], SHAPE, CPU)
 
@@ -143,7 +144,7 @@ def test_every_sampler_finds_one_picture_in_other_noise(sampler, prediction):
         seen.append(sigma)
         return picture.expand_as(x)
 
-    plan = SamplingPlan.make(SamplingSettings(sampler=sampler, steps=12), config, schedule)
+    plan = SamplingPlan.make(Sampling(sampler=sampler, steps=12), config, schedule)
     found = plan.run(denoise, [5], SHAPE, CPU)
     torch.testing.assert_close(found, picture, atol=2e-2, rtol=0)
     assert seen[0] == pytest.approx(schedule.sigma_max) or plan.schedule == "lcm"
@@ -154,7 +155,7 @@ def test_every_sampler_finds_one_picture_in_other_noise(sampler, prediction):
 def test_every_spacing_descends_through_other_noise(spacing, prediction):
     config = NoiseConfig(prediction=prediction, sampler="euler")
     schedule = NoiseSchedule.from_config(config)
-    settings = SamplingSettings(schedule=spacing, steps=8)
+    settings = Sampling(schedule=spacing, steps=8)
     if spacing == "ays":
         with pytest.raises(UsageError, match="other noise"):
             SamplingPlan.make(settings, config, schedule)
