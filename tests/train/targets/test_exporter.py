@@ -19,7 +19,7 @@ def test_full_training_of_a_single_file_writes_a_folder(
     """At a rate of 0 the folder draws what the file draws, to the bit."""
     file = tmp_path / f"{family}.safetensors"
     single_files.write_single_file(file, single_files.make_pipeline(family), family)
-    changes = {"model": {"base": str(file)}, "data.size": 32, "optimizer.lr": 0.0}
+    changes = {"model": {"base": str(file)}, "data.size": 64, "optimizer.lr": 0.0}
     more = {"run.steps": 1, "run.save_dtype": "fp32", "data.validation": 0}
     run.train(
         make_recipe(squares, {**changes, **more}),
@@ -27,7 +27,7 @@ def test_full_training_of_a_single_file_writes_a_folder(
         resume=False,
         reporter=Listener(),
     )
-    request = GenerateRequest(prompts=["a red square"], steps=1, seed=1, width=64, height=64)
+    request = GenerateRequest(prompts=["a red square"], steps=1, seed=1, guidance_scale=3.0)
     engines = [
         Engine.load(source, device="cpu", dtype="fp32")
         for source in (file, tmp_path / "run" / "model")
