@@ -72,6 +72,8 @@ def _wrong_value(error: typer.BadParameter) -> str:
     names = parameter.opts if parameter is not None else []
     option = max(names, key=len, default="an argument")
     details: Any = getattr(error.__cause__, "errors", list)()
+    if not details and not error.message:
+        return f"there is no {parameter.metavar or option.upper()}"
     if not details:
         return f"{option}: {error.message.rstrip('.')}"
     detail = details[0]
