@@ -16,19 +16,19 @@ from pathlib import Path
 
 import generating
 import sweeping
-import training
+import train_faults
 from common import Failed
 
 FAULTS: dict[str, Callable[[Path], str]] = {
     "kill-generate": generating.kill_generate,
     "kill-batch": generating.kill_batch,
-    "kill-train": training.kill_train,
+    "kill-train": train_faults.kill_train,
     "kill-sweep": sweeping.kill_sweep,
     "full-disk": generating.full_disk,
     "folder-gone": generating.folder_gone,
     "two-generate": generating.two_generate,
-    "two-train": training.two_train,
-    "two-cache": training.two_cache,
+    "two-train": train_faults.two_train,
+    "two-cache": train_faults.two_cache,
     "closed-stdout": generating.closed_stdout,
 }
 
