@@ -14,7 +14,6 @@ from diffgen.cli.memory import loading_to_stay, return_freed_memory
 from diffgen.cli.pace import Pace
 from diffgen.cli.plans import print_plan
 from diffgen.cli.progress import progress
-from diffgen.cli.prompts import tell_syntax
 from diffgen.cli.signals import Asked, Stopped, finishing_first
 from diffgen.cli.signature import Prompts, with_settings
 from diffgen.cli.streams import stdout_is_closed
@@ -64,6 +63,7 @@ def make(given: Mapping[str, Any], opened: Callable[[], Session]) -> int:
     settle_threads(given.get("threads"))
     from diffgen.batch.plan import BadFile
     from diffgen.batch.sheet import check_sheet
+    from diffgen.cli.prompts import tell_syntax
 
     talk, running, output = Talk.of(given), Running.of(given), Output.of(given)
     _check_stdout(output)

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from diffgen import __version__
@@ -46,6 +45,8 @@ class Cores:
 
 def versions() -> dict[str, str | None]:
     """Of diffgen, Python and what diffgen stands on; None for what is not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
     found: dict[str, str | None] = {"diffgen": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
