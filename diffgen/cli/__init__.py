@@ -91,13 +91,12 @@ diffgen generate --prompts prompts.txt -o night/ --dry-run
 diffgen generate --from a-cat-7.png --steps 10,20,30""",
     upscale: """diffgen upscale a-cat-7.png
 diffgen upscale photo.jpg --prompt "a harbour" --hires 1.5x --hires-strength 0.3 -o large.png""",
-    verify: "diffgen verify night/*.png",
-    schema: "diffgen schema > settings.json",
+    train: """diffgen train --example > my.toml
+diffgen train my.toml --dry-run
+diffgen train --lora --data photos/ -m storybook""",
     sample_steps: """diffgen sample-steps "red barn at sunset"
 diffgen sample-steps "a cat" --samplers dpmpp_2m,unipc --steps 5-20:5""",
     samplers: "diffgen samplers --json",
-    show: """diffgen show a-cat-7.png --json
-diffgen show --prompt "a (red:1.2) barn [at night:by day:0.5]" --prompt-style a1111""",
     models: """diffgen models --here
 diffgen models --kind lora --json""",
     pull: """diffgen pull sd-turbo
@@ -107,13 +106,14 @@ diffgen inspect my-lora.safetensors --hash --json""",
     convert: """diffgen convert model.safetensors model/
 diffgen convert sdxl/ sdxl.safetensors --dtype fp16 --lora style.safetensors:0.8
 diffgen convert old.ckpt new.safetensors""",
-    config: """diffgen config --example > ~/.config/diffgen/config.toml
+    show: """diffgen show a-cat-7.png --json
+diffgen show --prompt "a (red:1.2) barn [at night:by day:0.5]" --prompt-style a1111""",
+    verify: "diffgen verify night/*.png",
+    schema: "diffgen schema > settings.json",
+    config: """diffgen config set model dreamshaper_8
 diffgen config set folders.programs ~/ComfyUI
 diffgen config set models.sdxl.steps 30""",
     doctor: "diffgen doctor --json",
-    train: """diffgen train --example > my.toml
-diffgen train my.toml --dry-run
-diffgen train --lora --data photos/ -m storybook""",
 }
 for command, examples in EXAMPLES.items():
     app.command(cls=PanelledCommand, epilog=examples)(command)
