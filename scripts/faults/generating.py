@@ -9,6 +9,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 from common import (
     GENERATE,
     expect,
@@ -21,7 +22,11 @@ from common import (
     start,
     whole_pictures,
 )
+from PIL import Image
 
+# Levels between pictures that were made with other neighbours: what is left of a batch of two after
+# a kill may be one, and in bf16 that was 3 levels away.
+ROUNDING = 4
 BATCH = ("generate", "--prompts", "prompts.txt", "-o", "out/", "--batch-size", "2")
 
 
@@ -45,14 +50,15 @@ def kill_batch(folder: Path) -> str:
     counted = f"{len(pictures) - len(there)} made, 0 failed, {len(there)} skipped"
     expect(code == 0 and counted in errors, f"not {counted}, exit code {code}: {errors}")
     expect({path: path.stat().st_mtime_ns for path in there} == there, "one was made again")
-    expect(_contents(folder) == pictures, "the pictures differ from an undisturbed run's")
+    away = _distance(_contents(folder), pictures)
+    expect(away <= ROUNDING, f"{away} levels from an undisturbed run's pictures")
     left = sorted(path.name for path in (folder / "out").glob(".*.part*"))
     expect(not left, f"something was left: {left}")
-    return f"{'killed' if ended else 'done'}; then what was missing, equal to the byte"
+    return f"{'killed' if ended else 'done'}; then what was missing"
 
 
 @cache
-def _undisturbed() -> tuple[dict[str, bytes], int]:
+def _undisturbed() -> tuple[dict[str, np.ndarray], int]:
     """The pictures of a file of prompts that nobody kills, and the lines of its journal."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -68,8 +74,18 @@ def _prepare(folder: Path) -> Path:
     return folder / "out" / "prompts.txt.journal.jsonl"
 
 
-def _contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in pictures_in(folder)}
+def _contents(folder: Path) -> dict[str, np.ndarray]:
+    return {
+        path.name: np.asarray(Image.open(path, formats=["PNG"])).astype(int)
+        for path in pictures_in(folder)
+    }
+
+
+def _distance(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> int:
+    """The largest difference of a pixel, in levels; 255 where the pictures are not the same ones."""
+    if ours.keys() != theirs.keys():
+        return 255
+    return max(int(abs(ours[name] - theirs[name]).max()) for name in ours)
 
 
 def full_disk(folder: Path) -> str:
