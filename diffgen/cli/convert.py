@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from diffgen.weights.convert import Conversion, Converted
 
 
-@with_settings(Converting, Talk)
+@with_settings(Converting, Talk, without=["progress"])
 def convert(
     source: Annotated[
         str, typer.Argument(metavar="SRC", help="A file, a model's folder or a name.")

@@ -19,6 +19,7 @@ from diffgen.settings.sweep import Axes, Comparing, Measuring, Report
 @with_settings(
     *(Reading, Prompting, Size, Axes, Guidance, Measuring, Comparing, Source),
     *(Report, Machine, Threads, Talk),
+    without=["progress"],  # generate's alone has events to report
     configured=("model", "device", "dtype", "threads"),
 )
 def sample_steps(prompts: Prompts = None, *, given: dict[str, Any]) -> None:

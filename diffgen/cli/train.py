@@ -43,7 +43,7 @@ def _print_example(wanted: bool) -> None:
         raise typer.Exit
 
 
-@with_settings(Training, QuickLora, QuickOverrides, Threads, Talk)
+@with_settings(Training, QuickLora, QuickOverrides, Threads, Talk, without=["progress"])
 def train(
     recipe: Annotated[
         str | None,
