@@ -6,16 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from diffgen.settings.grammar import (
-    parse_path,
-)
+from diffgen.settings.grammar import parse_path
 from diffgen.settings.loras import parse_embedding, parse_lora
 from diffgen.settings.setting import Group, Setting
-from diffgen.types import (
-    EmbeddingRef,
-    LoraRef,
-    Prediction,
-)
+from diffgen.types import EmbeddingRef, LoraRef, Prediction
 
 DEFAULT_MODEL = "storybook"
 

@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from diffgen.settings.setting import Group, Setting
-from diffgen.types import (
-    PictureFormat,
-    ProgressKind,
-)
+from diffgen.types import PictureFormat, ProgressKind
 
 DEFAULT_TEMPLATE = "{prompt:40}-{seed}.{ext}"
 

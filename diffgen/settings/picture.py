@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from diffgen.settings.grammar import (
-    parse_point,
-    parse_size,
-)
+from diffgen.settings.grammar import parse_point, parse_size
 from diffgen.settings.setting import Group, Setting
 
 MAX_COUNT = 1_000_000_000

@@ -8,15 +8,9 @@ from typing import Annotated, ClassVar
 
 from diffgen.errors import UsageError
 from diffgen.limits import MAX_LAYERS
-from diffgen.settings.grammar import (
-    as_typed,
-    parse_interpolation,
-    parse_path,
-)
+from diffgen.settings.grammar import as_typed, parse_interpolation, parse_path
 from diffgen.settings.setting import Group, Setting
-from diffgen.types import (
-    PromptStyle,
-)
+from diffgen.types import PromptStyle
 
 FRAMES = 12  # between two prompts, where nobody says how many
 

@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from diffgen.settings.setting import Group, Setting
-from diffgen.types import (
-    DeviceName,
-    DtypeName,
-)
+from diffgen.types import DeviceName, DtypeName
 
 MAX_THREADS = 1024
 

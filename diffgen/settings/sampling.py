@@ -8,21 +8,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from diffgen.errors import UsageError
-from diffgen.settings.grammar import (
-    parse_guidance,
-    parse_interval,
-    parse_numbers,
-    parse_stretches,
-)
+from diffgen.settings.grammar import parse_guidance, parse_interval, parse_numbers, parse_stretches
 from diffgen.settings.names import known_sampler, known_spacing, parse_sampler, parse_spacing
 from diffgen.settings.setting import Group, Setting
-from diffgen.types import (
-    GuidanceName,
-    RngName,
-    SamplerName,
-    SpacingName,
-    Stretch,
-)
+from diffgen.types import GuidanceName, RngName, SamplerName, SpacingName, Stretch
 
 MAX_STEPS = 100_000
 EVERYWHERE = (0.0, math.inf)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from gguf_files import NAME, write_gguf
 from safetensors.torch import load_file, save_file
 
 from diffgen.errors import OutputError, UnsupportedCheckpoint, UsageError, WeightsError
@@ -380,21 +381,9 @@ def test_a_unet_alone_becomes_whole_with_a_base(
 
 
 def test_a_gguf_file_becomes_safetensors(tmp_path: Path) -> None:
-    gguf = pytest.importorskip("gguf")
-    import numpy as np
-
-    writer = gguf.GGUFWriter(tmp_path / "unet.gguf", "sd1")
-    data = np.random.default_rng(0).standard_normal((64, 768)).astype(np.float32)
-    packed = gguf.quants.quantize(data, gguf.GGMLQuantizationType.Q8_0)
-    name = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-    writer.add_tensor(name, packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    wanted = write_gguf(tmp_path / "unet.gguf")
     path = run(tmp_path / "unet.gguf", tmp_path / "x.safetensors").path
-    wanted = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType.Q8_0)
-    torch.testing.assert_close(load_file(path)[name], torch.tensor(wanted).half())
+    torch.testing.assert_close(load_file(path)[NAME], torch.tensor(wanted).half())
     assert read_metadata(path) == {}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from gguf_files import write_gguf
 from safetensors.torch import load_file, save_file
 
 from diffgen.errors import UsageError, WeightsError
@@ -124,18 +125,7 @@ def test_broken_files_are_named_for_what_they_are(
 
 
 def test_a_gguf_file_is_named_with_its_formats(tmp_path: Path) -> None:
-    gguf = pytest.importorskip("gguf")
-    import numpy as np
-
-    writer = gguf.GGUFWriter(tmp_path / "unet.gguf", "sd1")
-    data = np.random.default_rng(0).standard_normal((64, 768)).astype(np.float32)
-    packed = gguf.quants.quantize(data, gguf.GGMLQuantizationType.Q8_0)
-    name = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-    writer.add_tensor(name, packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write_gguf(tmp_path / "unet.gguf")
     report = inspect(str(tmp_path / "unet.gguf"))
     assert (report.holds, report.family) == ("unet", "sd1")
     assert report.components[0].dtypes == {"Q8_0": 1}
