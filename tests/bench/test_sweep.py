@@ -215,7 +215,7 @@ def test_rounds_go_over_all_cells_before_any_is_repeated(tmp_path):
     ]
 
 
-def test_finished_work_is_not_repeated(tmp_path):
+def test_finished_work_is_not_repeated(tmp_path, steady):
     first = make_sweep(tmp_path, "ddim,euler_a", "2,4")
     cells = measured(first)
     again = make_sweep(tmp_path, "ddim,euler_a", "2,4")
