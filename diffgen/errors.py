@@ -65,6 +65,14 @@ class OutputError(DiffgenError):
     """A picture or report cannot be written."""
 
 
+def reason_of(error: Exception) -> str:
+    """What an error line says of any exception: our own messages, else the kind and its words."""
+    if isinstance(error, DiffgenError):
+        return str(error)
+    words = f": {error}" if str(error) else ""
+    return f"unexpected {type(error).__name__}{words} (-v shows where)"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`' Did you mean "euler"?'` for the nearest known name, or an empty string."""
     matches = get_close_matches(name.lower(), list(known), n=1)

@@ -9,18 +9,19 @@ from __future__ import annotations
 import codecs
 import csv
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from diffgen.batch.lines import parse_line
-from diffgen.errors import ConfigError, DiffgenError, UsageError, shown
+from diffgen.errors import ConfigError, UsageError, shown
 from diffgen.jsonfile import parse_json, parse_toml
 
 LINE_AT_MOST = 256 << 10  # bytes
 TOML_AT_MOST = 64 << 20  # bytes
+PROBLEMS_SHOWN = 50
 NUL = "a NUL byte; is it a text file, saved as UTF-8?"
 BOMS_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -39,10 +40,32 @@ class Problem:
 
     line: int
     message: str
-    error: DiffgenError | None = field(default=None, compare=False)
+    error: Exception | None = field(default=None, compare=False)
 
 
 Entry = Record | Problem
+
+
+class BadFile(UsageError):
+    """What is wrong with the entries of a file: `lines` says it of the first, one a line."""
+
+    def __init__(self, lines: Sequence[str], count: int, name: str) -> None:
+        self.lines = tuple(lines)
+        noun = "problem" if count == 1 else "problems"
+        more = f", of which {len(lines)} are shown" if count > len(lines) else ""
+        super().__init__(f"{count} {noun} in {name}{more}; no picture was made")
+
+
+def check_all(problems: Iterable[Problem | None], name: str) -> None:
+    """Go through what is wrong with each entry of a file, or None. Raises BadFile at the end."""
+    found: list[str] = []
+    count = 0
+    for problem in filter(None, problems):
+        count += 1
+        if len(found) < PROBLEMS_SHOWN:
+            found.append(f"{name}:{problem.line}: {problem.message}")
+    if count:
+        raise BadFile(found, count, name)
 
 
 def name_of(file: str) -> str:

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from diffgen.batch.expansion import Expander
-from diffgen.batch.files import Entry, Problem
+from diffgen.batch.failures import told
+from diffgen.batch.files import Entry, Problem, check_all
 from diffgen.batch.journal import key_of
 from diffgen.batch.requests import GROUPS, Given, Variant, variants
 from diffgen.batch.syntax import unread_syntax
@@ -29,12 +30,10 @@ from diffgen.engine.model import Model
 from diffgen.engine.named_files import with_paths
 from diffgen.engine.request import GeneratePlan, GenerateRequest, Picture
 from diffgen.engine.tags import find_tags
-from diffgen.errors import DiffgenError, UsageError
 from diffgen.jsonfile import parse_json
 from diffgen.settings.model import Adapters, Source
 from diffgen.settings.setting import as_text, rows
 
-PROBLEMS_SHOWN = 50
 PLANS_KEPT = 256
 
 
@@ -80,16 +79,6 @@ class Stock:
         files |= {each.path for each in (*model.loras, *adapters.loras)}
         files |= {each.path for each in adapters.embeddings}
         return cls(model, adapters, tuple(sorted(map(_stamp, files))), base)
-
-
-class BadFile(UsageError):
-    """What is wrong with the entries of a file: `lines` says it of the first, one a line."""
-
-    def __init__(self, lines: Sequence[str], count: int, name: str) -> None:
-        self.lines = tuple(lines)
-        noun = "problem" if count == 1 else "problems"
-        more = f", of which {len(lines)} are shown" if count > len(lines) else ""
-        super().__init__(f"{count} {noun} in {name}{more}; no picture was made")
 
 
 class Settler:
@@ -158,18 +147,10 @@ class BatchPlan:
 
     def read(self, entries: Iterable[Entry], base: Mapping[str, Sequence[Any]], name: str) -> None:
         """Check every entry, and keep what is good. Raises BadFile if one is not."""
-        found: list[str] = []
-        count = 0
-        for entry in entries:
-            problem = (
-                entry if isinstance(entry, Problem) else self.add(entry.line, entry.settings, base)
-            )
-            if problem:
-                count += 1
-                if len(found) < PROBLEMS_SHOWN:
-                    found.append(f"{name}:{problem.line}: {problem.message}")
-        if count:
-            raise BadFile(found, count, name)
+        check_all(
+            (e if isinstance(e, Problem) else self.add(e.line, e.settings, base) for e in entries),
+            name,
+        )
 
     def add(self, line: int, settings: Given, base: Mapping[str, Sequence[Any]]) -> Problem | None:
         """Settle what a record asks for; what is wrong with it instead, if something is."""
@@ -177,8 +158,8 @@ class BatchPlan:
             for variant in variants(line, settings, base):
                 for prompt in self._prompts(variant.prompt):
                     self._keep(replace(variant, prompt=prompt))
-        except DiffgenError as error:
-            return Problem(line, str(error), error)
+        except Exception as error:
+            return Problem(line, told(error), error)
         return None
 
     def another(self) -> BatchPlan:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from diffgen.batch.failures import told
 from diffgen.batch.journal import Journal
 from diffgen.batch.plan import BatchPlan, Job, Stock
 from diffgen.engine.output import PictureOutput
-from diffgen.errors import DiffgenError, OutOfMemory
+from diffgen.errors import DiffgenError, OutOfMemory, OutputError
 from diffgen.types import StepInfo
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class Run:
         self._plan, self._output, self._load = plan, output, load
         self._listener, self._journal, self._stop_on_error = listener, journal, stop_on_error
         self._saving, self._viewers = saving, viewers
+        self._counting = threading.Lock()  # two threads count
         self._at_most = 1 << 30  # pictures that memory has room for at once
         self._again = False  # whether the plan is gone through another time
         self._told: Hashable = None
@@ -110,8 +112,9 @@ class Run:
         """Make what is to be made, until all is done or `stopping` is set; another plan than the
         first if there is one.
 
-        Raises OutputError where a picture cannot be written, which ends a run that can be gone on
-        with, and the first failure of a picture with `stop_on_error`.
+        A picture that fails, be it by a bug, costs no other. Raises OutputError where a picture
+        cannot be written, which ends a run that can be gone on with, and the first failure of a
+        picture with `stop_on_error`.
         """
         self._plan, self._again = plan or self._plan, False
         with Writer(self._write) as self._writer:
@@ -126,17 +129,19 @@ class Run:
             for batch in batches:
                 if self.stopping.is_set():
                     return False
-                jobs = self._taken(batch)
-                if not jobs:
-                    continue
-                try:
-                    engine = self._engine_of(stock)
-                except DiffgenError as error:
-                    self._fail(jobs, error)
-                    continue
-                self._make(engine, jobs)
+                if jobs := self._taken(batch):
+                    self._attempt(stock, jobs)
         first_pass, self._again = not self._again, True
         return self._journal is not None and (first_pass or self.tally.made > before)
+
+    def _attempt(self, stock: Stock, jobs: Sequence[Job]) -> None:
+        """Make some pictures with a stock, which may turn out to be beyond use."""
+        try:
+            self._engine_of(stock)
+        except Exception as error:
+            self._fail(jobs, error)
+        else:
+            self._make(stock, jobs)
 
     def _engine_of(self, stock: Stock) -> Engine:
         """The engine of a stock; there is one at a time, whose LoRAs may be exchanged."""
@@ -171,47 +176,52 @@ class Run:
         self.tally.skipped += 1
         self._listener.skipped(job, path)
 
-    def _make(self, engine: Engine, jobs: Sequence[Job]) -> None:
+    def _make(self, stock: Stock, jobs: Sequence[Job]) -> None:
         """Make some pictures at once; in halves where memory runs out, singly where one fails."""
         for start in range(0, len(jobs), self._at_most):
             part = jobs[start : start + self._at_most]
-            self._tell_settings(part[0])
             try:
-                pictures = engine.draw(
-                    part[0].plan,
-                    [job.picture for job in part],
-                    on_step=lambda info: self._listener.on_step(info, part),  # noqa: B023
-                )
-            except OutOfMemory as error:
+                pictures = self._drawn(stock, part)
+            except Exception as error:
+                if not isinstance(error, DiffgenError):
+                    self._loaded = None  # a bug may have left anything behind
                 if len(part) == 1:
                     self._fail(part, error)
-                    continue
-                self._at_most = len(part) // 2
-                self._make(engine, jobs[start:])
-                return
-            except DiffgenError as error:
-                if len(part) == 1:
-                    self._fail(part, error)
+                elif isinstance(error, OutOfMemory):
+                    self._at_most = len(part) // 2
+                    self._make(stock, jobs[start:])
+                    return
                 else:
                     for job in part:
-                        self._make(engine, [job])
-                continue
-            self._writer.put(part, pictures)
+                        self._make(stock, [job])
+            else:
+                self._writer.put(part, pictures)
+
+    def _drawn(self, stock: Stock, part: Sequence[Job]) -> list[GeneratedImage]:
+        engine = self._engine_of(stock)
+        self._tell_settings(part[0])
+        return engine.draw(
+            part[0].plan,
+            [job.picture for job in part],
+            on_step=lambda info: self._listener.on_step(info, part),
+        )
 
     def _tell_settings(self, job: Job) -> None:
         if self._told != (told := job.group):
             self._told = told
             logger.info("%s", job.plan.summary())
 
-    def _fail(self, jobs: Sequence[Job], error: DiffgenError) -> None:
+    def _fail(self, jobs: Sequence[Job], error: Exception) -> None:
         if self._stop_on_error:
             raise error
+        reason = told(error)
         for job in jobs:
-            self.tally.failed += 1
-            self.tally.failures.append({"line": job.line, "seed": job.seed, "error": str(error)})
+            with self._counting:
+                self.tally.failed += 1
+                self.tally.failures.append({"line": job.line, "seed": job.seed, "error": reason})
             if self._journal:
-                self._journal.failed(job.key, str(error), line=job.line)
-            self._listener.failed(job, str(error))
+                self._journal.failed(job.key, reason, line=job.line)
+            self._listener.failed(job, reason)
 
     def _write(self, job: Job, picture: GeneratedImage) -> None:
         record = dict(picture.record)
@@ -223,13 +233,20 @@ class Run:
             seconds = sum(record["timings"].values())
             self._journal.made(job.key, path, size, line=job.line, seconds=round(seconds, 3))
 
-        with self._saving():
-            path = self._output.save(
-                picture.image, record, line=job.line, noted=noted if self._journal else None
-            )
+        try:
+            with self._saving():
+                path = self._output.save(
+                    picture.image, record, line=job.line, noted=noted if self._journal else None
+                )
+        except (OutputError, OSError):
+            raise  # the next picture would not fare better
+        except Exception as error:
+            self._fail([job], error)
+            return
         for viewer in self._viewers:
             viewer.add(picture.image, record)
-        self.tally.made += 1
+        with self._counting:
+            self.tally.made += 1
         self._listener.made(job, path, record)
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from diffgen.batch.expansion import Expander
-from diffgen.batch.files import Problem, Record, name_of, read_file
+from diffgen.batch.files import BadFile, Problem, Record, name_of, read_file
 from diffgen.batch.frames import NAMES, Animation, check_alone, each_frame, is_animation
 from diffgen.batch.journal import Journal, key_of
-from diffgen.batch.plan import BadFile, BatchPlan, Job
+from diffgen.batch.plan import BatchPlan, Job
 from diffgen.batch.replay import replay
 from diffgen.batch.requests import INSTEAD, read_typed
 from diffgen.batch.run import name_fields

@@ -32,7 +32,7 @@ from diffgen.cli.streams import guarded_streams
 from diffgen.cli.train import train
 from diffgen.cli.upscale import upscale
 from diffgen.cli.verify import verify
-from diffgen.errors import DiffgenError, UsageError
+from diffgen.errors import DiffgenError, UsageError, reason_of
 
 if TYPE_CHECKING:
     from typer._click import Command, Context, HelpFormatter
@@ -151,5 +151,5 @@ def _exit_code(*, verbose: bool) -> int:
             return known[1]
         if verbose:
             raise
-        print_error(f"unexpected {type(error).__name__}: {error} (-v shows where)")
+        print_error(reason_of(error))
         return 1

@@ -165,6 +165,9 @@ def _handled(logger: logging.Logger, level: int, *, show: bool = True) -> Iterat
 class _NoteHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         print_note(record.getMessage())
+        if record.exc_info:
+            for line in logging.Formatter().formatException(record.exc_info).splitlines():
+                print_line(line)
 
 
 def _to_stderr(word: str, colour: str, message: str) -> None:

@@ -61,7 +61,7 @@ def generate(words: Prompts = None, *, given: dict[str, Any]) -> int:
 def make(given: Mapping[str, Any], opened: Callable[[], Session]) -> int:
     """Make the pictures of a session, telling of them as the settings say; returns the exit code."""
     settle_threads(given.get("threads"))
-    from diffgen.batch.plan import BadFile
+    from diffgen.batch.files import BadFile
     from diffgen.batch.sheet import check_sheet
     from diffgen.cli.prompts import tell_syntax
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from xml.sax.saxutils import quoteattr
 
 from diffgen.engine.metadata import parameters_text, record_text, text_chunks
-from diffgen.errors import OutputError, UsageError
+from diffgen.errors import UsageError
 from diffgen.types import PictureFormat
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def encode(
 ) -> bytes:
     """A picture as a file's bytes; equal pictures with equal records give equal bytes.
 
-    `quality`, 1 to 100, is for formats that lose something. Raises OutputError for a record that
+    `quality`, 1 to 100, is for formats that lose something. Raises UsageError for a record that
     has no room in a JPEG.
     """
     options: dict[str, Any] = {} if form == "png" else {"quality": quality or QUALITY}
@@ -110,7 +110,7 @@ def _inside(record: Mapping[str, Any], form: PictureFormat) -> dict[str, Any]:
     exif.get_ifd(EXIF_IFD)[USER_COMMENT] = b"UNICODE\0" + comment
     inside = {"exif": exif.tobytes(), "xmp": _xmp(record, whole=True)}
     if form == "jpeg" and max(map(len, inside.values())) > SEGMENT:
-        raise OutputError("so long a prompt has no room in a JPEG; take png or --no-metadata")
+        raise UsageError("so long a prompt has no room in a JPEG; take png or --no-metadata")
     return inside
 
 

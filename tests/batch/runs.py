@@ -17,7 +17,7 @@ from diffgen.errors import DiffgenError, OutOfMemory
 
 
 class Engine:
-    """Fails for prompts with "bad" in them, and has room for `room` pictures at once."""
+    """Fails for prompts with "bad" in them, by a bug for "bug", and has room for `room` at once."""
 
     def __init__(self, stock: Stock, room: int = 99) -> None:
         self.batches: list[list[str]] = []
@@ -30,6 +30,8 @@ class Engine:
             raise OutOfMemory("out of memory")
         if any("bad" in prompt for prompt in prompts):
             raise DiffgenError("numbers that are not finite")
+        if any("bug" in prompt for prompt in prompts):
+            raise RuntimeError("shape '[2, 3]' is invalid\nfor input of size 5")
         return [
             GeneratedImage(Image.new("RGB", (8, 8)), self._record(plan, each)) for each in batch
         ]

@@ -1,6 +1,7 @@
 """diffgen.batch.run and .plan: what shares a call, what fails alone, what is gone on with."""
 
 import errno
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import pytest
 from PIL import Image
 from runs import Made, journal_in, planned
 
+from diffgen.batch.files import BadFile, Record
 from diffgen.batch.plan import BatchPlan
+from diffgen.batch.requests import Variant
 from diffgen.engine.output import OutputStyle
 from diffgen.errors import DiffgenError, OutputError
 
@@ -76,14 +79,65 @@ def test_a_picture_that_fails_costs_no_other(tmp_path: Path) -> None:
     assert again.batches == [["bad"]]  # tried once more, by a new run
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_bug_costs_no_other_picture(batch_size: int, tmp_path: Path) -> None:
+    records = [{"prompt": "a"}, {"prompt": "bug"}, {"prompt": "c"}]
+    plan = planned(records, batch_size=batch_size)
+    with journal_in(tmp_path) as journal:
+        made = Made(plan, tmp_path, journal=journal)
+        tally = made.run.run()
+    assert (tally.made, tally.failed, tally.exit_code) == (2, 1, 3)
+    ((line, reason),) = made.heard.failures
+    assert line == 2
+    assert reason.startswith("unexpected RuntimeError: shape '[2, 3]' is invalid")
+    assert tally.failures[0]["error"] == reason
+    (noted,) = (
+        entry
+        for entry in map(json.loads, journal.path.read_text().splitlines())
+        if entry.get("state") == "failed"
+    )
+    assert (noted["line"], noted["error"]) == (2, reason)
+    # Whatever the bug left behind is not drawn with.
+    after = [["c"]] if batch_size == 1 else [["bug"]]
+    assert after[0] in made.engines[1].batches
+
+
+def test_a_bug_in_loading_costs_no_other_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "other"
+    folder.symlink_to(Path(__file__).parents[2] / "diffgen" / "assets" / "storybook")
+    made = Made(planned([{"prompt": "a", "model": str(folder)}, {"prompt": "b"}]), tmp_path)
+    load = made._load
+
+    def loaded(stock: Any) -> Any:
+        if not made.heard.failures:
+            raise KeyError("layer")
+        return load(stock)
+
+    monkeypatch.setattr(made.run, "_load", loaded)
+    assert made.run.run().exit_code == 3
+    assert made.heard.failures == [(1, "unexpected KeyError: 'layer' (-v shows where)")]
+
+
+def test_a_picture_that_fits_no_file_costs_no_other(tmp_path: Path) -> None:
+    long = {"prompt": "bar " * 16_000, "prompt_style": "a1111"}
+    jpeg = {"style": OutputStyle(form="jpeg")}
+    made = Made(planned([long, {"prompt": "b"}]), tmp_path, output=jpeg)
+    tally = made.run.run()
+    assert (tally.made, tally.failed) == (1, 1)
+    assert "no room in a JPEG" in made.heard.failures[0][1]
+
+
 def test_all_that_fail_are_a_failure(tmp_path: Path) -> None:
     assert Made(planned([{"prompt": "bad"}]), tmp_path).run.run().exit_code == 1
 
 
-def test_stop_on_error(tmp_path: Path) -> None:
-    records = [{"prompt": "a"}, {"prompt": "bad"}, {"prompt": "c"}]
+@pytest.mark.parametrize(("prompt", "kind"), [("bad", DiffgenError), ("bug", RuntimeError)])
+def test_stop_on_error(prompt: str, kind: type[Exception], tmp_path: Path) -> None:
+    records = [{"prompt": "a"}, {"prompt": prompt}, {"prompt": "c"}]
     made = Made(planned(records), tmp_path, stop_on_error=True)
-    with pytest.raises(DiffgenError, match="not finite"):
+    with pytest.raises(kind):
         made.run.run()
     assert made.heard.paths == ["a-5.png"]
 
@@ -173,3 +227,21 @@ def test_the_template_is_kept(tmp_path: Path) -> None:
     (file,) = tmp_path.glob("*.png")
     with Image.open(file) as image:
         assert '"template": "a {red|blue} barn"' in image.text["diffgen"]  # type: ignore[attr-defined]
+
+
+def test_a_bug_in_checking_a_line_is_a_problem_of_that_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = BatchPlan._keep
+
+    def faulty(plan: BatchPlan, variant: Variant) -> None:
+        if variant.prompt == "bug":
+            raise ZeroDivisionError("division by zero")
+        keep(plan, variant)
+
+    monkeypatch.setattr(BatchPlan, "_keep", faulty)
+    entries = [Record(line, {"prompt": text}) for line, text in enumerate(("a", "bug", "bug"), 1)]
+    with pytest.raises(BadFile) as bad:
+        BatchPlan(seed=5).read(entries, {}, "p.txt")
+    words = "unexpected ZeroDivisionError: division by zero (-v shows where)"
+    assert bad.value.lines == (f"p.txt:2: {words}", f"p.txt:3: {words}")

@@ -16,6 +16,19 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent.parent
 Start = Callable[..., "subprocess.Popen[str]"]
 LINES = 14
+# A text encoder with a bug.
+FAULTY = """
+import sys
+from diffgen import cli
+from diffgen.text.conditioner import Conditioner
+encode = Conditioner._encode
+def faulty(self, words, style, layer):
+    if words and "tree" in str(words):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied (1x3 and 4x5)")
+    return encode(self, words, style, layer)
+Conditioner._encode = faulty
+cli.main()
+"""
 
 
 @pytest.fixture
@@ -126,6 +139,38 @@ def test_two_processes_share_a_file_and_one_is_killed(
     both[0].wait()
     assert both[1].wait(120) == 0
     assert pictures(tmp_path / "o") == pictures(tmp_path / "whole")
+
+
+def test_a_bug_in_a_line_is_that_lines_failure(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a barn\na tree\na cat\n")
+    common = ("generate", "--prompts", "p.txt", "--steps", "1", "--seed", "1", "--batch-size", "3")
+
+    def run(*more: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-c", FAULTY, *common, *more],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    words = "unexpected RuntimeError: mat1 and mat2 shapes cannot be multiplied (1x3 and 4x5)"
+    first = run("-o", "o/")
+    assert first.returncode == 3
+    assert [line for line in first.stderr.splitlines() if line.startswith(("error", "Trace"))] == [
+        f"error: p.txt:2: {words} (-v shows where)"
+    ]
+    assert first.stdout.split() == ["o/a-barn-1.png", "o/a-cat-1.png"]
+    assert "2 made, 1 failed, 0 skipped" in first.stderr
+    again = run("-o", "o/", "-v")
+    assert again.returncode == 3
+    assert (again.stdout, again.stderr.count("Traceback")) == ("", 1)
+    assert "in faulty" in again.stderr
+    stopped = run("-o", "stopped/", "--stop-on-error", "--batch-size", "1")
+    assert stopped.returncode == 1
+    assert stopped.stdout.split() == ["stopped/a-barn-1.png"]
+    assert stopped.stderr.splitlines()[-1] == f"error: {words} (-v shows where)"
 
 
 def test_a_program_drives_one_model_through_a_pipe(start: Start) -> None:

@@ -20,7 +20,7 @@ from diffgen.engine.model import Model
 from diffgen.engine.origin import Origin
 from diffgen.engine.reading import parse_parameters, read_settings, read_texts
 from diffgen.engine.request import GenerateRequest, Picture
-from diffgen.errors import OutputError, UsageError
+from diffgen.errors import UsageError
 
 IMAGE = Image.radial_gradient("L").convert("RGB").resize((64, 48))
 PROMPTS = [
@@ -105,7 +105,7 @@ def test_quality_is_a_matter_of_size() -> None:
 
 def test_a_prompt_that_a_jpeg_has_no_room_for(put: Callable[[bytes], Path]) -> None:
     made = record("word " * 12_000)
-    with pytest.raises(OutputError, match="no room in a JPEG; take png or --no-metadata"):
+    with pytest.raises(UsageError, match="no room in a JPEG; take png or --no-metadata"):
         encode(IMAGE, made, form="jpeg")
     assert encode(IMAGE, made, form="jpeg", metadata=False)
     assert read_settings(put(encode(IMAGE, made, form="webp"))).prompt == made["prompt"]

@@ -1,0 +1,16 @@
+"""What is said of a line that fails: our own words, or those of a bug."""
+
+from __future__ import annotations
+
+import logging
+
+from diffgen.errors import DiffgenError, reason_of
+
+logger = logging.getLogger("diffgen")
+
+
+def told(error: Exception) -> str:
+    """One line about a failure; where a bug arose is for those who ask for more."""
+    if not isinstance(error, DiffgenError):
+        logger.info("it arose here", exc_info=error)
+    return reason_of(error)
