@@ -6,9 +6,9 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -105,7 +105,7 @@ class Run:
         self._counting = threading.Lock()  # two threads count
         self._at_most = 1 << 30  # pictures that memory has room for at once
         self._again = False  # whether the plan is gone through another time
-        self._told: Hashable = None
+        self._told: list[str] = []  # settings of the batch before
         self._loaded: tuple[Stock, Engine] | None = None
 
     def run(self, plan: BatchPlan | None = None) -> Tally:
@@ -199,17 +199,19 @@ class Run:
 
     def _drawn(self, stock: Stock, part: Sequence[Job]) -> list[GeneratedImage]:
         engine = self._engine_of(stock)
-        self._tell_settings(part[0])
+        self._tell_settings(part)
         return engine.draw(
             part[0].plan,
-            [job.picture for job in part],
+            [replace(job.picture, own=job.plan) for job in part],
             on_step=lambda info: self._listener.on_step(info, part),
         )
 
-    def _tell_settings(self, job: Job) -> None:
-        if self._told != (told := job.group):
-            self._told = told
-            logger.info("%s", job.plan.summary())
+    def _tell_settings(self, part: Sequence[Job]) -> None:
+        told = list(dict.fromkeys(job.plan.summary() for job in part))
+        for summary in told:
+            if summary not in self._told:
+                logger.info("%s", summary)
+        self._told = told
 
     def _fail(self, jobs: Sequence[Job], error: Exception) -> None:
         if self._stop_on_error:

@@ -7,12 +7,13 @@ each in its own way. A `Guide` holds one picture's; `Joined` makes one batch of 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from diffgen.device import send
 from diffgen.diffusion.conditioning import joined
 from diffgen.errors import UsageError
 from diffgen.types import Conditioning
@@ -47,15 +48,20 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """What one picture is to be, joined by AND, and what it is not to be."""
+    """What one picture is to be, joined by AND, and what it is not to be.
+
+    `scale` is its guidance scale where that is not the one of its batch.
+    """
 
     cond: tuple[Course, ...]
     uncond: Course | None
+    scale: float | None = None
 
     def map(self, function: Callable[[Conditioning], Conditioning]) -> Guide:
         """The same function applied to every conditioning."""
         uncond = None if self.uncond is None else self.uncond.map(function)
-        return Guide(tuple(course.map(function) for course in self.cond), uncond)
+        cond = tuple(course.map(function) for course in self.cond)
+        return replace(self, cond=cond, uncond=uncond)
 
 
 def constant_guides(cond: Conditioning, uncond: Conditioning | None) -> list[Guide]:
@@ -66,6 +72,24 @@ def constant_guides(cond: Conditioning, uncond: Conditioning | None) -> list[Gui
         return Course.constant(batch.map(lambda tensor: tensor[index : index + 1]))
 
     return [Guide((row(cond, i),), None if uncond is None else row(uncond, i)) for i in rows]
+
+
+class Scales:
+    """The guidance scales of a batch of B pictures: one for all, or one a picture."""
+
+    def __init__(self, own: Iterable[float | None]) -> None:
+        """None for pictures that have the scale of their batch."""
+        self._own = tuple(own)
+        self._kept: dict[tuple[float, ...], Tensor] = {}
+
+    def at(self, common: float, device: torch.device) -> float | Tensor:
+        """A number where all are equal, else (B, 1, 1, 1), copied to the device once."""
+        scales = tuple(common if scale is None else scale for scale in self._own)
+        if len(set(scales)) == 1:
+            return scales[0]
+        if scales not in self._kept:
+            self._kept[scales] = send(torch.tensor(scales), device).reshape(-1, 1, 1, 1)
+        return self._kept[scales]
 
 
 class Joined:

@@ -68,8 +68,11 @@ class ModelDenoiser:
         """How much x0 changes with the raw output."""
         return x0_weights(self._prediction, sigma, self._data)[1]
 
-    def guided(self, outputs: Tensor, x: Tensor, sigma: float, scale: float) -> Tensor:
-        """x0 from raw outputs (2 B, C, h, w), unconditional ones first, of the states x."""
+    def guided(self, outputs: Tensor, x: Tensor, sigma: float, scale: float | Tensor) -> Tensor:
+        """x0 from raw outputs (2 B, C, h, w), unconditional ones first, of the states x.
+
+        `scale` is one for all, or (B, 1, 1, 1).
+        """
         keep, gain = x0_weights(self._prediction, sigma, self._data)
         return self._clipped(ops.guided(outputs, x, scale=scale, keep=keep, gain=gain))
 

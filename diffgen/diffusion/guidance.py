@@ -7,7 +7,7 @@ Rows are plain data, without torch, so that a wrong setting is refused before an
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from types import MappingProxyType
@@ -85,6 +85,15 @@ class Guidance:
     ) -> Guidance:
         """Classifier-free guidance of one scale; 1 or less is none."""
         return cls(scales=((-1.0, max(scale, 1.0)),), rescale=rescale, interval=interval)
+
+    @property
+    def shared(self) -> Hashable:
+        """Equal for guidances of pictures that one network call may serve.
+
+        Plain scales may differ there if they ask for the same evaluations.
+        """
+        plain = self.name == "cfg" and len(self.scales) == 1
+        return self.scales[0][1] != 1.0 if plain else self.scales
 
     def applies(self, sigma: float) -> bool:
         """Whether a noise level lies in the interval."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from diffgen.diffusion.course import Guide, Joined
+from diffgen.diffusion.course import Guide, Joined, Scales
 from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.guidance import Guidance
 
@@ -18,21 +18,26 @@ class GuidedDenoiser:
     """A Denoiser for one batch of pictures: all their prompts in one network call.
 
     What a rule does not need is not computed: without guidance that is the unconditional half,
-    unless AND joins several prompts. For one run: APG remembers the steps before.
+    unless AND joins several prompts. Guides may have scales of their own where the guidance is
+    plain. For one run: APG remembers the steps before.
     """
 
     def __init__(self, model: ModelDenoiser, guides: Sequence[Guide], guidance: Guidance) -> None:
         self._model = model
         self._joined = Joined(guides)
+        self._scales = Scales(None if g.scale is None else max(g.scale, 1.0) for g in guides)
         self._guidance = guidance
         self._momentum: Tensor | None = None
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         """x and result: (B, C, h, w) float32."""
         joined, guidance = self._joined, self._guidance
-        scale = guidance.scale(sigma) if joined.guided else 1.0
+        scale: float | Tensor = 1.0
+        if joined.guided and guidance.applies(sigma):
+            scale = self._scales.at(guidance.scale(sigma), x.device)
+        steered = isinstance(scale, Tensor) or scale != 1.0
         perturbed = guidance.pag > 0.0 and guidance.applies(sigma)
-        guided = joined.guided and (scale != 1.0 or joined.composed)
+        guided = joined.guided and (steered or joined.composed)
         told = joined.rows(sigma, uncond=guided, perturbed=perturbed)
         states = joined.spread(x)
         outputs = self._model.predict(
@@ -46,7 +51,7 @@ class GuidedDenoiser:
         output = cond if uncond is None else self._combine(uncond, cond, x, sigma, scale)
         if perturbed:
             output = output + guidance.pag * (cond - joined.compose(rest[len(states) :], uncond))
-        if scale != 1.0 and guidance.rescale:
+        if steered and guidance.rescale:
             output = _rescale_std(output, cond, guidance.rescale)
         return self._model.to_denoised(output, x, sigma)
 
@@ -55,9 +60,9 @@ class GuidedDenoiser:
         return self._guidance.name != "apg" and not self._guidance.rescale
 
     def _combine(
-        self, uncond: Tensor, cond: Tensor, x: Tensor, sigma: float, scale: float
+        self, uncond: Tensor, cond: Tensor, x: Tensor, sigma: float, scale: float | Tensor
     ) -> Tensor:
-        if self._guidance.name != "apg" or scale == 1.0:
+        if self._guidance.name != "apg" or (not isinstance(scale, Tensor) and scale == 1.0):
             return uncond + scale * (cond - uncond)
         return cond + (scale - 1.0) * self._projected(cond - uncond, cond, x, sigma)
 

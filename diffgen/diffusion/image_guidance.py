@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffgen.diffusion.conditioning import joined
-from diffgen.diffusion.course import Guide, Joined
+from diffgen.diffusion.course import Guide, Joined, Scales
 from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.types import Conditioning
 
@@ -28,10 +28,14 @@ class ImageGuidedDenoiser:
         guidance_scale: float,
         image_guidance: float,
     ) -> None:
-        """All conditioning has the latents of the picture as `concat`; without it these are 0."""
+        """All conditioning has the latents of the picture as `concat`; without it these are 0.
+
+        Guides may have scales of their own for the text.
+        """
         self._model = model
         self._joined = Joined(guides)
-        self._scales = (image_guidance, guidance_scale)
+        self._by_image, self._by_text = image_guidance, guidance_scale
+        self._scales = Scales(guide.scale for guide in guides)
         self._latest: tuple[Conditioning, Conditioning] | None = None
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
@@ -41,8 +45,10 @@ class ImageGuidedDenoiser:
         outputs = self._model.predict(states, sigma, self._all(sigma, count)).float()
         without, image = outputs[:count], outputs[count : 2 * count]
         both = joint.compose(outputs[2 * count :], image)
-        by_image, by_text = self._scales
-        guided = without + by_image * (image - without) + by_text * (both - image)  # equation 3
+        by_text = self._scales.at(self._by_text, x.device)
+        guided = (
+            without + self._by_image * (image - without) + by_text * (both - image)
+        )  # equation 3
         return self._model.to_denoised(guided, x, sigma)
 
     def _all(self, sigma: float, count: int) -> Conditioning:

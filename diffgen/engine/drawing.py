@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffgen.device import memory_errors
+from diffgen.diffusion.course import Guide
 from diffgen.engine.clock import Clock
 from diffgen.engine.editing import Beginning
 from diffgen.engine.enlarging import enlarged
@@ -58,7 +59,10 @@ def draw(
         "device": engine.device.type,
         "timings": timings,
     }
-    records = [make_record(plan, each, cut=cut.get(each.prompt, ""), **made) for each in batch]
+    records = [
+        make_record(own, each, cut=cut.get(each.prompt, ""), **made)
+        for own, each in zip(_own(plan, batch), batch, strict=True)
+    ]
     return [GeneratedImage(*pair) for pair in zip(images, records, strict=True)]
 
 
@@ -69,28 +73,45 @@ def _images(
     clock = Clock(engine.device, len(batch))
     edit = plan.edits[batch[0].init] if plan.edits else None
     beginning = engine.begin(plan, edit)
-    prompts = [picture.prompt for picture in batch]
     seeds = [picture.seed for picture in batch]
-    guides = engine.guides(plan, prompts)
+    own = _own(plan, batch)
+    guides = _guides(engine, own, batch)
     clock.lap("text")
     latents = engine.sample(plan, seeds, guides, beginning, on_step=on_step)
     if plan.second is not None:
         untouched = edit.init if edit and plan.strength == 0.0 else None
         larger = Beginning(_larger(engine, plan, plan.second, latents, untouched))
-        guides = engine.guides(plan.second, prompts)
+        guides = _guides(engine, [each.second or each for each in own], batch)
         latents = engine.sample(plan.second, seeds, guides, larger, on_step=on_step)
     if plan.refined is not None:
         model, rest = plan.refined
         refiner = engine.refiner(model)
         # Noise of its own on the way: that of the same seeds has been used.
         others = [(seed + NEXT_SEEDS) % 2**64 for seed in seeds]
-        guides = refiner.guides(rest, prompts)
+        rests = [each.refined[1] if each.refined else each for each in own]
+        guides = _guides(refiner, rests, batch)
         begun = Beginning(latents, noisy=True)
         latents = refiner.sample(rest, others, guides, begun, on_step=on_step)
     clock.lap("sampling")
     images = engine.decode(latents)
     clock.lap("decode")
     return [edit.finish(image) for image in images] if edit else images, clock.seconds
+
+
+def _own(plan: GeneratePlan, batch: Sequence[Picture]) -> list[GeneratePlan]:
+    """The plan of each picture: that of the batch but for its negative and its scale."""
+    return [each.own.of([each]) if each.own else plan for each in batch]
+
+
+def _guides(engine: Engine, plans: Sequence[GeneratePlan], batch: Sequence[Picture]) -> list[Guide]:
+    """What the network is told of each picture by its own plan."""
+    pairs = zip(plans, batch, strict=True)
+    guides = [engine.guides(plan, [picture.prompt])[0] for plan, picture in pairs]
+    if all(plan is plans[0] for plan in plans):
+        return guides
+    return [
+        replace(guide, scale=plan.guidance_scale) for guide, plan in zip(guides, plans, strict=True)
+    ]
 
 
 @torch.inference_mode()

@@ -221,7 +221,8 @@ class Engine:
     ) -> list[GeneratedImage]:
         """Make some pictures of a plan in the same network calls; they begin with one picture.
 
-        Their prompts and seeds need not be the plan's. LoRAs that prompts ask for are exchanged
+        Their prompts and seeds need not be the plan's, nor, where they have plans of their own in
+        the same group, their negatives and guidance scales. LoRAs that prompts ask for are exchanged
         where others are asked for than before, and stay until then. Raises as `generate`,
         OutOfMemory where memory runs out.
         """
@@ -232,7 +233,8 @@ class Engine:
         if self._edges.wrap(plan.request.seamless):
             self.steps = self._steps()  # what was recorded knows other edges
         self.coder.strips = plan.request.tile_vae
-        cut = self._words.report(asked)
+        negatives = (picture.own.request.negative for picture in batch if picture.own)
+        cut = self._words.report(asked, negatives)
         made: list[GeneratedImage] = []
         for alike in split([batch], tagged):
             self._ask_for(tagged[alike[0].prompt])

@@ -57,7 +57,8 @@ def steered(
     return GuidedDenoiser(model, guides, plan.guidance)
 
 
-def _embedded(guide: Guide, scale: float) -> Guide:
+def _embedded(guide: Guide, common: float) -> Guide:
+    scale = common if guide.scale is None else guide.scale
     told = guide.map(
         lambda cond: replace(cond, guidance=torch.tensor([scale], device=cond.context.device))
     )

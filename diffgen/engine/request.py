@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise, product
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,9 @@ FAST_SCHEDULE: SpacingName = "ays"
 FAST_FIRST = 3
 FAST_EVERY = 2
 FAST_PSNR = 27.3
+
+# Settings that may differ between the pictures of one network call.
+OF_PICTURES = {*rows(Number), "negative", "negative_2", "guidance_scale"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +102,8 @@ class Picture:
     prompt: str
     seed: int
     init: int = 0  # of the pictures to begin with
+    # Where its negative or its scale is not that of its batch.
+    own: GeneratePlan | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,11 +218,10 @@ class GeneratePlan:
     def group(self) -> Hashable:
         """Equal for plans whose pictures may be made by the same network calls."""
         asked = [
-            getattr(self.request, name)
-            for name in rows(GenerateRequest)
-            if name not in rows(Number)
+            getattr(self.request, name) for name in rows(GenerateRequest) if name not in OF_PICTURES
         ]
-        settled = self.width, self.height, self.clip_skip, self.guidance_scale, self.strength
+        guidance = [each.guidance.shared for each in self.passes]
+        settled = self.width, self.height, self.clip_skip, guidance, self.strength
         return repr((asked, settled, self.sampling.spec.name, self.sampling.sigmas))
 
     @property

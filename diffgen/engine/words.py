@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 from diffgen.engine.model import Model
@@ -42,11 +42,14 @@ class WordReport:
         known = None if taught else KnownWords.read(model.checkpoint.source)
         return cls(model.name, conditioner, known)
 
-    def report(self, plan: GeneratePlan) -> dict[str, str]:
-        """Log what is to be said; gives the words no encoder has room for, by prompt."""
+    def report(self, plan: GeneratePlan, negatives: Iterable[str | None] = ()) -> dict[str, str]:
+        """Log what is to be said, also of pictures' own negatives; gives the words no encoder has
+        room for, by prompt.
+        """
         request = plan.request
         other = [request.between[0]] if request.between else []
-        texts = list(dict.fromkeys([*request.prompts, *other, request.negative or ""]))
+        against = [each or "" for each in (request.negative, *negatives)]
+        texts = list(dict.fromkeys([*request.prompts, *other, *against]))
         # The other styles divide long prompts.
         plain = texts if plan.prompt_style == "plain" else []
         cut = {text: words for text in plain if (words := self._conditioner.cut(text))}

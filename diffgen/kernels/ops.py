@@ -65,9 +65,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False) -> Tenso
     return reference.attention(q, k, v, causal=causal)
 
 
-def guided(outputs: Tensor, x: Tensor, *, scale: float, keep: float, gain: float) -> Tensor:
-    """See `reference.guided`."""
-    if _by_triton(outputs, x):
+def guided(
+    outputs: Tensor, x: Tensor, *, scale: float | Tensor, keep: float, gain: float
+) -> Tensor:
+    """See `reference.guided`. The Triton kernel takes one scale for all."""
+    if not isinstance(scale, Tensor) and _by_triton(outputs, x):
         from diffgen.kernels.triton.guidance import guided as kernel
 
         return kernel(outputs, x, scale=scale, keep=keep, gain=gain)

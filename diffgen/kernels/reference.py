@@ -46,11 +46,13 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
 
 
-def guided(outputs: Tensor, x: Tensor, *, scale: float, keep: float, gain: float) -> Tensor:
+def guided(
+    outputs: Tensor, x: Tensor, *, scale: float | Tensor, keep: float, gain: float
+) -> Tensor:
     """keep * x + gain * (u + scale * (c - u)): guidance (arXiv:2207.12598) and the x0 estimate.
 
     outputs: (2 B, C, h, w), a network's unconditional u before its conditional c; x and result:
-    (B, C, h, w), in whose number format all is computed.
+    (B, C, h, w), in whose number format all is computed. `scale` is one for all, or (B, 1, 1, 1).
     """
     uncond, cond = outputs.to(x.dtype).chunk(2)
     return keep * x + gain * (uncond + scale * (cond - uncond))

@@ -32,6 +32,28 @@ def test_pictures_that_may_share_a_call_are_made_together(tmp_path: Path) -> Non
     assert made.batches == [["a", "b", "d"], ["d"], ["large", "large too"], ["other"]]
 
 
+def test_what_steers_may_differ_in_a_call_if_it_costs_the_same(tmp_path: Path) -> None:
+    records = [
+        {"prompt": "a", "guidance": 3},
+        {"prompt": "none", "guidance": 1},
+        {"prompt": "b", "guidance": 7, "negative": "blurry"},
+        {"prompt": "apg", "guidance": 4, "guidance_method": "apg"},
+        {"prompt": "stronger apg", "guidance": 5, "guidance_method": "apg"},
+        {"prompt": "less", "guidance": 0.5, "negative": "dark"},
+        {"prompt": "some steps", "guidance": "7@0-0.5"},
+        {"prompt": "c"},
+    ]
+    made = Made(planned(records, batch_size=8), tmp_path)
+    made.run.run()
+    assert made.batches == [
+        ["a", "b", "c"],
+        ["none", "less"],
+        ["apg"],
+        ["stronger apg"],
+        ["some steps"],
+    ]
+
+
 def test_alone_they_are_made_in_the_files_order(tmp_path: Path) -> None:
     records = [{"prompt": "a"}, {"prompt": "b", "width": 136}, {"prompt": "c"}]
     made = Made(planned(records), tmp_path)

@@ -1,13 +1,15 @@
 """A picture is a function of model, settings and seed: not of what is made beside it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from PIL import Image, ImageChops
 
 from diffgen.diffusion.samplers import SAMPLERS
+from diffgen.engine.drawing import GeneratedImage
 from diffgen.engine.engine import Engine
-from diffgen.engine.request import GenerateRequest, Picture
+from diffgen.engine.request import GeneratePlan, GenerateRequest, Picture
 
 # Sums of a batch are taken in another order than those of one picture: measured at 1 on this model
 # with every sampler, in float32.
@@ -45,3 +47,48 @@ def test_a_picture_of_many_is_the_one_of_its_seed(engine: Engine) -> None:
     many = list(engine.generate(GenerateRequest(prompts=["a", "b"], seed=3, count=2, **sizes)))
     (one,) = engine.generate(GenerateRequest(prompts=["b"], seed=4, **sizes))
     assert apart(many[-1].image, one.image) == 0
+
+
+def batch_of(engine: Engine, plans: Sequence[GeneratePlan]) -> list[GeneratedImage]:
+    pictures = [Picture("a red barn", 7 + i, own=plan) for i, plan in enumerate(plans)]
+    return engine.draw(plans[0], pictures)
+
+
+@pytest.mark.parametrize(
+    ("more", "levels"),
+    [
+        ({}, 0),
+        ({"guidance_rescale": 0.5}, 0),
+        ({"fast": True}, 0),
+        ({"guidance_interval": (0.3, 6.0)}, 0),
+        ({"hires": "2x", "hires_strength": 0.5, "width": 32, "height": 32}, 0),
+        ({"prompt_style": "a1111"}, LEVELS),  # texts are brought to the longest one's length
+    ],
+)
+def test_a_picture_of_a_mixed_batch_is_the_one_of_its_own_batch(
+    engine: Engine, more: dict[str, Any], levels: int
+) -> None:
+    """To the bit: guidance is computed picture by picture, whatever the others ask for."""
+    common = {
+        "prompts": [""],
+        "steps": 3,
+        "width": 64,
+        "height": 64,
+        "prompt_style": "plain",
+    } | more
+    asked: list[dict[str, Any]] = [
+        {"guidance_scale": 2.0},
+        {"guidance_scale": 7.0, "negative": "a (blue:1.2) cat, " * 20},
+        {"guidance_scale": 7.0, "negative": "a tree"},
+    ]
+    plans = [engine.plan(GenerateRequest(**common, **each)) for each in asked]
+    assert len({plan.group for plan in plans}) == 1
+    mixed = batch_of(engine, plans)
+    for i, plan in enumerate(plans):
+        own = batch_of(engine, [plan] * 3)[i]
+        assert apart(mixed[i].image, own.image) <= levels
+        known = {**mixed[i].record, "timings": None}
+        assert known == {**own.record, "timings": None}
+        assert known["negative"] == asked[i].get("negative")
+    other = engine.draw(plans[0], [Picture("a red barn", 7 + i) for i in range(3)])
+    assert apart(mixed[1].image, other[1].image) > 4 * LEVELS

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -81,6 +82,23 @@ def test_guidance_extrapolates_from_unconditional(prediction: Prediction, scale:
     expected = model.to_denoised(uncond + scale * (cond - uncond), X, SIGMA)
     torch.testing.assert_close(denoise(X, SIGMA), expected)
     assert network.batches == [4]  # two prompts, both halves in one call
+
+
+@pytest.mark.parametrize("options", [{}, {"rescale": 0.7}, {"interval": (0.5, 3.0)}])
+@pytest.mark.parametrize("sigma", [0.4, SIGMA])
+def test_each_picture_may_have_a_scale_of_its_own(sigma: float, options: Any) -> None:
+    """To the bit what a batch of its scale gives, by one call."""
+    expected = [guided(scale, **options)[0](X, sigma)[i] for i, scale in enumerate((3.0, 7.5))]
+    network = Network()
+    first, second = constant_guides(COND, UNCOND)
+    denoise = GuidedDenoiser(
+        ModelDenoiser(network, SD, "eps"),
+        [first, replace(second, scale=7.5)],
+        Guidance.constant(3.0, **options),
+    )
+    assert torch.equal(denoise(X, sigma), torch.stack(expected))
+    assert network.batches == [2 if "interval" in options and sigma == 0.4 else 4]
+    assert not torch.equal(*(guided(scale)[0](X, sigma)[1] for scale in (3.0, 7.5)))
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0])

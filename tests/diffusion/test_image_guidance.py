@@ -1,9 +1,11 @@
 """Two guidances, against equation 3 of arXiv:2211.09800 written out."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from diffgen.diffusion.course import constant_guides
+from diffgen.diffusion.course import Guide, constant_guides
 from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.image_guidance import ImageGuidedDenoiser
 from diffgen.diffusion.schedule import NoiseSchedule
@@ -28,6 +30,22 @@ def test_both_scales_pull_as_the_paper_says() -> None:
     e_none, e_image, e_both = (model.predict(x, SIGMA, c).double() for c in (nothing, uncond, cond))
     eps = e_none + 1.5 * (e_image - e_none) + 7.0 * (e_both - e_image)
     torch.testing.assert_close(guided(x, SIGMA).double(), x - SIGMA * eps, atol=1e-4, rtol=1e-5)
+
+
+def test_each_picture_may_have_a_scale_of_its_own_for_the_text() -> None:
+    x, picture = torch.randn(2, 2, 4, 8, 8)
+    cond, uncond = (Conditioning(c, concat=picture) for c in torch.randn(2, 2, 7, 5))
+    model = ModelDenoiser(network, NoiseSchedule.from_config(NoiseConfig()), "eps")
+    first, second = constant_guides(cond, uncond)
+
+    def guided(guides: list[Guide], scale: float) -> Tensor:
+        return ImageGuidedDenoiser(model, guides, guidance_scale=scale, image_guidance=1.5)(
+            x, SIGMA
+        )
+
+    mixed = guided([first, replace(second, scale=3.0)], 7.0)
+    assert torch.equal(mixed[0], guided([first, second], 7.0)[0])
+    assert torch.equal(mixed[1], guided([first, second], 3.0)[1])
 
 
 def test_scales_of_1_are_the_model_itself() -> None:

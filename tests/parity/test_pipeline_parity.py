@@ -1,14 +1,25 @@
 """What the pipelines do around the sampler: guidance, negative prompts, batches, sizes."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import pytest
 import torch
-from pipeline_oracle import SCHEDULERS, Pair, diffusers_pictures, numpy_2_warns, our_pictures, psnr
+from pipeline_oracle import (
+    PROMPT,
+    SCHEDULERS,
+    Pair,
+    diffusers_pictures,
+    numpy_2_warns,
+    our_pictures,
+    psnr,
+)
 from tiny_models import TinyModel
 
-from diffgen import Engine
+from diffgen import Engine, GenerateRequest
+from diffgen.engine.request import GeneratePlan, Picture
 
 pytestmark = [pytest.mark.parity, numpy_2_warns]
 
@@ -137,6 +148,33 @@ def test_guidance_embedding(lcm_pair: Pair, guidance: float) -> None:
     )
     (actual,) = our_pictures(lcm_pair.engine, guidance_scale=guidance)  # 4 steps of lcm by itself
     assert psnr(actual, expected) >= LEAST_DB
+
+
+def mixed_batch_is_its_parts(engine: Engine, asked: Sequence[dict[str, Any]]) -> None:
+    """A batch of pictures steered in different ways: each is that of a batch of its own kind."""
+    common: dict[str, Any] = {"prompts": [PROMPT], "width": 64, "height": 64, "steps": 2}
+    plans = [engine.plan(GenerateRequest(**common, **each)) for each in asked]
+    assert len({plan.group for plan in plans}) == 1
+
+    def drawn(own: Sequence[GeneratePlan]) -> list[bytes]:
+        pictures = [Picture(PROMPT, 5 + i, own=plan) for i, plan in enumerate(own)]
+        return [made.image.tobytes() for made in engine.draw(own[0], pictures)]
+
+    mixed = drawn(plans)
+    for i, plan in enumerate(plans):
+        assert mixed[i] == drawn([plan] * len(plans))[i]
+    assert mixed[-1] != drawn([plans[0]] * len(plans))[-1]
+
+
+@FAMILIES
+def test_a_mixed_batch_is_its_parts_to_the_bit(pair: Pair) -> None:
+    one, other = {"guidance_scale": 3.0}, {"guidance_scale": 9.0, "negative": "a dog"}
+    mixed_batch_is_its_parts(pair.engine, [one, other, {"negative": ""}])
+
+
+def test_each_picture_of_a_batch_is_told_its_own_guidance(lcm_pair: Pair) -> None:
+    scales = (1.5, 3.0, 8.0)
+    mixed_batch_is_its_parts(lcm_pair.engine, [{"guidance_scale": scale} for scale in scales])
 
 
 def test_guidance_embedding_matters(lcm_pair: Pair) -> None:
