@@ -1,5 +1,6 @@
-"""A GGUF file of one packed tensor, written by the `gguf` package."""
+"""GGUF files, written by the `gguf` package: of one packed tensor, or of plain numbers."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
@@ -20,3 +21,15 @@ def write_gguf(path: Path) -> np.ndarray:
     writer.write_tensors_to_file()
     writer.close()
     return gguf.quants.dequantize(packed, KIND)
+
+
+def write_plain_gguf(path: Path, tensors: Mapping[str, np.ndarray]) -> Path:
+    """Tensors as they are."""
+    writer = gguf.GGUFWriter(path, "sd1")
+    for name, data in tensors.items():
+        writer.add_tensor(name, data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

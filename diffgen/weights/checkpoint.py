@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from diffgen.errors import UsageError, WeightsError, some
+from diffgen.errors import UnsupportedCheckpoint, UsageError, WeightsError, some
 from diffgen.models.checks import check_model, check_networks, check_vae
 from diffgen.models.config import ModelConfig
 from diffgen.types import TEXT_ENCODERS, Component, Prediction
@@ -20,6 +20,7 @@ from diffgen.weights.diffusers.configs import read_model_config
 from diffgen.weights.diffusers.folder import weight_files
 from diffgen.weights.few_steps import as_distilled
 from diffgen.weights.files import LazyTensors, Shape, TensorInfo, open_tensors
+from diffgen.weights.foreign_quants import refuse_packed
 from diffgen.weights.keymap import FOLDER_RULES, SPARE, to_canonical
 from diffgen.weights.ldm.single_file import open_single_file
 from diffgen.weights.noise import with_noise
@@ -169,6 +170,10 @@ def components(config: ModelConfig) -> tuple[Component, ...]:
 
 def _open_component(folder: Path, component: Component) -> LazyTensors:
     infos = _without_adapters(folder, open_tensors(weight_files(folder, component)).infos)
+    try:
+        refuse_packed(infos)
+    except UnsupportedCheckpoint as error:
+        raise UnsupportedCheckpoint(f"{folder} cannot be used: {error}") from error
     return LazyTensors(to_canonical(infos, FOLDER_RULES[component]))
 
 

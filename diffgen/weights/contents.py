@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from diffgen.errors import UnsupportedCheckpoint
 from diffgen.weights.files import Shape
 from diffgen.weights.kinds import kind_of
+from diffgen.weights.ldm.roots import rooted
 
 Shapes: TypeAlias = Mapping[str, Shape]
 Holds: TypeAlias = Literal[
@@ -47,11 +49,18 @@ class Contents:
 
 def contents_of(shapes: Shapes) -> Contents:
     """What a file with tensors of these names and shapes is."""
-    holds = _holds(shapes)
+    holds = _holds(_as_whole_models(shapes))
     if holds == "unknown":
         kind = kind_of(shapes)
         return Contents(holds, named=kind and kind.partition(";")[0])
     return Contents(holds, _family(shapes, holds), _layout(shapes, holds))
+
+
+def _as_whole_models(shapes: Shapes) -> Shapes:
+    try:
+        return rooted(shapes)
+    except UnsupportedCheckpoint:  # opening it says what is wrong
+        return shapes
 
 
 def _holds(shapes: Shapes) -> Holds:

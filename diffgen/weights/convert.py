@@ -63,7 +63,7 @@ class Conversion:
     @property
     def to_file(self) -> bool:
         """Whether one file is to be written."""
-        return self.target.suffix == SUFFIX
+        return self.target.suffix.lower() == SUFFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def convert(asked: Conversion, report: Report) -> Converted:
 
 def _check_target(asked: Conversion, source: Path) -> None:
     target = asked.target
-    if target.suffix in (*PICKLE_SUFFIXES, ".gguf"):
+    if target.suffix.lower() in (*PICKLE_SUFFIXES, ".gguf"):
         raise UsageError(f"{target.suffix} files are not written: name a {SUFFIX} file or a folder")
     if target.exists() and target.samefile(source):
         raise UsageError(f"{target} is what is to be converted; give another name")
@@ -121,7 +121,7 @@ def _check_target(asked: Conversion, source: Path) -> None:
 @contextmanager
 def _as_safetensors(path: Path, beside: Path) -> Iterator[Path]:
     """The source itself, or what a pickle holds as a file that is gone at the end of the block."""
-    if path.suffix not in PICKLE_SUFFIXES:
+    if path.suffix.lower() not in PICKLE_SUFFIXES:
         yield path
         return
     with tempfile.TemporaryDirectory(dir=beside, prefix=".unpickled.") as folder:

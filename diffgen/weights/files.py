@@ -175,7 +175,7 @@ def _read(file: FileIO, info: TensorInfo) -> Tensor:
 
 def refuse_pickle(path: Path) -> None:
     """Raise WeightsError if the file's name says that it is a pickle."""
-    if path.suffix in PICKLE_SUFFIXES:
+    if path.suffix.lower() in PICKLE_SUFFIXES:
         raise _pickle_error(path)
 
 

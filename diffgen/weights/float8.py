@@ -1,7 +1,8 @@
 """Weights in 8-bit floats: plain casts, or numbers to be multiplied by a scale beside them.
 
-A scale is one number, or one for each row: `NAME.scale_weight` as ComfyUI writes it beside
-`NAME.weight`, or `NAME.weight_scale` by others.
+A scale is one number, or one for each row: `NAME.scale_weight` as ComfyUI wrote it beside
+`NAME.weight`, or `NAME.weight_scale` by others and by later versions of it, which say the format in
+`NAME.comfy_quant` as well.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SCALES = (".scale_weight", ".weight_scale")
-OF_ACTIVATIONS = (".scale_input", ".input_scale")  # for arithmetic in 8 bits, which is not ours
+# For arithmetic in 8 bits, which is not ours; and the format, which the weight's own type says.
+UNUSED = (".scale_input", ".input_scale", ".comfy_quant")
 
 
 def unscaled(infos: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
@@ -26,7 +28,7 @@ def unscaled(infos: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
         for key, info in infos.items()
         if key.endswith(suffix)
     }
-    ignored = (*SCALES, *OF_ACTIVATIONS)
+    ignored = (*SCALES, *UNUSED)
     return {
         key: info.after(_times(scales[key])) if key in scales else info
         for key, info in infos.items()

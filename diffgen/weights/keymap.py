@@ -28,7 +28,7 @@ class Rule:
 
 
 def _matrix_shape(shape: Shape) -> Shape:
-    return shape[:2] if shape[2:] == (1, 1) else shape
+    return shape[:2] if set(shape[2:]) == {1} else shape
 
 
 # A 1x1 convolution is a linear layer with two idle dimensions.

@@ -15,6 +15,7 @@ from diffgen.weights.diffusers.copying import copy_configs, copy_vocabulary
 from diffgen.weights.diffusers.folder import STEMS
 from diffgen.weights.diffusers.layout import write_json, write_model_configs
 from diffgen.weights.files import LazyTensors
+from diffgen.weights.ldm.averages import EMA, averaged_name
 from diffgen.weights.ldm.single_file import read_any
 from diffgen.weights.writing import Part, Step, write_parts
 
@@ -31,7 +32,6 @@ END: Final = 49407  # ids of CLIP's vocabulary
 PADS: Final = {"!": 0}
 START_TEXT: Final = "<|startoftext|>"
 END_TEXT: Final = "<|endoftext|>"
-EMA: Final = "model_ema."
 
 
 def components_of(
@@ -103,7 +103,7 @@ def averaged(checkpoint: Checkpoint) -> Checkpoint:
     unet = checkpoint.tensors["unet"].infos
     infos = {}
     for name, info in unet.items():
-        average = found.get(EMA + info.key.removeprefix("model.").replace(".", ""))
+        average = info if info.key in found else found.get(averaged_name(info.key))
         if average is None:
             raise UsageError(f"{checkpoint.source} has averages, but none of {info.key}")
         infos[name] = replace(average, shape=info.shape, op=info.op)

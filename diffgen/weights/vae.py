@@ -7,21 +7,25 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from diffgen.errors import UnsupportedCheckpoint, UsageError
+from diffgen.errors import UnsupportedCheckpoint, UsageError, some
 from diffgen.jsonfile import JsonObject
 from diffgen.models.config import ModelConfig, VaeConfig
+from diffgen.weights.contents import contents_of
 from diffgen.weights.diffusers.configs import read_vae_config
 from diffgen.weights.diffusers.folder import weight_files
-from diffgen.weights.files import LazyTensors, TensorInfo, open_tensors, read_header
+from diffgen.weights.files import LazyTensors, TensorInfo, open_tensors
 from diffgen.weights.keymap import FOLDER_RULES, to_canonical
+from diffgen.weights.kinds import kind_of
 from diffgen.weights.ldm import detect
 from diffgen.weights.ldm.names import canonical_vae
+from diffgen.weights.ldm.single_file import read_any
 
 Infos = Mapping[str, TensorInfo]
 
 # The autoencoder's tensors in a file, alone or in a whole model; not averages and losses.
 ANYWHERE = re.compile(
-    r"(?:first_stage_model\.|vae\.)?((?:en|de)coder\..+|(?:post_)?quant_conv\..+)"
+    r"(?:mod(?:ule|el)\.)?(?:(?:first_stage_model|vae|autoencoder)\.)?"
+    r"((?:en|de)coder\..+|(?:post_)?quant_conv\..+)"
 )
 # How latents are scaled and decoded, which shapes do not say.
 TAKEN_FROM_THE_MODEL = (
@@ -31,6 +35,7 @@ TAKEN_FROM_THE_MODEL = (
     "latents_std",
     "force_upcast",
 )
+FIRST = "decoder.conv_in.weight"
 NAMED_BY_DIFFUSERS = "decoder.mid_block.resnets.0.conv1.weight"
 
 
@@ -70,15 +75,26 @@ def _from_folder(path: Path, model: ModelConfig) -> tuple[VaeConfig, Infos]:
 
 
 def _from_file(path: Path, model: ModelConfig) -> tuple[VaeConfig, Infos]:
-    infos = read_header(path)
+    infos, _ = read_any(path)
     found = canonical_vae({m[1]: info for k, info in infos.items() if (m := ANYWHERE.fullmatch(k))})
     shapes = {key: info.shape for key, info in found.items()}
+    if FIRST not in shapes:
+        raise UnsupportedCheckpoint(_other_kind(infos))
     config = detect.read_vae(shapes, "sdxl" if model.family == "sdxl" else "sd1")
     if NAMED_BY_DIFFUSERS in infos and (said := _config_beside(path, config, model)):
         return said, found
     if own := model.vae:
         config = replace(config, **{name: getattr(own, name) for name in TAKEN_FROM_THE_MODEL})
     return config, found
+
+
+def _other_kind(infos: Infos) -> str:
+    contents = contents_of({key: info.shape for key, info in infos.items()})
+    if contents.holds == "unet":
+        return "it is a U-Net"
+    if contents.holds != "vae" and (kind := kind_of(infos)):
+        return f"it is {kind}"
+    return f"it has no {FIRST}; its tensors are {some(list(infos))}"
 
 
 def _config_beside(path: Path, found: VaeConfig, model: ModelConfig) -> VaeConfig | None:

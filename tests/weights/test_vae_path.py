@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gguf_files import write_plain_gguf
 from safetensors.torch import load_file, save_file
 from single_files import make_pipeline, single_file_tensors, write_single_file
 
@@ -136,7 +137,7 @@ def test_what_is_no_autoencoder(model, bare, tmp_path):
         (tmp_path / "wide.safetensors", "it has 8 latent channels, the model's U-Net 4"),
         (
             tmp_path / "other.safetensors",
-            "cannot be used as autoencoder: it has no encoder.conv_in",
+            "cannot be used as autoencoder: it has no decoder.conv_in.weight; its tensors are a",
         ),
         (tmp_path / "text.safetensors", "is not a safetensors file"),
         (tmp_path / "empty", "has no weights: expected diffusion_pytorch_model.safetensors"),
@@ -153,3 +154,34 @@ def test_a_vector_where_all_have_a_matrix(model, bare, tmp_path, name):
     save_file(tensors | {name: torch.tensor(1.0)}, tmp_path / "vae.safetensors")
     with pytest.raises(DiffgenError, match=r"vae\.safetensors cannot be used as autoencoder: its"):
         Checkpoint.open(model, vae=tmp_path / "vae.safetensors")
+
+
+@pytest.mark.parametrize("prefix", ["model.first_stage_model.", "autoencoder.", "module.", "vae."])
+def test_prefixes_of_other_programs(model, bare, tmp_path, prefix):
+    tensors = load_file(bare / "vae.safetensors")
+    save_file({prefix + k: t for k, t in tensors.items()}, tmp_path / "VAE.SAFETENSORS")
+    ours = weights(Checkpoint.open(model, vae=tmp_path / "VAE.SAFETENSORS"))
+    expected = weights(Checkpoint.open(model, vae=bare / "vae.safetensors"))
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in ours.items())
+
+
+def test_gguf(model, bare, tmp_path):
+    tensors = load_file(bare / "vae.safetensors")
+    file = write_plain_gguf(tmp_path / "vae.gguf", {k: t.numpy() for k, t in tensors.items()})
+    ours = weights(Checkpoint.open(model, vae=file))
+    expected = weights(Checkpoint.open(model, vae=bare / "vae.safetensors"))
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in ours.items())
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("decoder.layers.1.conv.0.weight", r"it is a tiny decoder \(TAESD\); give it with --decod"),
+        ("lora_unet_x.lora_up.weight", "it is a LoRA; give it with --lora"),
+        ("input_blocks.0.0.weight", "it is a U-Net"),
+    ],
+)
+def test_files_of_other_kinds_are_named(model, tmp_path, key, said):
+    save_file({key: torch.zeros(4, 4)}, tmp_path / "x.safetensors")
+    with pytest.raises(DiffgenError, match=f"cannot be used as autoencoder: {said}"):
+        Checkpoint.open(model, vae=tmp_path / "x.safetensors")

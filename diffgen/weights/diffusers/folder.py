@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from diffgen.jsonfile import JsonObject
 from diffgen.types import Component
 from diffgen.weights.files import PICKLE_SUFFIXES, refuse_pickle
 
+logger = logging.getLogger("diffgen")
+
 STEMS: dict[Component, str] = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
@@ -19,20 +22,31 @@ STEMS: dict[Component, str] = {
 }
 # Full precision serves every number format asked for; the weights before averaging come last.
 FILE_NAME = re.compile(r"[^/\\\x00-\x1f\ud800-\udfff]{1,200}\.safetensors")
+PART = re.compile(r"-\d{5}-of-\d{5}")
 VARIANTS = ("", ".fp16", ".bf16", ".non_ema")
 
 
 def weight_files(folder: Path, component: Component) -> list[Path]:
     """The safetensors files of a component: one, or the shards that its index names.
 
-    Raises WeightsError if there are none or a shard is missing, ConfigError for a bad index.
+    A file of another name is taken where it is the only one, and named. Raises WeightsError if
+    there are none or a shard is missing, ConfigError for a bad index.
     """
     for candidate in candidates(STEMS[component]):
         path = folder / candidate
         if path.is_file():
             return _shards(path) if path.suffix == ".json" else [path]
+    others = [path for path in sorted(folder.glob("*")) if path.suffix.lower() == ".safetensors"]
+    if any(PART.search(path.stem) for path in others):
+        raise WeightsError(
+            f"{folder} has weights in parts, but not the .index.json that names them; is the "
+            "download complete?"
+        )
+    if len(others) == 1:
+        logger.warning("%s: the only weights there, which are taken", others[0])
+        return others
     for path in sorted(folder.glob("*")):
-        if path.suffix in PICKLE_SUFFIXES:
+        if path.suffix.lower() in PICKLE_SUFFIXES:
             refuse_pickle(path)
     raise WeightsError(
         f"{folder} has no weights: expected {STEMS[component]}.safetensors there; is the download "

@@ -11,7 +11,15 @@ from diffgen.models.config import ClipTextConfig, ModelConfig, VaeConfig
 from diffgen.weights.files import LazyTensors
 from diffgen.weights.ldm import detect
 from diffgen.weights.ldm.detect import SingleFamily
-from diffgen.weights.ldm.parts import CLIP, UNET, Infos, below, encoder_prefixes, shapes_of
+from diffgen.weights.ldm.parts import (
+    SECOND,
+    UNET,
+    Infos,
+    below,
+    encoder_prefixes,
+    named_by_open_clip,
+    shapes_of,
+)
 from diffgen.weights.noise import with_noise
 
 SIZES: Final[Mapping[SingleFamily, int]] = {"sd1": 64, "sd2": 64, "sdxl": 128}
@@ -110,9 +118,9 @@ def _text_configs(infos: Infos, family: SingleFamily) -> tuple[ClipTextConfig, .
     configs = []
     for prefixes in encoder_prefixes(infos):
         shapes = shapes_of(below(infos, prefixes))
-        if prefixes == CLIP:  # files of 2022 lack the inner prefix
-            shapes = {key.removeprefix("text_model."): shape for key, shape in shapes.items()}
-            configs.append(detect.read_clip(shapes, family))
-        else:
+        if named_by_open_clip(shapes):
             configs.append(detect.read_open_clip(shapes, family))
+        else:  # files of 2022 lack the inner prefix
+            shapes = {key.removeprefix("text_model."): shape for key, shape in shapes.items()}
+            configs.append(detect.read_clip(shapes, family, second=prefixes == SECOND))
     return tuple(configs)

@@ -142,8 +142,12 @@ def read_vae(shapes: Shapes, family: SingleFamily) -> VaeConfig:
     )
 
 
-def read_clip(shapes: Shapes, family: SingleFamily) -> ClipTextConfig:
-    """An encoder under OpenAI's names as transformers has them, the prefix `text_model.` cut off."""
+def read_clip(shapes: Shapes, family: SingleFamily, *, second: bool = False) -> ClipTextConfig:
+    """An encoder under transformers' names, the prefix `text_model.` cut off.
+
+    `second` says that it is the second of Stable Diffusion XL. Raises UnsupportedCheckpoint.
+    """
+    open_clips = second or family == "sd2"
     vocabulary, width = _needed(shapes, "embeddings.token_embedding.weight")
     layers = _count(shapes, r"encoder\.layers\.(\d+)\..+")
     if family != "sd1":  # whose last layer is read, whichever it is
@@ -155,9 +159,10 @@ def read_clip(shapes: Shapes, family: SingleFamily) -> ClipTextConfig:
         num_heads=max(1, width // HEAD_WIDTH),
         mlp_width=_needed(shapes, "encoder.layers.0.mlp.fc1.weight")[0],
         max_tokens=_needed(shapes, "embeddings.position_embedding.weight")[0],
-        activation="gelu" if family == "sd2" else "quick_gelu",
+        activation="gelu" if open_clips else "quick_gelu",
         hidden="penultimate" if family == "sdxl" else "final",
-        pad="!" if family == "sd2" else None,
+        projection=_projection(shapes) if second else None,
+        pad="!" if open_clips else None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from diffgen.weights.files import Shape, TensorInfo
@@ -14,11 +14,14 @@ UNET: Final = ("model.diffusion_model.",)
 VAE: Final = ("first_stage_model.", "vae.")
 CLIP: Final = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
 OPEN_CLIP: Final = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
-SECOND: Final = ("conditioner.embedders.1.model.",)
+SECOND: Final = ("conditioner.embedders.1.model.", "conditioner.embedders.1.transformer.")
 
-# What training leaves in a file and nothing reads: averages, tables, losses, counters, marks.
+# What training leaves in a file and nothing reads: averages, tables, losses, counters, marks; and
+# the half of CLIP that looks at pictures.
 LEFT_OVER: Final = re.compile(
-    r"model_ema\..+|.*loss\..+|global_step|scaled_fp8|v_pred|ztsnr|edm_(mean|std|vpred\..+)"
+    r"model_ema\..+|.*loss\..+|global_step|(.+\.)?scaled_fp8|v_pred|ztsnr|edm_(mean|std|vpred\..+)"
+    r"|(cond_stage_model|conditioner)\.(.+\.)?(visual\..+|vision_model\..+|visual_projection\..+"
+    r"|attn_mask)"
     r"|(sqrt_|log_)?(recip|recipm1|one_minus)?_?(alphas|betas|posterior|logvar|lvlb).*"
     r"|denoiser\.(sigmas|log_sigmas)|(first_stage_model|vae)\.(model_ema|ema)\..+"
 )
@@ -45,3 +48,8 @@ def encoder_prefixes(infos: Infos) -> tuple[tuple[str, ...], ...]:
 def shapes_of(infos: Infos) -> dict[str, Shape]:
     """The tensors' shapes by name."""
     return {key: info.shape for key, info in infos.items()}
+
+
+def named_by_open_clip(keys: Iterable[str]) -> bool:
+    """Whether a text encoder, its prefix cut off, has OpenCLIP's names, not transformers'."""
+    return any(key.startswith("transformer.resblocks.") for key in keys)

@@ -1,24 +1,25 @@
 """One way of writing the names in a file: whole models and U-Nets alone, of LDM and of diffusers.
 
 U-Nets are shared without the prefix that they have in whole models (GGUF, few-step U-Nets), under
-ComfyUI's, or in diffusers' names; they come out as whole models have them.
+ComfyUI's, or in diffusers' names; whole models with a prefix before all names, with text encoders
+under those of ComfyUI, diffusers or stable-diffusion.cpp, or with the U-Net's averages alone. They
+come out as most whole models have them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TypeVar
 
 from diffgen.errors import UnsupportedCheckpoint
 from diffgen.models.config import Depth, UNetConfig
-from diffgen.weights.files import TensorInfo
+from diffgen.weights.ldm.averages import FIRST, ROOT, only_averaged, plain_name
 from diffgen.weights.ldm.names import ldm_blocks, to_ldm
 
-Infos = Mapping[str, TensorInfo]
+T = TypeVar("T")
 
-ROOT = "model.diffusion_model."
-BARE = ("diffusion_model.", "unet.", "")  # what is written instead of it
-FIRST = "input_blocks.0.0.weight"
+BARE = ("diffusion_model.", "unet.", "module.", "model.", "")  # what is written instead of the root
 FIRST_IN_DIFFUSERS = "down_blocks.0.resnets.0.conv1.weight"
 # How names inside a U-Net begin; marks of training stand beside them.
 TOPS = ("input_blocks.", "middle_block.", "output_blocks.", "out.", "time_embed.", "label_emb.")
@@ -32,16 +33,58 @@ TOPS_IN_DIFFUSERS = (
     "conv_norm_out.",
     "conv_out.",
 )
+# The text encoders under transformers' names, and what others write before them.
+TEXT: Mapping[str, tuple[str, ...]] = {
+    "cond_stage_model.transformer.": (
+        *("text_encoders.clip_l.transformer.", "text_encoders.clip_h.transformer."),
+        *("clip_l.transformer.", "text_encoder.", "te.", "te1."),
+    ),
+    "conditioner.embedders.1.transformer.": (
+        *("text_encoders.clip_g.transformer.", "clip_g.transformer."),
+        *("text_encoder_2.", "text_encoder.2.", "te2."),
+    ),
+}
+OF_TEXT = ("cond_stage_model.", "conditioner.")
 
 
-def rooted(infos: Infos) -> dict[str, TensorInfo]:
-    """The same tensors, those of a U-Net under `model.diffusion_model.` and LDM's names."""
+def rooted(infos: Mapping[str, T]) -> dict[str, T]:
+    """The same tensors, those of a U-Net under `model.diffusion_model.` and LDM's names.
+
+    Raises UnsupportedCheckpoint for a U-Net of diffusers that ours is not.
+    """
+    infos = _with_encoders(_unwrapped(infos))
+    if only_averaged(infos):
+        return {plain_name(key) or key: info for key, info in infos.items()}
     for prefix in (ROOT, *BARE):
         if f"{prefix}{FIRST_IN_DIFFUSERS}" in infos:
             return _from_diffusers(infos, prefix)
         if prefix != ROOT and f"{prefix}{FIRST}" in infos:
             return {_under(key, prefix): info for key, info in infos.items()}
     return dict(infos)
+
+
+def _unwrapped(infos: Mapping[str, T]) -> Mapping[str, T]:
+    """Without a prefix that programs for training put before all names (`module.`)."""
+    heads = {key.removesuffix(ROOT + FIRST) for key in infos if key.endswith(ROOT + FIRST)}
+    if not heads or "" in heads:
+        return infos
+    head = min(heads)
+    return {key.removeprefix(head): info for key, info in infos.items()}
+
+
+def _with_encoders(infos: Mapping[str, T]) -> Mapping[str, T]:
+    if any(key.startswith(OF_TEXT) for key in infos):
+        return infos
+    known = {other: ours for ours, others in TEXT.items() for other in others}
+    prefixes = tuple(known)
+
+    def renamed(key: str) -> str:
+        if not key.startswith(prefixes):
+            return key
+        prefix = max((each for each in prefixes if key.startswith(each)), key=len)
+        return known[prefix] + key.removeprefix(prefix)
+
+    return {renamed(key): info for key, info in infos.items()}
 
 
 def _under(key: str, prefix: str) -> str:
@@ -55,7 +98,7 @@ def _inside(key: str, prefix: str, tops: tuple[str, ...]) -> str | None:
     return name if name.startswith(tops) else None
 
 
-def _from_diffusers(infos: Infos, prefix: str) -> dict[str, TensorInfo]:
+def _from_diffusers(infos: Mapping[str, T], prefix: str) -> dict[str, T]:
     names = {key: _inside(key, prefix, TOPS_IN_DIFFUSERS) for key in infos}
     blocks = ldm_blocks(_shape_of_names([name for name in names.values() if name]))
     return {ROOT + to_ldm(name, blocks) if name else key: infos[key] for key, name in names.items()}

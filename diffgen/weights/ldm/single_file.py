@@ -17,10 +17,12 @@ from diffgen.types import TEXT_ENCODERS, Component
 from diffgen.weights.few_steps import as_distilled
 from diffgen.weights.files import LazyTensors, TensorInfo, read_header, read_metadata
 from diffgen.weights.float8 import unscaled
+from diffgen.weights.foreign_quants import refuse_packed
 from diffgen.weights.gguf import is_gguf, read_gguf
 from diffgen.weights.keymap import IGNORED, TEXT_RULES, to_canonical
 from diffgen.weights.kinds import kind_of
 from diffgen.weights.ldm import detect
+from diffgen.weights.ldm.averages import only_averaged
 from diffgen.weights.ldm.claims import Claim, read_claims, settle
 from diffgen.weights.ldm.configs import EDM_STATISTICS, config_on_base, whole_config
 from diffgen.weights.ldm.detect import SingleFamily
@@ -35,18 +37,25 @@ from diffgen.weights.ldm.parts import (
     Infos,
     below,
     encoder_prefixes,
+    named_by_open_clip,
 )
 from diffgen.weights.ldm.roots import rooted
 from diffgen.weights.spread import spread
 
 logger = logging.getLogger("diffgen")
 
-FAMILY_OF_CONTEXT: Final = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "XL"}
+FAMILY_OF_CONTEXT: Final = {
+    768: "Stable Diffusion 1",
+    1024: "Stable Diffusion 2",
+    2048: "Stable Diffusion XL",
+    1280: "the refiner of Stable Diffusion XL",
+}
 LORA: Final = r"lora_|lycoris_|.+\.lora_(A|B|up|down)\."
 # Trained for v, this bias has spread: 0.09 divides all known Stable Diffusion 2 models, by ComfyUI's
 # finding. Nothing in a name or a shape tells.
 TELLS_V: Final = f"{UNET[0]}output_blocks.11.1.transformer_blocks.0.norm1.bias"
 V_SPREAD: Final = 0.09
+SECOND_OF_SDCPP: Final = "cond_stage_model.1."
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,7 @@ def open_single_file(
     """
     infos, metadata = read_any(path)
     try:
+        refuse_packed(infos)
         claims = [*_asked(asked), *read_claims(path, metadata)]
         opened = _opened(unscaled(rooted(infos)), claims, needs_vae=needs_vae, base=base)
     except UnsupportedCheckpoint as error:
@@ -84,6 +94,8 @@ def open_single_file(
             "Diffusion's"
         ) from error
     _report_strangers(path, rooted(infos))
+    if only_averaged(infos):
+        logger.warning("%s has its U-Net's averaged weights (EMA) alone, which are used", path)
     names = [path.stem, metadata.get("modelspec.title", "")]
     config = as_distilled(opened.config, names, asked or {}, path.name)
     return replace(opened, config=config)
@@ -133,7 +145,7 @@ def _opened(
     elif needs_vae and not (base and base.vae):
         raise UnsupportedCheckpoint("it has no autoencoder; give one with --vae")
     for part, prefixes, text in texts:
-        tensors[part] = LazyTensors(_text(below(infos, prefixes), text, prefixes))
+        tensors[part] = LazyTensors(_text(below(infos, prefixes), text))
     return SingleFile(config, tensors)
 
 
@@ -152,16 +164,23 @@ def _family(infos: Infos, base: ModelConfig | None) -> SingleFamily:
     if not clip and not below(infos, OPEN_CLIP):
         return _family_alone(context.shape[1], label, base)
     if label:
-        raise UnsupportedCheckpoint(
-            "its U-Net is told more than text (label_emb), as that of Stable unCLIP"
-            if any(key.startswith("cond_stage_model.") for key in infos)
-            else f"it lacks the second text encoder of Stable Diffusion XL ({SECOND[0]}*)"
-        )
+        raise UnsupportedCheckpoint(_without_second(infos))
     if clip:
         shape = clip.get("text_model.embeddings.token_embedding.weight")
         # Programs that keep encoders under transformers' names keep that of 2 so as well.
         return "sd2" if shape and shape.shape[1:] == (detect.SD2_WIDTH,) else "sd1"
     return "sd2"
+
+
+def _without_second(infos: Infos) -> str:
+    if any(key.startswith(OPEN_CLIP[0]) for key in infos):
+        return "its U-Net is told more than text (label_emb), as that of Stable unCLIP"
+    if any(key.startswith(SECOND_OF_SDCPP) for key in infos):
+        return (
+            f"its second text encoder has stable-diffusion.cpp's names ({SECOND_OF_SDCPP}*), which "
+            "do not tell how its projection lies; take the file that this one was made of"
+        )
+    return f"it lacks the second text encoder of Stable Diffusion XL ({SECOND[0]}*)"
 
 
 def _without_unet(infos: Infos) -> str:
@@ -178,7 +197,7 @@ def _without_unet(infos: Infos) -> str:
 def _family_alone(context: int, label: bool, base: ModelConfig | None) -> SingleFamily:
     """The family of a U-Net that comes without text encoders."""
     if base is None:
-        name = FAMILY_OF_CONTEXT.get(context, "other than Stable Diffusion's")
+        name = FAMILY_OF_CONTEXT.get(context, "of none of the families")
         raise UnsupportedCheckpoint(
             f"it has no text encoder: it is a U-Net alone, for text of width {context} ({name}); "
             "name a model that has the rest with --base"
@@ -188,8 +207,8 @@ def _family_alone(context: int, label: bool, base: ModelConfig | None) -> Single
     return "sd2" if base.family == "sd2" else "sd1"
 
 
-def _text(infos: Infos, config: ClipTextConfig, prefixes: tuple[str, ...]) -> Infos:
-    if prefixes == CLIP:
+def _text(infos: Infos, config: ClipTextConfig) -> Infos:
+    if not named_by_open_clip(infos):
         return to_canonical(infos, TEXT_RULES)
     spare = f"transformer.resblocks.{config.layers}."
     kept = {key: info for key, info in infos.items() if not key.startswith(spare)}

@@ -113,3 +113,21 @@ def test_only_pickles(tmp_path: Path) -> None:
 def test_nothing(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=rf"has no weights: expected {STEM}\.safetensors"):
         weight_files(tmp_path, "vae")
+
+
+def test_the_only_file_of_another_name_is_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "diffusion_pytorch_model.fp8.safetensors"
+    file.touch()
+    assert weight_files(tmp_path, "unet") == [file]
+    assert f"{file}: the only weights there, which are taken" in caplog.text
+    (tmp_path / "other.safetensors").touch()
+    with pytest.raises(WeightsError, match="has no weights: expected"):
+        weight_files(tmp_path, "unet")
+
+
+def test_parts_without_their_index_are_named(tmp_path: Path) -> None:
+    (tmp_path / f"{STEM}-00001-of-00002.safetensors").touch()
+    with pytest.raises(WeightsError, match=r"weights in parts, but not the \.index\.json"):
+        weight_files(tmp_path, "unet")
