@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from diffgen.batch.failures import told
 from diffgen.batch.journal import Journal
 from diffgen.batch.plan import BatchPlan, Job, Stock
+from diffgen.batch.writer import Writer
 from diffgen.engine.output import PictureOutput
 from diffgen.errors import DiffgenError, OutOfMemory, OutputError
 from diffgen.types import StepInfo
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from diffgen.engine.engine import Engine
 
 logger = logging.getLogger("diffgen")
-AHEAD = 2  # batches that may wait to be written
 
 
 class Listener(Protocol):
@@ -39,6 +38,12 @@ class Listener(Protocol):
     def failed(self, job: Job, reason: str) -> None: ...
 
     def skipped(self, job: Job, path: Path | None) -> None: ...
+
+
+class Watcher(Protocol):
+    """Whoever looks at pictures while they emerge."""
+
+    def on_step(self, info: StepInfo, engine: Engine) -> None: ...
 
 
 class Viewer(Protocol):
@@ -94,6 +99,7 @@ class Run:
         journal: Journal | None = None,
         stop_on_error: bool = False,
         viewers: Sequence[Viewer] = (),
+        watcher: Watcher | None = None,
         saving: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """`load` makes an engine, and `saving` is entered while a picture is written."""
@@ -101,7 +107,7 @@ class Run:
         self.stopping = threading.Event()  # set to end the run behind the batch in flight
         self._plan, self._output, self._load = plan, output, load
         self._listener, self._journal, self._stop_on_error = listener, journal, stop_on_error
-        self._saving, self._viewers = saving, viewers
+        self._saving, self._viewers, self._watcher = saving, viewers, watcher
         self._counting = threading.Lock()  # two threads count
         self._at_most = 1 << 30  # pictures that memory has room for at once
         self._again = False  # whether the plan is gone through another time
@@ -200,11 +206,14 @@ class Run:
     def _drawn(self, stock: Stock, part: Sequence[Job]) -> list[GeneratedImage]:
         engine = self._engine_of(stock)
         self._tell_settings(part)
-        return engine.draw(
-            part[0].plan,
-            [replace(job.picture, own=job.plan) for job in part],
-            on_step=lambda info: self._listener.on_step(info, part),
-        )
+
+        def on_step(info: StepInfo) -> None:
+            self._listener.on_step(info, part)
+            if self._watcher:
+                self._watcher.on_step(info, engine)
+
+        pictures = [replace(job.picture, own=job.plan) for job in part]
+        return engine.draw(part[0].plan, pictures, on_step=on_step)
 
     def _tell_settings(self, part: Sequence[Job]) -> None:
         told = list(dict.fromkeys(job.plan.summary() for job in part))
@@ -267,44 +276,3 @@ def name_fields(job: Job) -> dict[str, Any]:
         "height": plan.height,
         "model": job.model,
     }
-
-
-class Writer:
-    """A thread that writes pictures while the next ones are made; a context manager.
-
-    What goes wrong there is raised by the next `put`, or at the end.
-    """
-
-    def __init__(self, write: Callable[[Job, GeneratedImage], None]) -> None:
-        self._write = write
-        self._queue: queue.Queue[list[tuple[Job, GeneratedImage]] | None] = queue.Queue(AHEAD)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
-
-    def __enter__(self) -> Writer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._queue.put(None)
-        self._thread.join()
-        if kind is None:
-            self._raise()
-
-    def put(self, jobs: Sequence[Job], pictures: Sequence[GeneratedImage]) -> None:
-        """Hand pictures over; waits where many are waiting."""
-        self._raise()
-        self._queue.put(list(zip(jobs, pictures, strict=True)))
-
-    def _work(self) -> None:
-        while (batch := self._queue.get()) is not None:
-            for job, picture in batch:
-                if self._error is None:
-                    try:
-                        self._write(job, picture)
-                    except BaseException as error:
-                        self._error = error
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error

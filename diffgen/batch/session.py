@@ -136,7 +136,7 @@ class Session:
 # What of a command line changes no picture, nor its name.
 PASSING = {
     *("quiet", "verbose", "progress", "as_json", "resume", "stop_on_error", "summary", "threads"),
-    "show",
+    *("show", "preview_every"),
     *("contact_sheet", "grid", "batch_size", "exact", "output", "prompt_file"),
 }
 

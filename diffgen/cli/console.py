@@ -22,7 +22,7 @@ PIPE_WIDTH = 160  # characters, where no terminal says how wide it is
 GONE = "its reader has gone away"
 
 Aside = Callable[[], AbstractContextManager[None]]
-_aside: Aside = nullcontext  # what takes the progress bar off the terminal for a moment
+_aside: Aside = nullcontext  # what takes a bar and a preview off the terminal for a moment
 _lock = threading.RLock()
 
 
@@ -109,6 +109,11 @@ def reported_pipe() -> Iterator[None]:
         raise OutputError(f"cannot write to stdout: {reason}; stopped") from error
 
 
+def erase_lines(count: int) -> None:
+    """Take the last lines off the terminal that stderr is."""
+    print(f"\x1b[{count}A\r\x1b[J", end="", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def logged_notes(verbose: bool) -> Iterator[None]:
     """Show what the library logs while a command runs: warnings, and with `verbose` the rest."""
@@ -131,16 +136,26 @@ def kept_warnings(verbose: bool) -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Have the terminal to oneself, without the progress bar."""
+    """Have the terminal to oneself, without what moves there."""
     with _lock, _aside():
         yield
 
 
 @contextmanager
 def beside(aside: Aside) -> Iterator[None]:
-    """Print every line inside `aside()`, which takes a progress bar off the terminal."""
+    """Print every line inside `aside()`, which takes what moves off the terminal.
+
+    The last one to be put there is the first line above the others.
+    """
     global _aside
-    before, _aside = _aside, aside
+    before = _aside
+
+    @contextmanager
+    def both() -> Iterator[None]:
+        with before(), aside():
+            yield
+
+    _aside = both
     try:
         yield
     finally:

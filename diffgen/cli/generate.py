@@ -14,6 +14,7 @@ from diffgen.cli.memory import loading_to_stay, return_freed_memory
 from diffgen.cli.pace import Pace
 from diffgen.cli.plans import print_plan
 from diffgen.cli.progress import progress
+from diffgen.cli.screen import Previews, Screen
 from diffgen.cli.signals import Asked, Stopped, finishing_first
 from diffgen.cli.signature import Prompts, with_settings
 from diffgen.cli.streams import stdout_is_closed
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from diffgen.batch.plan import Stock
     from diffgen.batch.run import Run, Tally
     from diffgen.batch.session import Session
-    from diffgen.cli.screen import Screen
     from diffgen.engine.engine import Engine
 
 PICTURES = (
@@ -69,6 +69,7 @@ def make(given: Mapping[str, Any], opened: Callable[[], Session]) -> int:
     _check_stdout(output)
     for file in (running.contact_sheet, running.grid):
         check_sheet(file)
+    previews = Previews(output.preview_every) if output.preview_every else None
     with logged_notes(talk.verbose):
         try:
             session = opened()
@@ -82,7 +83,7 @@ def make(given: Mapping[str, Any], opened: Callable[[], Session]) -> int:
         if running.dry_run:
             print_plan(session, as_json=output.as_json)
             return 0
-        tally = _make_pictures(session, running, talk, as_json=output.as_json)
+        tally = _make_pictures(session, running, talk, output, previews)
     if running.summary:
         _write_summary(running.summary, tally)
     return tally.exit_code
@@ -95,7 +96,9 @@ def _check_stdout(output: Output) -> None:
         raise UsageError("-o -: stdout is closed; give a file's name")
 
 
-def _make_pictures(session: Session, running: Running, talk: Talk, *, as_json: bool) -> Tally:
+def _make_pictures(
+    session: Session, running: Running, talk: Talk, output: Output, previews: Previews | None
+) -> Tally:
     from diffgen.batch.frames import Animation
     from diffgen.batch.run import Run
     from diffgen.batch.sheet import Sheet, columns_of
@@ -104,13 +107,17 @@ def _make_pictures(session: Session, running: Running, talk: Talk, *, as_json: b
     sheets = {running.contact_sheet: Sheet(), running.grid: Sheet(row)}
     sheets.pop(None, None)
     journal = session.journal(fresh=not running.resume)
-    with journal or nullcontext(), progress(quiet=talk.quiet, kind=talk.progress) as display:
+    with (
+        journal or nullcontext(),
+        progress(quiet=talk.quiet, kind=talk.progress) as display,
+        previews.shown() if previews else nullcontext(),
+    ):
         pace = Pace.of_user()
         tracker = Tracker(
             display,
             session.plan,
             kind=talk.progress,
-            as_json=as_json,
+            as_json=output.as_json,
             file=session.reading.prompt_file,
             pace=pace,
         )
@@ -122,7 +129,8 @@ def _make_pictures(session: Session, running: Running, talk: Talk, *, as_json: b
             journal=journal,
             # An animation without a frame is none.
             stop_on_error=running.stop_on_error or isinstance(session.output, Animation),
-            viewers=[*sheets.values(), *_screens(Output.of(session.given))],
+            viewers=[*sheets.values(), *([Screen()] if output.show else [])],
+            watcher=previews,
             saving=reported_pipe if session.output.to_stdout else nullcontext,
         )
         return_freed_memory()
@@ -140,12 +148,6 @@ def _make_pictures(session: Session, running: Running, talk: Talk, *, as_json: b
         if session.reading.prompt_file and not talk.quiet:
             print_line(run.tally.closing())
         return run.tally
-
-
-def _screens(output: Output) -> list[Screen]:
-    from diffgen.cli.screen import Screen
-
-    return [Screen()] if output.show else []
 
 
 def _loader(machine: Machine, *, exact: bool) -> Callable[[Stock], Engine]:

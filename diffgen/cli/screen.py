@@ -1,4 +1,4 @@
-"""`--show`: finished pictures drawn in the terminal that stderr is.
+"""`--show` and `--preview-every`: pictures drawn in the terminal that stderr is.
 
 By the protocol of kitty or as sixels where the terminal says that it knows them, else as half
 blocks of text. textual-image draws, and asks the terminal; it does so on Python's stdout and stdin,
@@ -9,35 +9,105 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from diffgen.cli.console import print_note, undisturbed
+from diffgen.cli.console import beside, erase_lines, print_note, undisturbed
+from diffgen.errors import UsageError
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from diffgen.engine.engine import Engine
+    from diffgen.engine.previewing import Previewer
+    from diffgen.types import StepInfo
+
 LINES_LEFT = 2  # below a picture, for its path and the prompt of the shell
+ABREAST = 4  # previews of a batch
 
 
 class Screen:
     """Takes pictures as a sheet does, and draws each at once."""
 
-    def __init__(self) -> None:
-        self._works = can_draw()
+    def __init__(self, option: str = "--show") -> None:
+        """`option` is who asked for it."""
+        self._option = option
+        self.works = can_draw()
+        self.lines = 0  # of the last picture
 
     def add(self, image: Image.Image, record: Mapping[str, Any]) -> None:
         """Draw a picture as large as the terminal; a terminal that fails is left in peace."""
         del record
-        if not self._works:
+        self.draw(lambda: image)
+
+    def draw(self, picture: Callable[[], Image.Image]) -> None:
+        """Make a picture and draw it, where that works."""
+        if not self.works:
             return
         try:
+            image = picture()
             with undisturbed(), _on_terminal():
-                _draw(image)
+                self.lines = _draw(image)
         except Exception as error:
-            self._works = False
-            print_note(f"--show: cannot draw in this terminal: {error or type(error).__name__}")
+            self.works = False
+            words = str(error) or type(error).__name__
+            print_note(f"{self._option}: cannot draw in this terminal: {words}")
+
+
+class Previews:
+    """Draws pictures while they emerge, above the progress bar.
+
+    Whatever else is printed takes the place of the last one.
+    """
+
+    def __init__(self, every: int) -> None:
+        """Raises UsageError where there is no terminal to draw in."""
+        self._screen, self._every = Screen("--preview-every"), every
+        if not self._screen.works:
+            raise UsageError(
+                "--preview-every draws in the terminal, and stderr is none that shows pictures; "
+                "leave it out"
+            )
+        self._previewer: tuple[Engine, Previewer] | None = None
+
+    @contextmanager
+    def shown(self) -> Iterator[Previews]:
+        """Have them there, and nothing of them behind."""
+        with beside(self._erased):
+            yield self
+            with undisturbed():
+                pass
+
+    def on_step(self, info: StepInfo, engine: Engine) -> None:
+        """Draw what a step has found; not the last one's, which is the picture itself."""
+        if (info.index + 1) % self._every == 0 and info.index + 1 != info.total:
+            self._screen.draw(lambda: _row(self._of(engine).images(info.denoised)))
+
+    def _of(self, engine: Engine) -> Previewer:
+        from diffgen.engine.previewing import Previewer
+
+        if self._previewer is None or self._previewer[0] is not engine:
+            self._previewer = engine, Previewer(engine)
+        return self._previewer[1]
+
+    @contextmanager
+    def _erased(self) -> Iterator[None]:
+        if self._screen.lines:
+            erase_lines(self._screen.lines)
+            self._screen.lines = 0
+        yield
+
+
+def _row(images: Sequence[Image.Image]) -> Image.Image:
+    """The first pictures of a batch, side by side."""
+    from PIL import Image
+
+    images = images[:ABREAST]
+    row = Image.new("RGB", (sum(image.width for image in images), images[0].height))
+    for i, image in enumerate(images):
+        row.paste(image.convert("RGB"), (i * image.width, 0))
+    return row
 
 
 def can_draw() -> bool:
@@ -71,11 +141,20 @@ def _on_terminal() -> Iterator[None]:
         sys.__stdin__, sys.__stdout__ = before  # type: ignore[misc]
 
 
-def _draw(image: Image.Image) -> None:
+def _draw(image: Image.Image) -> int:
+    """Draw a picture at the cursor, which is below it then; the lines in between."""
+    stream = sys.__stdout__
+    assert stream is not None
+    if 0 in os.get_terminal_size(stream.fileno()):
+        raise OSError("it does not say how large it is")
     from rich.console import Console
     from textual_image.renderable import Image as Picture
 
     # Colours are what was asked for, whatever NO_COLOR says of words.
-    console = Console(file=sys.__stdout__, no_color=False)
+    console = Console(file=stream, no_color=False)
     drawn = Picture(image, width="auto", height="auto")
-    console.print(drawn, end="", height=max(1, console.height - LINES_LEFT))
+    with console.capture() as captured:
+        console.print(drawn, end="", height=max(1, console.height - LINES_LEFT))
+    stream.write(captured.get())
+    stream.flush()
+    return captured.get().count("\n")

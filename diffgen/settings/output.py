@@ -69,6 +69,16 @@ class Output(Group):
     show: Annotated[
         bool, Setting("--show", "Draw each picture in the terminal, where stderr is one")
     ] = False
+    preview_every: Annotated[
+        int | None,
+        Setting(
+            "--preview-every",
+            "Draw pictures in the terminal as they emerge, every N steps",
+            "N",
+            low=1,
+            peers="preview-interval",
+        ),
+    ] = None
     as_json: Annotated[bool, Setting("--json", "Print one JSON object per picture")] = False
 
 

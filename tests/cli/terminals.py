@@ -55,6 +55,7 @@ def in_terminal(
     *commands: Sequence[str],
     cwd: Path,
     columns: int = 80,
+    rows: int = 40,
     stdout: IO[bytes] | int | None = None,
     stdin: IO[bytes] | int | None = None,
     answers: Mapping[bytes, bytes] = MappingProxyType({}),
@@ -66,7 +67,7 @@ def in_terminal(
     terminal says to what it is asked, `changes` those of the environment.
     """
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     with subprocess.Popen(
         [sys.executable, "-c", DRIVER, json.dumps(commands), MARK],
         cwd=cwd,
@@ -103,7 +104,7 @@ def _read(ours: int, answers: Mapping[bytes, bytes]) -> str:
 
 
 def screen(text: str) -> list[str]:
-    """What a terminal without a right edge shows in the end; knows what rich's bars need."""
+    """What a terminal without a right edge shows in the end; knows what bars and previews need."""
     lines, row, column = [""], 0, 0
     for codes, letter, move, words, stray in SEQUENCE.findall(text):
         assert not stray, f"a raw escape in {text!r}"
@@ -111,6 +112,8 @@ def screen(text: str) -> list[str]:
             row, column = row + ("\n" in move), 0
         elif letter == "A":
             row -= int(codes or 1)
+        elif letter == "J":
+            lines = [*lines[:row], lines[row][:column]]
         elif letter == "K":
             lines[row] = "" if codes == "2" else lines[row][:column]
         elif words:

@@ -3,11 +3,12 @@
 import base64
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageChops, ImageStat
-from terminals import Seen, in_terminal
+from terminals import Seen, environment, in_terminal, screen
 
 BLOCK = re.compile(r"(?:\x1b\[38;2;(\d+);(\d+);(\d+);48;2;(\d+);(\d+);(\d+)m)▀")
 KITTY_QUERY, SIXEL_QUERY, CELL_QUERY = b"AAAA\x1b\\", b"\x1b[c", b"\x1b[16t"
@@ -96,3 +97,100 @@ def test_terminals_that_can_show_no_picture_get_none(
     assert "▀" not in seen.terminal
     assert "2580" not in seen.terminal
     assert "\x1b[c" not in seen.terminal
+
+
+PREVIEWED = ("generate", "red barn", "--seed", "7", "--steps", "6", "--preview-every", "2")
+
+
+def left_on(seen: Seen) -> list[str]:
+    """The lines that stay; what the terminal is asked shows nothing."""
+    return screen(re.sub(r"\x1b_G[^\x1b]*\x1b\\|\x1b\[16?[ct]|\x1b\[c", "", seen.terminal))
+
+
+def previews(seen: Seen) -> list[Image.Image]:
+    """Each picture that was drawn, before it was taken away."""
+    parts = re.split(r"\x1b\[\d+A\r\x1b\[J", seen.terminal)
+    return [blocks(seen._replace(terminal=part)) for part in parts if "▀" in part]
+
+
+def test_a_picture_is_seen_emerging(tmp_path: Path) -> None:
+    (seen,) = in_terminal(PREVIEWED, cwd=tmp_path, **TRUE_COLOUR)
+    assert seen.code == 0
+    early, late = previews(seen)  # of steps 2 and 4
+    with Image.open(tmp_path / "red-barn-7.png") as written:
+        small = written.convert("RGB").resize(late.size)
+    assert differs(late, small) < differs(early, small)
+    assert differs(late, small) < 0.6 * differs(
+        late.transpose(Image.Transpose.FLIP_TOP_BOTTOM), small
+    )
+    # Nothing of them is left.
+    assert not any("▀" in line for line in left_on(seen))
+    assert left_on(seen)[0] == "red-barn-7.png"
+
+
+def test_previews_change_no_picture(tmp_path: Path) -> None:
+    """To the bit, and with everything that is written into the file."""
+    plain = tuple(word for word in PREVIEWED if word not in ("--preview-every", "2"))
+    twice = ("--hires", "1.5x", "--hires-strength", "0.6", "-n", "a dog", "-c", "2")
+    commands = [
+        (*command, *more, "-o", f"{name}{i}/", "--batch-size", "2")
+        for i, more in enumerate([(), twice])
+        for name, command in (("seen", (*PREVIEWED, "--show")), ("plain", plain))
+    ]
+    for seen in in_terminal(*commands, cwd=tmp_path, **TRUE_COLOUR):
+        assert seen.code == 0
+    for i, count in enumerate([1, 2]):
+        with_previews, without = (
+            [path.read_bytes() for path in sorted((tmp_path / f"{name}{i}").glob("*.png"))]
+            for name in ("seen", "plain")
+        )
+        assert len(without) == count
+        assert with_previews == without
+
+
+def test_previews_of_many_pictures_leave_only_lines(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a barn\na blue boat\na cat\n")
+    command = ("generate", "--prompts", "p.txt", *PREVIEWED[2:], "-o", "o/")
+    (seen,) = in_terminal(command, cwd=tmp_path, **TRUE_COLOUR)
+    assert seen.code == 0
+    assert len(previews(seen)) == 6
+    assert not any("▀" in line for line in left_on(seen))
+    paths = [line for line in left_on(seen) if line.endswith(".png")]
+    assert paths == ["o/a-barn-7.png", "o/a-blue-boat-7.png", "o/a-cat-7.png"]
+    assert any(line.startswith("3 made, 0 failed") for line in left_on(seen))
+
+
+@pytest.mark.parametrize("changes", [{}, {"TERM": "dumb"}])
+def test_previews_are_refused_where_there_is_no_terminal(
+    changes: dict[str, str], tmp_path: Path
+) -> None:
+    if changes:
+        (seen,) = in_terminal(PREVIEWED, cwd=tmp_path, **changes)
+        code, text = seen.code, seen.terminal
+    else:
+        command = [sys.executable, "-m", "diffgen", *PREVIEWED]
+        ran = subprocess.run(
+            command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60
+        )
+        code, text = ran.returncode, ran.stderr
+    assert code == 2
+    assert "--preview-every draws in the terminal, and stderr is none that shows pictures" in text
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(0, 0), (80, 0), (0, 40), (1, 1), (2, 3)])
+def test_terminals_without_a_size_get_the_picture_in_a_file_only(
+    columns: int, rows: int, tmp_path: Path
+) -> None:
+    """As continuous integration and some multiplexers have them."""
+    commands = [(*COMMAND, "-o", "a.png"), (*PREVIEWED, "-o", "b.png")]
+    shown, previewed = in_terminal(
+        *commands, cwd=tmp_path, columns=columns, rows=rows, **TRUE_COLOUR
+    )
+    for seen, name in ((shown, "a.png"), (previewed, "b.png")):
+        assert seen.code == 0
+        assert (tmp_path / name).exists()
+        assert "Traceback" not in seen.terminal
+        if 0 in (columns, rows):
+            assert "▀" not in seen.terminal
+            assert seen.terminal.count("it does not say how large it is") == 1
