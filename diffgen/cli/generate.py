@@ -61,9 +61,8 @@ def generate(words: Prompts = None, *, given: dict[str, Any]) -> int:
 def make(given: Mapping[str, Any], opened: Callable[[], Session]) -> int:
     """Make the pictures of a session, telling of them as the settings say; returns the exit code."""
     settle_threads(given.get("threads"))
-    from diffgen.batch.files import BadFile
     from diffgen.batch.sheet import check_sheet
-    from diffgen.cli.prompts import tell_syntax
+    from diffgen.cli.prompts import listed_problems, tell_syntax, tell_terminal
 
     talk, running, output = Talk.of(given), Running.of(given), Output.of(given)
     _check_stdout(output)
@@ -71,12 +70,9 @@ def make(given: Mapping[str, Any], opened: Callable[[], Session]) -> int:
         check_sheet(file)
     previews = Previews(output.preview_every) if output.preview_every else None
     with logged_notes(talk.verbose):
-        try:
+        tell_terminal(given.get("prompt_file"))
+        with listed_problems():
             session = opened()
-        except BadFile as bad:
-            for line in bad.lines:
-                print_line(line)
-            raise
         for note in session.notes:
             print_note(note)
         tell_syntax([*session.plan.unread.values()], strict=session.reading.strict)

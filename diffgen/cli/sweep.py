@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from diffgen.batch.syntax import unread_syntax
 from diffgen.bench.compare import Comparison, Limits, check_comparable, compare
 from diffgen.bench.folder import check_folder, kept_to_ourselves
 from diffgen.bench.request import SweepRequest
@@ -26,7 +27,7 @@ from diffgen.cli.console import (
     print_table,
 )
 from diffgen.cli.progress import progress
-from diffgen.cli.prompts import check_syntax, read_prompts
+from diffgen.cli.prompts import listed_problems, read_prompts, tell_syntax
 from diffgen.cli.signals import Stopped
 from diffgen.cli.sweep_progress import SweepProgress
 from diffgen.diffusion.sampling import SamplingPlan
@@ -58,7 +59,7 @@ def run_sweep(prompts: list[str] | None, given: dict[str, Any]) -> None:
     # Open the model, and check the sweep against it.
     with logged_notes(talk.verbose):
         session = Session(request)
-    check_syntax(session.task.plan, strict=given.get("strict", False))
+    tell_syntax(unread_syntax(session.task.plan), strict=given.get("strict", False))
     _check_steering(session.task.plan)
     if old:
         settings = request.settings(session.task.plan)
@@ -85,7 +86,8 @@ def _request(prompts: list[str] | None, given: dict[str, Any], old: Results | No
     if "steps" in given:
         settings.pop("nfe", None)
     if not old or prompts or "prompt_file" in given:
-        settings["prompts"] = read_prompts(prompts, given.get("prompt_file"))
+        with listed_problems():
+            settings["prompts"] = read_prompts(prompts, given.get("prompt_file"))
     typed = {name: given[name] for name in rows(SweepRequest) if name in given}
     request = SweepRequest.from_settings(settings | typed)
     return request

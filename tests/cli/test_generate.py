@@ -3,13 +3,11 @@
 import io
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +16,6 @@ import pytest
 from PIL import Image
 
 from diffgen import cli
-from diffgen.cli.prompts import read_prompts
-from diffgen.errors import UsageError
 from diffgen.settings.grammar import parse_interval, parse_numbers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -321,39 +317,6 @@ def test_prompts_from_a_file(run: Run) -> None:
     Path("p.txt").write_bytes("\ufeff# head\r\na barn\r\n\r\n  b\u00e4r  \r\n#c\r\n".encode())
     result = run("-p", "first", "--prompts", "p.txt", *QUICK, "-q")
     assert result[:2] == (0, "first-7.png\na-barn-7.png\nb\u00e4r-7.png\n")
-
-
-def test_prompts_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\n# b\nc")))
-    assert read_prompts(None, "-") == ["a", "c"]
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"a\nb\xff\n", ":2: not UTF-8 text"),
-        (b"\xef\xbb\xbfa\nb\xff\n", ":2: not UTF-8 text"),
-        ("a\nb\n".encode("utf-16"), ":1: UTF-16 text; save the file as UTF-8"),
-        ("a\nb\n".encode("utf-16-le"), ":1: a NUL byte"),
-        (b"a\n\0\0\n", ":2: a NUL byte"),
-        (b"a\n" + b"b" * 10_000_000, ":2: more than 64 KiB"),
-    ],
-    ids=["latin-1", "bom", "utf-16", "utf-16-le", "binary", "one line"],
-)
-def test_a_file_that_holds_no_prompts(data: bytes, message: str, tmp_path: Path) -> None:
-    file = tmp_path / "p.txt"
-    file.write_bytes(data)
-    tracemalloc.start()
-    with pytest.raises(UsageError, match=re.escape(f"p.txt{message}")):
-        read_prompts(None, str(file))
-    assert tracemalloc.get_traced_memory()[1] < 1 << 20
-    tracemalloc.stop()
-
-
-def test_lines_of_every_kind_of_computer(tmp_path: Path) -> None:
-    file = tmp_path / "p.txt"
-    file.write_bytes(b"a\r\n\r\nb\rc\n  # d\n" + b"e" * (64 << 10))
-    assert read_prompts(["x"], str(file)) == ["x", "a", "b", "c", "e" * (64 << 10)]
 
 
 def test_a_file_without_prompts(run: Run) -> None:
