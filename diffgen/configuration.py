@@ -66,7 +66,7 @@ class Configuration:
         for key, value in self.data.items():
             if key not in ("model", *TABLES):
                 hint = did_you_mean(key, ["model", *TABLES])
-                raise ConfigError(f'{self.path}: unknown key "{key}".{hint}')
+                raise ConfigError(f'{self.path}: unknown key "{key}"{hint}')
             if key in TABLES and not isinstance(value, dict):
                 raise ConfigError(f'{self.path}: "{key}" should be a table, not {shown(value)}')
         self.folders  # noqa: B018 (reads and checks them)
@@ -95,7 +95,7 @@ class Configuration:
         for key in table:
             if key not in known:
                 hint = did_you_mean(key, known)
-                raise ConfigError(f'{self.path} [folders]: unknown key "{key}".{hint}')
+                raise ConfigError(f'{self.path} [folders]: unknown key "{key}"{hint}')
         found = {}
         for name in known:
             if text := self.environment.get(variable := f"{PREFIX}{name.upper()}"):

@@ -57,7 +57,7 @@ def _understood(key: str, value: str) -> tuple[str, str, str]:
     if table == "folders":
         if name not in FOLDER_VARIABLES.values():
             hint = did_you_mean(name, FOLDER_VARIABLES.values())
-            raise UsageError(f'there is no folder "{name}"{hint and f".{hint}"}')
+            raise UsageError(f'there is no folder "{name}"{hint}')
         paths = value if name == "downloads" else [p for p in value.split(os.pathsep) if p]
         return "folders", name, json.dumps(paths, ensure_ascii=False)
     if table != "settings" and not (first == "models" and model):
@@ -65,7 +65,7 @@ def _understood(key: str, value: str) -> tuple[str, str, str]:
     row = find(name, *GROUPS)
     if row is None:
         hint = did_you_mean(name, [each.word for each in each_row(*GROUPS)])
-        raise UsageError(f'there is no setting "{name}"{hint and f".{hint}"}')
+        raise UsageError(f'there is no setting "{name}"{hint}')
     heading = f"models.{_quoted(model)}" if model else "settings"
     return heading, row.word, _literal(row.read(value), value)
 

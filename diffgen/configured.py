@@ -84,7 +84,7 @@ def _of_table(where: str, table: Mapping[str, Any]) -> Iterator[tuple[str, Given
         row = find(key, *GROUPS)
         if row is None:
             hint = did_you_mean(key, [each.word for each in each_row(*GROUPS)])
-            raise ConfigError(f'{where}: unknown setting "{key}".{hint}')
+            raise ConfigError(f'{where}: unknown setting "{key}"{hint}')
         try:
             yield row.name, Given(row.read(value, f'{where}: "{key}"'), where)
         except UsageError as error:

@@ -74,9 +74,12 @@ def reason_of(error: Exception) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`' Did you mean "euler"?'` for the nearest known name, or an empty string."""
+    """`'. Did you mean "euler"?'` for the nearest known name, or an empty string.
+
+    For the end of an error line, which has no period of its own.
+    """
     matches = get_close_matches(name.lower(), list(known), n=1)
-    return f' Did you mean "{matches[0]}"?' if matches else ""
+    return f'. Did you mean "{matches[0]}"?' if matches else ""
 
 
 def shown(value: object) -> str:
@@ -106,6 +109,11 @@ def one_line(text: str, at_most: int = LINE_AT_MOST) -> str:
         cut = len(text) - 3 * kept
         text = f"{text[: 2 * kept]}[... {cut} characters ...]{text[-kept:]}"
     return "".join(char if _is_harmless(char) else _escaped(char) for char in text)
+
+
+def is_text(text: str) -> bool:
+    """Whether a word of a command line is text, not bytes that are no UTF-8."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _is_harmless(char: str) -> bool:

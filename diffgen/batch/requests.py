@@ -104,7 +104,7 @@ def row_of(word: str) -> Row:
     row = find(word, *GROUPS)
     if row is None:
         hint = did_you_mean(word, _words())
-        raise UsageError(f"there is no setting {shown(word)}{hint and f'.{hint}'}")
+        raise UsageError(f"there is no setting {shown(word)}{hint}")
     if row.name in RUN_ONLY:
         raise UsageError(f"{word} is for the whole run; {RUN_ONLY[row.name]}")
     return row

@@ -169,5 +169,5 @@ def _refuse(what: str, unknown: Sequence[str], known: Iterable[str]) -> None:
 
 
 def _hint(word: str, known: Sequence[str]) -> str:
-    hint = did_you_mean(word.replace(" ", "_"), known).strip()
+    hint = did_you_mean(word.replace(" ", "_"), known).lstrip(". ")
     return f" ({hint[0].lower()}{hint[1:]})" if hint else ""

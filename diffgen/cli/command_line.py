@@ -6,34 +6,54 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+
+from diffgen.settings.setting import Row, each_row
 
 
 def command_line(
     *more: str,
     without: str | None = None,
+    groups: Sequence[type] = (),
     arguments: Sequence[str] | None = None,
     environment: Mapping[str, str] = os.environ,
     launcher: Sequence[str] | None = None,
 ) -> str:
     """This command again, quoted for a shell, with `more` options that it does not have yet.
 
-    The flag `without` is left out where it is an option, but not a word behind `--`. `launcher` are
-    the words of the program that started this one, by default read from the system.
+    The flag `without` is left out where it is an option, but not where it is the value of one of
+    the `groups` of settings, nor a word behind `--`. `launcher` are the words of the program that
+    started this one, by default read from the system.
     """
     program, *given = sys.argv if arguments is None else arguments
-    options, rest = _divided(given)
-    added = [option for option in more if option not in options]
-    words = [*(word for word in options if word != without), *added, *rest]
+    takers = {flag for row in each_row(*groups) if row.kind is not bool for flag in _flags(row)}
+    options, rest = _divided(given, takers)
+    flags = {word for word, is_value in options if not is_value}
+    kept = [word for word, is_value in options if is_value or word != without]
+    words = [*kept, *(option for option in more if option not in flags), *rest]
     start = _launched(given, environment, launcher) or _start(Path(program), environment)
     return shlex.join([*start, *words])
 
 
-def _divided(given: list[str]) -> tuple[list[str], list[str]]:
-    """The words in front of `--`, and those from there on, which are no options."""
-    end = given.index("--") if "--" in given else len(given)
-    return given[:end], given[end:]
+def _flags(row: Row) -> list[str]:
+    return row.setting.flags.split()
+
+
+def _divided(
+    given: Sequence[str], takers: Collection[str]
+) -> tuple[list[tuple[str, bool]], Sequence[str]]:
+    """The words in front of `--` and whether each is the value of an option, which `takers` have;
+    and the words from there on, which are no options.
+    """
+    options: list[tuple[str, bool]] = []
+    is_value = False
+    for place, word in enumerate(given):
+        if word == "--" and not is_value:
+            return options, given[place:]
+        options.append((word, is_value))
+        is_value = not is_value and word in takers
+    return options, ()
 
 
 def _launched(

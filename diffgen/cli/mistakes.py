@@ -97,7 +97,7 @@ def _unknown_option(option: str, known: Sequence[str], command: str) -> str:
     if ours and (not ours.startswith("--") or re.findall(r"--[a-z-]+", ours)[0] in known):
         return f"there is no {option}; here it is {ours}"
     hint = did_you_mean(option, [name for name in known if name.startswith("--")])
-    return f"there is no {option}{hint and '.'}{hint}"
+    return f"there is no {option}{hint}"
 
 
 def _too_many(message: str) -> str:

@@ -15,10 +15,14 @@ from diffgen.settings.running import Machine, Threads
 from diffgen.settings.sampling import Guidance
 from diffgen.settings.sweep import Axes, Comparing, Measuring, Report
 
-
-@with_settings(
+GROUPS = (
     *(Reading, Prompting, Size, Axes, Guidance, Measuring, Comparing, Source),
     *(Report, Machine, Threads, Talk),
+)
+
+
+@with_settings(
+    *GROUPS,
     without=["progress"],  # generate's alone has events to report
     configured=("model", "device", "dtype", "threads"),
 )
@@ -32,4 +36,4 @@ def sample_steps(prompts: Prompts = None, *, given: dict[str, Any]) -> None:
     keep_freed_memory()
     from diffgen.cli.sweep import run_sweep
 
-    run_sweep(prompts, given)
+    run_sweep(prompts, given, GROUPS)

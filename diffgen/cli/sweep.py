@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -41,8 +42,10 @@ if TYPE_CHECKING:
     from diffgen.engine.request import GeneratePlan
 
 
-def run_sweep(prompts: list[str] | None, given: dict[str, Any]) -> None:
-    """The command; `given` holds the settings that were typed.
+def run_sweep(
+    prompts: list[str] | None, given: dict[str, Any], groups: Sequence[type] = ()
+) -> None:
+    """The command; `given` holds the settings that were typed, of these groups.
 
     Raises UsageError, Stopped after a signal, and typer.Exit with 1 when a comparison fails.
     """
@@ -73,7 +76,7 @@ def run_sweep(prompts: list[str] | None, given: dict[str, Any]) -> None:
         if results.cells:
             _show(results, folder, as_json=report.as_json)
     if asked:
-        raise Stopped(asked, f"; to go on: {command_line(without='--fresh')}")
+        raise Stopped(asked, f"; to go on: {command_line(without='--fresh', groups=groups)}")
     if old and not _passes(compare(old, results, limits), as_json=report.as_json):
         raise typer.Exit(1)
 

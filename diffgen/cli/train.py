@@ -15,7 +15,7 @@ from diffgen.cli.progress import Display, progress
 from diffgen.cli.signals import reason
 from diffgen.cli.signature import with_settings
 from diffgen.cli.threads import settle_threads
-from diffgen.errors import UsageError, did_you_mean
+from diffgen.errors import UsageError, did_you_mean, is_text
 from diffgen.settings.output import Talk
 from diffgen.settings.running import Threads
 from diffgen.settings.training import QuickLora, QuickOverrides, Training
@@ -34,6 +34,7 @@ KEYS = {  # of a recipe, for the options of --lora
     "prediction": "model.prediction",
     "zero_snr": "model.zero_snr",
 }
+GROUPS = (Training, QuickLora, QuickOverrides, Threads, Talk)
 RECIPES = Path(__file__).parent.parent / "assets" / "recipes"
 
 
@@ -43,7 +44,7 @@ def _print_example(wanted: bool) -> None:
         raise typer.Exit
 
 
-@with_settings(Training, QuickLora, QuickOverrides, Threads, Talk, without=["progress"])
+@with_settings(*GROUPS, without=["progress"])
 def train(
     recipe: Annotated[
         str | None,
@@ -72,10 +73,12 @@ def train(
     settle_threads(given.get("threads"))
     # Understand what is to be trained, and where it goes.
     run, talk = Training.of(given), Talk.of(given)
+    _check_text(run.output)
     path = _found(recipe) if recipe else None
     asked = {name: given[name] for name in KEYS if name in given}
     checked = _recipe(path, asked, run.output, list(run.assignments), lora="lora" in given)
     folder, file = _places(checked, path, run.output, resume=run.resume)
+    _check_text(folder)
     first = os.environ.get("RANK", "0") == "0"
     if file and first and not talk.quiet:
         print_line(f"the run's folder is {folder}")
@@ -101,7 +104,7 @@ def train(
 def _how_to_go_on(outcome: Outcome) -> str:
     if outcome.model:
         return "the run had ended, and its result is whole"
-    return f"this goes on: {command_line('--resume')}"
+    return f"this goes on: {command_line('--resume', groups=GROUPS)}"
 
 
 def _found(recipe: str) -> Path:
@@ -113,7 +116,7 @@ def _found(recipe: str) -> Path:
     if recipe in on_board:
         return on_board[recipe]
     hint = did_you_mean(recipe, on_board)
-    raise UsageError(f"there is no recipe {recipe}; --example prints one to begin with.{hint}")
+    raise UsageError(f"there is no recipe {recipe}; --example prints one to begin with{hint}")
 
 
 def _recipe(
@@ -138,12 +141,19 @@ def _recipe(
         raise UsageError("give a RECIPE.toml, or --lora with --data DIR and -m MODEL")
     from diffgen.train.quick import lora_table
     from diffgen.train.recipe.read import parse_recipe, read_recipe
-    from diffgen.train.recipe.tables import override
+    from diffgen.train.recipe.tables import check_text, override
 
     if path:
         return read_recipe(path, assignments)
+    check_text({name: str(value) for name, value in given.items()}, "--lora")
     name = (output or Path(f"{Path(given['data']).name or 'my'}-lora")).stem
     return parse_recipe(override(lora_table(**given, name=name), assignments), "--lora")
+
+
+def _check_text(folder: Path | None) -> None:
+    """Raise UsageError for a name of bytes that are no text, which not all that is written can hold."""
+    if folder and not is_text(str(folder)):
+        raise UsageError(f"the run's folder {folder} is not UTF-8; name another with -o")
 
 
 def _places(

@@ -25,6 +25,7 @@ from diffgen.engine.request import (
     GenerateRequest,
     Picture,
 )
+from diffgen.errors import is_text
 from diffgen.settings.names import SPACING_LABELS
 from diffgen.settings.picture import Number
 from diffgen.settings.sampling import EVERYWHERE
@@ -111,7 +112,8 @@ def parameters_text(record: Record) -> str:
     if record["negative"]:
         lines.append(f"Negative prompt: {_unmistakable(record['negative'])}")
     pairs = (f"{name}: {_quoted(value)}" for name, value in _settings(record) if value is not None)
-    return "\n".join([*lines, ", ".join(pairs)])
+    # Names of files may hold bytes that are no text.
+    return "\n".join([*lines, ", ".join(pairs)]).encode("utf-8", "replace").decode()
 
 
 def text_chunks(record: Record) -> dict[str, str]:
@@ -124,7 +126,7 @@ def record_text(record: Record, *, ascii_only: bool = False) -> str:
     lasting = {key: value for key, value in record.items() if key not in PASSING}
     text = json.dumps(lasting, ensure_ascii=ascii_only)
     # Bytes of a command line that are no text.
-    return json.dumps(lasting) if any("\ud800" <= char <= "\udfff" for char in text) else text
+    return text if is_text(text) else json.dumps(lasting)
 
 
 def _settings(record: Record) -> list[tuple[str, object]]:

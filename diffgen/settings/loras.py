@@ -71,7 +71,7 @@ def _settings(text: str, where: str) -> tuple[str, dict[str, str]]:
         if key not in KEYS:
             hint = did_you_mean(key, KEYS)
             raise UsageError(
-                f'{where}: there is no setting "{key}".{hint} Known: {", ".join(KEYS)}'
+                f'{where}: there is no setting "{key}"{hint or "."} Known: {", ".join(KEYS)}'
             )
         if key in found:
             raise UsageError(f"{where}: {key} is given twice")

@@ -94,7 +94,7 @@ def parse_sampler(name: str) -> tuple[SamplerName, SpacingName | None]:
     if suffix in ("karras", "exponential") and (sampler := _find_sampler(stem)):
         return sampler, cast(SpacingName, suffix)
     hint = did_you_mean(key, [*SAMPLER_NAMES, *SAMPLER_ALIASES])
-    raise UsageError(f'unknown sampler "{name}".{hint} `diffgen samplers` lists them all')
+    raise UsageError(f'unknown sampler "{name}"{hint or "."} `diffgen samplers` lists them all')
 
 
 def parse_spacing(name: str) -> SpacingName:
@@ -110,7 +110,7 @@ def parse_spacing(name: str) -> SpacingName:
             f"--schedule takes one of {', '.join(SPACING_NAMES)}"
         )
     hint = did_you_mean(key, [*SPACING_NAMES, *SPACING_ALIASES])
-    raise UsageError(f'unknown schedule "{name}".{hint} Known: {", ".join(SPACING_NAMES)}')
+    raise UsageError(f'unknown schedule "{name}"{hint or "."} Known: {", ".join(SPACING_NAMES)}')
 
 
 def known_sampler(_name: str, text: str) -> str:

@@ -32,7 +32,7 @@ class Embeddings:
         found = self._vectors.get(name.casefold())
         if found is None:
             hint = did_you_mean(name, self._names)
-            raise UsageError(f"there is no embedding {shown(name)}.{hint}".rstrip("."))
+            raise UsageError(f"there is no embedding {shown(name)}{hint}")
         return found
 
     def split(self, wording: Wording) -> Wording:

@@ -15,7 +15,7 @@ from typing import Any, Self
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
-from diffgen.errors import ConfigError, UsageError, shown
+from diffgen.errors import ConfigError, UsageError, is_text, shown
 from diffgen.jsonfile import JsonObject
 from diffgen.models.config import ClipTextConfig
 from diffgen.text.vocabulary import MAX_FILE, Vocabulary, check_text, read_vocabulary
@@ -127,7 +127,7 @@ class Tokenizer:
         return decoded.strip()
 
     def _encoded(self, text: str) -> tokenizers.Encoding:
-        if any("\ud800" <= char <= "\udfff" for char in text):
+        if not is_text(text):
             raise UsageError(f"the prompt {text!a} is not valid Unicode text; use UTF-8")
         return self._encoder.encode(text, add_special_tokens=False)
 

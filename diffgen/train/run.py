@@ -159,8 +159,7 @@ def _alone_in(run: Path) -> AbstractContextManager[None]:
 def keep_recipe(recipe: Recipe, run: Path) -> None:
     """Write RUN/recipe.toml, which makes the run again. Raises OSError."""
     with replaced(run / "recipe.toml") as part:
-        # File names that are no UTF-8 stay the bytes they are.
-        part.write_text(to_toml(recipe), encoding="utf-8", errors="surrogateescape")
+        part.write_text(to_toml(recipe), encoding="utf-8")
 
 
 def _prepare(recipe: Recipe, run: Path, world: World, settled: Recipe, say: Say | None) -> Trainer:

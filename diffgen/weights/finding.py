@@ -80,7 +80,7 @@ def find_file(name: str, kind: Kind, *, option: str) -> Path:
     names += [item.name for item in shelf.items(folders, kind)]
     raise UsageError(
         f"{option}: there is no file {path}, nor one of that name in the folders of {kind} files"
-        f".{did_you_mean(name, names)}".rstrip(".")
+        f"{did_you_mean(name, names)}"
     )
 
 
@@ -153,8 +153,8 @@ def _nowhere(
     hint = did_you_mean(source, [*models, *found])
     known = ", ".join(models[:NAMES_SHOWN]) + (", ..." if len(models) > NAMES_SHOWN else "")
     return (
-        f'there is no model named "{source}".{hint} Known: {known} (`diffgen models` lists all); '
-        "a path to a model works too"
+        f'there is no model named "{source}"{hint or "."} Known: {known} (`diffgen models` lists '
+        "all); a path to a model works too"
     )
 
 

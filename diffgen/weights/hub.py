@@ -98,7 +98,7 @@ def _chosen(
 ) -> Sequence[RemoteFile]:
     if wanted is not None:
         if wanted not in files:
-            raise UsageError(f"{repository} has no file {wanted}.{did_you_mean(wanted, files)}")
+            raise UsageError(f"{repository} has no file {wanted}{did_you_mean(wanted, files)}")
         return [files[wanted]]
     if INDEX in files:
         return [files[name] for name in _of_a_folder(files, variant)]

@@ -89,7 +89,7 @@ def to_canonical(infos: Mapping[str, TensorInfo], rules: Sequence[Rule]) -> dict
             if name in renamed:
                 raise WeightsError(
                     f"{info.file} has two tensors for {name}: {renamed[name].key} and {key}; "
-                    "use a copy of the model that was not merged by hand."
+                    "use a copy of the model that was not merged by hand"
                 )
             renamed[name] = new
     return renamed

@@ -51,7 +51,7 @@ def parse_kind(text: str | None) -> Kind | None:
     if text is None:
         return None
     kinds = get_args(Kind)
-    raise UsageError(f"--kind takes {', '.join(kinds)}, not {text}.{did_you_mean(text, kinds)}")
+    raise UsageError(f"--kind takes {', '.join(kinds)}, not {text}{did_you_mean(text, kinds)}")
 
 
 def list_models(kind: Kind | None = None, *, here: bool = False) -> list[Listed]:

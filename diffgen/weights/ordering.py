@@ -48,8 +48,9 @@ def order(source: str, *, variant: str | None = None, offline: bool = False) -> 
         return Wanted(order_of_entry(source, entries[source]), folders)
     match = SOURCE.fullmatch(source)
     if match is None:
+        hint = did_you_mean(source, entries)
         raise UsageError(
-            f'no model "{source}" is known.{did_you_mean(source, entries)} `diffgen models` lists '
+            f'no model "{source}" is known{hint or "."} `diffgen models` lists '
             "them; a repository is written owner/name, a file of it owner/name:file"
         )
     if offline or is_offline():

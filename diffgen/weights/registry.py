@@ -168,12 +168,12 @@ def _is_sha256(digits: str) -> bool:
 
 def _value(where: str, key: str, value: object, keys: Mapping[str, type]) -> Any:
     if key not in keys:
-        raise ConfigError(f'{where}: unknown key "{key}".{did_you_mean(key, keys)}')
+        raise ConfigError(f'{where}: unknown key "{key}"{did_you_mean(key, keys)}')
     kind = keys[key]
     found = of_kind(value, kind)
     if found is None:
         raise ConfigError(f'{where}: "{key}" should be {KINDS[kind]}, not {shown(value)}')
     if key in CHOICES and value not in CHOICES[key]:
         hint = did_you_mean(str(value), CHOICES[key])
-        raise ConfigError(f'{where}: "{key}" has the unknown value {shown(value)}.{hint}')
+        raise ConfigError(f'{where}: "{key}" has the unknown value {shown(value)}{hint}')
     return found

@@ -48,7 +48,7 @@ def open_vae(path: Path, model: ModelConfig) -> tuple[VaeConfig, LazyTensors]:
     UnsupportedCheckpoint for what is no autoencoder of ours, or of other latents than the model's.
     """
     if not path.exists():
-        raise UsageError(f"there is no autoencoder at {path}.")
+        raise UsageError(f"there is no autoencoder at {path}")
     try:
         config, infos = _from_file(path, model) if path.is_file() else _from_folder(path, model)
         if config.latent_channels != model.unet.out_channels:
@@ -57,8 +57,7 @@ def open_vae(path: Path, model: ModelConfig) -> tuple[VaeConfig, LazyTensors]:
                 f"{model.unet.out_channels}"
             )
     except UnsupportedCheckpoint as error:
-        reason = str(error).removesuffix(".")
-        raise UnsupportedCheckpoint(f"{path} cannot be used as autoencoder: {reason}.") from error
+        raise UnsupportedCheckpoint(f"{path} cannot be used as autoencoder: {error}") from error
     except (IndexError, ValueError) as error:  # a vector where all models have a matrix
         raise UnsupportedCheckpoint(
             f"{path} cannot be used as autoencoder: its tensors have other shapes than Stable "

@@ -249,6 +249,23 @@ def test_every_picture_needs_a_caption(one_line, tmp_path, monkeypatch, capsys):
             1,
             'unknown key "lora.rnk". Did you mean "rank"',
         ),
+        (
+            ["--lora", "--data", "photos", "-m", "storybook", "--set", "data.path=caf\udce9"],
+            2,
+            r"--lora: data.path: caf\udce9 is not UTF-8",
+        ),
+        (
+            ["--lora", "--data", "\udce9", "-m", "storybook"],
+            2,
+            r"--lora: data: \udce9 is not UTF-8",
+        ),
+        (
+            ["--lora", "--data", "photos", "-m", "storybook", "--caption", "\udce9"],
+            2,
+            r"--lora: caption: \udce9 is not UTF-8, as a recipe is",
+        ),
+        (["small.toml", "--set", "name=\udce9"], 2, r"name: \udce9 is not UTF-8"),
+        (["small.toml", "-o", "caf\udce9"], 2, r"folder caf\udce9 is not UTF-8; name another"),
         (["small.toml", "-o", "x.safetensors"], 2, "makes a model folder, not a file"),
     ],
 )

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
 from training import draw_squares, make_recipe
 
 from diffgen.cli.command_line import command_line
+from diffgen.cli.sample_steps import GROUPS
 from diffgen.train.recipe.tables import to_toml
 
 NAME = 'wüst "🐱" \\n'
@@ -116,3 +117,25 @@ def test_an_option_that_starts_over_is_dropped_and_a_word_is_not() -> None:
     given = ["/no/diffgen", "sample-steps", "--fresh", "a", "--", "--fresh"]
     line = command_line("-q", without="--fresh", arguments=given, environment={})
     assert line == "/no/diffgen sample-steps a -q -- --fresh"
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ("-p --fresh --fresh", "-p --fresh -q"),
+        ("--prompt --fresh -p -- -p -q", "--prompt --fresh -p -- -p -q -q"),
+        ("--strict --fresh -o -q a", "--strict -o -q a -q"),
+        ("-q --fresh --json", "-q --json"),
+        ("-p -p --fresh", "-p -p"),
+    ],
+)
+def test_the_value_of_an_option_stays_whatever_it_looks_like(given: str, line: str) -> None:
+    words = ["d", "sample-steps", *given.split()]
+    again = command_line(
+        *(["-q"] if "-q" in line.split() else []),
+        without="--fresh",
+        groups=GROUPS,
+        arguments=words,
+        environment={},
+    )
+    assert again == f"d sample-steps {line}"

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from sd_parsers import ParserManager
 
 from diffgen.engine.encoding import AI_MADE, FORMATS, encode, format_of
-from diffgen.engine.metadata import make_record
+from diffgen.engine.metadata import make_record, parameters_text
 from diffgen.engine.model import Model
 from diffgen.engine.origin import Origin
 from diffgen.engine.reading import parse_parameters, read_settings, read_texts
@@ -109,6 +109,16 @@ def test_a_prompt_that_a_jpeg_has_no_room_for(put: Callable[[bytes], Path]) -> N
         encode(IMAGE, made, form="jpeg")
     assert encode(IMAGE, made, form="jpeg", metadata=False)
     assert read_settings(put(encode(IMAGE, made, form="webp"))).prompt == made["prompt"]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_model_whose_name_is_no_text(put: Callable[[bytes], Path], form: Any) -> None:
+    """Names of files may be bytes that are no UTF-8."""
+    named = {"model": "caf\udce9", "model_path": "/m/caf\udce9", "vae": "v\udce9.pt"}
+    found = read_settings(put(encode(IMAGE, record() | named, form=form)))
+    assert found.record
+    assert {name: found.record[name] for name in named} == named
+    assert "Model: caf?," in parameters_text(record() | named)
 
 
 def test_formats_by_suffix() -> None:

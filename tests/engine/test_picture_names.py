@@ -48,7 +48,7 @@ def test_templates(template: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{sead}", r'no "{sead}" Did you mean "seed"\?'),
+        ("{sead}", r'no "{sead}"\. Did you mean "seed"\?'),
         ("{zzz}", r"there are {prompt}, {negative}"),
         ("{seed", "expected '}'"),
         ("../{seed}", r'"/" cannot be in a name; -o FOLDER says where'),

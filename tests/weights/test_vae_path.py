@@ -133,7 +133,7 @@ def test_what_is_no_autoencoder(model, bare, tmp_path):
     (tmp_path / "text.safetensors").write_text("no weights at all")
     (tmp_path / "empty").mkdir()
     for path, message in [
-        (tmp_path / "none", f"there is no autoencoder at {tmp_path / 'none'}."),
+        (tmp_path / "none", f"there is no autoencoder at {tmp_path / 'none'}"),
         (tmp_path / "wide.safetensors", "it has 8 latent channels, the model's U-Net 4"),
         (
             tmp_path / "other.safetensors",

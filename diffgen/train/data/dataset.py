@@ -172,8 +172,6 @@ def find_entries(path: str, captions: Style = "auto") -> Found:
     files or tables, subfolders included.
     """
     source = Path(path).expanduser()
-    if any("\ud800" <= char <= "\udfff" for char in path):
-        raise UsageError(f"data.path: {printable(path)} is not UTF-8, as a recipe is; rename it")
     if not source.is_dir() and (source.suffix == ".tar" or "://" in path or path[:5] == "pipe:"):
         return read_shards(expand_shards(os.path.expanduser(path)), captions)
     if not source.exists():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from diffgen.train.recipe.checks import check_recipe, settled_lora
 from diffgen.train.recipe.recipe import Recipe
-from diffgen.train.recipe.tables import Table, build, override, read_toml
+from diffgen.train.recipe.tables import Table, build, check_text, override, read_toml
 
 
 def read_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
@@ -21,7 +21,8 @@ def read_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
 
 
 def parse_recipe(table: Table, where: str) -> Recipe:
-    """Check a table; `where` names it in errors. Raises ConfigError."""
+    """Check a table; `where` names it in errors. Raises ConfigError, UsageError for no text."""
+    check_text(table, where)
     recipe = build(Recipe, table, where)
     recipe = replace(recipe, lora=settled_lora(recipe, where))
     check_recipe(recipe, where)

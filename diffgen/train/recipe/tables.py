@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import tomli_w
 
-from diffgen.errors import ConfigError, did_you_mean, shown
+from diffgen.errors import ConfigError, UsageError, did_you_mean, is_text, one_line, shown
 from diffgen.jsonfile import KINDS, of_kind, parse_toml
 from diffgen.limits import check_range
 
@@ -58,6 +58,18 @@ def _parse_value(text: str) -> Any:
         return text
 
 
+def check_text(value: Any, where: str, key: str = "") -> None:
+    """Raise UsageError for bytes of a command line that are no text: a recipe is kept as UTF-8."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            check_text(each, where, f"{key}.{name}" if key else name)
+    elif isinstance(value, list):
+        for each in value:
+            check_text(each, where, key)
+    elif isinstance(value, str) and not is_text(value):
+        raise UsageError(f"{where}: {key}: {one_line(value)} is not UTF-8, as a recipe is")
+
+
 def build(kind: type[T], table: Table, where: str, prefix: str = "") -> T:
     """A frozen dataclass from a TOML table; `where` names the file in errors.
 
@@ -68,7 +80,7 @@ def build(kind: type[T], table: Table, where: str, prefix: str = "") -> T:
     for name in table:
         if name not in known:
             hint = did_you_mean(name, known)
-            raise ConfigError(f'{where}: unknown key "{prefix}{name}".{hint}')
+            raise ConfigError(f'{where}: unknown key "{prefix}{name}"{hint}')
     for name, spec in known.items():
         if name not in table and spec.default is MISSING and spec.default_factory is MISSING:
             raise ConfigError(f'{where}: "{prefix}{name}" is missing')
@@ -93,7 +105,7 @@ def _value(hint: Any, value: Any, where: str, key: str, limits: Mapping[str, flo
             return found
     kinds = " or ".join(_describe(option) for option in options)
     hint_text = _choice_hint(options, value)
-    raise ConfigError(f'{where}: "{key}" should be {kinds}, not {shown(value)}.{hint_text}')
+    raise ConfigError(f'{where}: "{key}" should be {kinds}, not {shown(value)}{hint_text}')
 
 
 def _plain(kind: Any, value: Any) -> Any:

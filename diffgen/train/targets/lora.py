@@ -215,7 +215,7 @@ def _check_modules(lora: LoraRecipe, networks: Iterable[nn.Module]) -> None:
         if not any(matches(name, wanted) for name in names):
             raise ConfigError(
                 f'"lora.modules": "{wanted}" matches no layer of this model; the groups are '
-                f"{', '.join(GROUPS)}.{did_you_mean(wanted, GROUPS)}"
+                f"{', '.join(GROUPS)}{did_you_mean(wanted, GROUPS)}"
             )
 
 

@@ -114,7 +114,7 @@ def _check_reads_back(folder: Path, config: ModelConfig) -> None:
         if getattr(back, name) != getattr(config, name):
             raise ConfigError(
                 f"[model.{name}] has options that a diffusers model folder cannot hold together; "
-                f"they would be read back as {getattr(back, name)}."
+                f"they would be read back as {getattr(back, name)}"
             )
     kept = ("prediction", "zero_snr", "beta_schedule", "num_train_timesteps", "sampler", "spacing")
     for key in kept:
@@ -122,7 +122,7 @@ def _check_reads_back(folder: Path, config: ModelConfig) -> None:
         if getattr(back.schedule, key) != value:
             raise ConfigError(
                 f'model.schedule.{key} = "{value}" cannot be kept in a diffusers model folder; '
-                "choose another."
+                "choose another"
             )
 
 
@@ -280,5 +280,5 @@ def scheduler_class(config: NoiseConfig) -> str:
     known = ", ".join(samplers.values())
     raise ConfigError(
         f'model.schedule.sampler = "{config.sampler}" has no diffusers scheduler; take one of: '
-        f"{known}."
+        f"{known}"
     )

@@ -341,12 +341,6 @@ def test_names_that_are_no_utf8_are_read_told_and_remembered(latin_1, tmp_path):
     assert {"a mill", "a bridge"} <= shown
 
 
-def test_a_folder_that_no_recipe_can_name_is_refused(latin_1):
-    with pytest.raises(UsageError, match=r"M\\udcfcller is not UTF-8") as caught:
-        open_data(recipe(latin_1.rename(latin_1.parent / LATIN_1)))
-    str(caught.value).encode()
-
-
 def test_one_caption_for_all_pictures_without(folder):
     (folder / "04.txt").unlink()
     (folder / "05.txt").write_text("")
