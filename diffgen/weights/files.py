@@ -40,6 +40,11 @@ MAX_DIMENSIONS = 16
 MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pt", ".pth")
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+OTHER_STARTS: Mapping[bytes, str] = {
+    b"GGUF": "a GGUF file, which only a model or an autoencoder may be",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+}
 WEB_PAGE_STARTS = (b"<!doctype", b"<html", b"<?xml", b"<head")
 
 
@@ -211,6 +216,9 @@ def _other_format(path: Path, start: bytes) -> WeightsError:
         return WeightsError(f"{path} is a web page, not weights; download the file itself again")
     if start.startswith(PICKLE_STARTS):
         return _pickle_error(path)
+    for beginning, kind in OTHER_STARTS.items():
+        if start.startswith(beginning):
+            return WeightsError(f"{path} is {kind}, not a safetensors file")
     return WeightsError(
         f"{path} is not a safetensors file: it starts with {start[:16]!r}; download it again"
     )

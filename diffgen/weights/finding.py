@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffgen.configuration import Configuration, Folders
-from diffgen.errors import UsageError, did_you_mean, shown
+from diffgen.errors import UsageError, did_you_mean, shown, some
 from diffgen.weights import shelf
 from diffgen.weights.registry import PACKAGE, Kind, ModelEntry, known_entries, user_registry_path
 from diffgen.weights.sizes import in_bytes
 
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 NAMES_SHOWN = 8
+IN_FOLDERS: tuple[Kind, ...] = ("lora", "embedding")
+SAVED_AS = (
+    *("adapter_model.safetensors", "pytorch_lora_weights.safetensors"),
+    "learned_embeds.safetensors",
+)
 OPTIONS: Mapping[Kind, str] = {
     "lora": "--lora",
     "vae": "--vae",
@@ -68,7 +73,7 @@ def find_file(name: str, kind: Kind, *, option: str) -> Path:
     """
     path = _place(name)
     if path.exists():
-        return path
+        return _inside(path, option) if path.is_dir() and kind in IN_FOLDERS else path
     entries, folders = known_entries(), Configuration.read().folders
     if name in entries and entries[name].kind == kind:
         return _known(name, entries[name], folders, kind).path
@@ -82,6 +87,16 @@ def find_file(name: str, kind: Kind, *, option: str) -> Path:
         f"{option}: there is no file {path}, nor one of that name in the folders of {kind} files"
         f"{did_you_mean(name, names)}"
     )
+
+
+def _inside(folder: Path, option: str) -> Path:
+    """The file in a folder as PEFT and diffusers save adapters and embeddings."""
+    files = sorted(folder.glob("*.safetensors"))
+    known = [file for file in files if file.name in SAVED_AS] or files
+    if len(known) != 1:
+        found = f"it has {some([file.name for file in files])}" if files else "it has none"
+        raise UsageError(f"{option}: {folder} is a folder; name a file in it: {found}")
+    return known[0]
 
 
 def locate(source: str) -> ModelRef:

@@ -145,6 +145,8 @@ def test_metadata_is_what_the_file_says_besides(tmp_path: Path) -> None:
         (header_bytes({"__metadata__": {"a": 1}}), "its header is damaged"),
         (struct.pack("<Q", 100_000) + b"[" * 100_000, "its header is damaged"),
         (LFS_POINTER, "Git-LFS pointer.*git lfs pull"),
+        (b"GGUF\x03\0\0\0" + bytes(90), "a GGUF file, which only a model or an autoencoder may"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(90), "is a picture"),
         (b"\n <!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),
         (b'{"error": "Repository not found"}', "is not a safetensors file: it starts with b'{"),
         (pickle.dumps({"weight": [0.0] * 10}, protocol=2), "is a pickle, which can run any code"),

@@ -198,3 +198,20 @@ def test_parts_of_models_are_found_by_name(tmp_path: Path, monkeypatch: pytest.M
         UsageError, match=r"lcm-lora-sdxl is not on this machine; .*394 MB: diffgen"
     ):
         find_file("lcm-lora-sdxl", "lora", option="--lora")
+
+
+@pytest.mark.parametrize(
+    "name", ["adapter_model", "pytorch_lora_weights", "learned_embeds", "my own"]
+)
+def test_a_folder_stands_for_the_file_in_it(tmp_path: Path, name: str) -> None:
+    path = weights(tmp_path / "saved" / f"{name}.safetensors")
+    assert find_file(str(path.parent), "lora", option="--lora") == path
+    if name != "my own":
+        weights(tmp_path / "saved" / "a.safetensors")
+        assert find_file(str(path.parent), "lora", option="--lora") == path
+        path.unlink()
+    weights(tmp_path / "saved" / "b.safetensors")
+    with pytest.raises(
+        UsageError, match=r"saved is a folder; name a file in it: it has .*b\.safet"
+    ):
+        find_file(str(path.parent), "lora", option="--lora")

@@ -52,7 +52,7 @@ def read_lora(path: Path, checkpoint: Checkpoint, *, partial: bool = False) -> D
     if not found.layers or (found.unmatched and not partial):
         strange = found.unmatched or found.others
         fits = len(tensors) - len(found.unmatched) - len(found.others)
-        raise misfit(path, tensors, strange, fits, checkpoint.config.family, metadata)
+        raise misfit(path, tensors, strange, fits, checkpoint.config, metadata)
     _report(path, found, len(tensors))
     options = read_peft_options(path, metadata)
     deltas: dict[Component, dict[str, Delta]] = {}

@@ -7,16 +7,29 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from diffgen.errors import UnsupportedCheckpoint, WeightsError, some
+from diffgen.models.config import ModelConfig
 from diffgen.weights.adapters.names import UNREAD, flat, split
+from diffgen.weights.contents import contents_of
 from diffgen.weights.files import LazyTensors, Shape
 
 FAMILIES = {
     "sd1": "Stable Diffusion 1",
     "sd2": "Stable Diffusion 2",
     "sdxl": "Stable Diffusion XL",
+    "refiner": "the refiner of Stable Diffusion XL",
     "custom": "this model",
 }
-CONTEXTS = {768: "sd1", 1024: "sd2", 1280: "sdxl", 2048: "sdxl"}  # width of the text, in a U-Net
+CONTEXTS = {768: "sd1", 1024: "sd2", 1280: "refiner", 2048: "sdxl"}  # width of a U-Net's text
+OF_VAE = re.compile(r"(?:lora_)?(?:vae|first_stage_model|autoencoder)[._].+")
+# What was given in a LoRA's place, and the option for it.
+OTHERS: Mapping[str, str] = {
+    "model": "a whole model; give it with -m",
+    "unet": "a U-Net; give it with -m, beside a --base",
+    "vae": "an autoencoder; give it with --vae",
+    "decoder": "a tiny decoder; give it with --decoder",
+    "embedding": "an embedding; give it with --embedding",
+    "text encoder": "a text encoder",
+}
 SECOND_ENCODER = re.compile(r"(?:lora_te2|te2|text_encoder_2|clip_g|lycoris_te2)[._].*")
 TRANSFORMERS = re.compile(
     r".*(double_blocks|single_blocks|joint_blocks|single_transformer_blocks"
@@ -35,7 +48,7 @@ def misfit(
     tensors: LazyTensors,
     strange: Sequence[str],
     fits: int,
-    family: str,
+    config: ModelConfig,
     metadata: Mapping[str, str],
 ) -> WeightsError:
     """The error for a file of which some tensors are parts of no layer of the model."""
@@ -45,12 +58,26 @@ def misfit(
             f"{path} is {min(kinds)}, which diffgen does not read: {some(strange)}"
         )
     parts = {found[1] for key in tensors if (found := split(key))}
+    holds = contents_of({key: info.shape for key, info in tensors.infos.items()}).holds
+    if not parts and holds in OTHERS:
+        return WeightsError(f"{path} is no LoRA but {OTHERS[holds]}")
+    advice = "; --lora-partial uses those that fit" if fits else ""
+    if strange and all(map(OF_VAE.fullmatch, strange)):
+        return UnsupportedCheckpoint(
+            f"{path} changes the autoencoder, whose adapters diffgen does not read: "
+            f"{some(strange)}{advice}"
+        )
+    if fits and all(key.endswith((".weight", ".bias")) and not split(key) for key in strange):
+        return UnsupportedCheckpoint(
+            f"{path} has whole weights beside its adapters (PEFT's modules_to_save), which diffgen "
+            f"does not read: {some(strange)}{advice}"
+        )
     if not parts:
         return WeightsError(
             f"{path} is no LoRA that is known: none of its {len(tensors)} tensors is a part of one"
             + (f", such as {some(list(tensors))}" if tensors else "")
         )
-    advice = "; --lora-partial uses those that fit" if fits else ""
+    family = "refiner" if config.conditioning == "score" else config.family
     return WeightsError(
         f"{path} is a {kind_name(parts)} for {made_for(tensors, metadata)} and does not fit "
         f"{FAMILIES[family]}: {fits} of its {len(tensors)} tensors have a layer there, others do "
@@ -76,13 +103,13 @@ def made_for(tensors: LazyTensors, metadata: Mapping[str, str]) -> str:
     for key, info in tensors.infos.items():
         if family := _family(key, info.shape):
             return FAMILIES[family]
+    if any(map(SECOND_ENCODER.fullmatch, tensors)):
+        return FAMILIES["sdxl"]
     named = next((family for word, family in WORDS if word in said), None)
     return FAMILIES[named] if named else "another model"
 
 
 def _family(key: str, shape: Shape) -> str | None:
-    if SECOND_ENCODER.fullmatch(key):
-        return "sdxl"
     name, part = split(key) or ("", "")
     if part in INPUTS and re.search(r"attn2_to_[kv]$", flat(name)) and len(shape) > 1:
         return CONTEXTS.get(shape[1])

@@ -17,7 +17,10 @@ from diffgen.weights.ldm.names import ldm_blocks, to_ldm
 Layer: TypeAlias = tuple[Component, str]  # by its canonical name
 
 PREFIXES: Mapping[Component, tuple[str, ...]] = {
-    "unet": ("", "unet", "lora_unet", "lycoris", "lycoris_unet", "diffusion_model", "oft_unet"),
+    "unet": (
+        *("", "unet", "lora_unet", "lycoris", "lycoris_unet", "diffusion_model", "oft_unet"),
+        *("unet_unet", "lora_unet_unet"),  # of a version of diffusers that wrote it twice
+    ),
     "text_encoder": (
         *("text_encoder", "lora_te", "lora_te1", "te", "te1", "lora_text_encoder", "clip_l"),
         *("lycoris_te", "lycoris_te1", "lycoris_text_encoder", "text_encoders_clip_l_transformer"),
@@ -28,9 +31,12 @@ PREFIXES: Mapping[Component, tuple[str, ...]] = {
     "text_encoder_2": (
         *("text_encoder_2", "lora_te2", "te2", "lora_text_encoder_2", "clip_g", "lora_clip_g"),
         *("lycoris_te2", "lycoris_text_encoder_2", "text_encoders_clip_g_transformer"),
-        *("conditioner_embedders_1", "oft_te2"),
+        *("conditioner_embedders_1", "conditioner_embedders_1_transformer", "oft_te2"),
+        *("cond_stage_model_1", "cond_stage_model_1_transformer"),  # of stable-diffusion.cpp
     ),
 }
+# Its one encoder is the second of other models of its family.
+OF_REFINER = ("", "lora_te", "te", "conditioner_embedders_0", *PREFIXES["text_encoder_2"])
 WRAPPERS = re.compile(r"^(?:(?:base_model_)?model_)+")  # of PEFT, and of a whole LDM model
 
 # What follows a layer's name, and which part of an adapter it is; the first that fits.
@@ -88,6 +94,13 @@ UNREAD: Mapping[str, re.Pattern[str]] = {
     "a FourierFT": re.compile(r".+\.fourierft_spectrum(?:\..+)?"),
     "an HRA": re.compile(r".+\.hra_u(?:\..+)?"),
     "a T-LoRA": re.compile(r".+\.(?:[pq]_layer\.weight|lambda_layer)"),
+    "a LoRA of a vocabulary (lora_embedding)": re.compile(r".+\.lora_embedding_[AB](?:\..+)?"),
+    "a file of whole weights (set_weight)": re.compile(r".+\.set_weight"),
+    "a LyCORIS with sparse biases": re.compile(r".+\.bias_(?:indices|values|size)"),
+    "a LyCORIS with learned scalars": re.compile(r".+\.scalar"),
+    "a motion LoRA (AnimateDiff)": re.compile(r".*motion_modules\..+"),
+    "a hypernetwork": re.compile(r"\d+\.\d+\.linear\..+"),
+    "a Control-LoRA": re.compile(r"lora_controlnet"),
     "a ControlNet LLLite": re.compile(r"lllite_.+"),
     "an IP-Adapter": re.compile(r"(?:image_proj|ip_adapter)\..+"),
 }
@@ -103,7 +116,8 @@ def split(key: str) -> tuple[str, str] | None:
 
 def flat(name: str) -> str:
     """A layer's name without the differences that mean nothing."""
-    name = name.replace(".processor.", ".").removesuffix(".processor").replace(".", "_")
+    name = name.replace(".processor.", ".").replace(".base_model.model.", ".")
+    name = name.removesuffix(".processor").replace(".", "_")
     return WRAPPERS.sub("", name)
 
 
@@ -119,7 +133,7 @@ def layer_table(layers: Iterable[Layer], config: ModelConfig) -> dict[str, tuple
         component, name = layer
         prefixes = PREFIXES[component]
         if component == "text_encoder" and encoders == 1:
-            prefixes = ("", *prefixes, "clip")
+            prefixes = OF_REFINER if config.is_xl else ("", *prefixes, "clip")
         names = _unet_names(name, blocks) if component == "unet" else _text_names(name)
         found: tuple[Layer, ...] = (layer,)
         if name.endswith("self_attn.q_proj"):

@@ -4,6 +4,7 @@ That diffusers reads the same from them is tested in tests/parity/test_lora_pari
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -417,6 +418,13 @@ def test_nothing_that_fits_is_no_part(sd1_checkpoint: Checkpoint, tmp_path: Path
         ("base_model.vera_A", "a VeRA"),
         ("lllite_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.down.0.weight", "LLLite"),
         ("image_proj.proj.weight", "an IP-Adapter"),
+        ("lora_controlnet", "a Control-LoRA"),
+        (f"text_encoder.{TEXT}.lora_embedding_A", r"a LoRA of a vocabulary \(lora_embedding\)"),
+        (f"diffusion_model.{QUERY}.set_weight", r"a file of whole weights \(set_weight\)"),
+        (f"lora_unet_{QUERY.replace('.', '_')}.bias_indices", "a LyCORIS with sparse biases"),
+        (f"lora_unet_{QUERY.replace('.', '_')}.scalar", "a LyCORIS with learned scalars"),
+        ("768.0.linear.0.weight", "a hypernetwork"),
+        ("down_blocks.0.motion_modules.0.to_q_lora.down.weight", r"a motion LoRA \(AnimateDiff\)"),
     ],
 )
 def test_methods_that_are_not_read_are_named(
@@ -462,3 +470,107 @@ def test_an_alpha_is_one_number(sd1_checkpoint: Checkpoint, tmp_path: Path) -> N
     save_file(tensors | {key: torch.ones(3)}, path)
     with pytest.raises(WeightsError, match=r"the alpha of .* should be one number, not \(3,\)"):
         read_lora(path, sd1_checkpoint)
+
+
+@pytest.fixture
+def refiner(sdxl_checkpoint: Checkpoint) -> Checkpoint:
+    """Of the two encoders the second alone, which is told a score."""
+    config = sdxl_checkpoint.config
+    second = config.text[1]
+    ids = 5 * (config.unet.time_ids_dim or 0) + (second.projection or 0)
+    unet = replace(config.unet, added_dim=ids)
+    tensors = {
+        "unet": sdxl_checkpoint.tensors["unet"],
+        "text_encoder": sdxl_checkpoint.tensors["text_encoder_2"],
+    }
+    changed = replace(config, text=(second,), unet=unet)
+    return replace(sdxl_checkpoint, config=changed, tensors=tensors)
+
+
+@pytest.mark.parametrize(
+    "stem",
+    [
+        f"lora_te2_{TEXT.replace('.', '_')}",
+        f"lora_te_{TEXT.replace('.', '_')}",
+        f"text_encoder_2.{TEXT}",
+        f"clip_g.{TEXT}",
+        "conditioner.embedders.0.model.transformer.resblocks.0.attn.out_proj",
+    ],
+)
+def test_the_refiners_encoder_is_the_second_of_others(
+    stem: str, refiner: Checkpoint, tmp_path: Path
+) -> None:
+    made = delta(refiner, "text_encoder", TEXT)
+    tensors = {f"{stem}.lora_down.weight": made.down, f"{stem}.lora_up.weight": made.up}
+    save_file(tensors, tmp_path / "x.safetensors")
+    assert set(read_lora(tmp_path / "x.safetensors", refiner)["text_encoder"]) == {TEXT}
+
+
+@pytest.mark.parametrize(("width", "made_for"), [(1280, "the refiner of S"), (2048, "Stable Diff")])
+def test_refiner_and_base_are_told_apart(
+    width: int, made_for: str, refiner: Checkpoint, tmp_path: Path
+) -> None:
+    stem = "lora_unet_input_blocks_8_1_transformer_blocks_3_attn2_to_k"
+    parts = {f"{stem}.lora_down.weight": torch.ones(2, width)}
+    parts |= {f"lora_te1_{TEXT.replace('.', '_')}.lora_up.weight": torch.ones(9, 2)}
+    save_file(parts, tmp_path / "x.safetensors")
+    said = rf"is a LoRA for {made_for}.* and does not fit the refiner of Stable Diffusion XL: 0 of"
+    with pytest.raises(WeightsError, match=said):
+        read_lora(tmp_path / "x.safetensors", refiner)
+
+
+@pytest.mark.parametrize(
+    "stem", [f"unet.unet.{QUERY}", f"unet.base_model.model.{QUERY}", f"lora_unet.unet.{QUERY}"]
+)
+def test_prefixes_that_programs_wrote_twice(
+    stem: str, sd1_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    made = delta(sd1_checkpoint, "unet", QUERY)
+    tensors = {f"{stem}.lora_A.weight": made.down, f"{stem}.lora_B.weight": made.up}
+    save_file(tensors, tmp_path / "x.safetensors")
+    assert set(read_lora(tmp_path / "x.safetensors", sd1_checkpoint)["unet"]) == {QUERY}
+
+
+@pytest.mark.parametrize(
+    "stem", ["lora_vae_decoder_conv_in", "vae.decoder.conv_in", "first_stage_model.decoder.conv_in"]
+)
+def test_a_lora_of_the_autoencoder_is_named(
+    stem: str, sd1_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    of_vae = {f"{stem}.lora_down.weight": torch.ones(2, 4, 3, 3)}
+    save_file(of_vae, tmp_path / "x.safetensors")
+    said = (
+        rf"changes the autoencoder, whose adapters diffgen does not read: {stem}.lora_down.weight"
+    )
+    with pytest.raises(UnsupportedCheckpoint, match=f"{said}$"):
+        read_lora(tmp_path / "x.safetensors", sd1_checkpoint)
+    path = write(tmp_path / "x.safetensors", sd1_checkpoint, "kohya", **of_vae)
+    with pytest.raises(UnsupportedCheckpoint, match=f"{said}; --lora-partial uses those that fit"):
+        read_lora(path, sd1_checkpoint)
+    assert set(read_lora(path, sd1_checkpoint, partial=True)) == {"unet", "text_encoder"}
+
+
+def test_whole_weights_beside_adapters_are_named(
+    sd1_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    whole = {"base_model.model.conv_in.weight": torch.ones(32, 4, 3, 3)}
+    path = write(tmp_path / "x.safetensors", sd1_checkpoint, "peft", **whole)
+    said = r"has whole weights beside its adapters \(PEFT's modules_to_save\).*conv_in\.weight"
+    with pytest.raises(UnsupportedCheckpoint, match=said):
+        read_lora(path, sd1_checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("model.diffusion_model.input_blocks.0.0.weight", "a U-Net; give it with -m"),
+        ("first_stage_model.decoder.conv_in.weight", "an autoencoder; give it with --vae"),
+        ("emb_params", "an embedding; give it with --embedding"),
+    ],
+)
+def test_what_is_given_in_a_loras_place(
+    key: str, kind: str, sd1_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    save_file({key: torch.ones(2, 2)}, tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError, match=f"is no LoRA but {kind}"):
+        read_lora(tmp_path / "x.safetensors", sd1_checkpoint)
