@@ -108,7 +108,8 @@ def _make_pictures(
         progress(quiet=talk.quiet, kind=talk.progress) as display,
         previews.shown() if previews else nullcontext(),
     ):
-        pace = Pace.of_user()
+        machine = Machine.of(session.given)
+        pace = Pace.of_user(machine)
         tracker = Tracker(
             display,
             session.plan,
@@ -120,7 +121,7 @@ def _make_pictures(
         run = Run(
             session.plan,
             session.output,
-            _loader(Machine.of(session.given), exact=running.exact),
+            _loader(machine, exact=running.exact),
             tracker,
             journal=journal,
             # An animation without a frame is none.

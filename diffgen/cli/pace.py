@@ -15,6 +15,7 @@ from diffgen.jsonfile import parse_json
 
 if TYPE_CHECKING:
     from diffgen.batch.plan import Job
+    from diffgen.settings.running import Machine
 
 MOST = 1000  # kinds of pictures that are remembered, the latest
 
@@ -22,25 +23,28 @@ MOST = 1000  # kinds of pictures that are remembered, the latest
 class Pace:
     """Seconds by kind of picture: of one evaluation of the network, and of all the rest.
 
-    A file that cannot be read or written costs an estimate, no more.
+    A run on "auto" counts for that, and for what it came to: to ask what it would come to takes
+    torch, which takes longer than all else that `--dry-run` does. A file that cannot be read or
+    written costs an estimate, no more.
     """
 
-    def __init__(self, file: Path | None) -> None:
-        self._file = file
+    def __init__(self, file: Path | None, machine: Machine) -> None:
+        self._file, self._machine = file, machine
         self._known = _read(file)
         self._learned: dict[str, list[float]] = {}
 
     @classmethod
-    def of_user(cls) -> Pace:
+    def of_user(cls, machine: Machine) -> Pace:
         """What this user's runs took."""
         from diffgen.weights.hashes import cache_folder
 
         folder = cache_folder()
-        return cls(folder and folder / "pace.json")
+        return cls(folder and folder / "pace.json", machine)
 
     def seconds(self, job: Job) -> float | None:
         """What a picture will take; None for a kind that was never made."""
-        rates, evaluations = self._known.get(_kind(job)), job.plan.evaluations
+        kind = _kind(job, self._machine.device, self._machine.dtype)
+        rates, evaluations = self._known.get(kind), job.plan.evaluations
         if rates is None or evaluations is None:
             return None
         return rates[0] * evaluations + rates[1]
@@ -51,7 +55,9 @@ class Pace:
             timings = record["timings"]
             sampling = timings.get("sampling", 0.0)
             rates = [sampling / evaluations, sum(timings.values()) - sampling]
-            self._learned[_kind(job)] = rates
+            for device in {self._machine.device, record["device"]}:
+                for dtype in {self._machine.dtype, record["dtype"]}:
+                    self._learned[_kind(job, device, dtype)] = rates
 
     def keep(self) -> None:
         """Write down what was learned, beside what others have learned meanwhile."""
@@ -65,11 +71,14 @@ class Pace:
                 part.write_text(json.dumps(kept), encoding="ascii")
 
 
-def _kind(job: Job) -> str:
-    """What decides the time of an evaluation: the model, the size, whether there are two sides."""
+def _kind(job: Job, device: str, dtype: str) -> str:
+    """What decides the time of an evaluation: the model, the size, whether there are two sides,
+    whether some of it is left out, where it is computed and in which number format.
+    """
     plan = job.plan
     guided = "guided" if plan.guidance_scale != 1 else "plain"
-    return f"{job.model} {plan.width}x{plan.height} {guided}"
+    fast = " fast" if plan.request.fast else ""
+    return f"{job.model} {plan.width}x{plan.height} {guided}{fast} {device} {dtype}"
 
 
 def _read(file: Path | None) -> dict[str, list[float]]:

@@ -11,6 +11,7 @@ from diffgen.cli.console import print_json, print_line, print_result
 from diffgen.cli.pace import Pace
 from diffgen.cli.tracking import counted
 from diffgen.errors import one_line
+from diffgen.settings.running import Machine
 
 if TYPE_CHECKING:
     from diffgen.batch.session import Session
@@ -23,7 +24,7 @@ def print_plan(session: Session, *, as_json: bool) -> None:
     """Each picture's name and settings on stdout, and the sums on stderr."""
     from diffgen.batch.run import name_fields
 
-    pace = Pace.of_user()
+    pace = Pace.of_user(Machine.of(session.given))
     seconds: list[float | None] = []
     taken: Counter[str] = Counter()
     jobs = ((job, name_fields(job)) for job in session.jobs())
