@@ -184,24 +184,33 @@ class Run:
 
     def _make(self, stock: Stock, jobs: Sequence[Job]) -> None:
         """Make some pictures at once; in halves where memory runs out, singly where one fails."""
-        for start in range(0, len(jobs), self._at_most):
-            part = jobs[start : start + self._at_most]
-            try:
-                pictures = self._drawn(stock, part)
-            except Exception as error:
-                if not isinstance(error, DiffgenError):
-                    self._loaded = None  # a bug may have left anything behind
-                if len(part) == 1:
-                    self._fail(part, error)
-                elif isinstance(error, OutOfMemory):
-                    self._at_most = len(part) // 2
-                    self._make(stock, jobs[start:])
-                    return
+        waiting = [jobs]
+        while waiting:
+            part = waiting.pop()
+            size = self._at_most
+            if len(part) <= size:
+                try:
+                    pictures = self._drawn(stock, part)
+                except Exception as error:
+                    size = self._size_after(error, part)
                 else:
-                    for job in part:
-                        self._make(stock, [job])
-            else:
-                self._writer.put(part, pictures)
+                    self._writer.put(part, pictures)
+                    continue
+            # Behind the error, which holds on to all that the networks had in hand.
+            parts = [part[i : i + size] for i in range(0, len(part), size)] if size else []
+            waiting += reversed(parts)
+
+    def _size_after(self, error: Exception, part: Sequence[Job]) -> int:
+        """How many pictures to try at once after a failure; 0 for none, and it is told."""
+        if not isinstance(error, DiffgenError):
+            self._loaded = None  # a bug may have left anything behind
+        if len(part) == 1:
+            self._fail(part, error)
+            return 0
+        if not isinstance(error, OutOfMemory):
+            return 1
+        self._at_most = len(part) // 2
+        return self._at_most
 
     def _drawn(self, stock: Stock, part: Sequence[Job]) -> list[GeneratedImage]:
         engine = self._engine_of(stock)

@@ -2,12 +2,13 @@
 
 import errno
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from runs import Made, journal_in, planned
+from runs import Engine, Made, journal_in, planned
 
 from diffgen.batch.files import BadFile, Record
 from diffgen.batch.plan import BatchPlan
@@ -120,8 +121,27 @@ def test_a_bug_costs_no_other_picture(batch_size: int, tmp_path: Path) -> None:
     )
     assert (noted["line"], noted["error"]) == (2, reason)
     # Whatever the bug left behind is not drawn with.
-    after = [["c"]] if batch_size == 1 else [["bug"]]
-    assert after[0] in made.engines[1].batches
+    drawn = [engine.batches for engine in made.engines]
+    if batch_size == 1:
+        assert drawn == [[["a"], ["bug"]], [["c"]]]
+    else:
+        assert drawn == [[["a", "bug", "c"]], [["a"], ["bug"]], [["c"]]]
+
+
+def test_no_more_than_one_model_is_in_memory_after_a_bug(tmp_path: Path) -> None:
+    records = [{"prompt": "a"}, {"prompt": "bug"}, {"prompt": "c"}]
+    made = Made(planned(records, batch_size=3), tmp_path)
+    alive: list[weakref.ref[Any]] = []
+
+    def loaded(stock: Any) -> Any:
+        assert not any(engine() for engine in alive)
+        engine = Engine(stock)
+        alive.append(weakref.ref(engine))
+        return engine
+
+    made.run._load = loaded
+    assert made.run.run().made == 2
+    assert len(alive) == 3
 
 
 def test_a_bug_in_loading_costs_no_other_model(
