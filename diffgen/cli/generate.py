@@ -116,7 +116,7 @@ def _make_pictures(
             kind=talk.progress,
             as_json=output.as_json,
             file=session.reading.prompt_file,
-            pace=pace,
+            pace=None if previews else pace,  # drawing takes time too
         )
         run = Run(
             session.plan,

@@ -99,7 +99,7 @@ def _images(
 
 
 def _own(plan: GeneratePlan, batch: Sequence[Picture]) -> list[GeneratePlan]:
-    """The plan of each picture: that of the batch but for its negative and its scale."""
+    """The plan of each picture: that of the batch but for what may differ in a call."""
     return [each.own.of([each]) if each.own else plan for each in batch]
 
 

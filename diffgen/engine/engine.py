@@ -222,7 +222,7 @@ class Engine:
         """Make some pictures of a plan in the same network calls; they begin with one picture.
 
         Their prompts and seeds need not be the plan's, nor, where they have plans of their own in
-        the same group, their negatives and guidance scales. LoRAs that prompts ask for are exchanged
+        the same group, what else may differ in a call. LoRAs that prompts ask for are exchanged
         where others are asked for than before, and stay until then. Raises as `generate`,
         OutOfMemory where memory runs out.
         """
@@ -233,8 +233,8 @@ class Engine:
         if self._edges.wrap(plan.request.seamless):
             self.steps = self._steps()  # what was recorded knows other edges
         self.coder.strips = plan.request.tile_vae
-        negatives = (picture.own.request.negative for picture in batch if picture.own)
-        cut = self._words.report(asked, negatives)
+        own = (picture.own.request for picture in batch if picture.own)
+        cut = self._words.report(asked, own)
         made: list[GeneratedImage] = []
         for alike in split([batch], tagged):
             self._ask_for(tagged[alike[0].prompt])

@@ -49,7 +49,7 @@ FAST_EVERY = 2
 FAST_PSNR = 27.3
 
 # Settings that may differ between the pictures of one network call.
-OF_PICTURES = {*rows(Number), "negative", "negative_2", "guidance_scale"}
+OF_PICTURES = {*rows(Number), "negative", "negative_2", "towards", "guidance_scale"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ class Picture:
     prompt: str
     seed: int
     init: int = 0  # of the pictures to begin with
-    # Where its negative or its scale is not that of its batch.
+    # Where one of OF_PICTURES is not that of its batch.
     own: GeneratePlan | None = field(default=None, compare=False)
 
 

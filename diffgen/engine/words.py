@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Self
 
 from diffgen.engine.model import Model
-from diffgen.engine.request import GeneratePlan
+from diffgen.engine.request import GeneratePlan, GenerateRequest
 from diffgen.errors import some
 from diffgen.text.conditioner import Conditioner
 from diffgen.text.embeddings import Embeddings
@@ -42,14 +42,14 @@ class WordReport:
         known = None if taught else KnownWords.read(model.checkpoint.source)
         return cls(model.name, conditioner, known)
 
-    def report(self, plan: GeneratePlan, negatives: Iterable[str | None] = ()) -> dict[str, str]:
-        """Log what is to be said, also of pictures' own negatives; gives the words no encoder has
-        room for, by prompt.
+    def report(self, plan: GeneratePlan, own: Iterable[GenerateRequest] = ()) -> dict[str, str]:
+        """Log what is to be said of a plan's texts and those of pictures' `own` requests; gives the
+        words no encoder has room for, by prompt.
         """
-        request = plan.request
-        other = [request.between[0]] if request.between else []
-        against = [each or "" for each in (request.negative, *negatives)]
-        texts = list(dict.fromkeys([*request.prompts, *other, *against]))
+        requests = [plan.request, *own]
+        others = [each.between[0] for each in requests if each.between]
+        against = [each.negative or "" for each in requests]
+        texts = list(dict.fromkeys([*plan.request.prompts, *others, *against]))
         # The other styles divide long prompts.
         plain = texts if plan.prompt_style == "plain" else []
         cut = {text: words for text in plain if (words := self._conditioner.cut(text))}

@@ -38,7 +38,7 @@ class Engine:
 
     def _record(self, plan: Any, picture: Any) -> dict[str, Any]:
         made = {"dtype": "fp32", "device": "cpu", "cut": "", "timings": {"sampling": 0.5}}
-        return make_record(plan, picture, origin=self._origin, **made)
+        return make_record(picture.own or plan, picture, origin=self._origin, **made)
 
 
 class Heard:

@@ -24,14 +24,24 @@ class Colours(Engine):
         from diffgen.engine.drawing import GeneratedImage
 
         made = super().draw(plan, batch, on_step=on_step)
-        level = round(255 * plan.request.between[1])
-        return [GeneratedImage(Image.new("RGB", (8, 8), (level, 0, 9)), m.record) for m in made]
+        shares = [(each.own or plan).request.between[1] for each in batch]
+        levels = [(round(255 * share), 0, 9) for share in shares]
+        return [
+            GeneratedImage(Image.new("RGB", (8, 8), level), each.record)
+            for level, each in zip(levels, made, strict=True)
+        ]
 
 
-def run(session: Session) -> list[str]:
-    heard = Heard()
-    load: Any = Colours
+def run(session: Session, batches: list[list[str]] | None = None) -> list[str]:
+    heard, engines = Heard(), []
+
+    def load(stock: Any) -> Any:
+        engines.append(Colours(stock))
+        return engines[0]
+
     Run(session.plan, session.output, load, heard).run()
+    if batches is not None:
+        batches += engines[0].batches
     return heard.paths
 
 
@@ -53,10 +63,18 @@ def test_frames_are_numbered_files_that_tell_how_far_they_are(tmp_path: Path) ->
     assert (record["prompt"], record["towards"], record["seed"]) == ("a cat", "a dog:0.5", 5)
 
 
-@pytest.mark.parametrize("suffix", ["gif", "webp"])
-def test_one_animation_holds_all_frames_and_makes_them_again(tmp_path: Path, suffix: str) -> None:
+def test_frames_share_network_calls(tmp_path: Path) -> None:
+    batches: list[list[str]] = []
+    run(opened(tmp_path, frames=5, batch_size=3), batches)
+    assert list(map(len, batches)) == [3, 2]
+
+
+@pytest.mark.parametrize(("suffix", "batch"), [("gif", 1), ("webp", 1), ("gif", 3)])
+def test_one_animation_holds_all_frames_and_makes_them_again(
+    tmp_path: Path, suffix: str, batch: int
+) -> None:
     file = tmp_path / f"x.{suffix}"
-    run(opened(file, frames=4))
+    run(opened(file, frames=4, batch_size=batch))
     with Image.open(file) as image:
         assert image.n_frames == 4  # type: ignore[attr-defined]
         assert image.info["loop"] == 0

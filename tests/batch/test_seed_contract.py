@@ -79,7 +79,7 @@ def test_a_picture_of_a_mixed_batch_is_the_one_of_its_own_batch(
     asked: list[dict[str, Any]] = [
         {"guidance_scale": 2.0},
         {"guidance_scale": 7.0, "negative": "a (blue:1.2) cat, " * 20},
-        {"guidance_scale": 7.0, "negative": "a tree"},
+        {"guidance_scale": 7.0, "negative": "a tree", "towards": "a blue boat:0.25"},
     ]
     plans = [engine.plan(GenerateRequest(**common, **each)) for each in asked]
     assert len({plan.group for plan in plans}) == 1
