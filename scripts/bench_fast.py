@@ -23,8 +23,7 @@ from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.guidance import Guidance
 from diffgen.diffusion.guided import GuidedDenoiser
 from diffgen.engine.model import DEFAULT_MODEL
-from diffgen.engine.request import FAST_FIRST, GeneratePlan
-from diffgen.models.fast.deep_cache import DeepCache
+from diffgen.engine.plan import FAST_FIRST, GeneratePlan
 
 PROMPTS = ("red barn at sunset", "a blue car on a road at night", "a cat on the beach", "two owls")
 REFERENCE_STEPS = 50
@@ -34,7 +33,7 @@ def sample(engine: Engine, plan: GeneratePlan, every: int, low: float, seed: int
     """The picture of a plan with other economies; every 1 reuses nothing."""
     with torch.inference_mode():
         guides = engine.guides(plan, plan.request.prompts)
-        network = DeepCache(*engine.steps, every=every, first=FAST_FIRST)
+        network = engine.evaluator.network(every=every, first=FAST_FIRST)
         schedule = engine.config.schedule
         model = ModelDenoiser(
             network, engine.schedule, schedule.prediction, engine.precision.unet, schedule.clip

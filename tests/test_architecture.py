@@ -49,6 +49,7 @@ TORCH_FREE = (
     "diffgen.batch.requests",
     "diffgen.engine.edits",
     "diffgen.engine.model",
+    "diffgen.engine.plan",
     "diffgen.engine.request",
     "diffgen.settings.sweep",
     "diffgen.files",

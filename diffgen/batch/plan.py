@@ -28,7 +28,8 @@ from diffgen.batch.requests import GROUPS, Given, Variant, variants
 from diffgen.batch.syntax import unread_syntax
 from diffgen.engine.model import Model
 from diffgen.engine.named_files import with_paths
-from diffgen.engine.request import GeneratePlan, GenerateRequest, Picture
+from diffgen.engine.plan import GeneratePlan, Picture
+from diffgen.engine.request import GenerateRequest
 from diffgen.engine.tags import find_tags
 from diffgen.jsonfile import parse_json
 from diffgen.settings.model import Adapters, Source
@@ -188,7 +189,7 @@ class BatchPlan:
         self.count += number
         if (nfe := plan.evaluations) is not None:
             self.evaluations += nfe * number
-            self.steps += steps_of(plan) * number
+            self.steps += plan.steps * number
         else:
             self.adaptive = True
         prompt = self._expander.choose(variant.prompt, plan.request.seed)
@@ -258,11 +259,6 @@ class BatchPlan:
                 batch.append(job)
         if batch:
             yield batch
-
-
-def steps_of(plan: GeneratePlan) -> int:
-    """The steps of a plan's pictures, each, in all passes."""
-    return sum(each.sampling.spec.steps(each.sampling.sigmas) for each in plan.passes)
 
 
 def _open(given: Given) -> Stock:

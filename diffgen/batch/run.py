@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -112,7 +113,9 @@ class Run:
         self._at_most = 1 << 30  # pictures that memory has room for at once
         self._again = False  # whether the plan is gone through another time
         self._told: list[str] = []  # settings of the batch before
-        self._loaded: tuple[Stock, Engine] | None = None
+        self._left: list[Sequence[Job]] = []  # of the batch in hand, the last first
+        self._stock: Stock | None = None
+        self._engine: Engine | None = None  # of that stock
 
     def run(self, plan: BatchPlan | None = None) -> Tally:
         """Make what is to be made, until all is done or `stopping` is set; another plan than the
@@ -123,41 +126,87 @@ class Run:
         picture with `stop_on_error`.
         """
         self._plan, self._again = plan or self._plan, False
-        with Writer(self._write) as self._writer:
-            while self._pass() and not self.stopping.is_set():
-                pass
+        with Writer(self._write) as writer:
+            for jobs in self._portions():
+                assert self._engine is not None
+                try:
+                    pictures = self._engine.draw(
+                        jobs[0].plan,
+                        [replace(job.picture, own=job.plan) for job in jobs],
+                        on_step=partial(self._report, jobs),
+                    )
+                except Exception as error:
+                    self._divide(jobs, error)
+                else:
+                    writer.put(jobs, pictures)
         return self.tally
 
-    def _pass(self) -> bool:
-        """Go through the plan once; whether something was made that others had left behind."""
-        before = self.tally.made
-        for stock, batches in self._plan.stocks():
-            for batch in batches:
-                if self.stopping.is_set():
-                    return False
-                if jobs := self._taken(batch):
-                    self._attempt(stock, jobs)
-        first_pass, self._again = not self._again, True
-        return self._journal is not None and (first_pass or self.tally.made > before)
+    def _portions(self) -> Iterator[Sequence[Job]]:
+        """What is to be made with `_engine`, as many pictures at once as memory has room for."""
+        for stock, batch in self._batches():
+            self._left = [batch]
+            while self._left:
+                jobs, size = self._left.pop(), self._at_most
+                if len(jobs) > size:
+                    parts = [jobs[i : i + size] for i in range(0, len(jobs), size)]
+                    self._left += reversed(parts)
+                elif self._have(stock, jobs):
+                    self._tell_settings(jobs)
+                    yield jobs
 
-    def _attempt(self, stock: Stock, jobs: Sequence[Job]) -> None:
-        """Make some pictures with a stock, which may turn out to be beyond use."""
+    def _batches(self) -> Iterator[tuple[Stock, Sequence[Job]]]:
+        """What this process takes, going through the plan until nobody has left anything behind."""
+        while not self.stopping.is_set():
+            before = self.tally.made
+            for stock, batches in self._plan.stocks():
+                for batch in batches:
+                    if self.stopping.is_set():
+                        return
+                    if jobs := self._taken(batch):
+                        yield stock, jobs
+            first_pass, self._again = not self._again, True
+            if self._journal is None or not (first_pass or self.tally.made > before):
+                return
+
+    def _have(self, stock: Stock, jobs: Sequence[Job]) -> bool:
+        """Whether there is an engine of a stock; else the pictures that want it have failed."""
         try:
-            self._engine_of(stock)
+            self._use(stock)
         except Exception as error:
             self._fail(jobs, error)
-        else:
-            self._make(stock, jobs)
+            return False
+        return True
 
-    def _engine_of(self, stock: Stock) -> Engine:
-        """The engine of a stock; there is one at a time, whose LoRAs may be exchanged."""
-        if self._loaded and self._loaded[0] is not stock and self._loaded[0].base == stock.base:
-            self._loaded[1].use_loras(stock.adapters.loras)
-            self._loaded = (stock, self._loaded[1])
-        if self._loaded is None or self._loaded[0] is not stock:
-            self._loaded = None
-            self._loaded = (stock, self._load(stock))
-        return self._loaded[1]
+    def _use(self, stock: Stock) -> None:
+        """Have the engine of a stock; there is one at a time, whose LoRAs may be exchanged."""
+        if self._engine and self._stock and self._stock is not stock:
+            if self._stock.base == stock.base:
+                self._engine.use_loras(stock.adapters.loras)
+                self._stock = stock
+            else:
+                self._engine = None  # before the next takes memory
+        if self._engine is None:
+            self._engine, self._stock = self._load(stock), stock
+
+    def _divide(self, jobs: Sequence[Job], error: Exception) -> None:
+        """Have them made in halves where memory ran out, singly where one failed.
+
+        Later: the error holds on to all that the networks had in hand.
+        """
+        if not isinstance(error, DiffgenError):
+            self._engine = None  # a bug may have left anything behind
+        if len(jobs) == 1:
+            self._fail(jobs, error)
+        elif isinstance(error, OutOfMemory):
+            self._at_most = len(jobs) // 2
+            self._left.append(jobs)
+        else:
+            self._left += [[job] for job in reversed(jobs)]
+
+    def _report(self, jobs: Sequence[Job], info: StepInfo) -> None:
+        self._listener.on_step(info, jobs)
+        if self._watcher and self._engine:
+            self._watcher.on_step(info, self._engine)
 
     def _taken(self, batch: Sequence[Job]) -> list[Job]:
         """What is still to be made of a batch, by this process."""
@@ -181,48 +230,6 @@ class Run:
     def _skip(self, job: Job, path: Path | None) -> None:
         self.tally.skipped += 1
         self._listener.skipped(job, path)
-
-    def _make(self, stock: Stock, jobs: Sequence[Job]) -> None:
-        """Make some pictures at once; in halves where memory runs out, singly where one fails."""
-        waiting = [jobs]
-        while waiting:
-            part = waiting.pop()
-            size = self._at_most
-            if len(part) <= size:
-                try:
-                    pictures = self._drawn(stock, part)
-                except Exception as error:
-                    size = self._size_after(error, part)
-                else:
-                    self._writer.put(part, pictures)
-                    continue
-            # Behind the error, which holds on to all that the networks had in hand.
-            parts = [part[i : i + size] for i in range(0, len(part), size)] if size else []
-            waiting += reversed(parts)
-
-    def _size_after(self, error: Exception, part: Sequence[Job]) -> int:
-        """How many pictures to try at once after a failure; 0 for none, and it is told."""
-        if not isinstance(error, DiffgenError):
-            self._loaded = None  # a bug may have left anything behind
-        if len(part) == 1:
-            self._fail(part, error)
-            return 0
-        if not isinstance(error, OutOfMemory):
-            return 1
-        self._at_most = len(part) // 2
-        return self._at_most
-
-    def _drawn(self, stock: Stock, part: Sequence[Job]) -> list[GeneratedImage]:
-        engine = self._engine_of(stock)
-        self._tell_settings(part)
-
-        def on_step(info: StepInfo) -> None:
-            self._listener.on_step(info, part)
-            if self._watcher:
-                self._watcher.on_step(info, engine)
-
-        pictures = [replace(job.picture, own=job.plan) for job in part]
-        return engine.draw(part[0].plan, pictures, on_step=on_step)
 
     def _tell_settings(self, part: Sequence[Job]) -> None:
         told = list(dict.fromkeys(job.plan.summary() for job in part))

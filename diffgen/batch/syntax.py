@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffgen.engine.request import GeneratePlan
+from diffgen.engine.plan import GeneratePlan
 from diffgen.text.foreign_syntax import find_foreign
 
 

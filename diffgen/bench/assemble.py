@@ -29,7 +29,7 @@ from diffgen.bench.results import (
 )
 from diffgen.bench.runs import make_cell
 from diffgen.bench.storage import Journal
-from diffgen.engine.request import GeneratePlan
+from diffgen.engine.plan import GeneratePlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from diffgen.bench.grid import Grid
-from diffgen.engine.request import GeneratePlan, GenerateRequest, Picture
+from diffgen.engine.plan import GeneratePlan, Picture
+from diffgen.engine.request import GenerateRequest
 from diffgen.errors import UsageError
 from diffgen.settings.model import Source
 from diffgen.settings.picture import MAX_SEED, Size

@@ -20,7 +20,7 @@ from diffgen.diffusion.course import Guide
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.engine import Engine
 from diffgen.engine.model import Model
-from diffgen.engine.request import GeneratePlan, Picture
+from diffgen.engine.plan import GeneratePlan, Picture
 from diffgen.types import Denoiser, DeviceName, DtypeName, NoiseConfig
 
 CPU_INFO = Path("/proc/cpuinfo")

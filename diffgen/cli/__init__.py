@@ -6,7 +6,9 @@ Nothing here imports torch before a request has been understood.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -123,33 +125,39 @@ def main() -> NoReturn:
     """Run a command; errors become one line on stderr and an exit code."""
     verbose = bool({"-v", "--verbose"} & set(sys.argv))
     with guarded_streams() as results, kept_warnings(verbose):
-        code = _exit_code(verbose=verbose)
+        with _errors_ended(verbose=verbose) as ending:
+            ending.code = int(app(standalone_mode=False) or 0)
         results.flush()
-        if not code and (lost := lost_results(results)):
+        if not ending.code and (lost := lost_results(results)):
             print_error(lost)
-            code = 1
-    sys.exit(code)
+            ending.code = 1
+    sys.exit(ending.code)
 
 
-def _exit_code(*, verbose: bool) -> int:
+@dataclass
+class _Ending:
+    code: int = 0
+
+
+@contextmanager
+def _errors_ended(*, verbose: bool) -> Iterator[_Ending]:
+    """The one place where errors end: a line on stderr, and the exit code."""
+    ending = _Ending()
     try:
         with asked_to_stop() as signals:
-            code = int(app(standalone_mode=False) or 0)
-        if code == 130 and signals:  # typer's word for any KeyboardInterrupt
+            yield ending
+        if ending.code == 130 and signals:  # typer's word for any KeyboardInterrupt
             print_error(reason(signals[0]))
-            code = 128 + signals[0]
-        return code
+            ending.code = 128 + signals[0]
     except typer.TyperException as error:
         print_error(explain(error))
-        return error.exit_code
+        ending.code = error.exit_code
     except DiffgenError as error:
         print_error(str(error))
-        return error.exit_code
+        ending.code = error.exit_code
     except Exception as error:
-        if known := known_trouble(error):
-            print_error(known[0])
-            return known[1]
-        if verbose:
+        known = known_trouble(error)
+        if verbose and not known:
             raise
-        print_error(reason_of(error))
-        return 1
+        message, ending.code = known or (reason_of(error), 1)
+        print_error(message)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 from diffgen.cli.console import logged_notes, print_error, print_line, print_note, reported_pipe
 from diffgen.cli.memory import loading_to_stay, return_freed_memory
@@ -31,9 +33,10 @@ from diffgen.settings.sampling import Guidance, Sampling
 
 if TYPE_CHECKING:
     from diffgen.batch.journal import Journal
-    from diffgen.batch.plan import Stock
-    from diffgen.batch.run import Run, Tally
+    from diffgen.batch.plan import BatchPlan, Stock
+    from diffgen.batch.run import Run, Tally, Viewer
     from diffgen.batch.session import Session
+    from diffgen.batch.sheet import Sheet
     from diffgen.engine.engine import Engine
 
 PICTURES = (
@@ -55,14 +58,22 @@ def generate(words: Prompts = None, *, given: dict[str, Any]) -> int:
     # Not above: --help and the other commands do without.
     from diffgen.batch.session import Session
 
-    return make(given, lambda: Session.open(words or [], given))
+    with making(given, lambda: Session.open(words or [], given)) as (run, plans):
+        for plan in plans:
+            run.run(plan)
+    return run.tally.exit_code
 
 
-def make(given: Mapping[str, Any], opened: Callable[[], Session]) -> int:
-    """Make the pictures of a session, telling of them as the settings say; returns the exit code."""
+@contextmanager
+def making(
+    given: Mapping[str, Any], opened: Callable[[], Session]
+) -> Iterator[tuple[Run, Iterable[BatchPlan]]]:
+    """A run, told of as the settings say, and the plans that it is to make.
+
+    Ends the command where only a plan is wanted.
+    """
     settle_threads(given.get("threads"))
     from diffgen.batch.sheet import check_sheet
-    from diffgen.cli.prompts import listed_problems, tell_syntax, tell_terminal
 
     talk, running, output = Talk.of(given), Running.of(given), Output.of(given)
     _check_stdout(output)
@@ -70,19 +81,27 @@ def make(given: Mapping[str, Any], opened: Callable[[], Session]) -> int:
         check_sheet(file)
     previews = Previews(output.preview_every) if output.preview_every else None
     with logged_notes(talk.verbose):
-        tell_terminal(given.get("prompt_file"))
-        with listed_problems():
-            session = opened()
-        for note in session.notes:
-            print_note(note)
-        tell_syntax([*session.plan.unread.values()], strict=session.reading.strict)
+        session = _told(opened, given.get("prompt_file"))
         if running.dry_run:
             print_plan(session, as_json=output.as_json)
-            return 0
-        tally = _make_pictures(session, running, talk, output, previews)
+            raise typer.Exit
+        with _reported(session, running, talk, output, previews) as (run, plans):
+            yield run, plans
     if running.summary:
-        _write_summary(running.summary, tally)
-    return tally.exit_code
+        _write_summary(running.summary, run.tally)
+
+
+def _told(opened: Callable[[], Session], prompt_file: str | None) -> Session:
+    """A session, with what is to be said of it."""
+    from diffgen.cli.prompts import listed_problems, tell_syntax, tell_terminal
+
+    tell_terminal(prompt_file)
+    with listed_problems():
+        session = opened()
+    for note in session.notes:
+        print_note(note)
+    tell_syntax([*session.plan.unread.values()], strict=session.reading.strict)
+    return session
 
 
 def _check_stdout(output: Output) -> None:
@@ -92,24 +111,19 @@ def _check_stdout(output: Output) -> None:
         raise UsageError("-o -: stdout is closed; give a file's name")
 
 
-def _make_pictures(
+@contextmanager
+def _reported(
     session: Session, running: Running, talk: Talk, output: Output, previews: Previews | None
-) -> Tally:
-    from diffgen.batch.frames import Animation
-    from diffgen.batch.run import Run
-    from diffgen.batch.sheet import Sheet, columns_of
-
-    row = columns_of([len(values) for values in session.base.values()])
-    sheets = {running.contact_sheet: Sheet(), running.grid: Sheet(row)}
-    sheets.pop(None, None)
+) -> Iterator[tuple[Run, Iterable[BatchPlan]]]:
+    """The run of a session and its plans, with a journal, progress, sheets and a closing line."""
+    sheets = _sheets(session, running)
     journal = session.journal(fresh=not running.resume)
     with (
         journal or nullcontext(),
         progress(quiet=talk.quiet, kind=talk.progress) as display,
         previews.shown() if previews else nullcontext(),
     ):
-        machine = Machine.of(session.given)
-        pace = Pace.of_user(machine)
+        pace = Pace.of_user(Machine.of(session.given))
         tracker = Tracker(
             display,
             session.plan,
@@ -118,33 +132,53 @@ def _make_pictures(
             file=session.reading.prompt_file,
             pace=None if previews else pace,  # drawing takes time too
         )
-        run = Run(
-            session.plan,
-            session.output,
-            _loader(machine, exact=running.exact),
-            tracker,
-            journal=journal,
-            # An animation without a frame is none.
-            stop_on_error=running.stop_on_error or isinstance(session.output, Animation),
-            viewers=[*sheets.values(), *([Screen()] if output.show else [])],
-            watcher=previews,
-            saving=reported_pipe if session.output.to_stdout else nullcontext,
-        )
+        viewers: list[Viewer] = [*sheets.values(), *([Screen()] if output.show else [])]
+        run = _run(session, running, tracker, journal, viewers, previews)
         return_freed_memory()
         _tell_journal(journal)
         try:
             with _told_when_stopped(run, tracker, goes_on=journal is not None):
-                run.run()
-                if session.stream:
-                    _serve(session, run, tracker)
+                yield run, _plans(session, run, tracker)
         finally:
             pace.keep()
         for file, sheet in sheets.items():
-            if file and len(sheet):
+            if len(sheet):
                 sheet.save(Path(file).expanduser())
         if session.reading.prompt_file and not talk.quiet:
             print_line(run.tally.closing())
-        return run.tally
+
+
+def _run(
+    session: Session,
+    running: Running,
+    tracker: Tracker,
+    journal: Journal | None,
+    viewers: Sequence[Viewer],
+    previews: Previews | None,
+) -> Run:
+    from diffgen.batch.frames import Animation
+    from diffgen.batch.run import Run
+
+    return Run(
+        session.plan,
+        session.output,
+        _loader(Machine.of(session.given), exact=running.exact),
+        tracker,
+        journal=journal,
+        # An animation without a frame is none.
+        stop_on_error=running.stop_on_error or isinstance(session.output, Animation),
+        viewers=viewers,
+        watcher=previews,
+        saving=reported_pipe if session.output.to_stdout else nullcontext,
+    )
+
+
+def _sheets(session: Session, running: Running) -> dict[str, Sheet]:
+    from diffgen.batch.sheet import Sheet, columns_of
+
+    row = columns_of([len(values) for values in session.base.values()])
+    sheets = {running.contact_sheet: Sheet(), running.grid: Sheet(row)}
+    return {file: sheet for file, sheet in sheets.items() if file}
 
 
 def _loader(machine: Machine, *, exact: bool) -> Callable[[Stock], Engine]:
@@ -183,11 +217,12 @@ def _told_when_stopped(run: Run, tracker: Tracker, *, goes_on: bool) -> Iterator
         raise Stopped(asked, tracker.rest(goes_on=goes_on)) from asked
 
 
-def _serve(session: Session, run: Run, tracker: Tracker) -> None:
-    """Make what stdin asks for, line by line as it comes."""
+def _plans(session: Session, run: Run, tracker: Tracker) -> Iterator[BatchPlan]:
+    """What the command asks for, and what stdin does, line by line as it comes."""
     from diffgen.batch.files import Problem
 
-    for arrived in session.arriving():
+    yield session.plan
+    for arrived in session.arriving() if session.stream else ():
         if run.stopping.is_set():
             break
         if isinstance(arrived, Problem):
@@ -195,7 +230,7 @@ def _serve(session: Session, run: Run, tracker: Tracker) -> None:
             print_error(f"stdin:{arrived.line}: {arrived.message}")
         else:
             tracker.expect(arrived.count)
-            run.run(arrived)
+            yield arrived
 
 
 def _tell_journal(journal: Journal | None) -> None:

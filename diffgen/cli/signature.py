@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, get_args, get_origin
@@ -49,27 +48,41 @@ def with_settings(
     for name in without:
         del table[name]
 
+    def settle(values: Mapping[str, Any]) -> dict[str, Any]:
+        read = _given(table, values, unread)
+        given = _with_configuration(read, configured, find_files=not unread)
+        return {**{name: values[name] for name in values if name not in table}, GIVEN: given}
+
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         own = [each for name, each in signature(command).parameters.items() if name != GIVEN]
-
-        @functools.wraps(command)
-        def with_given(**values: Any) -> Any:
-            read = _given(table, values, unread)
-            given = _with_configuration(read, configured, find_files=not unread)
-            rest = {name: value for name, value in values.items() if name not in table}
-            return command(**rest, given=given)
-
         options = [_parameter(row, read=name not in unread) for name, row in table.items()]
-        own_hints = [each.replace(annotation=_hint(command, each)) for each in own]
-        with_given.__signature__ = Signature([*own_hints, *options])  # type: ignore[attr-defined]
-        with_given.__annotations__ = {each.name: each.annotation for each in [*own_hints, *options]}
-        return with_given
+        shown = [*(each.replace(annotation=_hint(command, each)) for each in own), *options]
+        # For Typer alone, which asks for these.
+        command.__signature__ = Signature(shown)  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in shown}
+        command.settle = settle  # type: ignore[attr-defined]  # for `PanelledCommand`
+        return command
 
     return decorate
 
 
 class PanelledCommand(TyperCommand):
-    """A command whose options are listed by panel, with examples and exit codes below them."""
+    """A command whose options are listed by panel, with examples and exit codes below them.
+
+    One that takes settings is called with what its options came to, not with one after the other.
+    """
+
+    def __init__(self, name: str | None, *, callback: Callable[..., Any], **more: Any) -> None:
+        self._settle = getattr(callback, "settle", None)
+        taken = callback.__wrapped__ if self._settle else callback  # type: ignore[attr-defined]
+        super().__init__(name, callback=taken, **more)
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        if self._settle and not ctx.resilient_parsing:
+            lists = {k: [*v] if isinstance(v, tuple) else v for k, v in ctx.params.items()}
+            ctx.params = self._settle(lists)
+        return rest
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         panels: dict[str, list[tuple[str, str]]] = {}

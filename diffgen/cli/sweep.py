@@ -39,7 +39,7 @@ from diffgen.settings.setting import rows
 from diffgen.settings.sweep import Comparing, Report
 
 if TYPE_CHECKING:
-    from diffgen.engine.request import GeneratePlan
+    from diffgen.engine.plan import GeneratePlan
 
 
 def run_sweep(

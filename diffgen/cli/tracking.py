@@ -80,9 +80,7 @@ class Tracker:
         self._tell("failed", job, None, "")
 
     def skipped(self, job: Job, path: Path | None) -> None:
-        from diffgen.batch.plan import steps_of
-
-        self._steps += steps_of(job.plan)
+        self._steps += job.plan.steps
         self._tell("skipped", job, path, "")
 
     def _tell(self, what: str, job: Job, path: Path | None, summary: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from diffgen.cli.generate import PICTURES, make
+from diffgen.cli.generate import PICTURES, making
 from diffgen.cli.signature import with_settings
 from diffgen.settings.editing import Editing
 from diffgen.settings.output import Output, Talk
@@ -40,4 +40,7 @@ def upscale(
     """
     from diffgen.batch.upscaling import open_upscaling
 
-    return make(given, lambda: open_upscaling(files, given))
+    with making(given, lambda: open_upscaling(files, given)) as (run, plans):
+        for plan in plans:
+            run.run(plan)
+    return run.tally.exit_code

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from diffgen.diffusion.prediction import Space, state_scale
@@ -69,42 +70,25 @@ class SamplingPlan:
         Raises UsageError for options the sampler does not have and for impossible step counts, and
         UnsupportedCheckpoint where the checkpoint's own sampler is asked for and not to be had.
         """
-        if settings.sampler is None and config.unsupported:
-            raise UnsupportedCheckpoint(f"{config.unsupported}; name another sampler with -s")
-        spec = SAMPLERS[settings.sampler or config.sampler]
+        spec = _spec(settings, config)
         options = _merge_options(spec, settings.options)
-        explicit = settings.sigmas is not None or settings.timesteps is not None
-        schedule = None if explicit else settings.schedule or spec.schedule or config.spacing
-        if settings.rho is not None and schedule not in CURVED:
-            raise UsageError(
-                f"rho curves the schedules {' and '.join(CURVED)}, not {schedule or 'a list'}"
-            )
-        spacing = SpacingOptions(
-            grid=spec.grid,
-            steps_offset=config.steps_offset,
-            rho=settings.rho,
-            sdxl=sdxl,
-            distilled_steps=config.distilled_steps,
-        )
-        final = _last_level(spec, settings, config, noise_schedule, schedule)
-        sigmas = _levels(spec, settings, noise_schedule, schedule, spacing, final)
+        schedule = _schedule(spec, settings, config)
+        sigmas = _levels(spec, settings, config, noise_schedule, schedule, sdxl=sdxl)
         levels = _stretch(_last(sigmas, settings.last), settings.stretch, noise_schedule)
         # diffusers starts the k-diffusion samplers from sigma * noise unless spacing is leading.
         scaled = spec.start == "vp" or schedule == "leading" or not noise_schedule.on_betas
         space = noise_schedule.space
-        start = state_scale(levels[0], space) if scaled else levels[0]
-        arguments = spec.prepare(Run(config, noise_schedule, levels, options))
         return cls(
-            spec,
-            schedule,
-            tuple(levels),
-            start,
-            arguments,
-            options,
-            settings.rho,
-            settings.rng,
-            space,
-            tuple(sigmas),
+            spec=spec,
+            schedule=schedule,
+            sigmas=tuple(levels),
+            start=state_scale(levels[0], space) if scaled else levels[0],
+            arguments=spec.prepare(Run(config, noise_schedule, levels, options)),
+            options=options,
+            rho=settings.rho,
+            rng=settings.rng,
+            space=space,
+            whole=tuple(sigmas),
         )
 
     @property
@@ -172,13 +156,19 @@ class SamplingPlan:
         on_step: StepCallback = ignore,
     ) -> Tensor:
         """From a state at the first noise level to that at the last, (B, C, h, w) float32."""
-        if len(self.sigmas) == 1:
-            return x
-        steps = self.spec.fn(denoise, x, self.sigmas, noise=noise, **self.arguments)
-        total = self.spec.steps(self.sigmas)
-        for index, (sigma, x, denoised) in enumerate(steps):  # the state goes on
-            on_step(StepInfo(index, total, sigma, x, denoised))
+        for step in self.steps(denoise, x, noise):
+            x = step.x
+            on_step(step)
         return x
+
+    def steps(self, denoise: Denoiser, x: Tensor, noise: NoiseSource) -> Iterator[StepInfo]:
+        """The steps of `walk`, each taken when it is asked for: report, look, or stop between them."""
+        if len(self.sigmas) == 1:
+            return iter(())
+        total = self.spec.steps(self.sigmas)
+        steps = self.spec.fn(denoise, x, self.sigmas, noise=noise, **self.arguments)
+        # By a map, as a loop here would stand between the caller and the sampler.
+        return map(lambda index, step: StepInfo(index, total, *step), count(), steps)
 
     def latents(self, x: Tensor) -> Tensor:
         """The last state as latents, as the network would read it where a run ends above 0."""
@@ -222,6 +212,22 @@ def _stretch(
     return sigmas[first : last + 1]
 
 
+def _spec(settings: Sampling, config: NoiseConfig) -> SamplerSpec:
+    if settings.sampler is None and config.unsupported:
+        raise UnsupportedCheckpoint(f"{config.unsupported}; name another sampler with -s")
+    return SAMPLERS[settings.sampler or config.sampler]
+
+
+def _schedule(spec: SamplerSpec, settings: Sampling, config: NoiseConfig) -> SpacingName | None:
+    """What spaces the steps; None for an explicit list."""
+    explicit = settings.sigmas is not None or settings.timesteps is not None
+    schedule = None if explicit else settings.schedule or spec.schedule or config.spacing
+    if settings.rho is not None and schedule not in CURVED:
+        curved, given = " and ".join(CURVED), schedule or "a list"
+        raise UsageError(f"rho curves the schedules {curved}, not {given}")
+    return schedule
+
+
 def _merge_options(spec: SamplerSpec, options: Mapping[str, float]) -> dict[str, float]:
     for name in options:
         if name not in spec.options:
@@ -249,17 +255,26 @@ def _last_level(
 def _levels(
     spec: SamplerSpec,
     settings: Sampling,
+    config: NoiseConfig,
     noise_schedule: NoiseSchedule,
     schedule: SpacingName | None,
-    spacing: SpacingOptions,
-    final: float,
+    *,
+    sdxl: bool,
 ) -> list[float]:
-    """The noise levels of a whole run, descending, `final` the last."""
+    """The noise levels of a whole run, descending, to 0 or the first of the model's table."""
     if settings.sigmas is not None:
         ended = settings.sigmas[-1] == 0.0
         return [*settings.sigmas] if ended else [*settings.sigmas, 0.0]
+    final = _last_level(spec, settings, config, noise_schedule, schedule)
     if settings.timesteps is not None:
         return sigmas_from_timesteps(noise_schedule, settings.timesteps, final=final)
     assert schedule is not None
+    spacing = SpacingOptions(
+        grid=spec.grid,
+        steps_offset=config.steps_offset,
+        rho=settings.rho,
+        sdxl=sdxl,
+        distilled_steps=config.distilled_steps,
+    )
     steps = settings.steps or (4 if spec.distilled else DEFAULT_STEPS)
     return make_sigmas(schedule, noise_schedule, steps, spacing, final=final)

@@ -13,35 +13,31 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffgen.device import Precision, pick_device
+from diffgen.device import Precision, memory_errors, pick_device
 from diffgen.diffusion.course import Guide
 from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.adapters import Adapters
 from diffgen.engine.clock import paced
 from diffgen.engine.coder import Coder
-from diffgen.engine.drawing import GeneratedImage, draw
+from diffgen.engine.drawing import Drawing, GeneratedImage
 from diffgen.engine.editing import Beginning, begin
 from diffgen.engine.edits import Edit
 from diffgen.engine.finite import not_finite
-from diffgen.engine.guiding import guide_of, steered, text_settings
+from diffgen.engine.guiding import guides_of, steered
 from diffgen.engine.model import Model
 from diffgen.engine.networks import load_networks
 from diffgen.engine.origin import Origin
-from diffgen.engine.request import FAST_EVERY, FAST_FIRST, GeneratePlan, GenerateRequest, Picture
+from diffgen.engine.plan import FAST_EVERY, FAST_FIRST, GeneratePlan, Picture
+from diffgen.engine.request import GenerateRequest
 from diffgen.engine.tags import find_tags, parted, split
 from diffgen.engine.words import WordReport, read_words
 from diffgen.kernels.ops import check_backend
-from diffgen.models.fast import graphs
-from diffgen.models.fast.deep_cache import DeepCache
-from diffgen.models.fast.graphs import Step
-from diffgen.models.fast.inference import prepare
-from diffgen.models.seamless import Edges
+from diffgen.models.fast.evaluator import Evaluator
 from diffgen.models.vae import AnyAutoencoder
 from diffgen.settings.model import DEFAULT_MODEL, Source
 from diffgen.text.conditioner import Conditioner
 from diffgen.types import (
-    Conditioning,
     Denoiser,
     DeviceName,
     DtypeName,
@@ -85,10 +81,7 @@ class Engine:
         self._precision = precision
         self.adapters = Adapters(model.checkpoint, self._weights_changed)
         self.adapters.merge(networks.adaptable, [*model.loras, *loras])
-        prepare(self.unet)
-        self._graphs: graphs.Graphs | None = None
-        self.steps = self._steps()
-        self._edges = Edges(self.unet)
+        self.evaluator = Evaluator(self.unet, device)
         self._refiner: Engine | None = None
         self._begun: tuple[Edit | None, Size, Beginning] | None = None
         logger.info(
@@ -229,16 +222,19 @@ class Engine:
         prompts = tuple(dict.fromkeys(picture.prompt for picture in batch))
         asked = replace(plan, request=replace(plan.request, prompts=prompts))
         tagged = find_tags(asked)
+        self.evaluator.wrap(plan.request.seamless)
         self.coder.wrap(plan.request.seamless)
-        if self._edges.wrap(plan.request.seamless):
-            self.steps = self._steps()  # what was recorded knows other edges
         self.coder.strips = plan.request.tile_vae
         own = (picture.own.request for picture in batch if picture.own)
         cut = self._words.report(asked, own)
         made: list[GeneratedImage] = []
         for alike in split([batch], tagged):
             self._ask_for(tagged[alike[0].prompt])
-            made += draw(self, plan.of(alike), alike, cut, on_step)
+            drawing = Drawing(self, plan.of(alike), alike)
+            with memory_errors():
+                for model, run in drawing.passes():
+                    drawing.latents = model.sample(*run, on_step=on_step)
+                made += drawing.finish(cut)
         return made
 
     @torch.inference_mode()
@@ -256,20 +252,7 @@ class Engine:
     @torch.inference_mode()
     def guides(self, plan: GeneratePlan, prompts: Sequence[str]) -> list[Guide]:
         """What the U-Net is told of each picture over the run of a plan, text in its dtype."""
-        settings = text_settings(plan)
-        made: dict[str, Guide] = {}
-        for prompt in dict.fromkeys(prompts):
-            guide = guide_of(plan, prompt, self.conditioner, settings)
-            made[prompt] = guide.map(self._in_unets_dtype)
-        return [made[prompt] for prompt in prompts]
-
-    def _in_unets_dtype(self, cond: Conditioning) -> Conditioning:
-        # Sizes in pixels have more digits than bf16 keeps.
-        return cond.map(
-            lambda tensor: tensor.to(
-                self.device, tensor.dtype if tensor is cond.time_ids else self.precision.unet
-            )
-        )
+        return guides_of(plan, prompts, self.conditioner, self.device, self.precision.unet)
 
     @torch.inference_mode()
     def encode_image(self, pixels: Tensor) -> Tensor:
@@ -297,8 +280,10 @@ class Engine:
         noise, source = sampling.noise(seeds, shape, self.device, variation=turned)
         denoise = self.adapters.follow(self.denoiser(plan, guides, beginning), sampling.sigmas)
         masked = beginning.masked(denoise, noise)
-        x = beginning.state(sampling, noise)
-        x = sampling.walk(masked or denoise, x, source, on_step=paced(on_step, self.device))
+        x, report = beginning.state(sampling, noise), paced(on_step, self.device)
+        for step in sampling.steps(masked or denoise, x, source):
+            x = step.x
+            report(step)
         latents = sampling.latents(x)
         if masked:
             latents = masked.blended(latents)
@@ -313,9 +298,9 @@ class Engine:
         beginning = beginning or self.begin(plan)
         dtype = self.precision.unet
         guides = [guide.map(lambda cond: beginning.told(cond, dtype)) for guide in guides]
-        schedule = self.config.schedule
         every = FAST_EVERY if plan.request.fast else 1
-        network = DeepCache(*self.steps, every=every, first=FAST_FIRST)
+        network = self.evaluator.network(every=every, first=FAST_FIRST)
+        schedule = self.config.schedule
         model = ModelDenoiser(network, self.schedule, schedule.prediction, dtype, schedule.clip)
         return steered(model, plan, guides, self.config)
 
@@ -328,16 +313,7 @@ class Engine:
         """
         return self.coder.decode(latents)
 
-    def _steps(self) -> tuple[Step, Step]:
-        """The U-Net with and without its lower levels, by CUDA graphs where there are any."""
-        if not graphs.wanted(self.device):
-            return self.unet.compute, self.unet.reuse
-        self._graphs = graphs.Graphs(self.unet, graphs.CudaCapture())
-        return self._graphs.of(self.unet.compute), self._graphs.of(self.unet.reuse)
-
     def _weights_changed(self) -> None:
         """For LoRAs exchanged: nothing of the networks' earlier answers is true any more."""
         self.conditioner.forget()
-        if self._graphs:
-            self._graphs.forget()
-        self._edges.renew()  # modules that were made anew have their own padding
+        self.evaluator.weights_changed()

@@ -12,13 +12,34 @@ from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.guided import GuidedDenoiser
 from diffgen.diffusion.image_guidance import ImageGuidedDenoiser
 from diffgen.diffusion.interpolation import between
-from diffgen.engine.request import GeneratePlan
+from diffgen.engine.plan import GeneratePlan
 from diffgen.models.config import ModelConfig
 from diffgen.text.conditioner import Conditioner, Sizes, TextSettings
-from diffgen.types import Denoiser
+from diffgen.types import Conditioning, Denoiser
 
 
-def text_settings(plan: GeneratePlan) -> TextSettings:
+def guides_of(
+    plan: GeneratePlan,
+    prompts: Sequence[str],
+    conditioner: Conditioner,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> list[Guide]:
+    """What a U-Net of a dtype is told of each picture over the run of a plan."""
+
+    def sent(cond: Conditioning) -> Conditioning:
+        # Sizes in pixels have more digits than bf16 keeps.
+        return cond.map(lambda x: x.to(device, x.dtype if x is cond.time_ids else dtype))
+
+    settings = _text_settings(plan)
+    made = {
+        prompt: _guide_of(plan, prompt, conditioner, settings).map(sent)
+        for prompt in dict.fromkeys(prompts)
+    }
+    return [made[prompt] for prompt in prompts]
+
+
+def _text_settings(plan: GeneratePlan) -> TextSettings:
     """What the encoders need to know of a plan besides its texts."""
     request, size = plan.request, (plan.width, plan.height)
     sizes = Sizes(
@@ -29,7 +50,7 @@ def text_settings(plan: GeneratePlan) -> TextSettings:
     return TextSettings(sigmas=plan.sampling.sigmas, sizes=sizes, layer=plan.clip_skip)
 
 
-def guide_of(
+def _guide_of(
     plan: GeneratePlan, prompt: str, conditioner: Conditioner, settings: TextSettings
 ) -> Guide:
     """What a picture of a prompt, or of one on the way to another, is to be."""

@@ -17,14 +17,8 @@ from typing import Any
 
 from diffgen import __version__
 from diffgen.diffusion.samplers import SAMPLERS
-from diffgen.engine.request import (
-    FAST_EVERY,
-    FAST_FIRST,
-    FAST_PSNR,
-    GeneratePlan,
-    GenerateRequest,
-    Picture,
-)
+from diffgen.engine.plan import FAST_EVERY, FAST_FIRST, FAST_PSNR, GeneratePlan, Picture
+from diffgen.engine.request import GenerateRequest
 from diffgen.errors import is_text
 from diffgen.settings.names import SPACING_LABELS
 from diffgen.settings.picture import Number

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from diffgen.engine.plan import GeneratePlan
 from diffgen.engine.refining import plan_refined
-from diffgen.engine.request import GeneratePlan, GenerateRequest
+from diffgen.engine.request import GenerateRequest
 from diffgen.errors import UsageError
 from diffgen.models.config import ModelConfig
 from diffgen.settings.model import DEFAULT_MODEL, Source

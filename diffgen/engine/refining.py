@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from diffgen.engine.request import GeneratePlan, GenerateRequest
+from diffgen.engine.plan import GeneratePlan
+from diffgen.engine.request import GenerateRequest
 from diffgen.errors import UsageError
 from diffgen.models.config import ModelConfig
 

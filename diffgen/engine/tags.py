@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from diffgen.engine.request import GeneratePlan, Picture
+from diffgen.engine.plan import GeneratePlan, Picture
 from diffgen.text.prompt import LoraTag
 from diffgen.types import LoraRef
 from diffgen.weights.finding import find_file

@@ -79,6 +79,13 @@ def check_size(name: str, pixels: int | None, config: ModelConfig) -> int:
     return pixels
 
 
+def check_timesteps(request: GenerateRequest, config: ModelConfig) -> None:
+    """Raise UsageError for timesteps that the model was not trained at."""
+    last = config.schedule.num_train_timesteps - 1
+    if request.timesteps and request.timesteps[0] > last:
+        raise UsageError(f"timesteps run from 0 to {last}, got {request.timesteps[0]:g}")
+
+
 def check_clip_skip(layer: int | None, config: ModelConfig) -> int:
     """The layer of the text encoders to read. Raises UsageError where they have fewer."""
     layer = config.text_layer if layer is None else layer

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Self
 
 from diffgen.engine.model import Model
-from diffgen.engine.request import GeneratePlan, GenerateRequest
+from diffgen.engine.plan import GeneratePlan
+from diffgen.engine.request import GenerateRequest
 from diffgen.errors import some
 from diffgen.text.conditioner import Conditioner
 from diffgen.text.embeddings import Embeddings

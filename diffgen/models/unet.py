@@ -114,7 +114,8 @@ class UNet(nn.Module):
         x, `cond.context` and `cond.concat` have the weights' dtype. Raises UsageError when `cond`
         lacks what this U-Net was trained with.
         """
-        return self.compute(x, t, cond)[0]
+        top = self.top(x, t, cond)
+        return self.finish(self.bottom(top), top)
 
     def compute(self, x: Tensor, t: Tensor, cond: Conditioning) -> tuple[Tensor, Tensor]:
         """What `forward` gives, and what the lower levels made on the way, for `reuse`."""

@@ -9,7 +9,8 @@ from PIL import Image, ImageChops
 from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.engine.drawing import GeneratedImage
 from diffgen.engine.engine import Engine
-from diffgen.engine.request import GeneratePlan, GenerateRequest, Picture
+from diffgen.engine.plan import GeneratePlan, Picture
+from diffgen.engine.request import GenerateRequest
 
 # Sums of a batch are taken in another order than those of one picture: measured at 1 on this model
 # with every sampler, in float32.

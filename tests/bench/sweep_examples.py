@@ -10,7 +10,7 @@ from diffgen.bench.subject import Subject
 from diffgen.bench.uncertainty import statistic
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.images import to_images
-from diffgen.engine.request import Picture
+from diffgen.engine.plan import Picture
 from diffgen.types import NoiseConfig
 
 MACHINE = Machine(device="cpu (x)", dtype="fp32", threads=1, platform="test", versions={})

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 from diffgen import cli
+from diffgen.models.unet import UNet
 from diffgen.settings.grammar import parse_interval, parse_numbers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -592,3 +594,24 @@ def test_memory_goes_back_until_the_weights_are_packed(
     monkeypatch.setattr("diffgen.cli.memory.keep_freed_memory", lambda: log.append("keep"))
     assert run("a barn", *QUICK, "-q").code == 0
     assert log == ["return", "keep"]
+
+
+# A step more on it is a function more for whoever follows a prompt: let there be a reason.
+WAY = ["main", "generate", "run", "draw", "sample", "sample_dpmpp_2m", "__call__", "predict"]
+
+
+def test_the_way_of_a_prompt_to_the_network_stays_short(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our own functions on the stack where the U-Net begins: one way down, no name twice."""
+    package = str(Path(cli.__file__).parent.parent)
+    ways, forward = [], UNet.forward
+
+    def traced(*arguments: object) -> object:
+        stack = traceback.extract_stack()
+        ways.append([frame.name for frame in stack if frame.filename.startswith(package)])
+        return forward(*arguments)
+
+    monkeypatch.setattr(UNet, "forward", traced)
+    assert run("red barn", *QUICK, "-q").code == 0
+    assert ways == [WAY]

@@ -195,7 +195,7 @@ def test_usage_errors_and_help_need_no_torch():
     probe = (
         "import sys, diffgen.cli\n"
         "sys.argv = ['diffgen', 'sample-steps', 'a', '--samplers', 'foo']\n"
-        "code = diffgen.cli._exit_code(verbose=False)\n"
+        "try:\n    diffgen.cli.main()\nexcept SystemExit as ended:\n    code = ended.code\n"
         "print(code, *(name for name in ('torch', 'matplotlib', 'numpy') if name in sys.modules))"
     )
     made = subprocess.run(

@@ -18,8 +18,9 @@ from diffgen.engine.encoding import AI_MADE, FORMATS, encode, format_of
 from diffgen.engine.metadata import make_record, parameters_text
 from diffgen.engine.model import Model
 from diffgen.engine.origin import Origin
+from diffgen.engine.plan import Picture
 from diffgen.engine.reading import parse_parameters, read_settings, read_texts
-from diffgen.engine.request import GenerateRequest, Picture
+from diffgen.engine.request import GenerateRequest
 from diffgen.errors import UsageError
 
 IMAGE = Image.radial_gradient("L").convert("RGB").resize((64, 48))

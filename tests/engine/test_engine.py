@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from diffgen import DiffgenError, Engine, GenerateRequest
 from diffgen.bench.metrics import MAX_PSNR, psnr
-from diffgen.engine.request import FAST_EVERY, FAST_FIRST, FAST_PSNR
+from diffgen.engine.plan import FAST_EVERY, FAST_FIRST, FAST_PSNR
 from diffgen.types import StepInfo
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from diffgen import __version__
 from diffgen.engine.metadata import make_record, parameters_text, text_chunks
 from diffgen.engine.model import Model
 from diffgen.engine.origin import Origin
-from diffgen.engine.request import GenerateRequest, Picture
+from diffgen.engine.plan import Picture
+from diffgen.engine.request import GenerateRequest
 from diffgen.text.tokenizer import Tokenizer
 from diffgen.weights.checkpoint import CLIP_VOCABULARY
 

@@ -20,7 +20,8 @@ from diffgen.engine.metadata import make_record, text_chunks
 from diffgen.engine.model import Model
 from diffgen.engine.origin import Origin
 from diffgen.engine.output import OutputStyle, PictureOutput
-from diffgen.engine.request import GenerateRequest, Picture
+from diffgen.engine.plan import Picture
+from diffgen.engine.request import GenerateRequest
 from diffgen.errors import OutputError, UsageError
 
 IMAGE = Image.new("RGB", (8, 6), "red")

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from diffgen.engine.model import Model
-from diffgen.engine.request import GeneratePlan, GenerateRequest, Picture
+from diffgen.engine.plan import GeneratePlan, Picture
+from diffgen.engine.request import GenerateRequest
 from diffgen.errors import UnsupportedCheckpoint, UsageError
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
 from diffgen.settings.picture import MAX_SEED

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from diffgen.engine.request import GeneratePlan, GenerateRequest
+from diffgen.engine.plan import GeneratePlan
+from diffgen.engine.request import GenerateRequest
 from diffgen.errors import UsageError
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
 from diffgen.types import NoiseConfig, Stretch

@@ -19,7 +19,7 @@ from pipeline_oracle import (
 from tiny_models import TinyModel
 
 from diffgen import Engine, GenerateRequest
-from diffgen.engine.request import GeneratePlan, Picture
+from diffgen.engine.plan import GeneratePlan, Picture
 
 pytestmark = [pytest.mark.parity, numpy_2_warns]
 

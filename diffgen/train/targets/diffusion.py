@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from diffgen.diffusion.prediction import add_noise, regression_target
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.networks import Networks
-from diffgen.engine.request import GeneratePlan
+from diffgen.engine.plan import GeneratePlan
 from diffgen.models.clip import ClipTextModel
 from diffgen.train.data.dataset import Batch
 from diffgen.train.draws import Draws

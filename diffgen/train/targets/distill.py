@@ -20,7 +20,8 @@ from diffgen.diffusion.prediction import add_noise, predict_x0
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.diffusion.spacing import SpacingOptions, make_sigmas
 from diffgen.engine.networks import Networks
-from diffgen.engine.request import GeneratePlan, GenerateRequest
+from diffgen.engine.plan import GeneratePlan
+from diffgen.engine.request import GenerateRequest
 from diffgen.errors import ConfigError
 from diffgen.models.build import build_empty
 from diffgen.models.config import ModelConfig, UNetConfig

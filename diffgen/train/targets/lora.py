@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from diffgen import __version__
 from diffgen.engine.engine import Engine
-from diffgen.engine.request import GeneratePlan
+from diffgen.engine.plan import GeneratePlan
 from diffgen.errors import ConfigError, did_you_mean
 from diffgen.models.clip import ClipTextModel
 from diffgen.models.config import ModelConfig
