@@ -210,22 +210,23 @@ LONG = [*QUICK, "--steps", "1,2,3,4", "--seeds", "0-40"]
 def test_signals_leave_a_report_and_the_line_they_print_goes_on(tmp_path):
     """Ctrl-C, a service manager and a closed terminal, each at the command that the last printed."""
     command = [sys.executable, "-m", "diffgen", "sample-steps", "a barn", *LONG, "--fresh"]
-    journal, runs = tmp_path / "report" / "journal.jsonl", 0
+    journal, runs, noted = tmp_path / "report" / "journal.jsonl", 0, 8
     for number, reason in [
         (signal.SIGINT, "interrupted"),
         (signal.SIGTERM, "stopped by SIGTERM"),
         (signal.SIGHUP, "stopped by SIGHUP"),
     ]:
-        code, out, words = stopped(command, tmp_path, number, more_than=max(runs, 8))
+        code, out, words = stopped(command, tmp_path, number, more_than=noted)
         assert code == 128 + number, words
         assert "PSNR" in out
         said, _, line = words.splitlines()[-1].partition("; to go on: ")
         assert said == f"error: {reason}"
         command = shlex.split(line)
         assert "--fresh" not in command
-        made = [json.loads(entry).get("run") for entry in journal.read_text().splitlines()]
-        found = {}
-        for run in filter(None, made):
+        entries = [json.loads(entry).get("run") for entry in journal.read_text().splitlines()]
+        made = [*filter(None, entries)]
+        noted, found = len(made), {}
+        for run in made:
             # Times may have been taken again, where the machine has changed; pictures are not.
             assert found.setdefault((run["cell"], run["round"]), run["psnr"]) == run["psnr"]
         assert len(found) >= runs
