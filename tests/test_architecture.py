@@ -163,6 +163,22 @@ def test_pictures_are_opened_by_named_formats():
                 assert "formats" in {keyword.arg for keyword in node.keywords}, path
 
 
+FAMILIES = ("diffgen.models.", "diffgen.weights.")
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if not name.startswith(FAMILIES)])
+def test_only_models_and_weights_know_families(module):
+    """Others ask a ModelConfig what they want to know, so that a network of another kind has room.
+
+    A table that has a row for each family may be looked up: it says of itself what it lacks.
+    """
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and node.attr == "unet":
+            assert not ast.unparse(node.value).endswith("config"), f"{module}:{node.lineno}"
+        if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq | ast.NotEq):
+            assert not ast.unparse(node.left).endswith("family"), f"{module}:{node.lineno}"
+
+
 def loaded_modules(code: str) -> set[str]:
     """Top-level packages in sys.modules after running code in a fresh interpreter."""
     probe = f"{code}\nimport sys; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"

@@ -23,7 +23,7 @@ from diffgen.models.build import build_empty
 from diffgen.models.deltas import Delta
 from diffgen.models.fast.refit import refit, unit_of
 from diffgen.models.lora import changed, merge
-from diffgen.models.unet import UNet
+from diffgen.models.networks import unet_of
 from diffgen.types import Component, Denoiser, LoraRef
 from diffgen.weights.adapters.files import Deltas, read_lora
 from diffgen.weights.checkpoint import Checkpoint
@@ -154,7 +154,7 @@ class Adapters:
     @cached_property
     def _plain_unet(self) -> nn.Module:
         """As it was before it was prepared, without weights. Text encoders stay plain."""
-        return build_empty(UNet, self._checkpoint.config.unet)
+        return build_empty(unet_of, self._checkpoint.config)
 
     def _read_base(self, component: Component, layers: Sequence[str]) -> None:
         """The weights of layers as they are loaded, without any LoRA."""

@@ -12,6 +12,7 @@ from diffgen.device import Precision
 from diffgen.models.build import AnyConfig, AnyModule, build_empty
 from diffgen.models.clip import ClipTextModel
 from diffgen.models.config import ModelConfig
+from diffgen.models.networks import unet_of
 from diffgen.models.unet import UNet
 from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
 from diffgen.text.tokenizer import Tokenizer, load_tokenizers
@@ -42,7 +43,7 @@ def load_networks(checkpoint: Checkpoint, device: torch.device, precision: Preci
         load_network(ClipTextModel, text, checkpoint, name, device, precision.text)
         for text, name in zip(config.text, TEXT_ENCODERS, strict=False)
     )
-    unet = load_network(UNet, config.unet, checkpoint, "unet", device, precision.unet)
+    unet = load_network(unet_of, config, checkpoint, "unet", device, precision.unet)
     vae = load_vae(checkpoint, device, precision.vae)
     return Networks(
         config, unet, vae, encoders, load_tokenizers(checkpoint.tokenizers, config.text)

@@ -14,6 +14,7 @@ from torch import Tensor
 from diffgen.engine.networks import load_network
 from diffgen.errors import UsageError
 from diffgen.models.config import ModelConfig
+from diffgen.models.networks import unet_of
 from diffgen.models.unet import UNet
 from diffgen.types import Conditioning, Prediction
 from diffgen.weights.checkpoint import Checkpoint
@@ -35,7 +36,7 @@ def probe(checkpoint: Checkpoint) -> Prediction:
         raise UsageError(
             f"--probe tells eps from v; this model predicts {config.schedule.prediction}"
         )
-    unet = load_network(UNet, config.unet, checkpoint, "unet", torch.device("cpu"), torch.float32)
+    unet = load_network(unet_of, config, checkpoint, "unet", torch.device("cpu"), torch.float32)
     alike = likeness(unet, config)
     if UNLIKE < alike < LIKE_NOISE:
         raise UsageError(
@@ -54,7 +55,7 @@ def probe(checkpoint: Checkpoint) -> Prediction:
 @torch.inference_mode()
 def likeness(unet: UNet, config: ModelConfig) -> float:
     """The correlation of the noise at the last timestep with the output, -1 to 1."""
-    side = min(config.unet.sample_size, LARGEST)
+    side = min(config.native_size // config.factor, LARGEST)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, config.latent_channels, side, side, generator=generator)
     t = torch.tensor([config.schedule.num_train_timesteps - 1.0])
@@ -65,16 +66,16 @@ def likeness(unet: UNet, config: ModelConfig) -> float:
 
 def _nothing(config: ModelConfig, side: int) -> Conditioning:
     """Conditioning that says nothing, of one picture."""
-    unet, text = config.unet, config.text
+    text = config.text
     pooled: Tensor | None = None
     time_ids: Tensor | None = None
     if config.conditioning != "text":
         pooled = torch.zeros(1, text[-1].projection or text[-1].width)
-    if unet.time_ids_dim is not None:
+    if config.takes_time_ids:
         time_ids = torch.full((1, config.size_ids), float(side * config.factor))
     extra = config.extra_channels
     return Conditioning(
-        torch.zeros(1, text[0].max_tokens, unet.context_dim),
+        torch.zeros(1, text[0].max_tokens, config.context_width),
         pooled=pooled,
         time_ids=time_ids,
         concat=torch.zeros(1, extra, side, side) if extra else None,

@@ -25,7 +25,7 @@ def plan_guidance(
         raise UsageError("models that edit pictures have a guidance of their own, --image-guidance")
     if config.embeds_guidance and (name != "cfg" or pag or request.guidance_schedule):
         raise UsageError("this model takes a guidance scale as an input; there is nothing to guide")
-    if pag and not config.unet.mid_depth:
+    if pag and not config.has_mid_attention:
         raise UsageError("--pag: this U-Net has no attention in its mid block")
     scales = scales_of_steps(
         name,

@@ -30,12 +30,12 @@ def check_task(request: GenerateRequest, config: ModelConfig) -> None:
     latent = config.latent_channels
     if config.task == "other":
         raise UnsupportedCheckpoint(
-            f"this U-Net takes {config.unet.in_channels} input channels where its latents have "
+            f"this U-Net takes {latent + config.extra_channels} input channels where its latents have "
             f"{latent}: neither for text, nor for masks, nor for instructions"
         )
-    if config.unet.out_channels != latent:
+    if config.output_channels != latent:
         raise UnsupportedCheckpoint(
-            f"this U-Net gives {config.unet.out_channels} channels for latents of "
+            f"this U-Net gives {config.output_channels} channels for latents of "
             f"{latent}: learned variances are not supported"
         )
     if config.task != "edit":

@@ -7,7 +7,7 @@ a network is built.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from diffgen.limits import MAX_LAYERS, within
@@ -173,6 +173,30 @@ class ModelConfig:
     def extra_channels(self) -> int:
         """Channels that the U-Net reads beside the noisy latents: `Conditioning.concat`."""
         return self.unet.in_channels - self.latent_channels
+
+    @property
+    def output_channels(self) -> int:
+        """Channels that the U-Net gives: those of the latents, and variances in some models."""
+        return self.unet.out_channels
+
+    @property
+    def context_width(self) -> int:
+        """Numbers for each text token."""
+        return self.unet.context_dim
+
+    @property
+    def has_mid_attention(self) -> bool:
+        """Whether the U-Net has attention at its bottom, which PAG perturbs."""
+        return bool(self.unet.mid_depth)
+
+    @property
+    def takes_time_ids(self) -> bool:
+        """Whether the U-Net reads `Conditioning.time_ids`."""
+        return self.unet.time_ids_dim is not None
+
+    def embedding_guidance(self, width: int) -> ModelConfig:
+        """This model with a U-Net that is told the guidance scale, embedded in `width` numbers."""
+        return replace(self, unet=replace(self.unet, guidance_dim=width))
 
     @property
     def task(self) -> Task:

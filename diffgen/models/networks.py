@@ -12,10 +12,15 @@ from diffgen.models.vae import Autoencoder
 from diffgen.types import Component
 
 
+def unet_of(config: ModelConfig) -> UNet:
+    """The network that a model samples with, its weights not yet those of anything."""
+    return UNet(config.unet)
+
+
 def empty_network(config: ModelConfig, component: Component) -> nn.Module:
     """The network of a component, without memory for its weights."""
     if component == "unet":
-        return build_empty(UNet, config.unet)
+        return build_empty(unet_of, config)
     if component == "vae":
         assert config.vae is not None
         return build_empty(Autoencoder, config.vae)

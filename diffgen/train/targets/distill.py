@@ -24,7 +24,8 @@ from diffgen.engine.plan import GeneratePlan
 from diffgen.engine.request import GenerateRequest
 from diffgen.errors import ConfigError
 from diffgen.models.build import build_empty
-from diffgen.models.config import ModelConfig, UNetConfig
+from diffgen.models.config import ModelConfig
+from diffgen.models.networks import unet_of
 from diffgen.models.unet import UNet
 from diffgen.train.data.dataset import Batch
 from diffgen.train.draws import Draws
@@ -221,7 +222,7 @@ def _learner(recipe: Recipe, student: Networks) -> ConsistencyModule:
     """The student, with a target network unless `target_decay` is 0."""
     unet, target = student.unet.requires_grad_(True), None
     if recipe.distill.target_decay:
-        target = _network(unet.config, unet.state_dict()).requires_grad_(False)
+        target = _filled(build_empty(UNet, unet.config), unet.state_dict()).requires_grad_(False)
     return ConsistencyModule(unet, target, student.config.schedule, recipe.distill)
 
 
@@ -256,9 +257,8 @@ def _request(recipe: Recipe, config: ModelConfig) -> GenerateRequest:
     return replace(preview_request(recipe), guidance_scale=guidance)
 
 
-def _network(config: UNetConfig, state: Mapping[str, Tensor]) -> UNet:
-    """A U-Net with copies of these weights."""
-    unet = build_empty(UNet, config)
+def _filled(unet: UNet, state: Mapping[str, Tensor]) -> UNet:
+    """An empty U-Net with copies of these weights."""
     copies = {name: tensor.clone() for name, tensor in state.items()}
     unet.load_state_dict(copies, assign=True)
     return unet
@@ -274,14 +274,14 @@ def _student(teacher: Networks, recipe: Recipe) -> Networks:
         raise ConfigError(
             f"model.base {recipe.model.base} was distilled already; name the model it was made from"
         )
-    unet_config = config.unet
     if isinstance(recipe.distill.guidance, tuple):
-        unet_config = replace(unet_config, guidance_dim=GUIDANCE_DIM)
-        state[NEW_WEIGHT] = torch.zeros(unet_config.channels[0], GUIDANCE_DIM)
+        config = config.embedding_guidance(GUIDANCE_DIM)
+        width = teacher.unet.time_embedding.linear_1.in_features
+        state[NEW_WEIGHT] = torch.zeros(width, GUIDANCE_DIM)
     steps = min(consistency.SAMPLER_STEPS, config.schedule.num_train_timesteps)
     schedule = replace(config.schedule, sampler="lcm", distilled_steps=steps)
-    config = replace(config, unet=unet_config, schedule=schedule)
-    return replace(teacher, config=config, unet=_network(unet_config, state))
+    config = replace(config, schedule=schedule)
+    return replace(teacher, config=config, unet=_filled(build_empty(unet_of, config), state))
 
 
 def _timesteps(recipe: DistillRecipe, schedule: NoiseConfig) -> Sequence[int]:

@@ -18,6 +18,7 @@ from diffgen.jsonfile import JsonObject
 from diffgen.models.clip import ClipTextModel
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
 from diffgen.models.layers import ResnetBlock
+from diffgen.models.networks import unet_of
 from diffgen.models.unet import UNet
 from diffgen.models.unet_blocks import SpatialTransformer
 from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
@@ -109,7 +110,7 @@ def _from_nothing(recipe: Recipe) -> Start:
     vocabulary = vocabulary_path(model.tokenizer)
     tokenizers = load_tokenizers((vocabulary,), config.text)
     torch.manual_seed(recipe.run.seed)
-    unet, encoder = UNet(config.unet), ClipTextModel(model.text)
+    unet, encoder = unet_of(config), ClipTextModel(model.text)
     initialise_unet(unet)
     initialise_text(encoder)
     networks = Networks(config, unet, vae, (encoder,), tokenizers)
