@@ -93,7 +93,9 @@ class Judge:
     def __init__(self, engine: Engine, session: Session, steps: int) -> None:
         request, self._guidance = session.request, session.task.plan.guidance_scale
         self.subject, _ = engine_subject(engine, session.task.plan, request.pictures())
-        _, self._truth = reference.converge(self.subject, None, steps, lambda denoise: denoise)
+        _, self._truth = reference.converge(
+            self.subject, reference.ODE, steps, lambda denoise: denoise
+        )
         self._images = self._decode(self._truth)
 
     def row(self, name: str, nfe: int, sample: Callable[[Sequence[int]], Tensor]) -> Row:

@@ -1,4 +1,8 @@
-"""What the figures come to: the Pareto front, each sampler's knee, and one recommendation.
+"""What the figures come to: the Pareto front, each sampler's knee, and a recommendation.
+
+Cells are held together that solve the same equation. Where an axis of the sweep changes it, as
+the guidance scale does, all of this is done for each solution by itself: no distance says which
+solution a user likes best.
 
 Whether to leave "yours", the model's own default, for a rival is decided by `RULE`. With d_i the
 difference of PSNR of picture i, which both drew from the same noise, and n pictures, the rival is
@@ -16,10 +20,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 from diffgen.bench.results import Cell, Recommendation, Reference
 from diffgen.bench.uncertainty import OUTSIDE, Difference, log_ratio, paired, values_needed
+from diffgen.settings.axes import title_of
 
 # At 30 dB two pictures are taken for the same unless one looks for the differences.
 GOOD_PSNR = 30.0
@@ -61,7 +67,7 @@ class Question:
         return GOOD_PSNR if self.target_psnr is None else self.target_psnr
 
 
-class Point(NamedTuple):
+class Measured(NamedTuple):
     """A cell with all that a choice needs; `psnr` counts no higher than its reference is sure."""
 
     cell: Cell
@@ -84,7 +90,7 @@ class Evidence:
     share: float  # of your time, by the medians
 
     @classmethod
-    def of(cls, rival: Point, yours: Point, rivals: int) -> Evidence:
+    def of(cls, rival: Measured, yours: Measured, rivals: int) -> Evidence:
         """`rivals` is the number of cells that the rival was chosen from."""
         assert rival.cell.seconds
         assert yours.cell.seconds
@@ -114,13 +120,13 @@ def pareto_front(cells: Sequence[Cell], references: References) -> list[str]:
     return [p.cell.key for p in points if not any(_beats(other, p) for other in points)]
 
 
-def _beats(a: Point, b: Point) -> bool:
+def _beats(a: Measured, b: Measured) -> bool:
     closer = a.psnr > b.psnr and a.seconds <= b.seconds * SAME_TIME
     return closer or (a.psnr == b.psnr and a.seconds < b.seconds)
 
 
 def find_knees(cells: Sequence[Cell]) -> dict[str, int]:
-    """The step count of each sampler with its schedule after which more steps stop paying.
+    """The step count of each series of cells after which more steps stop paying.
 
     SSIM against network evaluations, both scaled to 0 .. 1: the knee is where the curve is
     highest above its chord (Satopaa et al., "Finding a Kneedle in a Haystack", 2011). It needs
@@ -129,8 +135,7 @@ def find_knees(cells: Sequence[Cell]) -> dict[str, int]:
     groups: dict[str, list[tuple[int, float, int]]] = {}
     for cell in cells:
         if cell.ssim and cell.status == "ok":
-            name = f"{cell.sampler}-{cell.schedule}"
-            groups.setdefault(name, []).append((cell.nfe, cell.ssim.mean, cell.steps))
+            groups.setdefault(cell.series, []).append((cell.nfe, cell.ssim.mean, cell.steps))
     knees = {name: _knee(sorted(curve)) for name, curve in groups.items()}
     return {name: steps for name, steps in knees.items() if steps is not None}
 
@@ -140,7 +145,7 @@ def recommend(
 ) -> Recommendation | None:
     """The cheapest cell that is close enough, or the closest where none is; None for no cells.
 
-    Yours stays unless the change is shown to gain by `RULE`.
+    The cells are those of one solution, with their references. Yours stays unless the change is shown to gain by `RULE`.
     """
     points = _points(cells, references)
     budget = question.budget_seconds
@@ -174,7 +179,7 @@ def recommend(
     )
 
 
-def _choose(points: Sequence[Point], target: float) -> Point:
+def _choose(points: Sequence[Measured], target: float) -> Measured:
     """The cheapest that reaches the target, or the closest where none does."""
     enough = [p for p in points if p.psnr >= target]
     limit = min((p.seconds for p in enough), default=math.inf) * SAME_TIME
@@ -182,7 +187,7 @@ def _choose(points: Sequence[Point], target: float) -> Point:
 
 
 def _verdict(
-    choice: Point, points: Sequence[Point], references: References, question: Question
+    choice: Measured, points: Sequence[Measured], references: References, question: Question
 ) -> str:
     target = f"{question.target:.4g}"
     budget = question.budget_seconds
@@ -200,7 +205,7 @@ def _verdict(
     return f"nothing measured reaches {target}{within}"
 
 
-def _not_shown(best: Point, yours: Point, rivals: int, more: int | None) -> str:
+def _not_shown(best: Measured, yours: Measured, rivals: int, more: int | None) -> str:
     """What the best of the others came to, and why that is no reason to change."""
     if best is yours:
         return ""
@@ -218,7 +223,7 @@ def _not_shown(best: Point, yours: Point, rivals: int, more: int | None) -> str:
     return found + f"about {more} more seed{'s' if more > 1 else ''} would tell from chance"
 
 
-def _more_seeds(best: Point, yours: Point, rivals: int, prompts: int) -> int | None:
+def _more_seeds(best: Measured, yours: Measured, rivals: int, prompts: int) -> int | None:
     """How many seeds beyond those measured would show `best` to be closer, if it is."""
     pairs = [a - b for a, b in zip(best.distances(), yours.distances(), strict=False)]
     needed = values_needed(pairs, OUTSIDE / max(1, rivals))
@@ -227,30 +232,47 @@ def _more_seeds(best: Point, yours: Point, rivals: int, prompts: int) -> int | N
     return max(1, -(-(needed - len(pairs)) // prompts))
 
 
-def pick_baseline(cells: Sequence[Cell], sampler: str, schedule: str, steps: int) -> str:
-    """The key of the model's own default, or of the same sampler with the most steps; or ""."""
-    own = [c for c in cells if (c.sampler, c.schedule) == (sampler, schedule)]
+def pick_baseline(
+    cells: Sequence[Cell],
+    sampler: str,
+    schedule: str,
+    steps: int,
+    defaults: Mapping[str, object] = MappingProxyType({}),
+) -> str:
+    """The key of the model's own default, or of the same sampler with the most steps; or "".
+
+    `defaults` are those of the axes that a solution's cells may differ in besides.
+    """
+    own = [
+        cell
+        for cell in cells
+        if (cell.sampler, cell.schedule) == (sampler, schedule)
+        and all(cell.at.get(label, value) == value for label, value in defaults.items())
+    ]
     exact = [c for c in own if c.steps == steps]
     chosen = exact or sorted(own, key=lambda c: c.steps)[-1:]
     return chosen[0].key if chosen else ""
 
 
 def describe(cell: Cell) -> str:
-    """`dpmpp_2m + karras, 14 steps`."""
-    return f"{cell.sampler} + {cell.schedule}, {cell.steps} step{'s' if cell.steps > 1 else ''}"
+    """`dpmpp_2m + karras, 14 steps`, and what tells it from others of its solution: `, eta 0.5`."""
+    solved = dict(cell.solution)
+    rest = title_of(pair for pair in cell.at.items() if pair[0] not in solved)
+    steps = f"{cell.steps} step{'s' if cell.steps > 1 else ''}"
+    return ", ".join(filter(None, [f"{cell.sampler} + {cell.schedule}", steps, rest]))
 
 
-def _points(cells: Sequence[Cell], references: References) -> list[Point]:
+def _points(cells: Sequence[Cell], references: References) -> list[Measured]:
     points = []
     for cell in cells:
-        reference = references.get(cell.sampler if cell.stochastic else "")
+        reference = references.get(cell.limit)
         if cell.status == "ok" and cell.seconds and cell.psnr and reference:
             floor = reference.floor_psnr
-            points.append(Point(cell, cell.seconds.median, min(cell.psnr.mean, floor), floor))
+            points.append(Measured(cell, cell.seconds.median, min(cell.psnr.mean, floor), floor))
     return points
 
 
-def _against(choice: Point, points: Sequence[Point], baseline: str) -> str:
+def _against(choice: Measured, points: Sequence[Measured], baseline: str) -> str:
     yours = next((p for p in points if p.cell.key == baseline), None)
     if yours is None or yours.cell.key == choice.cell.key:
         return ""
@@ -258,7 +280,7 @@ def _against(choice: Point, points: Sequence[Point], baseline: str) -> str:
     return f", {share:.0%} of the time of your {describe(yours.cell)} ({_measured(yours)} dB)"
 
 
-def _measured(point: Point) -> str:
+def _measured(point: Measured) -> str:
     """`31.0 +- 1.2` as the table has it."""
     psnr = point.cell.psnr
     assert psnr is not None
@@ -266,7 +288,7 @@ def _measured(point: Point) -> str:
     return f"{psnr.mean:.1f}{interval}"
 
 
-def _too_expensive(points: Sequence[Point], budget: float | None) -> Recommendation | None:
+def _too_expensive(points: Sequence[Measured], budget: float | None) -> Recommendation | None:
     if not points:
         return None
     fastest = min(points, key=lambda p: p.seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from diffgen.bench.answer import (
     MARGIN,
@@ -16,8 +16,9 @@ from diffgen.bench.answer import (
     recommend,
 )
 from diffgen.bench.command import generate_command
-from diffgen.bench.compare import SAME
+from diffgen.bench.compare import varied
 from diffgen.bench.grid import PlannedCell
+from diffgen.bench.limits import by_solution
 from diffgen.bench.request import SweepRequest
 from diffgen.bench.results import (
     SCHEMA,
@@ -30,6 +31,14 @@ from diffgen.bench.results import (
 from diffgen.bench.runs import make_cell
 from diffgen.bench.storage import Journal
 from diffgen.engine.plan import GeneratePlan
+from diffgen.settings.axes import Point, title_of
+
+# Settings that choose cells, or what is made of them: with others a sweep may be gone on with.
+FREE = (
+    *("samplers", "schedules", "steps", "nfe", "repeats", "target_psnr", "budget_seconds"),
+    # What they come to is a condition by itself: the files of weights, a name, a format.
+    *("model", "vae", "base", "probe", "device", "dtype"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,16 +50,17 @@ class Task:
     plan: GeneratePlan  # of `generate` without any sampler option
     cells: Sequence[PlannedCell]
     machine: Machine
+    plans: Mapping[Point, GeneratePlan]  # the same at each point of the further axes
 
     def conditions(self, weights: object) -> dict[str, Any]:
         """All that decides what a run gives; `weights` tells versions of the model apart."""
         settings = self.request.settings(self.plan)
-        names = (*SAME, "reference", "clip", "prediction", "zero_snr", "shift", "clip_skip")
+        asked = {name: varied(name, value) for name, value in settings.items() if name not in FREE}
         versions = dict(self.machine.versions)
         return {
             "model": self.model,
             "weights": weights,
-            **{name: settings[name] for name in names},
+            **asked,
             "device": self.machine.device,
             "dtype": self.machine.dtype,
             "threads": self.machine.threads,
@@ -60,36 +70,55 @@ class Task:
 
 def assemble(task: Task, journal: Journal) -> Results:
     """The results of what has been measured so far."""
-    request, sampling = task.request, task.plan.sampling
     cells = [_cell(task, planned, journal) for planned in task.cells]
     measured = tuple(cell for cell in cells if cell is not None)
-    references = {
-        name: reference
-        for name, reference in journal.references.items()
-        if any(name == (cell.sampler if cell.stochastic else "") for cell in measured)
-    }
-    baseline = pick_baseline(
-        measured, sampling.spec.name, str(sampling.schedule), len(sampling.sigmas) - 1
-    )
-    question = Question(
-        baseline=baseline,
-        target_psnr=request.target_psnr,
-        budget_seconds=request.budget_seconds,
-        prompts=len(request.prompts),
-    )
+    limits = {cell.limit for cell in measured}
+    references = {name: one for name, one in journal.references.items() if name in limits}
+    answers = [_answer(task, group, references) for group in by_solution(measured)]
+    advice = [answer.advice for answer in answers if answer.advice]
+    question = _question(task, "")
     return Results(
         schema=SCHEMA,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         model=task.model,
-        settings=request.settings(task.plan) | {"baseline": baseline},
+        settings=task.request.settings(task.plan)
+        | {"baseline": answers[0].baseline if answers else ""},
         machine=task.machine,
         text_seconds=journal.text_seconds,
         references=references,
         cells=measured,
-        front=tuple(pareto_front(measured, references)),
+        front=tuple(key for answer in answers for key in answer.front),
         knees=find_knees(measured),
-        recommendation=_advice(request, measured, references, question),
+        recommendation=advice[0] if advice else None,
+        other_recommendations=tuple(advice[1:]),
         notes=tuple(_notes(journal, references, question)),
+    )
+
+
+class _Answer(NamedTuple):
+    """What the cells of one solution come to."""
+
+    baseline: str
+    front: Sequence[str]
+    advice: Recommendation | None
+
+
+def _answer(task: Task, cells: Sequence[Cell], references: Mapping[str, Reference]) -> _Answer:
+    own = task.plan.sampling
+    steps, defaults = len(own.sigmas) - 1, {"eta": own.options.get("eta")}
+    baseline = pick_baseline(cells, own.spec.name, str(own.schedule), steps, defaults)
+    limits = {cell.limit for cell in cells}
+    theirs = {name: one for name, one in references.items() if name in limits}
+    advice = _advice(task.request, cells, theirs, _question(task, baseline))
+    return _Answer(baseline, pareto_front(cells, theirs), advice)
+
+
+def _question(task: Task, baseline: str) -> Question:
+    return Question(
+        baseline=baseline,
+        target_psnr=task.request.target_psnr,
+        budget_seconds=task.request.budget_seconds,
+        prompts=len(task.request.prompts),
     )
 
 
@@ -99,12 +128,17 @@ def _advice(
     references: Mapping[str, Reference],
     question: Question,
 ) -> Recommendation | None:
-    """The recommendation with the command that follows it."""
+    """The recommendation with the command that follows it, and of which solution it is."""
     advice = recommend(cells, references, question)
     if advice is None:
         return None
     cell = next(cell for cell in cells if cell.key == advice.cell)
-    return replace(advice, command=generate_command(request, cell))
+    title = title_of(cell.solution)
+    return replace(
+        advice,
+        sentence=f"{title}: {advice.sentence}" if title else advice.sentence,
+        command=generate_command(request, cell),
+    )
 
 
 def _notes(
@@ -112,10 +146,11 @@ def _notes(
 ) -> Iterator[str]:
     """What was measured again, and what is not known as well as it should be."""
     yield from (drift.sentence() for drift in journal.drifts)
-    for name, reference in references.items():
+    for reference in references.values():
         if reference.floor_psnr < question.target + MARGIN:
             yield (
-                f"the reference{f' of {name}' if name else ''} has not converged for "
+                f"the reference{f' of {reference.title}' if reference.title else ''} has not "
+                "converged for "
                 f"{question.target:.4g} dB: with {reference.steps} steps its two solutions agree "
                 f"to {reference.floor_psnr:.1f} dB, and distances near that are not known well"
             )
@@ -125,10 +160,11 @@ def _cell(task: Task, planned: PlannedCell, journal: Journal) -> Cell | None:
     runs = journal.runs_of(planned.key)
     if not runs:
         return None
+    plan = task.plans[planned.point]
     settings: Mapping[str, float | int | str | None] = {
-        "guidance": task.plan.guidance_scale,
-        "width": task.plan.width,
-        "height": task.plan.height,
-        "negative": task.plan.request.negative,
+        "guidance": plan.guidance_scale,
+        "width": plan.width,
+        "height": plan.height,
+        "negative": plan.request.negative,
     }
     return make_cell(planned, runs, settings)

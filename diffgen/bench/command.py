@@ -8,6 +8,7 @@ from typing import Any
 
 from diffgen.bench.request import SweepRequest
 from diffgen.bench.results import Cell
+from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.settings.model import Source
 from diffgen.settings.picture import Size
 from diffgen.settings.prompting import Prompting
@@ -22,12 +23,14 @@ def generate_command(request: SweepRequest, cell: Cell) -> str:
     All settings of the sweep that change a picture are in it, those of the size only where they
     were asked for.
     """
+    request = request.at(cell.at.items())
     scale: Any = cell.settings["guidance"]
     sampler: Any = cell.sampler  # a name of ours, from our results
     schedule: Any = cell.schedule
+    eta = request.eta if "eta" in SAMPLERS[sampler].options else None
     options = [
         *("--model", request.model, *words(replace(request.part(Source), model=Source.model))),
-        *words(Sampling(sampler=sampler, schedule=schedule, steps=cell.steps)),
+        *words(Sampling(sampler=sampler, schedule=schedule, steps=cell.steps, eta=eta)),
         *words(replace(request.part(Guidance), guidance_scale=scale)),
         *words(request.part(Prompting)),
         *words(request.part(Size)),

@@ -17,9 +17,17 @@ from typing import Any
 from diffgen.bench.results import Cell, Reference, Results
 from diffgen.bench.uncertainty import Difference, log_ratio, paired
 from diffgen.errors import UsageError
+from diffgen.settings.sampling import Guidance
+from diffgen.settings.setting import rows
+from diffgen.settings.sweep import AXES
 
 # What decides a cell's distance; where these differ there is nothing to compare.
-SAME = ("prompts", "negative", "seeds", "guidance", "width", "height")
+SAME = (
+    *("prompts", "negative", "seeds", "guidance", "width", "height"),
+    *(name for name in rows(Guidance) if name != "guidance_scale"),
+    "eta",
+)
+SEVERAL = "several"  # of an axis: its cells have other keys for other values
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +99,19 @@ def compare(old: Results, new: Results, limits: Limits) -> Comparison:
 def check_comparable(old: Results, settings: Mapping[str, Any], keys: Sequence[str]) -> None:
     """Raises UsageError where a sweep with these settings and cells cannot be compared."""
     for name in SAME:
-        if _plain(old.settings.get(name)) != _plain(settings.get(name)):
+        was, now = (varied(name, given.get(name)) for given in (old.settings, settings))
+        if _plain(was) != _plain(now):
             raise UsageError(
-                f"the sweep to compare with drew other pictures: {name} was "
-                f"{old.settings.get(name)}, now {settings.get(name)}"
+                f"the sweep to compare with drew other pictures: {name} was {was}, now {now}"
             )
     if not {cell.key for cell in old.cells} & set(keys):
         raise UsageError("the sweep to compare with has no cell in common with this one")
+
+
+def varied(name: str, value: Any) -> Any:
+    """A setting of a sweep, `SEVERAL` where it is an axis."""
+    of_axis = name == "guidance" or name in AXES
+    return SEVERAL if of_axis and isinstance(value, list | tuple) else value
 
 
 def _change(old: Cell, new: Cell, floor: float, limits: Limits, *, timed: bool) -> Change:
@@ -122,7 +136,7 @@ def _beyond(change: Difference, allowed: float) -> bool:
 
 
 def _floor(old: Results, new: Results, cell: Cell) -> float:
-    name = cell.sampler if cell.stochastic else ""
+    name = cell.limit
     found: list[Reference] = [r.references[name] for r in (old, new) if name in r.references]
     return min((reference.floor_psnr for reference in found), default=float("inf"))
 

@@ -10,15 +10,18 @@ from pathlib import Path
 from diffgen.errors import ConfigError, OutputError, UsageError
 from diffgen.files import locked
 from diffgen.jsonfile import parse_json
+from diffgen.settings.sweep import BY_LABEL
 
 JOURNAL, RESULTS, TABLE = "journal.jsonl", "results.json", "results.csv"
 CELLS, REFERENCES = "cells", "references"
 SCHEMAS = "diffgen.sample-steps/"  # of every version
 
+# What values of the further axes add to a name: `-guidance_3-rescale_0.7`.
+AT = rf"(-({'|'.join(BY_LABEL)})_[a-z0-9.+-]+?)*"
 # By folder, the names that a sweep gives. The journal goes last: it says whose folder this is.
 OWN = {
-    CELLS: r"(reference(-[a-z0-9_]+)?|[a-z0-9_]+-[a-z0-9_]+-\d+)(-p\d+)?\.png",
-    REFERENCES: r"reference(-[a-z0-9_]+)?\.safetensors",
+    CELLS: rf"(reference(-[a-z0-9_]+)?|[a-z0-9_]+-[a-z0-9_]+-\d+){AT}(-p\d+)?\.png",
+    REFERENCES: rf"reference(-[a-z0-9_]+)?{AT}\.safetensors",
     "": r"trajectory-[a-z0-9_-]+-(strip\.png|animated\.(png|gif))"
     r"|results\.(json|csv)|report\.html|plots\.(png|svg)|sheet\.png",
 }

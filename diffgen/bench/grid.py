@@ -1,10 +1,13 @@
-"""What a sweep measures: samplers x schedules x steps, read from the command line's little lists."""
+"""What a sweep measures: samplers x schedules x steps, read from the command line's little lists.
+
+And x the values of each axis, a setting of which several values were given (`settings.axes`).
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 
@@ -12,6 +15,7 @@ from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.samplers.spec import SamplerSpec
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.errors import UsageError, did_you_mean
+from diffgen.settings.axes import Point, suffix_of
 from diffgen.settings.grammar import parse_integers, parse_words
 from diffgen.settings.names import (
     SAMPLER_ALIASES,
@@ -42,16 +46,25 @@ class Grid:
 
     None among the schedules is each sampler's default on the model. With `by_calls` the numbers
     of `steps` are budgets of network evaluations: each sampler takes the most steps that fit, so
-    that Heun stands beside Euler at equal cost.
+    that Heun stands beside Euler at equal cost. `points` are the values of the further axes.
     """
 
     samplers: tuple[SamplerChoice, ...]
     schedules: tuple[SpacingName | None, ...]
     steps: tuple[int, ...]
     by_calls: bool = False
+    points: tuple[Point, ...] = ((),)
 
     @classmethod
-    def parse(cls, samplers: str, schedules: str, steps: str, *, by_calls: bool = False) -> Grid:
+    def parse(
+        cls,
+        samplers: str,
+        schedules: str,
+        steps: str,
+        *,
+        by_calls: bool = False,
+        points: tuple[Point, ...] = ((),),
+    ) -> Grid:
         """Read the three lists: names, aliases, globs and groups; names; numbers and ranges.
 
         Raises UsageError for empty lists and numbers below 1, and for unknown names, all of them
@@ -63,20 +76,28 @@ class Grid:
             parse_schedules(schedules),
             tuple(sorted(parse_integers(option, steps, lowest=1))),
             by_calls,
+            points,
         )
 
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """One cell to measure, settled and checked."""
+    """One cell to measure, settled and checked; `point` has its values on the further axes."""
 
     plan: SamplingPlan
     steps: int
+    point: Point = ()
 
     @cached_property
     def key(self) -> str:
         """The same as `Cell.key` of the finished cell."""
-        return f"{self.plan.spec.name}-{self.plan.schedule}-{self.steps}"
+        return f"{self.plan.spec.name}-{self.plan.schedule}-{self.steps}{suffix_of(self.point)}"
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether noise is drawn on the way: by samplers that have an eta where that is above 0."""
+        options = self.plan.options
+        return options["eta"] > 0.0 if "eta" in options else self.plan.spec.stochastic
 
 
 def plan_cells(grid: Grid, make_plan: PlanMaker) -> list[PlannedCell]:
@@ -87,12 +108,29 @@ def plan_cells(grid: Grid, make_plan: PlanMaker) -> list[PlannedCell]:
     """
     cells: dict[str, PlannedCell] = {}
     for sampler, schedule, steps in _combinations(grid):
-        plan = make_plan(Sampling(sampler=sampler, schedule=schedule, steps=steps))
-        if grid.by_calls:
-            plan = _fit_calls(plan, steps, make_plan)
-        cell = PlannedCell(plan, len(plan.sigmas) - 1)
-        cells.setdefault(cell.key, cell)
+        for point in points_of(grid, sampler):
+            asked = Sampling(sampler=sampler, schedule=schedule, steps=steps)
+            cell = plan_cell(asked, point, make_plan, by_calls=grid.by_calls)
+            cells.setdefault(cell.key, cell)
     return list(cells.values())
+
+
+def points_of(grid: Grid, sampler: SamplerName) -> list[Point]:
+    """The points of a grid for a sampler: an axis of what it does not have is none."""
+    lacking = () if "eta" in SAMPLERS[sampler].options else ("eta",)
+    found = (tuple(pair for pair in point if pair[0] not in lacking) for point in grid.points)
+    return list(dict.fromkeys(found))
+
+
+def plan_cell(
+    asked: Sampling, point: Point, make_plan: PlanMaker, *, by_calls: bool = False
+) -> PlannedCell:
+    """One cell at a point; with `by_calls` the steps asked for are network evaluations."""
+    asked = replace(asked, eta=dict(point).get("eta"))
+    plan = make_plan(asked)
+    if by_calls:
+        plan = _fit_calls(plan, asked, make_plan)
+    return PlannedCell(plan, len(plan.sigmas) - 1, point)
 
 
 def shuffled(cells: Sequence[PlannedCell], round_number: int) -> list[PlannedCell]:
@@ -139,12 +177,12 @@ def _combinations(grid: Grid) -> Iterator[tuple[SamplerName, SpacingName | None,
                 yield sampler, schedule, steps
 
 
-def _fit_calls(plan: SamplingPlan, calls: int, make_plan: PlanMaker) -> SamplingPlan:
-    """The plan with the most steps whose network evaluations stay within `calls`."""
-    steps = calls
+def _fit_calls(plan: SamplingPlan, asked: Sampling, make_plan: PlanMaker) -> SamplingPlan:
+    """The plan with the most steps whose network evaluations stay within those asked for."""
+    calls = steps = asked.steps or 1
     while steps > 1 and plan.nfe is not None and plan.nfe > calls:
         steps -= 1
-        plan = make_plan(Sampling(sampler=plan.spec.name, schedule=plan.schedule, steps=steps))
+        plan = make_plan(replace(asked, schedule=plan.schedule, steps=steps))
     return plan
 
 

@@ -13,7 +13,10 @@ near a sampler comes to what this network, so computed, leads to. Two solvers ro
 that rounding is part of the floor; where it is what keeps the floor below the target, that is said.
 
 A stochastic sampler solves an SDE, whose solution depends on the noise on the way; along one fixed
-Brownian path per seed it converges to a limit of its own, which is its reference.
+Brownian path per seed it converges to a limit of its own, which is its reference. At another eta
+that is another SDE, and at eta 0 the ODE.
+
+Guidance is part of the equation: each scale, rescale and method has a reference of its own.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import torch
 from PIL import Image
@@ -31,6 +35,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from diffgen.bench.folder import CELLS
+from diffgen.bench.grid import PlannedCell
+from diffgen.bench.limits import limit_key, limit_title, solution_of
 from diffgen.bench.metrics import latent_rmse, psnr, ssim
 from diffgen.bench.results import Reference
 from diffgen.bench.subject import Subject
@@ -40,6 +46,7 @@ from diffgen.diffusion.prediction import state_scale
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.errors import DeviceError, DiffgenError
 from diffgen.files import replaced
+from diffgen.settings.axes import Point
 from diffgen.settings.sampling import Sampling
 from diffgen.types import Denoiser, SamplerName, SpacingName
 
@@ -50,6 +57,35 @@ BATCH = 4  # pictures solved together: a picture never depends on its neighbours
 
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What cells converge to: the ODE (`sampler` None) or one sampler's SDE, at a solution.
+
+    `key` is that of the record in `Results.references`, `title` its name for readers.
+    """
+
+    sampler: SamplerName | None = None
+    eta: float | None = None
+    solution: Point = ()
+    key: str = ""
+    title: str = ""
+
+    @classmethod
+    def of(cls, cell: PlannedCell) -> Self:
+        """The limit of a cell that has one."""
+        name, stochastic = cell.plan.spec.name, cell.stochastic
+        return cls(
+            name if stochastic else None,
+            cell.plan.options.get("eta") if stochastic else None,
+            solution_of(cell.point),
+            limit_key(name, cell.point, stochastic=stochastic),
+            limit_title(name, cell.point, stochastic=stochastic),
+        )
+
+
+ODE = Limit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +125,17 @@ SOLVER = Solver("dpmpp_3m_sde", "dpmpp_3m", eta=0.0)
 CHECK = Solver("unipc", "unipc", schedule="karras")
 
 
-def solvers(sampler: SamplerName | None) -> tuple[Solver, Solver]:
-    """The solver and its check; None is the ODE that all deterministic samplers share."""
-    if sampler is None:
+def solvers(limit: Limit) -> tuple[Solver, Solver]:
+    """The solver and its check."""
+    if limit.sampler is None:
         return SOLVER, CHECK
-    return Solver(sampler, sampler), Solver(sampler, sampler, share=0.5)
+    solver = Solver(limit.sampler, limit.sampler, eta=limit.eta)
+    return solver, replace(solver, share=0.5)
 
 
 def converge(
     subject: Subject,
-    sampler: SamplerName | None,
+    limit: Limit,
     steps: int,
     count: Callable[[Denoiser], Denoiser],
 ) -> tuple[Reference, Tensor]:
@@ -107,7 +144,7 @@ def converge(
     `count` wraps each denoiser, for whoever watches. Raises DiffgenError where the solution is
     not finite.
     """
-    solver, check = solvers(sampler)
+    solver, check = solvers(limit)
     plan = solver.plan(subject, steps)
     latents = _solve(subject, plan, count)
     second = check.plan(subject, steps)
@@ -125,14 +162,15 @@ def converge(
         ),
         floor_psnr=sum(psnr(a, b) for a, b in pairs) / total,
         floor_ssim=sum(ssim(a, b) for a, b in pairs) / total,
-        picture=f"{CELLS}/{file_name(sampler)}.png",
+        picture=f"{CELLS}/{file_name(limit.key)}.png",
+        title=limit.title,
     )
     return record, latents
 
 
 def converge_until(
     subject: Subject,
-    sampler: SamplerName | None,
+    limit: Limit,
     steps: int,
     floor: float,
     count: Callable[[Denoiser], Denoiser],
@@ -142,33 +180,33 @@ def converge_until(
     It ends at `MAX_STEPS`, and where doubling `SETTLED` steps or more gained less than `GAIN`:
     then rounding is what is left.
     """
-    record, latents = converge(subject, sampler, steps, count)
+    record, latents = converge(subject, limit, steps, count)
     while record.floor_psnr < floor and 2 * record.steps <= MAX_STEPS:
         _log.warning(
             "the reference%s has not converged in %d steps (its two solutions agree to %.1f dB); "
             "taking %d",
-            f" of {sampler}" if sampler else "",
+            f" of {limit.title}" if limit.title else "",
             record.steps,
             record.floor_psnr,
             2 * record.steps,
         )
         before = record
-        record, latents = converge(subject, sampler, 2 * before.steps, count)
+        record, latents = converge(subject, limit, 2 * before.steps, count)
         if before.steps >= SETTLED and record.floor_psnr < before.floor_psnr + GAIN:
             break
     return record, latents
 
 
-def calls(subject: Subject, sampler: SamplerName | None, steps: int) -> int:
+def calls(subject: Subject, limit: Limit, steps: int) -> int:
     """Network evaluations that `converge` will spend."""
     batches = -(-len(subject.pictures) // BATCH)
-    plans = [solver.plan(subject, steps) for solver in solvers(sampler)]
+    plans = [solver.plan(subject, steps) for solver in solvers(limit)]
     return batches * sum(plan.nfe or 0 for plan in plans)
 
 
-def file_name(sampler: SamplerName | None) -> str:
-    """What the files of a reference are called, without a suffix."""
-    return f"reference-{sampler}" if sampler else "reference"
+def file_name(key: str) -> str:
+    """What the files of a reference are called, without a suffix, by its key."""
+    return f"reference-{key}" if key else "reference"
 
 
 def save_latents(latents: Tensor, path: Path) -> None:

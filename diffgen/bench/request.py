@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import product
+from types import MappingProxyType
 from typing import Any, Self
 
 from diffgen.bench.grid import Grid
+from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.engine.plan import GeneratePlan, Picture
 from diffgen.engine.request import GenerateRequest
 from diffgen.errors import UsageError
+from diffgen.settings.axes import Point
 from diffgen.settings.model import Source
 from diffgen.settings.picture import MAX_SEED, Size
 from diffgen.settings.prompting import Prompting
 from diffgen.settings.running import Machine
 from diffgen.settings.sampling import Guidance
 from diffgen.settings.setting import find, plain
-from diffgen.settings.sweep import STEPS, Axes, Measuring
+from diffgen.settings.sweep import AXES, BY_LABEL, STEPS, Axes, Measuring, Varied
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepRequest(Axes, Measuring, Prompting, Size, Guidance, Source, Machine):
+class SweepRequest(Axes, Varied, Measuring, Prompting, Size, Guidance, Source, Machine):
     """Everything that decides what a sweep measures.
 
     `samplers`, `schedules`, `steps` and `nfe` are lists as typed; `nfe` replaces `steps` by
-    budgets of network evaluations. None means the model's own default. Raises UsageError.
+    budgets of network evaluations. None means the model's own default. `several` has the values,
+    more than one, of settings that are axes of the grid (`settings.sweep.AXES`), by field name;
+    the field itself is at its default then. Raises UsageError.
     """
 
     prompts: tuple[str, ...]
+    several: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,27 +42,70 @@ class SweepRequest(Axes, Measuring, Prompting, Size, Guidance, Source, Machine):
             raise UsageError("no prompts to measure with")
         if not self.seeds or max(self.seeds) > MAX_SEED:
             raise UsageError(f"--seeds are numbers from 0 to {MAX_SEED}")
+        for name, values in self.several.items():
+            AXES[name].read(list(values))
+        if "cfg++" in (self.guidance_method, *self.several.get("guidance_method", ())):
+            raise UsageError(
+                "sample-steps measures cfg and apg: the scales of cfg++ go by the steps, so that "
+                "no picture is the one that more steps come nearer to"
+            )
         grid = self.grid()
+        self._check_eta(grid)
         if grid.steps[-1] > self.reference:
             raise UsageError(
                 f"--reference {self.reference} is to be the converged solution, so it takes more "
                 f"steps than the {grid.steps[-1]} to be measured against it"
             )
 
+    def _check_eta(self, grid: Grid) -> None:
+        asked = self.eta is not None or "eta" in self.several
+        if asked and not any("eta" in SAMPLERS[name].options for name, _ in grid.samplers):
+            raise UsageError(f"--eta: none of the samplers {self.samplers} has an eta")
+
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """The request behind earlier results; raises UsageError where they make none."""
+    def from_settings(
+        cls, settings: Mapping[str, Any], typed: Mapping[str, Any] = MappingProxyType({})
+    ) -> Self:
+        """The request behind earlier results, or what was `typed`, by field name, instead.
+
+        Raises UsageError where they make none.
+        """
         prompts = settings.get("prompts")
         if not isinstance(prompts, list | tuple) or not all(isinstance(p, str) for p in prompts):
             raise UsageError("the settings of these results cannot be read: prompts is no list")
         found = ((find(word, cls), word, value) for word, value in settings.items())
-        values = {row.name: row.read(value, word) for row, word, value in found if row}
-        return cls(prompts=tuple(prompts), **values)
+        values = {
+            row.name: AXES.get(row.name, row).read(value, word) for row, word, value in found if row
+        } | dict(typed)
+        lists = {name for name in AXES if isinstance(values.get(name), list)}
+        several = {name: tuple(values[name]) for name in AXES if name in lists}
+        single = {name: value for name, value in values.items() if name not in lists}
+        return cls(prompts=tuple(prompts), several=several, **single)
 
     def grid(self) -> Grid:
         """The axes of the sweep."""
         numbers = self.steps if self.nfe is None else self.nfe
-        return Grid.parse(self.samplers, self.schedules, numbers, by_calls=self.nfe is not None)
+        return Grid.parse(
+            self.samplers,
+            self.schedules,
+            numbers,
+            by_calls=self.nfe is not None,
+            points=self.points(),
+        )
+
+    def points(self) -> tuple[Point, ...]:
+        """The values of the further axes in all combinations; one without any where there is none."""
+        axes = [
+            [(axis.label, value) for value in self.several[name]]
+            for name, axis in AXES.items()
+            if name in self.several
+        ]
+        return tuple(product(*axes))
+
+    def at(self, pairs: Iterable[tuple[str, object]]) -> Self:
+        """The request for one point of the further axes alone."""
+        values = {BY_LABEL[label].name: BY_LABEL[label].read(value) for label, value in pairs}
+        return replace(self, several={}, **values)
 
     @property
     def takes_default_steps(self) -> bool:
@@ -85,4 +135,7 @@ class SweepRequest(Axes, Measuring, Prompting, Size, Guidance, Source, Machine):
         }
         asked = plain(self)
         del asked["guidance_scale"]  # results have gone by the user's word for it since the first
-        return asked | resolved
+        lists = {name: list(values) for name, values in self.several.items()}
+        if "guidance_scale" in lists:
+            lists["guidance"] = lists.pop("guidance_scale")
+        return asked | resolved | lists

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-SCHEMA = "diffgen.sample-steps/1"
+from diffgen.bench.limits import limit_key, solution_of
+from diffgen.settings.axes import Point, suffix_of
+
+SCHEMA = "diffgen.sample-steps/2"
+READABLE = ("diffgen.sample-steps/1", SCHEMA)  # the first knew no further axes
 
 FORM = {"extra": "forbid", "allow_inf_nan": False}  # what pydantic is to check when reading
 
@@ -43,8 +47,9 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One sampler with one schedule and step count.
+    """One sampler with one schedule and step count, at one value of each further axis.
 
+    `at` has these values by label, those alone that the sweep varies and the sampler has.
     `nfe` counts calls at the network. The distances are to the converged solution of the same
     seed: `latent_rmse` in latent space, `psnr` (dB) and `ssim` in pixel space; `clip` is the
     CLIP score against the prompt. `seconds` is sampling alone. `picture` is the file of the first
@@ -60,6 +65,7 @@ class Cell:
     stochastic: bool
     status: CellStatus
     reason: str = ""
+    at: Mapping[str, float | bool | str] = field(default_factory=dict)
     settings: Mapping[str, float | int | str | None] = field(default_factory=dict)
     seconds: Timing | None = None
     decode_seconds: float | None = None
@@ -73,7 +79,22 @@ class Cell:
     @property
     def key(self) -> str:
         """Unique within a sweep, and usable as a file name."""
-        return f"{self.sampler}-{self.schedule}-{self.steps}"
+        return f"{self.sampler}-{self.schedule}-{self.steps}{suffix_of(self.at.items())}"
+
+    @property
+    def series(self) -> str:
+        """What cells have in common that differ in their steps alone."""
+        return f"{self.sampler}-{self.schedule}{suffix_of(self.at.items())}"
+
+    @property
+    def solution(self) -> Point:
+        """Equal for cells that solve the same equation, whose pictures can be held together."""
+        return solution_of(self.at.items())
+
+    @property
+    def limit(self) -> str:
+        """The key in `Results.references` of what it is compared with."""
+        return limit_key(self.sampler, self.at.items(), stochastic=self.stochastic)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +103,8 @@ class Reference:
 
     `floor_*` is the disagreement with a second solver: below it differences mean nothing. A
     stochastic sampler's reference is itself on the same Brownian path with `steps` steps; its
-    floor is against half as many. `picture` is the file of the first picture.
+    floor is against half as many. `picture` is the file of the first picture; `title` says whose
+    reference it is where there are several.
     """
 
     __pydantic_config__ = FORM
@@ -96,6 +118,7 @@ class Reference:
     floor_psnr: float
     floor_ssim: float
     picture: str
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,9 +155,11 @@ class Results:
     """A whole sweep. `settings` are all that was asked for, by option name.
 
     `references` maps "" to the deterministic reference and a stochastic sampler's name to its
-    own. `front` lists the keys of the Pareto-optimal cells (quality against seconds), fastest
-    first; `knees` maps "sampler-schedule" to the step count where more steps stop paying. `notes` are sentences on what
-    was measured again or could not be told.
+    own; where an axis changes the solution, its value follows (see `Cell.limit`). `front` lists
+    the keys of the Pareto-optimal cells (quality against seconds), fastest first, solution by
+    solution; `knees` maps `Cell.series` to the step count where more steps stop paying.
+    `recommendation` is that of the first solution, `other_recommendations` those of the others.
+    `notes` are sentences on what was measured again or could not be told.
     """
 
     __pydantic_config__ = FORM
@@ -150,4 +175,16 @@ class Results:
     front: tuple[str, ...] = ()
     knees: Mapping[str, int] = field(default_factory=dict)
     recommendation: Recommendation | None = None
+    other_recommendations: tuple[Recommendation, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def advice(self) -> tuple[Recommendation, ...]:
+        """One recommendation for each solution, in the order of the sweep."""
+        first = (self.recommendation,) if self.recommendation else ()
+        return (*first, *self.other_recommendations)
+
+    @property
+    def recommended(self) -> frozenset[str]:
+        """The keys of the recommended cells."""
+        return frozenset(advice.cell for advice in self.advice)

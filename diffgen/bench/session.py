@@ -10,19 +10,23 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from diffgen.bench.answer import MARGIN, Question
 from diffgen.bench.assemble import Task, assemble
-from diffgen.bench.grid import PlannedCell, plan_cells
+from diffgen.bench.grid import PlannedCell, plan_cell, plan_cells, points_of
+from diffgen.bench.limits import solution_of
 from diffgen.bench.pictures import read_png
 from diffgen.bench.request import SweepRequest
 from diffgen.bench.results import Results
 from diffgen.bench.storage import Journal, write_results
+from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.engine.model import Model
+from diffgen.engine.plan import GeneratePlan
+from diffgen.settings.axes import Point
 from diffgen.settings.sampling import Sampling
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from diffgen.bench.subject import Subject
+    from diffgen.bench.subject import EngineSubjects
     from diffgen.bench.sweep import Listener
     from diffgen.types import DtypeName
 
@@ -48,30 +52,44 @@ class Session:
         self.opened = Model.open_source(request)
         self._own = self.opened.plan(request.generate_request())
         cells = self._with_yours(plan_cells(request.grid(), self.plan_run))
+        points = dict.fromkeys(point for cell in cells for point in _points(cell))
+        plans = {point: self._plan_at(point) for point in points}
         from diffgen.bench.subject import describe_machine  # imports torch
 
         machine = describe_machine(self.opened, request.device, request.dtype)
         self.task = Task(
-            request=request, model=self.opened.name, plan=self._own, cells=cells, machine=machine
+            request=request,
+            model=self.opened.name,
+            plan=self._own,
+            cells=cells,
+            machine=machine,
+            plans=plans,
         )
         self._journal: Journal | None = None
-        self._subject: Subject | None = None
+        self._subjects: EngineSubjects | None = None
 
     def open(self, folder: Path, *, fresh: bool = False) -> None:
         """Begin the folder, or go on with it. Raises UsageError (see Journal)."""
         conditions = self.task.conditions(_fingerprint(self.opened))
         self._journal = Journal.open(folder, conditions, fresh=fresh)
 
+    def _plan_at(self, point: Point) -> GeneratePlan:
+        return self.opened.plan(self.request.at(point).generate_request())
+
     def _with_yours(self, cells: list[PlannedCell]) -> list[PlannedCell]:
-        """With what `generate` does by default, which the answer is held against.
+        """With what `generate` does by default, at each point: the answer is held against it.
 
         Left out where the user chose the steps, and where the reference takes fewer.
         """
         plan = self._own.sampling
-        yours = PlannedCell(plan, len(plan.sigmas) - 1)
-        wanted = self.request.takes_default_steps and yours.steps <= self.request.reference
+        steps = len(plan.sigmas) - 1
+        if not self.request.takes_default_steps or steps > self.request.reference:
+            return cells
+        asked = Sampling(sampler=plan.spec.name, schedule=plan.schedule, steps=steps)
+        points = points_of(self.request.grid(), plan.spec.name)
+        yours = [plan_cell(asked, point, self.plan_run) for point in points]
         measured = {cell.key for cell in cells}
-        return [*cells, yours] if wanted and yours.key not in measured else cells
+        return [*cells, *(cell for cell in yours if cell.key not in measured)]
 
     @property
     def journal(self) -> Journal:
@@ -87,8 +105,11 @@ class Session:
         own, schedule = self._own.sampling, settings.schedule
         if settings.sampler == own.spec.name:
             schedule = schedule or own.schedule
+        eta = self.request.eta if settings.eta is None else settings.eta
+        if settings.sampler is None or "eta" not in SAMPLERS[settings.sampler].options:
+            eta = None
         request = self.request.generate_request(
-            sampler=settings.sampler, schedule=schedule, steps=settings.steps
+            sampler=settings.sampler, schedule=schedule, steps=settings.steps, eta=eta
         )
         return self.opened.plan(request).sampling
 
@@ -108,7 +129,8 @@ class Session:
         listener.begin("loading")
         scorer = self.request.clip and ClipScorer(self.request.clip)
         sweep = Sweep(
-            subject=self._load(),
+            subjects=self._load(),
+            pictures=self.request.pictures(),
             cells=self.task.cells,
             journal=self.journal,
             listener=listener,
@@ -134,7 +156,7 @@ class Session:
         """Draw the first picture once more and keep what each step took it to be."""
         from diffgen.bench.frames import denoised_frames
 
-        frames, sigmas = denoised_frames(self._load(), plan)
+        frames, sigmas = denoised_frames(self._load().cell(self.request.points()[0]), plan)
         name = f"trajectory-{plan.spec.name}-{plan.schedule}-{len(plan.sigmas) - 1}"
         return Film(name, frames, sigmas)
 
@@ -146,17 +168,23 @@ class Session:
         shown = (read_png(folder / one.picture) for one in self.journal.references.values())
         return measured and not self.journal.outdated() and None not in shown
 
-    def _load(self) -> Subject:
-        from diffgen.bench.subject import engine_subject
+    def _load(self) -> EngineSubjects:
+        from diffgen.bench.subject import EngineSubjects
         from diffgen.engine.engine import Engine
 
-        if self._subject is None:
+        if self._subjects is None:
             dtype = cast("DtypeName", self.task.machine.dtype)
             engine = Engine.load(self.opened, device=self.request.device, dtype=dtype)
-            self._subject, seconds = engine_subject(engine, self.task.plan, self.request.pictures())
+            pictures = self.request.pictures()
+            self._subjects = EngineSubjects(engine, self.task.plans, pictures)
             if self._journal:
-                self._journal.add_text_seconds(seconds)
-        return self._subject
+                self._journal.add_text_seconds(self._subjects.text_seconds)
+        return self._subjects
+
+
+def _points(cell: PlannedCell) -> tuple[Point, Point]:
+    """Where a cell is, and where its reference is."""
+    return cell.point, solution_of(cell.point)
 
 
 def _fingerprint(model: Model) -> str:

@@ -33,7 +33,7 @@ from diffgen.bench.folder import (
     writing_into,
 )
 from diffgen.bench.pictures import read_png
-from diffgen.bench.results import SCHEMA, Cell, Reference, Results, Statistic
+from diffgen.bench.results import READABLE, SCHEMA, Cell, Reference, Results, Statistic
 from diffgen.bench.runs import Drift, Run
 from diffgen.errors import ConfigError, UsageError, shown
 from diffgen.files import remove_parts, replaced
@@ -205,7 +205,7 @@ def read_results(path: Path) -> Results:
     except (ConfigError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not the JSON of a sweep: {error}") from error
     version = data.get("schema") if isinstance(data, dict) else None
-    if version != SCHEMA:
+    if version not in READABLE:
         raise UsageError(f'{path} has schema {shown(version)}; this diffgen reads "{SCHEMA}"')
     from pydantic import TypeAdapter, ValidationError
 

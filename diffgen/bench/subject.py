@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Protocol
 
 import torch
 from PIL import Image
@@ -21,6 +22,7 @@ from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.engine import Engine
 from diffgen.engine.model import Model
 from diffgen.engine.plan import GeneratePlan, Picture
+from diffgen.settings.axes import Point
 from diffgen.types import Denoiser, DeviceName, DtypeName, NoiseConfig
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -47,10 +49,47 @@ class Subject:
         return [self.pictures[index].seed for index in indices]
 
 
+class Subjects(Protocol):
+    """A subject for each point of a sweep's further axes; all draw the same pictures."""
+
+    def cell(self, point: Point) -> Subject:
+        """What is measured there."""
+
+    def reference(self, solution: Point) -> Subject:
+        """What the cells of a solution are held against: the same equation, computed exactly."""
+
+
+class EngineSubjects:
+    """A loaded model at each point; every prompt is encoded once for all of them."""
+
+    def __init__(
+        self, engine: Engine, plans: Mapping[Point, GeneratePlan], pictures: Sequence[Picture]
+    ) -> None:
+        """`plans` are those of `generate` at the points, and at their solutions."""
+        guides, self.text_seconds = encode(engine, next(iter(plans.values())), pictures)
+        self._subjects = {
+            point: subject_of(engine, plan, pictures, guides) for point, plan in plans.items()
+        }
+
+    def cell(self, point: Point) -> Subject:
+        return self._subjects[point]
+
+    def reference(self, solution: Point) -> Subject:
+        return self._subjects[solution]
+
+
 def engine_subject(
     engine: Engine, plan: GeneratePlan, pictures: Sequence[Picture]
 ) -> tuple[Subject, float]:
-    """A loaded model as the subject of a sweep, and the median seconds to encode a prompt.
+    """A loaded model as the subject of a sweep, and the median seconds to encode a prompt."""
+    guides, seconds = encode(engine, plan, pictures)
+    return subject_of(engine, plan, pictures, guides), seconds
+
+
+def encode(
+    engine: Engine, plan: GeneratePlan, pictures: Sequence[Picture]
+) -> tuple[Mapping[str, Guide], float]:
+    """What the network is told of each prompt, and the median seconds to encode one.
 
     Each prompt is encoded once, alone, as `generate` does it.
     """
@@ -64,11 +103,18 @@ def engine_subject(
         (encoded[prompt],) = engine.guides(plan, [prompt])
         synchronize(engine.device)
         seconds.append(time.perf_counter() - start)
+    return encoded, median(seconds)
+
+
+def subject_of(
+    engine: Engine, plan: GeneratePlan, pictures: Sequence[Picture], guides: Mapping[str, Guide]
+) -> Subject:
+    """A loaded model under the guidance of a plan; `guides` are those of the prompts."""
 
     def denoiser(indices: Sequence[int]) -> Denoiser:
-        return engine.denoiser(plan, [encoded[pictures[i].prompt] for i in indices])
+        return engine.denoiser(plan, [guides[pictures[i].prompt] for i in indices])
 
-    subject = Subject(
+    return Subject(
         pictures=tuple(pictures),
         config=engine.config.schedule,
         schedule=engine.schedule,
@@ -77,7 +123,6 @@ def engine_subject(
         denoiser=denoiser,
         decode=engine.decode,
     )
-    return subject, median(seconds)
 
 
 def describe_machine(model: Model, device: DeviceName, dtype: DtypeName) -> Machine:

@@ -25,15 +25,15 @@ from diffgen.bench.folder import CELLS, REFERENCES, writing_into
 from diffgen.bench.grid import PlannedCell, shuffled
 from diffgen.bench.metrics import latent_rmse, psnr, ssim
 from diffgen.bench.pictures import KEPT, picture_name, write_png
-from diffgen.bench.reference import Converged
+from diffgen.bench.reference import Converged, Limit
 from diffgen.bench.runs import Run, has_limit
 from diffgen.bench.storage import Journal
-from diffgen.bench.subject import Subject
+from diffgen.bench.subject import Subject, Subjects
 from diffgen.device import memory_errors, peak_memory, reset_peak_memory, synchronize
 from diffgen.diffusion.noise import BrownianNoise
-from diffgen.diffusion.samplers.spec import SamplerSpec
+from diffgen.engine.plan import Picture
 from diffgen.errors import DiffgenError, OutputError
-from diffgen.types import Denoiser, SamplerName
+from diffgen.types import Denoiser
 
 ADAPTIVE_CALLS = 40  # a guess, for the time left only
 FAILURES = (DiffgenError, RuntimeError, ArithmeticError, ValueError)  # of one cell, not of all
@@ -65,9 +65,10 @@ class CountingDenoiser:
 
 @dataclass
 class Sweep:
-    """A grid of cells measured on one subject; what is already in the journal is not repeated."""
+    """A grid of cells measured; what is already in the journal is not repeated."""
 
-    subject: Subject
+    subjects: Subjects
+    pictures: Sequence[Picture]
     cells: Sequence[PlannedCell]
     journal: Journal
     listener: Listener
@@ -75,7 +76,7 @@ class Sweep:
     repeats: int
     scorer: Scorer | None = None
     floor: float = 0.0  # dB to which references are to agree
-    _converged: dict[SamplerName | None, Converged | str] = field(default_factory=dict)
+    _converged: dict[str, Converged | str] = field(default_factory=dict)  # by the limit's key
 
     def run(self) -> Iterator[Run]:
         """Measure, yielding each run as soon as it is in the journal.
@@ -83,8 +84,8 @@ class Sweep:
         A cell that fails is a run with its reason, and is not tried again this time. Raises
         OutputError where the folder cannot be written.
         """
-        for name in self._limits():
-            self._converged[name] = self._converge(name)
+        for limit in self._limits():
+            self._converged[limit.key] = self._converge(limit)
         if self.journal.outdated() or any(self._left(n) for n in range(self._rounds)):
             self.listener.begin("warm-up")
             self._warm_up()
@@ -100,14 +101,16 @@ class Sweep:
 
     def calls(self) -> int:
         """Network evaluations still to come, about: an adaptive sampler's are not known."""
-        known = [name for name in self._limits() if not self._is_stored(name)]
-        solving = sum(references.calls(self.subject, n, self.reference_steps) for n in known)
+        ahead = [each for each in self._limits() if each.key not in self.journal.references]
+        solving = sum(
+            references.calls(self._truth(each), each, self.reference_steps) for each in ahead
+        )
         left = [(cell, number) for number in range(self._rounds) for cell in self._left(number)]
         return solving + sum(self._calls_of(cell, number) for cell, number in left)
 
     @property
     def _rounds(self) -> int:
-        return max(len(self.subject.pictures), self.repeats)
+        return max(len(self.pictures), self.repeats)
 
     def _left(self, number: int) -> list[PlannedCell]:
         cells = shuffled(self.cells, number)
@@ -118,39 +121,39 @@ class Sweep:
 
     def _calls_of(self, cell: PlannedCell, number: int) -> int:
         nfe = cell.plan.nfe or ADAPTIVE_CALLS
-        again = number < len(self.subject.pictures) and _needs_path(cell.plan.spec)
+        again = number < len(self.pictures) and _needs_path(cell)
         return 2 * nfe if again else nfe
 
-    def _limits(self) -> list[SamplerName | None]:
-        """Whose references are needed; None is the one of all deterministic samplers."""
-        specs = [cell.plan.spec for cell in self.cells if has_limit(cell.plan.spec)]
-        return list(dict.fromkeys(_limit_of(spec) for spec in specs))
+    def _limits(self) -> list[Limit]:
+        """The limits that cells have, each once."""
+        found = [Limit.of(cell) for cell in self.cells if has_limit(cell.plan.spec)]
+        return list({limit.key: limit for limit in found}.values())
 
-    def _is_stored(self, name: SamplerName | None) -> bool:
-        return (name or "") in self.journal.references
+    def _truth(self, limit: Limit) -> Subject:
+        return self.subjects.reference(limit.solution)
 
-    def _converge(self, name: SamplerName | None) -> Converged | str:
+    def _converge(self, limit: Limit) -> Converged | str:
         """A reference, from the folder where it is there; or why there is none."""
-        folder = self.journal.path.parent
-        path = folder / REFERENCES / f"{references.file_name(name)}.safetensors"
-        record = self.journal.references.get(name or "")
-        latents = references.load_latents(path, self.subject) if record else None
+        folder, stem = self.journal.path.parent, references.file_name(limit.key)
+        path = folder / REFERENCES / f"{stem}.safetensors"
+        subject = self._truth(limit)
+        record = self.journal.references.get(limit.key)
+        latents = references.load_latents(path, subject) if record else None
         if record is None or latents is None:
-            self.listener.begin(f"reference of {name}" if name else "reference")
+            self.listener.begin(f"reference of {limit.title}" if limit.title else "reference")
             count = partial(CountingDenoiser, listener=self.listener)
             try:
                 record, latents = references.converge_until(
-                    self.subject, name, self.reference_steps, self.floor, count
+                    subject, limit, self.reference_steps, self.floor, count
                 )
             except FAILURES as error:
                 return f"no reference to compare with: {_one_line(error)}"
             with writing_into(folder):
                 references.save_latents(latents, path)
-            self.journal.add_reference(name or "", record)
-        converged = references.attach(self.subject, record, latents)
+            self.journal.add_reference(limit.key, record)
+        converged = references.attach(subject, record, latents)
         with writing_into(folder):
             for number, image in enumerate(converged.images[:KEPT]):
-                stem = references.file_name(name)
                 write_png(image, folder / CELLS / picture_name(stem, number))
         return converged
 
@@ -164,7 +167,7 @@ class Sweep:
 
     def _clock(self, cell: PlannedCell) -> float | None:
         """The seconds of one run that is not looked at; None where it fails, which is told."""
-        timed_only = Run(cell=cell.key, round=len(self.subject.pictures))
+        timed_only = Run(cell=cell.key, round=len(self.pictures))
         try:
             with torch.inference_mode(), memory_errors():
                 run, _ = self._sample(cell, timed_only, _Nobody())
@@ -180,15 +183,15 @@ class Sweep:
 
     def _run(self, cell: PlannedCell, number: int, *, warm_up: bool = False) -> Run:
         run = Run(cell=cell.key, round=number)
-        limit = _limit_of(cell.plan.spec)
-        converged = self._converged.get(limit) if has_limit(cell.plan.spec) else None
+        limited = has_limit(cell.plan.spec)
+        converged = self._converged.get(Limit.of(cell).key) if limited else None
         if isinstance(converged, str):
             return replace(run, reason=converged)
         listener = _Nobody() if warm_up else self.listener
         try:
             with torch.inference_mode(), memory_errors():
                 run, latents = self._sample(cell, run, listener)
-                if number >= len(self.subject.pictures):
+                if number >= len(self.pictures):
                     return run
                 return self._look(cell, run, latents, converged)
         except OutputError:
@@ -202,8 +205,8 @@ class Sweep:
         Where a sampler draws independent noise, it is run once more along its Brownian path,
         untimed: drawing that takes longer.
         """
-        subject, plan = self.subject, cell.plan
-        index = run.round % len(subject.pictures)
+        subject, plan = self.subjects.cell(cell.point), cell.plan
+        index = run.round % len(self.pictures)
         seeds, shape, device = subject.seeds([index]), subject.shape, subject.device
         denoise = CountingDenoiser(subject.denoiser([index]), listener)
         reset_peak_memory(device)
@@ -211,7 +214,7 @@ class Sweep:
         latents = plan.run(denoise, seeds, shape, device)
         seconds = _now(device) - start
         run = replace(run, nfe=denoise.calls, seconds=seconds, peak_memory=peak_memory(device))
-        if run.round < len(subject.pictures) and _needs_path(plan.spec):
+        if run.round < len(self.pictures) and _needs_path(cell):
             path = BrownianNoise(seeds, shape, device)
             latents = plan.run(denoise, seeds, shape, device, noise=path)
         if not bool(torch.isfinite(latents).all()):
@@ -222,9 +225,10 @@ class Sweep:
         self, cell: PlannedCell, run: Run, latents: Tensor, converged: Converged | None
     ) -> Run:
         """Decode, compare with the reference, score, and keep the first pictures."""
-        start = _now(self.subject.device)
-        image = self.subject.decode(latents)[0]
-        run = replace(run, decode_seconds=_now(self.subject.device) - start)
+        subject = self.subjects.cell(cell.point)
+        start = _now(subject.device)
+        image = subject.decode(latents)[0]
+        run = replace(run, decode_seconds=_now(subject.device) - start)
         if converged:
             truth = converged.images[run.round]
             run = replace(
@@ -234,7 +238,7 @@ class Sweep:
                 ssim=ssim(image, truth),
             )
         if self.scorer:
-            prompt = self.subject.pictures[run.round].prompt
+            prompt = self.pictures[run.round].prompt
             run = replace(run, clip=self.scorer(image, prompt))
         if run.round >= KEPT:
             return run
@@ -253,13 +257,10 @@ class _Nobody:
         pass
 
 
-def _limit_of(spec: SamplerSpec) -> SamplerName | None:
-    return spec.name if spec.stochastic else None
-
-
-def _needs_path(spec: SamplerSpec) -> bool:
+def _needs_path(cell: PlannedCell) -> bool:
     """Whether `generate` draws independent noise where the distance asks for a Brownian path."""
-    return spec.noise == "stream" and has_limit(spec)
+    spec = cell.plan.spec
+    return cell.stochastic and spec.noise != "brownian" and has_limit(spec)
 
 
 def _one_line(error: Exception) -> str:

@@ -13,10 +13,10 @@ from diffgen.settings.picture import Size
 from diffgen.settings.prompting import Prompting, Reading
 from diffgen.settings.running import Machine, Threads
 from diffgen.settings.sampling import Guidance
-from diffgen.settings.sweep import Axes, Comparing, Measuring, Report
+from diffgen.settings.sweep import AXES, Axes, Comparing, Measuring, Report, Varied
 
 GROUPS = (
-    *(Reading, Prompting, Size, Axes, Guidance, Measuring, Comparing, Source),
+    *(Reading, Prompting, Size, Axes, Varied, Guidance, Measuring, Comparing, Source),
     *(Report, Machine, Threads, Talk),
 )
 
@@ -25,6 +25,7 @@ GROUPS = (
     *GROUPS,
     without=["progress"],  # generate's alone has events to report
     configured=("model", "device", "dtype", "threads"),
+    instead=AXES,
 )
 def sample_steps(prompts: Prompts = None, *, given: dict[str, Any]) -> None:
     """Measure samplers and step counts on a model, and say which to use.

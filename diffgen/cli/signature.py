@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from inspect import Parameter, Signature, signature
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, get_args, get_origin
 
 import typer
@@ -34,6 +35,7 @@ def with_settings(
     without: Iterable[str] = (),
     configured: Collection[str] | None = (),
     as_text: Iterable[type] = (),
+    instead: Mapping[str, Row] = MappingProxyType({}),
 ) -> Callable[..., Callable[..., Any]]:
     """Turn a command's argument `given` into the options of some groups of settings.
 
@@ -41,9 +43,10 @@ def with_settings(
     absent, so that defaults stay where they are declared. `without` names fields to leave out,
     `configured` those that the user's configuration may give where they were not typed; None: all.
     Of the groups `as_text`, what was typed is left as it was: such a command reads and finds files
-    for itself.
+    for itself. `instead` has rows, by field name, that take the place of the groups' own.
     """
-    table = {name: row for group in groups for name, row in rows(group).items()}
+    own_rows = {name: row for group in groups for name, row in rows(group).items()}
+    table = {name: instead.get(name, row) for name, row in own_rows.items()}
     unread = {name for group in as_text for name in rows(group)}
     for name in without:
         del table[name]
@@ -163,15 +166,17 @@ def _parameter(row: Row, *, read: bool) -> Parameter:
 
 
 def _metavar(row: Row) -> str | None:
-    if row.setting.metavar or get_origin(row.kind) is not Literal:
-        return row.setting.metavar or METAVARS.get(row.kind)
-    return "|".join(map(str, get_args(row.kind)))
+    metavar = row.setting.metavar or METAVARS.get(row.kind)
+    if not row.setting.metavar and get_origin(row.kind) is Literal:
+        metavar = "|".join(map(str, get_args(row.kind)))
+    return f"{metavar},..." if row.listed else metavar
 
 
 def _typed(row: Row, *, read: bool) -> Any:
     """What Typer makes of the words: text where the setting has a grammar of its own."""
     if row.setting.repeat:
         return list[str] | None
-    if (not read and row.kind is not bool) or row.setting.parse or get_origin(row.kind) is tuple:
+    own_grammar = row.setting.parse or row.listed or get_origin(row.kind) is tuple
+    if (not read and row.kind is not bool) or own_grammar:
         return str | None
     return Optional[row.kind]  # noqa: UP045 - the type is not known here

@@ -91,19 +91,18 @@ def _request(prompts: list[str] | None, given: dict[str, Any], old: Results | No
     if not old or prompts or "prompt_file" in given:
         with listed_problems():
             settings["prompts"] = read_prompts(prompts, given.get("prompt_file"))
+    if "guidance_scale" in given:
+        settings.pop("guidance_schedule", None)
     typed = {name: given[name] for name in rows(SweepRequest) if name in given}
-    request = SweepRequest.from_settings(settings | typed)
-    return request
+    return SweepRequest.from_settings(settings, typed)
 
 
 def _check_steering(plan: GeneratePlan) -> None:
-    """Raise UsageError for what another number of steps or another prompt would change."""
+    """Raise UsageError for what another prompt would change."""
     from diffgen.engine.tags import find_tags
 
     if any(find_tags(plan).values()):
-        raise UsageError("sample-steps takes LoRAs by --lora, not from prompts")
-    if plan.guidance.name == "cfg++":
-        raise UsageError("sample-steps measures cfg and apg: the scales of cfg++ go by the steps")
+        raise UsageError("sample-steps takes no LoRAs from prompts")
 
 
 def _parse_film(text: str) -> Sampling:
@@ -151,11 +150,11 @@ def _show(results: Results, folder: Path, *, as_json: bool) -> None:
         from diffgen.bench.show.table import SACRIFICE, results_table
 
         print_table(partial(results_table, results), SACRIFICE)
-        if results.recommendation:
-            print_result(results.recommendation.sentence)
+        for advice in results.advice:
+            print_result(advice.sentence)
         print_result(str(report))
-        if results.recommendation:
-            print_result(results.recommendation.command)
+        for advice in results.advice:
+            print_result(advice.command)
     if all(cell.status == "failed" for cell in results.cells):
         raise DiffgenError("no cell could be measured")
 

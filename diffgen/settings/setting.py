@@ -90,6 +90,11 @@ class Row:
         return tuple(word for word in words if word not in self._flags)
 
     @property
+    def listed(self) -> bool:
+        """Whether several values may be given at once, separated by commas."""
+        return False
+
+    @property
     def _flags(self) -> tuple[str, ...]:
         return tuple(flag.lstrip("-") for flag in self.setting.flags.replace("/", " ").split())
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Final
 
+from diffgen.settings.axes import Axis
 from diffgen.settings.grammar import parse_path, parse_seeds
 from diffgen.settings.picture import MAX_SIDE
-from diffgen.settings.setting import Group, Setting
+from diffgen.settings.sampling import Guidance, Sampling
+from diffgen.settings.setting import Group, Setting, rows
 
 SAMPLERS: Final = "ddim,dpmpp_2m,unipc"
 SCHEDULES: Final = "default,karras,beta,ays"
@@ -53,6 +56,31 @@ class Axes(Group):
         tuple[int, ...],
         Setting("--seeds", "Seeds: 0-3 or 5,7 [default: 0-2]", "LIST", parse=parse_seeds),
     ] = (0, 1, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Varied(Group):
+    """What `generate` takes for a sampler's run besides, and a sweep for all of them."""
+
+    panel: ClassVar[str] = "Grid"
+
+    eta: Annotated[float | None, rows(Sampling)["eta"].setting] = None
+
+
+# Settings that take several values; their order is that of the parts of a cell's key. Guidance
+# changes the equation that is solved. How stochastic a sampler is does not: eta decides whether it
+# solves that at all, or an equation with noise that has a limit of its own.
+AXES: Final[Mapping[str, Axis]] = {
+    name: Axis.of(rows(group)[name], label, solves=solves)
+    for group, name, label, solves in (
+        (Guidance, "guidance_scale", "guidance", True),
+        (Guidance, "guidance_rescale", "rescale", True),
+        (Guidance, "guidance_method", "method", True),
+        (Guidance, "pag", "pag", True),
+        (Varied, "eta", "eta", False),
+    )
+}
+BY_LABEL: Final[Mapping[str, Axis]] = {axis.label: axis for axis in AXES.values()}
 
 
 @dataclass(frozen=True, kw_only=True)

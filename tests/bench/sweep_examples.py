@@ -80,7 +80,11 @@ class Mixture:
     the mixture blurred by sigma.
     """
 
-    WEIGHTS, MEANS, SPREAD = (0.4, 0.6), (-0.6, 0.4), 0.2
+    MEANS, SPREAD = (-0.6, 0.4), 0.2
+
+    def __init__(self, first=0.4):
+        """`first` is the share of the first Gaussian."""
+        self.weights = (first, 1.0 - first)
 
     def __call__(self, x, sigma):
         """The posterior mean of x0."""
@@ -89,7 +93,7 @@ class Mixture:
         shares = torch.stack(
             [
                 weight * torch.exp(-((x - mean) ** 2 - x**2) / (2 * variance))
-                for weight, mean in zip(self.WEIGHTS, self.MEANS, strict=True)
+                for weight, mean in zip(self.weights, self.MEANS, strict=True)
             ]
         )
         shares = shares / shares.sum(0)
@@ -101,7 +105,7 @@ class Mixture:
         width = math.hypot(self.SPREAD, sigma)
         return sum(
             weight * torch.special.ndtr((x - mean) / width)
-            for weight, mean in zip(self.WEIGHTS, self.MEANS, strict=True)
+            for weight, mean in zip(self.weights, self.MEANS, strict=True)
         )
 
     def solution(self, x, sigma_max, sigma_min):
@@ -115,7 +119,7 @@ class Mixture:
         return self(low, sigma_min)
 
 
-def mixture_subject(seeds=(0, 1)):
+def mixture_subject(seeds=(0, 1), first=0.4):
     """A subject of 3 x 16 x 16 numbers, which are pixels at the same time."""
     config = NoiseConfig()
     return Subject(
@@ -124,9 +128,22 @@ def mixture_subject(seeds=(0, 1)):
         schedule=NoiseSchedule.from_config(config),
         shape=(3, 16, 16),
         device=torch.device("cpu"),
-        denoiser=lambda indices: Mixture(),
+        denoiser=lambda indices: Mixture(first),
         decode=to_images,
     )
+
+
+class Everywhere:
+    """One subject, whatever the point."""
+
+    def __init__(self, subject):
+        self._subject = subject
+
+    def cell(self, point):
+        return self._subject
+
+    def reference(self, solution):
+        return self._subject
 
 
 class Quiet:

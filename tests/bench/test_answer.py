@@ -215,3 +215,15 @@ def test_no_knee_without_a_rising_curve_of_three(values):
 
 def test_one_step_is_singular():
     assert describe(cell(steps=1)) == "ddim + karras, 1 step"
+
+
+def test_yours_has_the_default_of_what_does_not_change_the_solution():
+    cells = [cell(at={"guidance": 3.0, "eta": eta}) for eta in (1.0, 0.0)]
+    own = ("ddim", "karras", 10)
+    assert pick_baseline(cells, *own, {"eta": 0.0}) == "ddim-karras-10-guidance_3-eta_0"
+    assert pick_baseline(cells[:1], *own, {"eta": 0.0}) == ""
+
+
+def test_a_description_leaves_out_what_all_of_a_solution_share():
+    made = cell(at={"guidance": 3.0, "method": "apg", "eta": 0.5})
+    assert describe(made) == "ddim + karras, 10 steps, eta 0.5"

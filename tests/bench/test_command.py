@@ -27,3 +27,24 @@ def test_texts_of_any_kind_come_through_a_shell():
     assert words(prompts=(strange,))[-1] == strange
     assert words(prompts=("--help",))[-2:] == ["--", "--help"]
     assert "--negative=-fog" in words(negative="-fog")
+
+
+def test_the_values_of_the_axes_are_the_cell_s():
+    at = {"guidance": 3.0, "rescale": 0.7, "method": "apg", "eta": 0.5}
+    made = cell("ddim", 7, at=at, settings={"guidance": 3.0})
+    several = {
+        "guidance_scale": (3.0, 5.0),
+        "guidance_rescale": (0.0, 0.7),
+        "guidance_method": ("cfg", "apg"),
+        "eta": (0.0, 0.5),
+    }
+    request = SweepRequest(prompts=("a barn",), several=several)
+    assert shlex.split(generate_command(request, made)) == [
+        *("diffgen", "generate", "--model", "storybook", "--sampler", "ddim"),
+        *("--steps", "7", "--schedule", "karras", "--eta", "0.5", "--guidance", "3"),
+        *("--guidance-method", "apg", "--guidance-rescale", "0.7", "--seed", "0", "a barn"),
+    ]
+
+
+def test_eta_is_said_to_samplers_that_have_it():
+    assert "--eta" not in words(eta=0.5, samplers="ddim,unipc")  # CELL is of unipc

@@ -144,3 +144,29 @@ def test_other_pictures_are_refused(name):
 def test_no_common_cell_is_refused():
     with pytest.raises(UsageError, match="no cell in common"):
         compare(OLD, results([cell(steps=30)]), Limits())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("guidance_rescale", 0.7), ("guidance_method", "apg"), ("pag", 3.0), ("eta", 1.0)],
+)
+def test_other_guidance_is_another_picture(name, value):
+    new = replace(OLD, settings={**OLD.settings, name: value})
+    with pytest.raises(UsageError, match=f"drew other pictures: {name} was"):
+        compare(OLD, new, Limits())
+
+
+def test_cells_are_compared_at_the_same_point_of_the_axes():
+    def swept(*scales, psnr=30.0):
+        cells = [cell(at={"guidance": scale}, psnr=psnr + scale) for scale in scales]
+        made = results(cells, settings={**OLD.settings, "guidance": list(scales)})
+        keys = [f"guidance_{scale:g}" for scale in scales]
+        return replace(made, references=dict.fromkeys(keys, REFERENCE))
+
+    assert lines(swept(3.0, 7.0, psnr=28.0), old=swept(3.0, 5.0)) == [
+        "ddim-karras-10-guidance_3: time +0.0% (-2.2% to +2.3%), PSNR -2.00 dB  <- worse",
+        "note: not measured this time: ddim-karras-10-guidance_5",
+        "1 of 1 cells got slower or worse",
+    ]
+    with pytest.raises(UsageError, match="now several"):
+        compare(OLD, swept(3.0, 4.0), Limits())

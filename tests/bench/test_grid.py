@@ -138,3 +138,31 @@ def test_each_round_has_its_own_order_of_the_same_cells():
     assert [sorted(order) for order in orders] == [sorted(c.key for c in planned)] * 3
     assert len({tuple(order) for order in orders}) == 3
     assert orders[1] == [c.key for c in shuffled(planned, 1)]
+
+
+POINTS = tuple((("guidance", g), ("eta", e)) for g in (3.0, 7.0) for e in (0.0, 1.0))
+
+
+def test_every_cell_is_there_at_every_point_of_the_axes_that_its_sampler_has():
+    keys = [c.key for c in cells("ddim,heun", "karras", "5", points=POINTS)]
+    assert keys == [
+        *(f"ddim-karras-5-guidance_{g}-eta_{e}" for g in (3, 7) for e in (0, 1)),
+        *(f"heun-karras-5-guidance_{g}" for g in (3, 7)),
+    ]
+
+
+def test_eta_is_the_sampler_s():
+    made = cells("ddim,heun", "karras", "5", points=POINTS)
+    assert [c.plan.options.get("eta") for c in made] == [0.0, 1.0, 0.0, 1.0, None, None]
+    assert [c.stochastic for c in made] == [False, True, False, True, False, False]
+
+
+def test_budgets_of_evaluations_hold_at_each_point():
+    made = cells("dpmpp_2s_a", "karras", "10", by_calls=True, points=POINTS)
+    assert {c.plan.nfe for c in made} == {9}
+    assert [c.plan.options["eta"] for c in made] == [0.0, 1.0, 0.0, 1.0]
+
+
+def test_a_grid_without_further_axes_has_the_keys_it_always_had():
+    keys = [c.key for c in cells("ddim,euler", "karras", "5,8")]
+    assert keys == ["ddim-karras-5", "ddim-karras-8", "euler-karras-5", "euler-karras-8"]

@@ -177,3 +177,115 @@ def test_the_model_can_be_told_what_generate_can(sd1):
     assert {name for name in conditions[0] if conditions[0][name] != conditions[1][name]} == {
         "prediction"
     }
+
+
+SEVERAL = {"guidance_scale": (1.0, 4.0), "guidance_method": ("cfg", "apg"), "eta": (0.0, 1.0)}
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory):
+    """The folder and the results of a sweep over guidance and eta."""
+    folder = tmp_path_factory.mktemp("axes") / "report"
+    changes = {"prompts": PROMPTS[:1], "samplers": "ddim", "several": SEVERAL}
+    session = Session(SweepRequest(**{**REQUEST, "guidance_scale": None} | changes))
+    session.open(folder)
+    session.measure(Quiet(), lambda calls: None)
+    return folder, session.results()
+
+
+def test_cells_at_every_point_are_what_generate_makes(varied):
+    folder, results = varied
+    assert len(results.cells) == 8
+    assert [cell.settings["guidance"] for cell in results.cells] == [1.0] * 4 + [4.0] * 4
+    engine = Engine.load()
+    for cell in results.cells:
+        if cell.stochastic:  # shown along its Brownian path
+            continue
+        request = GenerateRequest(
+            prompts=PROMPTS[:1],
+            seed=5,
+            sampler="ddim",
+            steps=2,
+            guidance_scale=cell.at["guidance"],
+            guidance_method=cell.at["method"],
+            eta=0.0,
+        )
+        (made,) = engine.generate(request)
+        with Image.open(folder / cell.picture) as image:
+            assert np.array_equal(pixels(image), pixels(made.image)), cell.key
+
+
+def test_every_solution_has_a_reference_a_front_and_an_answer(varied):
+    folder, results = varied
+    solutions = [f"guidance_{scale}-method_{name}" for scale in (1, 4) for name in ("cfg", "apg")]
+    own = {f"ddim-eta_1-{name}" for name in solutions}
+    assert set(results.references) == {*solutions, *own}
+    assert {key.partition("-eta")[0].partition("2-")[2] for key in results.front} == set(solutions)
+    heads = [advice.sentence.partition(":")[0] for advice in results.advice]
+    assert heads == [
+        f"guidance {scale}, method {name}" for scale in (1, 4) for name in ("cfg", "apg")
+    ]
+    assert read_results(folder) == results
+
+
+def test_a_request_with_axes_comes_back_from_its_settings(varied):
+    settings = varied[1].settings
+    assert settings["guidance"] == [1.0, 4.0]
+    assert SweepRequest.from_settings(settings).several == SEVERAL
+    assert SweepRequest.from_settings(settings, {"guidance_scale": 3.0}).several == {
+        name: SEVERAL[name] for name in ("guidance_method", "eta")
+    }
+
+
+def test_a_sweep_with_axes_takes_further_values_and_no_single_one(varied, tmp_path):
+    def conditions(**several):
+        changes = {"prompts": PROMPTS[:1], "guidance_scale": several.pop("guidance_scale", None)}
+        session = Session(SweepRequest(**REQUEST | changes, several=several))
+        return session.task.conditions("weights")
+
+    both = conditions(guidance_rescale=(0.0, 0.7))
+    assert both == conditions(guidance_rescale=(0.0, 0.5, 0.7))
+    assert both != conditions()
+
+
+def test_what_guides_is_a_condition():
+    """Runs of another guidance would be mixed into one table."""
+    own = Session(SweepRequest(prompts=("a",))).task.conditions("weights")
+    for name, value in [("guidance_rescale", 0.7), ("guidance_method", "apg"), ("eta", 0.5)]:
+        other = Session(SweepRequest(prompts=("a",), **{name: value})).task.conditions("weights")
+        assert {key for key in own if own[key] != other[key]} == {name}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eta": 1.0, "samplers": "heun,unipc"}, "none of the samplers heun,unipc has an eta"),
+        ({"several": {"eta": (0.0, 1.0)}, "samplers": "heun"}, "none of the samplers heun has"),
+        ({"several": {"guidance_rescale": (0.0, 2.0)}}, "must be from 0 to 1, got 2"),
+        ({"guidance_method": "cfg++"}, "scales of cfg.. go by the steps"),
+        ({"several": {"guidance_method": ("cfg", "cfg++")}}, "scales of cfg.. go by the steps"),
+    ],
+)
+def test_axes_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(UsageError, match=message):
+        SweepRequest(prompts=("a",), **changes)
+
+
+def test_the_default_sweep_is_what_it_always_was():
+    session = Session(SweepRequest(prompts=("x",)))
+    schedules = {"ddim": "trailing", "dpmpp_2m": "beta", "unipc": "trailing"}
+    keys = {
+        f"{sampler}-{schedule}-{steps}"
+        for sampler, own in schedules.items()
+        for schedule in (own, "karras", "beta", "ays")
+        for steps in (5, 7, 10, 14, 20)
+    }
+    assert {cell.key for cell in session.task.cells} == keys
+    assert {cell.point for cell in session.task.cells} == {()}
+
+
+def test_the_default_is_measured_at_every_point():
+    session = Session(SweepRequest(prompts=("x",), several={"guidance_scale": (3.0, 5.0)}))
+    assert len(session.task.cells) == 2 * 55
+    keys = {cell.key for cell in session.task.cells}
+    assert {"dpmpp_2m-beta-10-guidance_3", "dpmpp_2m-beta-10-guidance_5"} <= keys

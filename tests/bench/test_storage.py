@@ -250,7 +250,11 @@ def test_fresh_removes_what_is_our_own_and_nothing_else(tmp_path):
     own = ["cells/ddim-karras-10.png", "cells/ddim-karras-10-p2.png", "cells/reference.png"]
     own += ["cells/reference-euler_a.png", "references/reference.safetensors", "report.html"]
     own += ["trajectory-euler-trailing-2-strip.png"]
-    other = ["cells/holiday.jpg", "references/notes.txt", "thesis.tex", "trajectory.txt"]
+    own += ["cells/ddim-karras-10-guidance_3-method_apg-p2.png"]
+    own += ["cells/reference-euler_a-eta_0.5-guidance_3.5-p2.png"]
+    own += ["references/reference-guidance_3-rescale_0.7.safetensors"]
+    other = ["cells/ddim-karras-10-of_mine.png", "cells/ddim-karras-10-p2-guidance.png"]
+    other += ["cells/holiday.jpg", "references/notes.txt", "thesis.tex", "trajectory.txt"]
     for name in (*own, *other):
         (tmp_path / name).write_text("x")
     Journal.open(tmp_path, CONDITIONS, fresh=True)
@@ -293,3 +297,34 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
         Journal.open(tmp_path / "file" / "report", CONDITIONS)
     with pytest.raises(OutputError, match="cannot write into"):
         write_results(FULL, tmp_path / "file")
+
+
+def test_a_cell_s_place_on_the_axes_comes_back(tmp_path):
+    at = {"guidance": 3.0, "method": "apg"}
+    varied = results([cell(at=at, settings={"eta": 0.0, **at})])
+    write_results(varied, tmp_path)
+    assert read_results(tmp_path) == varied
+    assert varied.cells[0].key == "ddim-karras-10-guidance_3-method_apg"
+    with (tmp_path / "results.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["set_guidance"], row["set_method"]) == ("3.0", "apg")
+
+
+def test_results_of_the_first_version_are_read(tmp_path):
+    write_results(FULL, tmp_path)
+    data = json.loads((tmp_path / "results.json").read_text())
+    data["schema"] = "diffgen.sample-steps/1"
+    del data["other_recommendations"]
+    for one in data["cells"]:
+        del one["at"]
+    for reference in data["references"].values():
+        del reference["title"]
+    (tmp_path / "results.json").write_text(json.dumps(data))
+    assert read_results(tmp_path) == replace(FULL, schema="diffgen.sample-steps/1")
+
+
+def test_a_journal_of_the_first_version_is_not_gone_on_with(tmp_path):
+    journal = Journal.open(tmp_path, CONDITIONS)
+    journal.path.write_text(journal.path.read_text().replace("steps/2", "steps/1"))
+    with pytest.raises(UsageError, match="another version; --fresh starts over"):
+        Journal.open(tmp_path, CONDITIONS)

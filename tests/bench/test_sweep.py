@@ -8,12 +8,13 @@ from itertools import pairwise
 import pytest
 import torch
 from PIL import Image
-from sweep_examples import Mixture, Quiet, mixture_subject
+from sweep_examples import Everywhere, Mixture, Quiet, mixture_subject
 
 from diffgen.bench import reference as references
 from diffgen.bench.drift import find_drifts
 from diffgen.bench.grid import Grid, PlannedCell, plan_cells
 from diffgen.bench.metrics import latent_rmse
+from diffgen.bench.reference import ODE, Limit
 from diffgen.bench.runs import has_limit, make_cell
 from diffgen.bench.storage import Journal
 from diffgen.bench.sweep import Sweep
@@ -25,19 +26,21 @@ from diffgen.errors import DiffgenError, OutputError
 REFERENCE_STEPS = 100
 
 
-def planned(subject, samplers, steps, schedules="exponential"):
+def planned(subject, samplers, steps, schedules="exponential", points=((),)):
     def make_plan(settings):
         return SamplingPlan.make(settings, subject.config, subject.schedule)
 
-    return plan_cells(Grid.parse(samplers, schedules, steps), make_plan)
+    return plan_cells(Grid.parse(samplers, schedules, steps, points=points), make_plan)
 
 
 def make_sweep(folder, samplers="ddim", steps="5", *, subject=None, repeats=1, **options):
     subject = subject or mixture_subject()
     schedules = options.pop("schedules", "exponential")
+    points = options.pop("points", ((),))
     return Sweep(
-        subject=subject,
-        cells=planned(subject, samplers, steps, schedules),
+        subjects=options.pop("subjects", None) or Everywhere(subject),
+        pictures=subject.pictures,
+        cells=planned(subject, samplers, steps, schedules, points),
         journal=Journal.open(folder, {}),
         listener=Quiet(),
         reference_steps=options.pop("reference_steps", REFERENCE_STEPS),
@@ -53,17 +56,17 @@ def measured(sweep):
     return {cell.key: make_cell(cell, runs[cell.key], {}) for cell in sweep.cells}
 
 
-def exact(subject):
+def exact(subject, first=0.4):
     """The true solution of the reference's problem for every picture, (pictures, C, h, w)."""
     top, bottom = subject.schedule.sigma_max, subject.schedule.sigma_min
     seeds = subject.seeds(range(len(subject.pictures)))
     start = StreamNoise(seeds, subject.shape, subject.device).draw() * math.hypot(1.0, top)
-    return Mixture().solution(start, top, bottom)
+    return Mixture(first).solution(start, top, bottom)
 
 
 def test_the_reference_is_the_exact_solution():
     subject = mixture_subject()
-    record, latents = references.converge(subject, None, REFERENCE_STEPS, lambda d: d)
+    record, latents = references.converge(subject, ODE, REFERENCE_STEPS, lambda d: d)
     error = latent_rmse(latents, exact(subject))
     # Third order at 100 steps on values of about 0.5, with starting steps of lower order.
     assert error < 5e-5
@@ -76,7 +79,7 @@ def test_the_reference_is_the_exact_solution():
 @pytest.mark.parametrize("steps", [6, 12, 25, 50, 100])
 def test_the_floor_tells_how_far_off_the_reference_is(steps):
     subject = mixture_subject()
-    record, latents = references.converge(subject, None, steps, lambda d: d)
+    record, latents = references.converge(subject, ODE, steps, lambda d: d)
     error = latent_rmse(latents, exact(subject))
     # An estimate: the two solvers' errors partly cancel in their difference.
     assert error / 5 < record.floor_latent_rmse < 10 * error
@@ -162,7 +165,7 @@ def test_solvers_of_one_sde_share_its_limit():
     subject = mixture_subject(seeds=(0,))
 
     def limit(sampler):
-        record, latents = references.converge(subject, sampler, 200, lambda d: d)
+        record, latents = references.converge(subject, Limit(sampler), 200, lambda d: d)
         return record.floor_latent_rmse, latents
 
     floor, one = limit("euler_a")
@@ -175,9 +178,9 @@ def test_solvers_of_one_sde_share_its_limit():
 
 def test_a_batch_is_solved_as_its_pictures_alone(monkeypatch):
     subject = mixture_subject(seeds=(3, 4, 5))
-    together = references.converge(subject, "euler_a", 8, lambda d: d)[1]
+    together = references.converge(subject, Limit("euler_a"), 8, lambda d: d)[1]
     monkeypatch.setattr(references, "BATCH", 1)
-    assert torch.equal(together, references.converge(subject, "euler_a", 8, lambda d: d)[1])
+    assert torch.equal(together, references.converge(subject, Limit("euler_a"), 8, lambda d: d)[1])
 
 
 def test_a_reference_too_large_for_memory_is_solved_one_by_one():
@@ -187,8 +190,8 @@ def test_a_reference_too_large_for_memory_is_solved_one_by_one():
         return Mixture()
 
     subject = replace(mixture_subject(), denoiser=denoiser)
-    latents = references.converge(subject, None, 8, lambda d: d)[1]
-    assert torch.equal(latents, references.converge(mixture_subject(), None, 8, lambda d: d)[1])
+    latents = references.converge(subject, ODE, 8, lambda d: d)[1]
+    assert torch.equal(latents, references.converge(mixture_subject(), ODE, 8, lambda d: d)[1])
 
 
 def test_every_cell_is_timed_at_least_as_often_as_asked(tmp_path):
@@ -303,7 +306,7 @@ def test_a_control_that_fails_does_not_end_the_sweep(tmp_path, steady, monkeypat
     sample = rest._sample
 
     def fails_where_it_only_times(cell, run, listener):
-        if run.round >= len(rest.subject.pictures) and cell.plan.spec.name != "euler":
+        if run.round >= len(rest.pictures) and cell.plan.spec.name != "euler":
             raise torch.OutOfMemoryError("CUDA out of memory")
         return sample(cell, run, listener)
 
@@ -353,7 +356,7 @@ def test_a_reference_stops_at_what_rounding_lets_it_reach(monkeypatch):
             return super().__call__(x, sigma) + noise
 
     subject = replace(mixture_subject(), denoiser=lambda indices: Coarse())
-    record, _ = references.converge_until(subject, None, 100, 90.0, lambda d: d)
+    record, _ = references.converge_until(subject, ODE, 100, 90.0, lambda d: d)
     assert record.floor_psnr < 90.0
     assert record.steps <= references.MAX_STEPS
 
@@ -370,6 +373,7 @@ def failing(kind):
 
     class Failing(Mixture):
         def __init__(self):
+            super().__init__()
             self.calls = 0
 
         def __call__(self, x, sigma):
@@ -462,3 +466,89 @@ def test_a_planned_cell_has_the_key_of_the_cell():
     (cell,) = planned(subject, "ddim", "4")
     assert isinstance(cell, PlannedCell)
     assert cell.key == "ddim-exponential-4"
+
+
+FIRST = {3.0: 0.2, 7.0: 0.8}  # the share of the first Gaussian, by guidance
+BY_GUIDANCE = tuple((("guidance", scale),) for scale in FIRST)
+
+
+class Guided:
+    """Another mixture for each guidance scale, as guidance leads to another distribution."""
+
+    def cell(self, point):
+        return mixture_subject(first=FIRST[dict(point)["guidance"]])
+
+    def reference(self, solution):
+        return self.cell(solution)
+
+
+def test_each_guidance_scale_is_held_against_its_own_exact_solution(tmp_path):
+    sweep = make_sweep(tmp_path, "ddim,unipc", "60", points=BY_GUIDANCE, subjects=Guided())
+    cells = measured(sweep)
+    assert set(sweep.journal.references) == {"guidance_3", "guidance_7"}
+    truths = {scale: exact(mixture_subject(), first) for scale, first in FIRST.items()}
+    for scale, truth in truths.items():
+        file = tmp_path / "references" / f"reference-guidance_{scale:g}.safetensors"
+        latents = references.load_latents(file, mixture_subject())
+        assert latent_rmse(latents, truth) < 5e-5
+        for sampler, near in [("ddim", 0.02), ("unipc", 0.001)]:
+            cell = cells[f"{sampler}-exponential-60-guidance_{scale:g}"]
+            assert cell.at == {"guidance": scale}
+            assert cell.latent_rmse.mean < near
+    # What guidance does to the picture is a hundred times as much, and in none of these figures.
+    assert latent_rmse(truths[3.0], truths[7.0]) > 0.1
+
+
+def test_a_reference_is_solved_once_for_all_its_cells(tmp_path):
+    sweep = make_sweep(tmp_path, "ddim,heun", "2,4", points=BY_GUIDANCE, subjects=Guided())
+    announced = sweep.calls()
+    list(sweep.run())
+    assert sweep.listener.calls == announced
+    labels = [label for label in sweep.listener.labels if label.startswith("reference")]
+    assert labels == ["reference of guidance 3", "reference of guidance 7"]
+    again = make_sweep(tmp_path, "ddim,heun", "2,4", points=BY_GUIDANCE, subjects=Guided())
+    assert again.calls() == 0
+    more = (*BY_GUIDANCE, (("guidance", 5.0),))
+    FIRST[5.0] = 0.5
+    try:
+        third = make_sweep(tmp_path, "ddim,heun", "2,4", points=more, subjects=Guided())
+        list(third.run())
+    finally:
+        del FIRST[5.0]
+    assert "reference of guidance 5" in third.listener.labels
+    assert "reference of guidance 3" not in third.listener.labels
+
+
+BY_ETA = tuple((("eta", eta),) for eta in (0.0, 0.5, 1.0))
+
+
+def test_eta_decides_whether_the_ode_is_solved(tmp_path):
+    """At eta 0 a sampler has the common reference, above it one of its own for each eta."""
+    sweep = make_sweep(tmp_path, "ddim,dpmpp_2m_sde,heun", "20,160", points=BY_ETA)
+    sweep.cells = [from_the_same_start(cell) for cell in sweep.cells]
+    cells = measured(sweep)
+    assert {key for key in cells if key.startswith("heun")} == {
+        "heun-exponential-20",
+        "heun-exponential-160",
+    }
+    own = {f"{name}-eta_{eta}" for name in ("ddim", "dpmpp_2m_sde") for eta in ("0.5", "1")}
+    assert set(sweep.journal.references) == {"", *own}
+    for name in ("ddim", "dpmpp_2m_sde"):
+        for eta in ("0", "0.5", "1"):
+            coarse, fine = (cells[f"{name}-exponential-{n}-eta_{eta}"] for n in (20, 160))
+            assert fine.stochastic == (eta != "0")
+            assert fine.limit == ("" if eta == "0" else f"{name}-eta_{eta}")
+            # Strong order 1 would be a factor of 8.
+            assert fine.latent_rmse.mean < coarse.latent_rmse.mean / 3
+
+
+@pytest.mark.parametrize(
+    "sampler", [s for s in SAMPLERS if "eta" in SAMPLERS[s].options and has_limit(SAMPLERS[s])]
+)
+def test_without_noise_every_sampler_solves_the_ode(tmp_path, sampler):
+    sweep = make_sweep(tmp_path, sampler, "25,100", points=BY_ETA[:1])
+    sweep.cells = [from_the_same_start(cell) for cell in sweep.cells]
+    coarse, fine = measured(sweep).values()
+    assert set(sweep.journal.references) == {""}
+    assert fine.latent_rmse.mean < coarse.latent_rmse.mean / 3
+    assert fine.latent_rmse.mean < 0.02

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -42,12 +43,16 @@ COMMANDS = {
     "dry run": ("train", "small.toml", "--dry-run"),
     "sweep": ("sample-steps", "barn", *SWEEP, "--repeats", "1", "-o", "report"),
     "sweep json": ("sample-steps", "barn", *SWEEP, "--repeats", "1", "-o", "report", "--json"),
+    "axes": (
+        *("sample-steps", "barn", *SWEEP, "--repeats", "1", "-o", "axes"),
+        *("-g", "1,3", "--guidance-rescale", "0,0.7", "--eta", "0,1"),
+    ),
     "samplers": ("samplers",),
     "samplers json": ("samplers", "--json"),
 }
 
 
-SHOWN = ("generate", "json", "train", "sweep", "samplers")
+SHOWN = ("generate", "json", "train", "sweep", "axes", "samplers")
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +132,7 @@ def test_results_and_words_share_a_window(shown: dict[str, Seen]) -> None:
 
 
 def test_tables_fit_the_window(shown: dict[str, Seen]) -> None:
-    for name, rows in {"sweep": 5, "samplers": len(SAMPLERS)}.items():
+    for name, rows in {"sweep": 5, "axes": 18, "samplers": len(SAMPLERS)}.items():
         lines = shown[name].screen
         top = next(i for i, line in enumerate(lines) if "sampler " in line or "name " in line)
         table = lines[top : top + rows]
@@ -136,6 +141,9 @@ def test_tables_fit_the_window(shown: dict[str, Seen]) -> None:
     sweep = "\n".join(shown["sweep"].screen)
     for word in (">", "dpmpp_2m_sde", "trailing", "PSNR dB", "steps"):
         assert word in sweep
+    cells = [line[4:].split() for line in shown["axes"].screen if line[4:8] == "ddim"]
+    points = {tuple(words[3:6]) for words in cells}  # behind sampler, schedule and steps
+    assert points == set(product(("1", "3"), ("0", "0.7"), ("0", "1")))
     names = {line.split()[0] for line in shown["samplers"].screen if line}
     assert names >= set(SAMPLERS)
     assert "note: no room for source" in "\n".join(shown["samplers"].screen)

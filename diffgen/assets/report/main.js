@@ -22,6 +22,8 @@ function drawAnswer() {
   const [head, ...rest] = DATA.answer.split(": ");
   byId("sentence").replaceChildren(...(rest.length ? [make("strong", {}, head), rest.join(": ")] : [head]));
   byId("command").textContent = DATA.command;
+  byId("others").replaceChildren(...DATA.others.flatMap(({ sentence, command }) => [
+    make("p", {}, sentence), make("pre", { "aria-label": "The command that draws it" }, command)]));
   const cell = DATA.cells[DATA.recommended];
   if (!cell) return;
   byId("look").addEventListener("click", () => openCell(DATA.recommended));
@@ -47,13 +49,15 @@ function drawSheetNote() {
 
 function drawMethod() {
   byId("rule").textContent = DATA.rule;
+  byId("solutions").hidden = !DATA.solving.length;
+  byId("solving").textContent = DATA.solving.join(", ");
   byId("notes").replaceChildren(...DATA.notes.map((note) => make("li", {}, note)));
   const links = DATA.files.flatMap((file) => [" ", make("a", { href: encodeURIComponent(file) }, file)]);
   byId("files").replaceChildren("Beside this page:", ...links);
   makePairs(byId("machine"), DATA.machine);
   makePairs(byId("settings"), DATA.settings);
   makePairs(byId("references"), Object.entries(DATA.references).flatMap(([name, reference]) => [
-    [name ? `Reference of ${name}` : "Reference", `${reference.label}, checked with ${reference.checkedWith}`],
+    [name ? `Reference of ${reference.title}` : "Reference", `${reference.label}, checked with ${reference.checkedWith}`],
     ["Floor", reference.floorText],
   ]));
 }

@@ -41,12 +41,13 @@ export function markSmall(image, width) {
   image.style.setProperty("--natural", `${width}px`);
 }
 
-export const isFront = (key) => DATA.front.includes(key);
-export const isRecommended = (key) => key === DATA.recommended;
+export const isFront = (key) => DATA.fronts.some((front) => front.includes(key));
+export const isRecommended = (key) => key === DATA.recommended || DATA.others.some((other) => other.cell === key);
 const isKnee = (cell) => DATA.series[cell.series].knee === cell.steps;
 
 export function nameOf(cell) {
-  return `${cell.sampler} + ${cell.schedule}, ${cell.steps} step${cell.steps === 1 ? "" : "s"}`;
+  const at = Object.entries(cell.at).map(([label, value]) => `, ${label} ${value}`).join("");
+  return `${cell.sampler} + ${cell.schedule}, ${cell.steps} step${cell.steps === 1 ? "" : "s"}${at}`;
 }
 
 export function verdictOf(cell) {

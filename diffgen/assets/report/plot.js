@@ -78,9 +78,13 @@ function qualityRange(points, floors) {
 
 function floorsFor(points) {
   if (!points.length) return [];
-  return Object.entries(DATA.references)
-    .map(([name, reference]) => ({ name, value: reference.floor[metric.name] }))
+  const floors = Object.entries(DATA.references)
+    .map(([name, { floor, shared, title }]) => ({ name, shared, title, value: floor[metric.name] }))
     .filter((floor) => floor.value > 0 || (floor.value === 0 && !metric.logarithmic));
+  const sign = metric.moreIsBetter ? 1 : -1;
+  const shared = floors.filter((floor) => floor.shared).sort((a, b) => sign * (a.value - b.value));
+  const title = shared.length > 1 ? "the least sure reference" : "the reference";
+  return [...shared.slice(0, 1).map((floor) => ({ ...floor, title })), ...floors.filter((floor) => !floor.shared)];
 }
 
 function drawPlot(box, cost) {
@@ -105,7 +109,7 @@ function drawPlot(box, cost) {
   const xTicks = cost === "nfe" ? measuredTicks(costs, x) : ticksBetween(...xRange, true);
   drawAxes(chart, frame, { x, y, xTicks, yTicks: ticksBetween(low, high, metric.logarithmic) });
   drawFloors(chart, frame, y, floors);
-  if (cost === "seconds" && metric.name === "psnr") drawFront(chart, frame, x, y, points);
+  if (cost === "seconds" && metric.name === "psnr") drawFronts(chart, frame, x, y, points);
   DATA.series.forEach((series, number) => {
     const own = points.filter((p) => p.cell.series === number).sort((a, b) => a.cell.steps - b.cell.steps);
     chart.append(makeSeries(series, number, own, { x, y, low, high }));
@@ -129,12 +133,12 @@ function drawAxes(chart, frame, { x, y, xTicks, yTicks }) {
   chart.append(makeSvg("line", { class: "axis", x1: frame.left, x2: frame.right, y1: frame.bottom, y2: frame.bottom }));
 }
 
-// What lies beyond the floor of the common reference is shaded.
+// What lies beyond the floor of the reference that samplers share is shaded.
 function drawFloors(chart, frame, y, floors) {
   for (const floor of floors) {
     const level = y(floor.value);
-    const number = DATA.series.findIndex((series) => series.reference === floor.name && floor.name);
-    const own = floor.name !== "";
+    const number = DATA.series.findIndex((series) => series.reference === floor.name);
+    const own = !floor.shared;
     const group = makeSvg("g", { class: own ? "floor own" : "floor", "data-series": own ? number : null });
     if (own && number >= 0) group.style.setProperty("--colour", DATA.series[number].colour);
     if (!own) {
@@ -144,17 +148,19 @@ function drawFloors(chart, frame, y, floors) {
     const below = metric.moreIsBetter ? frame.bottom - level > 20 : level - frame.top < 20;
     group.append(
       makeSvg("line", { x1: frame.left, x2: frame.right, y1: level, y2: level }),
-      makeSvg("text", { x: frame.left + 6, y: level + (below ? 14 : -6) }, own ? `floor of ${floor.name}` : "floor of the reference"),
+      makeSvg("text", { x: frame.left + 6, y: level + (below ? 14 : -6) }, `floor of ${floor.title}`),
     );
     chart.append(group);
   }
 }
 
-function drawFront(chart, frame, x, y, points) {
-  const front = DATA.front.map((key) => points.find((p) => p.key === key)).filter(Boolean);
-  if (!front.length) return;
-  const corners = front.map((p, i) => `${i ? `H${x(p.cost)}V` : `M${x(p.cost)} `}${y(p.quality)}`);
-  chart.append(makeSvg("path", { class: "front", d: `${corners.join("")}H${frame.right}` }));
+function drawFronts(chart, frame, x, y, points) {
+  for (const keys of DATA.fronts) {
+    const front = keys.map((key) => points.find((p) => p.key === key)).filter(Boolean);
+    if (!front.length) continue;
+    const corners = front.map((p, i) => `${i ? `H${x(p.cost)}V` : `M${x(p.cost)} `}${y(p.quality)}`);
+    chart.append(makeSvg("path", { class: "front", d: `${corners.join("")}H${frame.right}` }));
+  }
 }
 
 function makeSeries(series, number, points, { x, y, low, high }) {

@@ -25,7 +25,8 @@ function makeSheetRow(series, number) {
   swatch.style.background = series.colour;
   const knee = series.knee ? make("span", { class: "quiet" }, `knee at ${series.knee}`) : null;
   const label = make("th", { scope: "row" },
-    make("span", { class: "name" }, swatch, series.sampler), make("span", { class: "quiet" }, series.schedule), knee);
+    make("span", { class: "name" }, swatch, series.sampler), make("span", { class: "quiet" }, series.schedule),
+    series.at ? make("span", { class: "quiet" }, series.at) : null, knee);
   const tiles = DATA.steps.map((steps) => {
     const key = series.cells[steps];
     return make("td", {}, key ? makeTile(key) : null);

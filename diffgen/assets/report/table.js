@@ -8,6 +8,7 @@ import { openCell } from "./dialog.js";
 const COLUMNS = [
   { name: "label", text: "Sampler", title: "sampler + schedule" },
   { name: "steps", text: "Steps" },
+  ...DATA.axes.map((label) => ({ name: label, text: label[0].toUpperCase() + label.slice(1) })),
   { name: "nfe", text: "NFE", title: "network evaluations" },
   { name: "seconds", text: "Seconds", title: "sampling of one picture, median of the repeats" },
   ...DATA.metrics.map((one) => ({ name: one.name, text: one.label, title: one.meaning, best: one.moreIsBetter })),
@@ -53,10 +54,11 @@ function makeRow(key) {
   swatch.style.background = series.colour;
   const marks = [isRecommended(key) && "recommended", isFront(key) && "front"].filter(Boolean)
     .map((mark) => make("span", { class: `mark ${mark}`, title: mark === "front" ? "on the Pareto front" : mark }));
-  const name = make("button", { type: "button", class: "link", onclick: () => openCell(key) }, series.label);
-  const cells = [make("th", { scope: "row", class: "text" }, swatch, name, ...marks), make("td", {}, String(cell.steps))];
+  const name = make("button", { type: "button", class: "link", onclick: () => openCell(key) }, `${series.sampler} + ${series.schedule}`);
+  const cells = [make("th", { scope: "row", class: "text" }, swatch, name, ...marks), make("td", {}, String(cell.steps)),
+    ...DATA.axes.map((label) => make("td", {}, cell.at[label] ?? "-"))];
   if (cell.status === "failed") {
-    cells.push(make("td", { class: "reason", colspan: COLUMNS.length - 2 }, `failed: ${cell.reason}`));
+    cells.push(make("td", { class: "reason", colspan: COLUMNS.length - cells.length }, `failed: ${cell.reason}`));
   } else {
     cells.push(make("td", {}, cell.text.nfe), make("td", {}, cell.text.plainSeconds), ...makeFigures(cell));
   }

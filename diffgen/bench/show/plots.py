@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from diffgen.bench.limits import by_solution
 from diffgen.bench.results import Cell, Results
 from diffgen.bench.show.views import (
     FRONT,
@@ -14,6 +15,7 @@ from diffgen.bench.show.views import (
     TICKS,
     Series,
     all_series,
+    common_references,
     write_file,
 )
 
@@ -27,6 +29,7 @@ COSTS: tuple[tuple[Cost, str], ...] = (
     ("nfe", "Network evaluations"),
     ("seconds", "Seconds for one picture"),
 )
+LEGEND_ROOM = 150  # characters across
 INK, SOFT, LINE, ACCENT = "#1f1d1a", "#6c675e", "#e5e1d8", "#a8401d"
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -80,7 +83,9 @@ def _figure(results: Results) -> Figure:
     from matplotlib.figure import Figure
 
     series = all_series(results)
-    rows = -(-(len(series) + 2) // 5)
+    longest = max((len(one.label) for one in series if one.at), default=0)
+    columns = 5 if not longest else max(1, LEGEND_ROOM // (longest + 8))
+    rows = -(-(len(series) + 2) // columns)
     figure = Figure(figsize=(11.0, 4.7 + 0.24 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2, sharey=True)
@@ -95,7 +100,7 @@ def _figure(results: Results) -> Figure:
     )
     if entries:
         figure.legend(
-            *zip(*entries, strict=True), loc="outside lower center", ncols=5, frameon=False
+            *zip(*entries, strict=True), loc="outside lower center", ncols=columns, frameon=False
         )
     figure.suptitle(f"{results.model}: quality against cost", x=0.01, ha="left", weight="bold")
     return figure
@@ -112,7 +117,9 @@ def _draw(axis: Axes, results: Results, series: Sequence[Series], cost: Cost) ->
         _draw_floor(axis, floor)
     for one in series:
         _draw_series(axis, one, cost)
-    _draw_front(axis, [c for key in results.front for c in measured if c.key == key], cost)
+    on_front = [c for key in results.front for c in measured if c.key == key]
+    for number, front in enumerate(by_solution(on_front)):
+        _draw_front(axis, front, cost, label=None if number else FRONT)
     _draw_recommendation(axis, results, measured, cost)
     _set_scales(axis, [_cost(cell, cost) for cell in measured], every=cost == "nfe")
     levels = [*map(_psnr, measured), *([] if floor is None else [floor])]
@@ -142,11 +149,12 @@ def _draw_series(axis: Axes, series: Series, cost: Cost) -> None:
 
 
 def _floor(results: Results, measured: Sequence[Cell]) -> float | None:
-    """PSNR between the two solutions behind the reference that deterministic samplers share."""
-    reference = results.references.get("")
-    if reference is None or all(cell.stochastic for cell in measured):
-        return None
-    return reference.floor_psnr
+    """PSNR between the two solutions behind a reference that deterministic samplers share.
+
+    Of several, that of the least sure one.
+    """
+    shared = common_references(results, measured)
+    return min((each.floor_psnr for each in shared), default=None)
 
 
 def _draw_floor(axis: Axes, floor: float) -> None:
@@ -163,10 +171,8 @@ def _draw_floor(axis: Axes, floor: float) -> None:
     )
 
 
-def _draw_front(axis: Axes, front: Sequence[Cell], cost: Cost) -> None:
-    """Ringed points, and against seconds the border of what can be had."""
-    if not front:
-        return
+def _draw_front(axis: Axes, front: Sequence[Cell], cost: Cost, label: str | None) -> None:
+    """Ringed points, and against seconds the border of what can be had for one solution."""
     x, y = [_cost(cell, cost) for cell in front], [_psnr(cell) for cell in front]
     if cost == "seconds":
         axis.step(x, y, where="post", color=ACCENT, alpha=0.25, linewidth=5, zorder=1)
@@ -178,26 +184,25 @@ def _draw_front(axis: Axes, front: Sequence[Cell], cost: Cost) -> None:
         edgecolors=INK,
         linewidths=1.2,
         zorder=4,
-        label=FRONT,
+        label=label,
     )
 
 
 def _draw_recommendation(
     axis: Axes, results: Results, measured: Sequence[Cell], cost: Cost
 ) -> None:
-    chosen = results.recommendation.cell if results.recommendation else ""
-    for cell in measured:
-        if cell.key == chosen:
-            axis.scatter(
-                _cost(cell, cost),
-                _psnr(cell),
-                s=150,
-                facecolors="none",
-                edgecolors=ACCENT,
-                linewidths=2.2,
-                zorder=5,
-                label=RECOMMENDED,
-            )
+    chosen = [cell for cell in measured if cell.key in results.recommended]
+    for number, cell in enumerate(chosen):
+        axis.scatter(
+            _cost(cell, cost),
+            _psnr(cell),
+            s=150,
+            facecolors="none",
+            edgecolors=ACCENT,
+            linewidths=2.2,
+            zorder=5,
+            label=None if number else RECOMMENDED,
+        )
 
 
 def _set_scales(axis: Axes, costs: Sequence[float], *, every: bool) -> None:

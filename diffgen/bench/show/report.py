@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from diffgen.bench.answer import RULE
+from diffgen.bench.limits import by_solution
 from diffgen.bench.pictures import KEPT
-from diffgen.bench.results import Cell, Reference, Results, Statistic
+from diffgen.bench.results import Cell, Recommendation, Results, Statistic
 from diffgen.bench.show import views
 from diffgen.bench.show.views import DASH, Series
+from diffgen.settings.axes import value_text
+from diffgen.settings.sweep import BY_LABEL
 
 SCRIPTS = ("data.js", "page.js", "dialog.js", "plot.js", "table.js", "sheet.js", "main.js")
 _IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)
@@ -79,6 +82,7 @@ def _page(results: Results, folder: Path) -> dict[str, Any]:
         },
         "answer": results.recommendation.sentence if results.recommendation else None,
         "command": results.recommendation.command if results.recommendation else None,
+        "others": [_advice(one) for one in results.other_recommendations],
         "rule": RULE,
         "notes": list(results.notes),
         "files": _files(folder),
@@ -87,10 +91,9 @@ def _page(results: Results, folder: Path) -> dict[str, Any]:
         "metrics": [
             _metric(name) for name in METRICS if any(getattr(c, name) for c in results.cells)
         ],
-        "references": {
-            name: _reference(name, reference, folder)
-            for name, reference in results.references.items()
-        },
+        "references": {name: _reference(results, name, folder) for name in results.references},
+        "axes": views.axes_of(results),
+        "solving": [label for label in views.axes_of(results) if BY_LABEL[label].solves],
         "series": [_series(results, one) for one in series],
         "ticks": views.TICKS,
         "keys": {"front": views.FRONT, "recommended": views.RECOMMENDED},
@@ -101,9 +104,20 @@ def _page(results: Results, folder: Path) -> dict[str, Any]:
             for cell in one.cells
         },
         "order": [cell.key for cell in views.by_cost(results.cells)],
-        "front": list(results.front),
+        "fronts": _fronts(results),
         "recommended": results.recommendation.cell if results.recommendation else None,
     }
+
+
+def _advice(advice: Recommendation) -> dict[str, str]:
+    return {"cell": advice.cell, "sentence": advice.sentence, "command": advice.command}
+
+
+def _fronts(results: Results) -> list[list[str]]:
+    """The keys on the Pareto front of each solution."""
+    cells = {cell.key: cell for cell in results.cells}
+    found = [cells[key] for key in results.front if key in cells]
+    return [[cell.key for cell in front] for front in by_solution(found)]
 
 
 def _files(folder: Path) -> list[str]:
@@ -128,17 +142,21 @@ def _series(results: Results, series: Series) -> dict[str, Any]:
     return {
         "sampler": series.sampler,
         "schedule": series.schedule,
+        "at": series.at,
         "label": series.label,
         "colour": series.colour,
         "dashes": " ".join(map(str, series.dashes)) or None,
         "knee": results.knees.get(series.key),
         "cells": {cell.steps: cell.key for cell in series.cells},
-        "reference": series.sampler if series.cells[0].stochastic else "",
+        "reference": series.cells[0].limit,
     }
 
 
-def _reference(name: str, reference: Reference, folder: Path) -> dict[str, Any]:
+def _reference(results: Results, name: str, folder: Path) -> dict[str, Any]:
+    reference = results.references[name]
     return {
+        "title": reference.title or name,
+        "shared": reference in views.common_references(results, results.cells),
         "label": views.reference_label(reference),
         "picture": _picture(views.reference_file(folder, name)),
         "checkedWith": reference.checked_with,
@@ -161,9 +179,10 @@ def _cell(results: Results, cell: Cell, series: int, folder: Path) -> dict[str, 
         "sampler": cell.sampler,
         "schedule": cell.schedule,
         "steps": cell.steps,
+        "at": {label: value_text(value) for label, value in cell.at.items()},
         "status": cell.status,
         "reason": cell.reason,
-        "values": {"nfe": cell.nfe, "steps": cell.steps} | seconds | values,
+        "values": {"nfe": cell.nfe, "steps": cell.steps} | seconds | values | _plain_at(cell),
         "spread": {name: s.ci95 for name, s in statistics.items() if s},
         "text": {name: _statistic(name, s) for name, s in statistics.items()}
         | {
@@ -178,6 +197,14 @@ def _cell(results: Results, cell: Cell, series: int, folder: Path) -> dict[str, 
         "picture": _picture(views.picture_file(folder, cell)),
         "more": _more_pictures(results, cell, folder),
         "reference": views.reference_name(results, cell),
+    }
+
+
+def _plain_at(cell: Cell) -> dict[str, float | str]:
+    """The values on the further axes as what they are sorted by."""
+    return {
+        label: value_text(value) if isinstance(value, bool) else value
+        for label, value in cell.at.items()
     }
 
 

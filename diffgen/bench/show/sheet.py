@@ -89,6 +89,8 @@ class _Sheet:
         width = LABEL_WIDTH - GAP
         tiles.write_text(self._draw, (x, y), series.sampler, size=15, width=width)
         self._write((x, y + 20), series.schedule, width=width)
+        for line, value in enumerate(series.at.split(", "), start=2):
+            self._write((x, y + 20 * line), value, width=width)
         for cell in series.cells:
             self._draw_cell((row, self._layout.columns.index(cell.steps)), cell)
         names = (views.reference_name(self._results, cell) for cell in series.cells)
@@ -101,8 +103,7 @@ class _Sheet:
         self._paste(place, views.picture_file(self._folder, cell), empty)
         x, y = self._layout.place(*place)
         width, height = self._layout.tile
-        advice = self._results.recommendation
-        recommended = advice is not None and advice.cell == cell.key
+        recommended = cell.key in self._results.recommended
         if recommended:
             box = (x - 4, y - 4, x + width + 3, y + height + 3)
             self._draw.rectangle(box, outline=tiles.ACCENT, width=3)

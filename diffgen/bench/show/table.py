@@ -6,8 +6,17 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from diffgen.bench.results import Cell, Results, Statistic
-from diffgen.bench.show.views import DASH, by_cost, plain_seconds, spread_text
+from diffgen.bench.show.views import (
+    DASH,
+    axes_of,
+    by_cost,
+    common_references,
+    plain_seconds,
+    spread_text,
+)
 from diffgen.errors import one_line
+from diffgen.settings.axes import title_of, value_text
+from diffgen.settings.sweep import BY_LABEL
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,7 +53,9 @@ def results_table(results: Results, left_out: Collection[str] = ()) -> Table:
         caption_style="dim",
     )
     scored = any(cell.clip for cell in results.cells)
-    names = [name for name in COLUMNS if name not in left_out and (scored or name != "CLIP")]
+    shown = [name for name in COLUMNS if name not in left_out and (scored or name != "CLIP")]
+    place = shown.index("steps") + 1
+    names = [*shown[:place], *axes_of(results), *shown[place:]]
     for name in names:
         _add_column(table, name)
     for cell in by_cost(results.cells):
@@ -56,8 +67,10 @@ def results_table(results: Results, left_out: Collection[str] = ()) -> Table:
 def _add_column(table: Table, name: str) -> None:
     if name in ("", "sampler"):
         table.add_column(name, min_width=2, no_wrap=True)
-    elif name == "schedule":  # the one that may be cut: what is left of it can be told apart
+    elif name == "schedule":  # may be cut: what is left of it can be told apart
         table.add_column(name, overflow="crop")
+    elif name in BY_LABEL:  # so may the heading
+        table.add_column(name, justify="right", overflow="crop")
     else:
         table.add_column(name, justify="right", no_wrap=True)
 
@@ -70,6 +83,7 @@ def _row(results: Results, cell: Cell) -> dict[str, Text | str]:
         "sampler": Text(cell.sampler),
         "schedule": Text(cell.schedule),
         "steps": str(cell.steps),
+        **{name: _value(cell, name) for name in axes_of(results)},
         "NFE": str(cell.nfe),
         "seconds": plain_seconds(cell.seconds),
         "PSNR dB": f"{cell.psnr.mean:.1f}" if cell.psnr else UNMEASURED[cell.status],
@@ -81,9 +95,13 @@ def _row(results: Results, cell: Cell) -> dict[str, Text | str]:
 
 
 def _mark(results: Results, cell: Cell) -> str:
-    recommended = results.recommendation is not None and results.recommendation.cell == cell.key
     front = FRONT if cell.key in results.front else ""
-    return (RECOMMENDED if recommended else "") + front
+    return (RECOMMENDED if cell.key in results.recommended else "") + front
+
+
+def _value(cell: Cell, axis: str) -> str:
+    """A cell's value on a further axis; samplers need not have it."""
+    return value_text(cell.at[axis]) if axis in cell.at else DASH
 
 
 def _mean(statistic: Statistic | None, digits: int) -> str:
@@ -105,8 +123,7 @@ def _caption(results: Results) -> Text:
     from rich.text import Text
 
     lines = [LEGEND]
-    if floor := results.references.get(""):
-        lines.append(f"floor: two solvers of the reference agree to {floor.floor_psnr:.1f} dB")
+    lines += _floors(results)
     lines += [f"note: {note}" for note in results.notes]
     cells: dict[tuple[str, str], list[Cell]] = {}
     for cell in by_cost(results.cells):
@@ -118,9 +135,22 @@ def _caption(results: Results) -> Text:
     return Text("\n".join(lines))
 
 
+def _floors(results: Results) -> list[str]:
+    """How sure the references of the deterministic cells are, and what they are there for."""
+    floors = [reference.floor_psnr for reference in common_references(results, results.cells)]
+    if len(floors) < 2:
+        return [f"floor: two solvers of the reference agree to {psnr:.1f} dB" for psnr in floors]
+    solving = [label for label in axes_of(results) if BY_LABEL[label].solves]
+    return [
+        f"floor: two solvers of each reference agree to {min(floors):.1f} dB or more",
+        f"PSNR: to the converged picture of the same {', '.join(solving)}; * and > hold within it",
+    ]
+
+
 def _name(cells: list[Cell]) -> list[str]:
-    """`euler + karras 4/6/8`: the cells of a group, by sampler and schedule."""
+    """`euler + karras 4/6/8`: the cells of a group, those that differ in steps as one."""
     steps: dict[str, list[int]] = {}
     for cell in cells:
-        steps.setdefault(f"{cell.sampler} + {cell.schedule}", []).append(cell.steps)
+        at = f", {title_of(cell.at.items())}," if cell.at else ""
+        steps.setdefault(f"{cell.sampler} + {cell.schedule}{at}", []).append(cell.steps)
     return [f"{name} {'/'.join(map(str, sorted(many)))}" for name, many in steps.items()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from diffgen.bench.pictures import picture_name, read_png
 from diffgen.bench.results import Cell, Reference, Results, Statistic, Timing
 from diffgen.errors import OutputError
 from diffgen.files import replaced
+from diffgen.settings.axes import title_of
+from diffgen.settings.sweep import BY_LABEL
 
 # Told apart on white and on black, and by people who see fewer colours; neighbours differ most.
 PALETTE = (
@@ -35,57 +37,73 @@ PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One sampler with one schedule: its cells from few to many steps, and how it is drawn.
+    """Cells that differ in their steps alone, from few to many, and how they are drawn.
 
-    `dashes` is one of DASHES.
+    `at` are their values on the further axes as text, `dashes` is one of DASHES.
     """
 
+    key: str
     sampler: str
     schedule: str
+    at: str
     cells: tuple[Cell, ...]
     colour: str
     dashes: tuple[int, ...]
 
     @property
-    def key(self) -> str:
-        return f"{self.sampler}-{self.schedule}"
-
-    @property
     def label(self) -> str:
-        return f"{self.sampler} + {self.schedule}"
+        return ", ".join(filter(None, (f"{self.sampler} + {self.schedule}", self.at)))
 
 
 def all_series(results: Results) -> list[Series]:
-    """The cells by sampler and schedule, in the order of the sweep."""
-    groups: dict[tuple[str, str], list[Cell]] = {}
+    """The cells by what they have in common but for their steps, in the order of the sweep."""
+    groups: dict[str, list[Cell]] = {}
     for cell in results.cells:
-        groups.setdefault((cell.sampler, cell.schedule), []).append(cell)
+        groups.setdefault(cell.series, []).append(cell)
     return [
         Series(
-            sampler,
-            schedule,
+            key,
+            cells[0].sampler,
+            cells[0].schedule,
+            title_of(cells[0].at.items()),
             tuple(sorted(cells, key=lambda cell: cell.steps)),
             PALETTE[i % len(PALETTE)],
             DASHES[i // len(PALETTE) % len(DASHES)],
         )
-        for i, ((sampler, schedule), cells) in enumerate(groups.items())
+        for i, (key, cells) in enumerate(groups.items())
     ]
 
 
 def by_cost(cells: Sequence[Cell]) -> list[Cell]:
-    """Fewest evaluations first, and among equals the closest picture; failed cells last."""
+    """Fewest evaluations first, and among equals the closest picture; failed cells last.
 
-    def rank(cell: Cell) -> tuple[bool, int, float, str]:
+    Solution by solution: the distances of two are not measured to the same picture.
+    """
+    solutions = list(dict.fromkeys(cell.solution for cell in cells))
+
+    def rank(cell: Cell) -> tuple[bool, int, int, float, str]:
         psnr = cell.psnr.mean if cell.psnr else float("-inf")
-        return cell.status == "failed", cell.nfe, -psnr, cell.key
+        group = solutions.index(cell.solution)
+        return cell.status == "failed", group, cell.nfe, -psnr, cell.key
 
     return sorted(cells, key=rank)
 
 
 def reference_name(results: Results, cell: Cell) -> str | None:
     """The key in `results.references` of what a cell was compared with; None where nothing."""
-    name = cell.sampler if cell.stochastic else ""
-    return name if cell.status == "ok" and name in results.references else None
+    known = cell.status == "ok" and cell.limit in results.references
+    return cell.limit if known else None
+
+
+def axes_of(results: Results) -> list[str]:
+    """The labels of the further axes, in their order."""
+    return [label for label in BY_LABEL if any(label in cell.at for cell in results.cells)]
+
+
+def common_references(results: Results, cells: Iterable[Cell]) -> list[Reference]:
+    """Those that the deterministic ones of some cells share, one for each solution."""
+    names = dict.fromkeys(cell.limit for cell in cells if not cell.stochastic)
+    return [results.references[name] for name in names if name in results.references]
 
 
 def reference_label(reference: Reference) -> str:

@@ -14,6 +14,7 @@ from view_examples import (
     PROMPT,
     REASON,
     RESULTS,
+    at_guidance,
     empty_results,
     make_folder,
     statistic,
@@ -222,3 +223,19 @@ def test_colours_repeat_only_with_another_line():
     many = [replace(CELLS[0], sampler=f"s{i}") for i in range(25)]
     drawn = [(s.colour, s.dashes) for s in views.all_series(replace(RESULTS, cells=many))]
     assert len(set(drawn)) == 25
+
+
+def test_each_solution_has_its_own_reference_front_and_answer(folder):
+    data = data_of(write_report(at_guidance(), folder))
+    assert (data["axes"], data["solving"]) == (["guidance"], ["guidance"])
+    assert len(data["series"]) == 2 * len(data_of(write_report(RESULTS, folder))["series"])
+    for scale in ("3", "7"):
+        one = data["cells"][f"ddim-leading-8-guidance_{scale}"]
+        assert one["at"] == {"guidance": scale}
+        assert one["reference"] == f"guidance_{scale}"
+        assert data["references"][one["reference"]]["title"] == f"guidance {scale}"
+        assert data["references"][one["reference"]]["shared"]
+        assert not data["references"][f"dpmpp_sde-guidance_{scale}"]["shared"]
+    assert [{key.rpartition("_")[2] for key in front} for front in data["fronts"]] == [{"3"}, {"7"}]
+    assert data["recommended"] == "ddim-leading-8-guidance_3"
+    assert [one["cell"] for one in data["others"]] == ["ddim-leading-8-guidance_7"]

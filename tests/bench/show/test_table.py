@@ -2,7 +2,16 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
-from view_examples import CELLS, NO_LIMIT, REASON, RESULTS, cell, empty_results, statistic
+from view_examples import (
+    CELLS,
+    NO_LIMIT,
+    REASON,
+    RESULTS,
+    at_guidance,
+    cell,
+    empty_results,
+    statistic,
+)
 
 from diffgen.bench.show.table import results_table
 
@@ -91,3 +100,28 @@ def test_it_fits_80_columns_with_all_columns(sampler):
 
 def test_no_cells_make_an_empty_table():
     assert any("sampler" in line for line in lines(empty_results()))
+
+
+def test_an_axis_has_a_column_and_its_cells_stand_together():
+    words = rows(at_guidance())  # so the schedule is cut
+    assert [each[4] for each in words] == [*["3"] * 7, *["7"] * 7, "3", "7"]  # failed ones last
+    assert [each[:6] for each in words if each[0] == ">*"] == [
+        [">*", "ddim", "leadin", "8", scale, "8"] for scale in ("3", "7")
+    ]
+    assert sum("*" in each[0] for each in words) == 2 * len(RESULTS.front)
+
+
+def test_a_table_with_axes_says_what_its_distances_are_to():
+    text = " ".join(" ".join(lines(at_guidance())).split())
+    assert "two solvers of each reference agree to 58.0 dB or more" in text
+    assert "PSNR: to the converged picture of the same guidance; * and > hold within it" in text
+    assert "no limit: lcm + lcm, guidance 3, 4, lcm + lcm, guidance 7, 4 (" in text
+
+
+def test_a_sampler_without_the_setting_has_a_dash():
+    cells = [replace(CELLS[0], at={"eta": 0.5}), cell("heun", "karras", 4, psnr=20.0, seconds=1.0)]
+    made = rows(replace(RESULTS, cells=cells))
+    assert [each[1:5] for each in made] == [
+        ["ddim", "leading", "4", "0.5"],
+        ["heun", "karras", "4", "-"],
+    ]

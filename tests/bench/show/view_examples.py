@@ -119,3 +119,33 @@ def make_folder(folder):
     for name in (SEVERAL, "reference"):
         converged.transpose(Image.Transpose.ROTATE_90).save(pictures / f"{name}-p2.png")
     return folder
+
+
+def at_guidance(results=RESULTS, scales=(3.0, 7.0)):
+    """The same sweep at two guidance scales, each with its own references, front and advice."""
+    cells = [replace(c, at={"guidance": scale}) for scale in scales for c in results.cells]
+    references = {
+        f"{name}-guidance_{scale:g}".removeprefix("-"): replace(
+            one, title=f"{name}, guidance {scale:g}".removeprefix(", ")
+        )
+        for scale in scales
+        for name, one in results.references.items()
+    }
+    first, *others = (
+        replace(
+            results.recommendation,
+            cell=f"ddim-leading-8-guidance_{scale:g}",
+            sentence=f"guidance {scale:g}: take it",
+            command=f"diffgen generate -g {scale:g}",
+        )
+        for scale in scales
+    )
+    return replace(
+        results,
+        cells=tuple(cells),
+        references=references,
+        front=tuple(f"{key}-guidance_{scale:g}" for scale in scales for key in results.front),
+        knees={f"ddim-leading-guidance_{scale:g}": 8 for scale in scales},
+        recommendation=first,
+        other_recommendations=tuple(others),
+    )
