@@ -30,8 +30,9 @@ GROUPS = (
 def sample_steps(prompts: Prompts = None, *, given: dict[str, Any]) -> None:
     """Measure samplers and step counts on a model, and say which to use.
 
-    Every picture is compared with the converged picture of its seed. The folder gets report.html,
-    plots, results.json and results.csv.
+    Every picture is compared with the converged picture of its seed. Options that show ",..." take
+    several values, each measured with all else; guidance changes the converged picture, so each of
+    its values has one of its own. The folder gets report.html, plots, results.json and results.csv.
     """
     settle_threads(given.get("threads"))
     keep_freed_memory()
