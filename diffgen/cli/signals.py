@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event
 from types import FrameType
@@ -41,41 +41,45 @@ def asked_to_stop() -> Iterator[list[int]]:
     under nohup, stay ignored.
     """
     came: list[int] = []
-    before = {number: signal.getsignal(number) for number in heard()}
 
     def ask(number: int, _frame: FrameType | None) -> None:
         came.append(number)
-        for each in before:
-            signal.signal(each, signal.SIG_DFL)
+        _let_the_next_kill()
         raise Asked(number)
 
-    for number in before:
-        signal.signal(number, ask)
-    try:
+    with _handled(ask):
         yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
 def finishing_first(stopping: Event) -> Iterator[list[int]]:
     """Let the first signal set `stopping` and the second raise Asked; gives a list of what came."""
     came: list[int] = []
-    before = {number: signal.getsignal(number) for number in heard()}
 
     def ask(number: int, _frame: FrameType | None) -> None:
         came.append(number)
         if stopping.is_set():
-            for each in before:
-                signal.signal(each, signal.SIG_DFL)
+            _let_the_next_kill()
             raise Asked(number)
         stopping.set()
 
+    with _handled(ask):
+        yield came
+
+
+@contextmanager
+def _handled(ask: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have every signal handled so, and as before behind that."""
+    before = {number: signal.getsignal(number) for number in heard()}
     for number in before:
         signal.signal(number, ask)
     try:
-        yield came
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _let_the_next_kill() -> None:
+    for number in heard():
+        signal.signal(number, signal.SIG_DFL)

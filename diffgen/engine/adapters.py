@@ -19,11 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from diffgen.device import send
-from diffgen.models.build import build_empty
+from diffgen.models.build import build_empty, unet_of
 from diffgen.models.deltas import Delta
 from diffgen.models.fast.refit import refit, unit_of
 from diffgen.models.lora import changed, merge
-from diffgen.models.networks import unet_of
 from diffgen.types import Component, Denoiser, LoraRef
 from diffgen.weights.adapters.files import Deltas, read_lora
 from diffgen.weights.checkpoint import Checkpoint

@@ -9,10 +9,9 @@ import torch
 from torch import nn
 
 from diffgen.device import Precision
-from diffgen.models.build import AnyConfig, AnyModule, build_empty
+from diffgen.models.build import AnyConfig, AnyModule, build_empty, unet_of
 from diffgen.models.clip import ClipTextModel
 from diffgen.models.config import ModelConfig
-from diffgen.models.networks import unet_of
 from diffgen.models.unet import UNet
 from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
 from diffgen.text.tokenizer import Tokenizer, load_tokenizers

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from diffgen.engine.networks import load_network
 from diffgen.errors import UsageError
+from diffgen.models.build import unet_of
 from diffgen.models.config import ModelConfig
-from diffgen.models.networks import unet_of
 from diffgen.models.unet import UNet
 from diffgen.types import Conditioning, Prediction
 from diffgen.weights.checkpoint import Checkpoint

@@ -1,4 +1,4 @@
-"""Building a network without giving its parameters memory or values."""
+"""Building the networks of a model, without giving their parameters memory or values."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from diffgen.models.clip import ClipTextModel
+from diffgen.models.config import ModelConfig
+from diffgen.models.unet import UNet
+from diffgen.models.vae import Autoencoder
+from diffgen.types import Component
+
 AnyConfig = TypeVar("AnyConfig")
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -17,6 +23,28 @@ def build_empty(kind: Callable[[AnyConfig], AnyModule], config: AnyConfig) -> An
     """The module of a config on the meta device, for weights to be assigned to."""
     with torch.device("meta"), _NoInitialisation():
         return kind(config)
+
+
+def unet_of(config: ModelConfig) -> UNet:
+    """The network that a model samples with, its weights not yet those of anything."""
+    return UNet(config.unet)
+
+
+def empty_network(config: ModelConfig, component: Component) -> nn.Module:
+    """The network of a component, without memory for its weights."""
+    if component == "unet":
+        return build_empty(unet_of, config)
+    if component == "vae":
+        assert config.vae is not None
+        return build_empty(Autoencoder, config.vae)
+    index = ("text_encoder", "text_encoder_2").index(component)
+    return build_empty(ClipTextModel, config.text[index])
+
+
+def expected_shapes(config: ModelConfig, component: Component) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors that a component has."""
+    state = empty_network(config, component).state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 class _NoInitialisation(TorchFunctionMode):

@@ -17,8 +17,7 @@ from diffgen.train.data.dataset import Batch
 from diffgen.train.dist import World, reduction
 from diffgen.train.draws import Draws
 from diffgen.train.ema import Ema
-from diffgen.train.lr import learning_rate
-from diffgen.train.optimizer import make_optimizer
+from diffgen.train.optimizer import learning_rate, make_optimizer
 from diffgen.train.recipe.recipe import Recipe
 from diffgen.train.sharding import full, gathered, share_of
 from diffgen.train.targets.target import Target

@@ -181,7 +181,7 @@ def _component(name: str, infos: Infos) -> Component:
 
 
 def _fit(checkpoint: Checkpoint) -> dict[str, Fit]:
-    from diffgen.models.networks import expected_shapes
+    from diffgen.models.build import expected_shapes
 
     found = {}
     for part, tensors in checkpoint.tensors.items():

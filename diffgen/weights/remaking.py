@@ -41,7 +41,7 @@ def components_of(
 
     Raises WeightsError where tensors are missing or do not fit, and for LoRAs as `read_lora` does.
     """
-    from diffgen.models.networks import expected_shapes
+    from diffgen.models.build import expected_shapes
     from diffgen.weights.adapters.files import read_lora
 
     deltas = [(lora, read_lora(lora.path, checkpoint, partial=lora.partial)) for lora in loras]

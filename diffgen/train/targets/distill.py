@@ -23,9 +23,8 @@ from diffgen.engine.networks import Networks
 from diffgen.engine.plan import GeneratePlan
 from diffgen.engine.request import GenerateRequest
 from diffgen.errors import ConfigError
-from diffgen.models.build import build_empty
+from diffgen.models.build import build_empty, unet_of
 from diffgen.models.config import ModelConfig
-from diffgen.models.networks import unet_of
 from diffgen.models.unet import UNet
 from diffgen.train.data.dataset import Batch
 from diffgen.train.draws import Draws

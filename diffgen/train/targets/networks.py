@@ -15,10 +15,10 @@ from diffgen.engine.model import Model
 from diffgen.engine.networks import Networks, load_network, load_networks
 from diffgen.errors import ConfigError
 from diffgen.jsonfile import JsonObject
+from diffgen.models.build import unet_of
 from diffgen.models.clip import ClipTextModel
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
 from diffgen.models.layers import ResnetBlock
-from diffgen.models.networks import unet_of
 from diffgen.models.unet import UNet
 from diffgen.models.unet_blocks import SpatialTransformer
 from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder

@@ -7,7 +7,7 @@ from diffusers.training_utils import compute_snr
 
 from diffgen.diffusion.prediction import add_noise, column, regression_target
 from diffgen.diffusion.schedule import NoiseSchedule
-from diffgen.train.lr import learning_rate
+from diffgen.train.optimizer import learning_rate
 from diffgen.train.recipe.recipe import OptimizerRecipe
 from diffgen.train.targets import objectives
 from diffgen.types import NoiseConfig
