@@ -31,6 +31,8 @@ def hash_sources(recipe: Recipe) -> dict[str, str]:
         found["model.tokenizer"] = _plain(vocabulary_path(model.tokenizer).glob("*"))
     if model.autoencoder:
         found["model.autoencoder"] = _autoencoder(model.autoencoder)
+    if recipe.autoencoder.teacher:
+        found["autoencoder.teacher"] = _autoencoder(recipe.autoencoder.teacher)
     if lora:
         found["lora.init"] = [_weights(Path(lora).expanduser())]
     return {key: _joined(parts) for key, parts in found.items() if None not in parts}

@@ -70,6 +70,11 @@ def _check_autoencoder(recipe: Recipe, where: str) -> None:
         raise ConfigError(
             f"{where}: autoencoder.decoder_only needs model.base, whose latents it keeps"
         )
+    if recipe.autoencoder.decoder_only and recipe.autoencoder.teacher:
+        raise ConfigError(
+            f"{where}: autoencoder.teacher is for an encoder that learns, which decoder_only "
+            "leaves as it is; drop one of them"
+        )
     if recipe.model.vae:
         check_factor(recipe, recipe.model.vae.factor, where)
     if recipe.autoencoder.adversarial:

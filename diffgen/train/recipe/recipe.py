@@ -96,11 +96,14 @@ class AutoencoderRecipe:
     autoencoder without attention sees only a neighbourhood, so pieces teach it whole pictures.
     `adversarial` is the weight of a discriminator's loss, from step `adversarial_start` on.
     `decoder_only` leaves the latents of `model.base` as they are, so that a U-Net trained on them
-    can take the new decoder.
+    can take the new decoder. With a `teacher`, a model or the folder of its autoencoder, the new
+    encoder learns the teacher's latents of the picture shrunk to the teacher's size, and `kl` is
+    the weight of the divergence from them: a U-Net keeps its latents and draws larger pictures.
     """
 
     patch: int | None = within(None, 8)
     decoder_only: bool = False
+    teacher: str | None = None
     l1: float = within(1.0, 0.0)
     l2: float = within(1.0, 0.0)
     edge: float = within(1.0, 0.0)

@@ -1,7 +1,8 @@
 """The `autoencoder` target: pixels to latents and back (arXiv:2112.10752, section 3.1).
 
 Absolute, squared and edge errors, a small KL term and, late, an adversarial one if asked for. The
-paper's perceptual term is left out.
+paper's perceptual term is left out. With a teacher, encoder and decoder learn side by side: the
+encoder to give the teacher's latents of a smaller picture, the decoder to draw from those.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffgen.engine.images import to_images
+from diffgen.errors import ConfigError
 from diffgen.models.vae import Autoencoder
 from diffgen.train.data.dataset import Batch
 from diffgen.train.draws import Draws
@@ -27,15 +30,20 @@ from diffgen.train.targets.target import Target
 from diffgen.weights.diffusers.layout import vae_json, write_json
 
 SHOWN = 8  # held-out pictures in a preview
+LATENT_SCALE = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
 STATISTICS = 0.02  # weight of each new batch in the running variance of z
 
 
 @dataclass(frozen=True, slots=True)
 class AutoencoderInputs:
-    """Pixels (B, 3, H, W), and the noise (B, C, h, w) that samples z."""
+    """Pixels (B, 3, H, W), and the noise (B, C, h, w) that samples z.
+
+    `teacher` holds mean and log variance of the teacher's z, both (B, C, h, w).
+    """
 
     pixels: Tensor
     noise: Tensor
+    teacher: tuple[Tensor, Tensor] | None = None
 
 
 class AutoencoderModule(nn.Module):
@@ -52,7 +60,12 @@ class AutoencoderModule(nn.Module):
 
     def forward(self, inputs: AutoencoderInputs) -> dict[str, Tensor]:
         """The weighted sum of all terms, and each of them."""
-        mean, logvar = (moment.float() for moment in self.vae.encode(inputs.pixels))
+        own = mean, logvar = [moment.float() for moment in self.vae.encode(inputs.pixels)]
+        if inputs.teacher:
+            kl = objectives.kl_between(*own, *inputs.teacher)
+            mean, logvar = inputs.teacher
+        else:
+            kl = objectives.kl_to_unit(*own)
         z = mean + (0.5 * logvar).exp() * inputs.noise
         output = self.vae.decode(self.vae.to_latents(z)).float()
         if self.training:
@@ -62,7 +75,7 @@ class AutoencoderModule(nn.Module):
             "l1": error.abs().mean(),
             "l2": error.square().mean(),
             "edge": objectives.edge_error(output, inputs.pixels).mean(),
-            "kl": objectives.kl_to_unit(mean, logvar).mean(),
+            "kl": kl.mean(),
         }
         loss = sum(
             (getattr(self.weights, k) * v for k, v in terms.items()), inputs.noise.new_zeros(())
@@ -101,24 +114,37 @@ def pieces(pixels: Tensor, side: int, draws: Draws) -> Tensor:
 class AutoencoderBatches:
     """Pixels of a batch or pieces of them, and noise of the size of their latents."""
 
-    def __init__(self, recipe: Recipe, vae: Autoencoder, device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, vae: Autoencoder, teacher: Autoencoder | None, device: torch.device
+    ) -> None:
         self.patch, self.config, self.device = recipe.autoencoder.patch, vae.config, device
+        self.teacher = teacher
 
     def __call__(self, batch: Batch, draws: Draws) -> AutoencoderInputs:
-        """Pixels and noise."""
+        """Pixels, noise and what the teacher says of them."""
         assert batch.pixels is not None
         pixels, config = batch.pixels.to(self.device), self.config
         if self.patch:
             pixels = pieces(pixels, self.patch, draws)
         height, width = (side // config.factor for side in pixels.shape[-2:])
-        return AutoencoderInputs(pixels, draws.normal((config.latent_channels, height, width)))
+        noise = draws.normal((config.latent_channels, height, width))
+        return AutoencoderInputs(pixels, noise, self._taught(pixels, (height, width)))
+
+    @torch.no_grad()
+    def _taught(self, pixels: Tensor, latents: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
+        if self.teacher is None:
+            return None
+        height, width = (side * self.teacher.config.factor for side in latents)
+        mean, logvar = self.teacher.encode(F.interpolate(pixels, (height, width), mode="area"))
+        return mean.float(), logvar.float()
 
 
 class AutoencoderExporter:
     """Writes `vae/` in diffusers layout, its scaling factor measured while training."""
 
     def __init__(self, recipe: Recipe, module: AutoencoderModule) -> None:
-        self.module, self.measures = module, recipe.model.base is None
+        self.module = module
+        self.measures = recipe.model.base is None and recipe.autoencoder.teacher is None
 
     def __call__(self, folder: Path, dtype: torch.dtype) -> None:
         """Write config and weights."""
@@ -152,11 +178,11 @@ class ReconstructionPreviewer:
 def autoencoder_target(recipe: Recipe, device: torch.device) -> Target:
     """Train an autoencoder; the result is a folder with `vae/` that a diffusion recipe can name.
 
-    Raises what `load_autoencoder` raises.
+    Raises what `load_autoencoder` raises, and ConfigError for a teacher that does not fit.
     """
     torch.manual_seed(recipe.run.seed)
-    vae, weights = _autoencoder(recipe), recipe.autoencoder
-    vae.to(device)
+    teacher, weights = _teacher(recipe, device), recipe.autoencoder
+    vae = _autoencoder(recipe, teacher).to(device)
     adversary = Adversary(weights, device) if weights.adversarial else None
     module = AutoencoderModule(vae, weights, adversary).to(device)
     if weights.decoder_only:
@@ -167,21 +193,54 @@ def autoencoder_target(recipe: Recipe, device: torch.device) -> Target:
         vae.decoder.compile()
     return Target(
         module=module,
-        inputs=AutoencoderBatches(recipe, vae, device),
+        inputs=AutoencoderBatches(recipe, vae, teacher, device),
         export=AutoencoderExporter(recipe, module),
         preview=ReconstructionPreviewer(device),
         discriminator=adversary,
     )
 
 
-def _autoencoder(recipe: Recipe) -> Autoencoder:
-    """The autoencoder of `model.base`, or a new one."""
+def _teacher(recipe: Recipe, device: torch.device) -> Autoencoder | None:
+    if recipe.autoencoder.teacher is None:
+        return None
+    return load_autoencoder(recipe.autoencoder.teacher).requires_grad_(False).to(device)
+
+
+def _autoencoder(recipe: Recipe, teacher: Autoencoder | None) -> Autoencoder:
+    """The autoencoder of `model.base`, or a new one, which begins with what fits of its teacher."""
     if recipe.model.base:
         vae = load_autoencoder(recipe.model.base).requires_grad_(True)
     else:
         assert recipe.model.vae is not None
         vae = Autoencoder(recipe.model.vae)
     check_factor(recipe, vae.config.factor, str(recipe.model.base or "recipe"))
+    if teacher:
+        vae = _pupil(vae, teacher, new=recipe.model.base is None)
     if recipe.run.gradient_checkpointing:
         checkpoint_gradients(vae)
+    return vae
+
+
+def _pupil(vae: Autoencoder, teacher: Autoencoder, *, new: bool) -> Autoencoder:
+    """`vae` with the teacher's scale of latents. A new one takes over the tensors that fit.
+
+    Raises ConfigError where the two have latents of different kinds.
+    """
+    ours, theirs = vae.config, teacher.config
+    if ours.latent_channels != theirs.latent_channels or ours.factor < theirs.factor:
+        raise ConfigError(
+            f"autoencoder.teacher has {theirs.latent_channels} latent channels and factor "
+            f"{theirs.factor}; the new autoencoder needs as many channels, and this factor or a "
+            f"larger one, but has {ours.latent_channels} and {ours.factor}"
+        )
+    scale = {name: getattr(theirs, name) for name in LATENT_SCALE}
+    vae.config = replace(ours, **scale)
+    if new:
+        mine = vae.state_dict()
+        fitting = {
+            name: tensor
+            for name, tensor in teacher.state_dict().items()
+            if name in mine and mine[name].shape == tensor.shape
+        }
+        vae.load_state_dict(mine | fitting)
     return vae

@@ -75,5 +75,12 @@ def kl_to_unit(mean: Tensor, logvar: Tensor) -> Tensor:
 
     Kingma and Welling, arXiv:1312.6114, appendix B.
     """
-    terms = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar)
+    return kl_between(mean, logvar, mean.new_zeros(()), logvar.new_zeros(()))
+
+
+def kl_between(mean: Tensor, logvar: Tensor, to_mean: Tensor, to_logvar: Tensor) -> Tensor:
+    """KL(N(mean, exp(logvar)) || N(to_mean, exp(to_logvar))), as `kl_to_unit`: (B,)."""
+    apart = (mean - to_mean).square() / to_logvar.exp()
+    change = logvar - to_logvar
+    terms = 0.5 * (apart + change.exp() - 1.0 - change)
     return terms.flatten(1).mean(dim=1)

@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from training import VAE, Listener, make_recipe
 
 from diffgen.errors import ConfigError
@@ -10,6 +12,11 @@ from diffgen.train.targets.networks import load_autoencoder
 
 CPU = torch.device("cpu")
 BASE = {"target": "autoencoder", "model": {"vae": VAE}, "data.size": 16, "run.steps": 2}
+
+
+def as_pixels(picture):
+    """A picture as pixels (3, H, W) in -1 to 1."""
+    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1) / 127.5 - 1
 
 
 def places(height, width, count=1):
@@ -74,9 +81,78 @@ def test_a_decoder_that_learns_alone_keeps_the_latents(squares, tmp_path):
     assert changed == {"decoder", "post_quant_conv"}
 
 
+def taught(folder, squares, **changes):
+    """A base of factor 2 and a larger pupil of factor 4, which learned from it; both loaded."""
+    run.train(make_recipe(squares, BASE), folder / "base", resume=False, reporter=Listener())
+    teacher, larger = str(folder / "base" / "model"), {**VAE, "channels": [8, 8, 8]}
+    recipe = make_recipe(
+        squares,
+        {**BASE, "model": {"vae": larger}, "autoencoder.teacher": teacher, "autoencoder.kl": 1.0}
+        | changes,
+    )
+    listener = Listener()
+    run.train(recipe, folder / "pupil", resume=False, reporter=listener)
+    models = [load_autoencoder(str(folder / name / "model")) for name in ("base", "pupil")]
+    return *models, listener
+
+
+def test_a_pupil_learns_the_latents_of_pictures_half_as_large(squares, tmp_path):
+    teacher, pupil, _ = taught(tmp_path, squares, **{"run.steps": 150, "optimizer.lr": 3e-3})
+    assert pupil.config.scaling_factor == teacher.config.scaling_factor
+    drawn = [Image.open(path).resize((16, 16)) for path in sorted(squares.glob("*.png"))]
+    pixels = torch.stack([as_pixels(picture) for picture in drawn])
+    small = torch.nn.functional.avg_pool2d(pixels, 2)
+    with torch.no_grad():
+        true, ours = teacher.encode(small)[0], pupil.encode(pixels)[0]
+    assert ours.shape == true.shape
+    # It explains nine tenths of how the latents differ.
+    assert (ours - true).square().mean() < 0.1 * true.var()
+
+
+def test_a_pupil_begins_with_what_fits_of_its_teacher(squares, tmp_path):
+    teacher, pupil, _ = taught(tmp_path, squares, **{"run.steps": 1, "optimizer.lr": 1e-12})
+    theirs, ours = teacher.state_dict(), pupil.state_dict()
+    same = {name for name in ours if name in theirs and torch.equal(ours[name], theirs[name])}
+    assert {"decoder.conv_in.weight", "encoder.conv_in.weight"} <= same
+    assert "decoder.up_blocks.2.resnets.0.conv1.weight" not in same  # its teacher has none
+
+
+def test_the_teacher_is_read_anew_when_a_run_goes_on(squares, tmp_path):
+    """It is no part of the checkpoint; the losses go on to the bit."""
+    *_, whole = taught(tmp_path, squares, **{"run.steps": 4})
+    teacher, larger = str(tmp_path / "base" / "model"), {**VAE, "channels": [8, 8, 8]}
+    recipe = make_recipe(
+        squares,
+        {**BASE, "model": {"vae": larger}, "autoencoder.teacher": teacher}
+        | {"autoencoder.kl": 1.0, "run.steps": 4},
+    )
+    late = Listener()
+    with pytest.raises(KeyboardInterrupt):
+        run.train(recipe, tmp_path / "late", resume=False, reporter=Listener(fail_at=3))
+    run.train(recipe, tmp_path / "late", resume=True, reporter=late)
+    assert late.losses == whole.losses[2:]
+
+
+@pytest.mark.parametrize(
+    ("vae", "numbers"),
+    [({"latent_channels": 3}, "has 3 and 2"), ({"channels": [8]}, "has 4 and 1")],
+)
+def test_a_teacher_of_other_latents_is_refused(squares, tmp_path, vae, numbers):
+    with pytest.raises(ConfigError, match=rf"teacher has 4 latent channels .* but {numbers}"):
+        taught(tmp_path, squares, model={"vae": {**VAE, **vae}})
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {
+                "model": {"base": "x"},
+                "autoencoder.teacher": "x",
+                "autoencoder.decoder_only": True,
+            },
+            "which decoder_only leaves as it is; drop one",
+        ),
         ({"autoencoder.decoder_only": True}, r"decoder_only needs model\.base"),
         ({"autoencoder.patch": 18}, "patch 18 is larger than the pictures, .* side is 16"),
         ({"data.width": 32, "autoencoder.patch": 20}, "larger than the pictures"),

@@ -134,6 +134,14 @@ def test_kl_by_hand():
     assert objectives.kl_to_unit(mean, logvar).item() == pytest.approx(expected)
 
 
+def test_kl_between_agrees_with_torch():
+    moments = torch.randn(4, 3, 2, 5, 5, generator=torch.Generator().manual_seed(0))
+    one, other = ((mean, logvar) for mean, logvar in moments.split(2))
+    normals = [torch.distributions.Normal(m, (0.5 * v).exp()) for m, v in (one, other)]
+    expected = torch.distributions.kl_divergence(*normals).flatten(1).mean(dim=1)
+    torch.testing.assert_close(objectives.kl_between(*one, *other), expected)
+
+
 @pytest.mark.parametrize(
     ("decay", "step", "rate"),
     [
