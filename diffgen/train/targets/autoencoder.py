@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from diffgen.engine.images import to_images
 from diffgen.errors import ConfigError
+from diffgen.models.layers import ResnetBlock, Upsample
 from diffgen.models.vae import Autoencoder
 from diffgen.train.data.dataset import Batch
 from diffgen.train.draws import Draws
@@ -60,12 +61,12 @@ class AutoencoderModule(nn.Module):
 
     def forward(self, inputs: AutoencoderInputs) -> dict[str, Tensor]:
         """The weighted sum of all terms, and each of them."""
-        own = mean, logvar = [moment.float() for moment in self.vae.encode(inputs.pixels)]
-        if inputs.teacher:
-            kl = objectives.kl_between(*own, *inputs.teacher)
-            mean, logvar = inputs.teacher
+        mean, logvar = (moment.float() for moment in self.vae.encode(inputs.pixels))
+        if inputs.teacher is None:
+            kl = objectives.kl_to_unit(mean, logvar)
         else:
-            kl = objectives.kl_to_unit(*own)
+            kl = objectives.kl_between(mean, logvar, *inputs.teacher)
+            mean, logvar = inputs.teacher
         z = mean + (0.5 * logvar).exp() * inputs.noise
         output = self.vae.decode(self.vae.to_latents(z)).float()
         if self.training:
@@ -236,11 +237,23 @@ def _pupil(vae: Autoencoder, teacher: Autoencoder, *, new: bool) -> Autoencoder:
     scale = {name: getattr(theirs, name) for name in LATENT_SCALE}
     vae.config = replace(ours, **scale)
     if new:
-        mine = vae.state_dict()
-        fitting = {
-            name: tensor
-            for name, tensor in teacher.state_dict().items()
-            if name in mine and mine[name].shape == tensor.shape
-        }
-        vae.load_state_dict(mine | fitting)
+        _take_over(vae, teacher)
     return vae
+
+
+def _take_over(vae: Autoencoder, teacher: Autoencoder) -> None:
+    """Copy the teacher's tensors that fit; let the decoder's other parts begin as enlargement."""
+    mine = vae.state_dict()
+    fitting = {
+        name: tensor
+        for name, tensor in teacher.state_dict().items()
+        if name in mine and mine[name].shape == tensor.shape
+    }
+    for name, module in vae.decoder.named_modules(prefix="decoder"):
+        if isinstance(module, ResnetBlock) and f"{name}.conv2.weight" not in fitting:
+            for parameter in module.conv2.parameters():
+                nn.init.zeros_(parameter)
+        elif isinstance(module, Upsample) and f"{name}.conv.weight" not in fitting:
+            nn.init.dirac_(module.conv.weight)
+            module.conv.bias = nn.Parameter(torch.zeros(module.conv.out_channels))
+    vae.load_state_dict(vae.state_dict() | fitting)
