@@ -1,20 +1,24 @@
 """Put a finished storybook together: `python -m scripts.storybook.assemble --help`.
 
 Takes the folder that the last training run exported, with another decoder if one was trained on its
-latents, and writes one model card from what every run recorded and what the judge found.
+latents, and writes one page from what every run recorded and what the judge found.
 """
 
 import argparse
+import json
+import math
 import re
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from diffgen import Engine
+from PIL import Image
+
 from diffgen.train.export import save_grid
 from scripts.storybook.objects import kinds_of
-from scripts.storybook.subject import generate
+from scripts.storybook.subject import generate, load
 from scripts.storybook.words import COLOURS, PLACES, POSITIONS, TIMES
 
 SAMPLE_SEED = 2
@@ -33,6 +37,18 @@ SAMPLES = (  # four in a row
     "a purple butterfly over a lake in the rain",
 )
 SHEETS = "held-out{}.png"  # of each report
+FACTS = ("data", "seed", "steps", "held-out loss", "time", "made with")  # of a run, as it records
+CURVE = (640, 360)  # pixels of one run's curve on the sheet
+ANSWERS = {  # of the verifier, by their names in the scores of a model
+    "single object": "object",
+    "colour": "colour",
+    "place": "place",
+    "time": "time",
+    "all together": "all",
+    "position": "position",
+    "count": "count",
+    "two objects": "two objects",
+}
 CREDITS = """## Pictures and licences
 
 All training pictures were drawn by `scripts/storybook/` of the diffgen repository: backgrounds
@@ -53,18 +69,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--reports", type=Path, nargs="*", default=[], help="folders that evaluate.py wrote"
     )
-    parser.add_argument("--name", help="its name in weights.toml, which says how to sample it")
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")
     return parser.parse_args(argv)
 
 
 def known_words(world: str) -> str:
     """What a model of a world has words for, as Markdown."""
-    things = ", ".join(
-        f"{kind.name}{'' if kind.body else ' (one colour)'}" for kind in kinds_of(world)
-    )
+    kinds = kinds_of(world)
     lists = {
-        "things": things,
+        "things of any colour": ", ".join(kind.name for kind in kinds if kind.body),
+        "things of their own colour": ", ".join(kind.name for kind in kinds if not kind.body),
         "colours": ", ".join(COLOURS),
         "places": ", ".join(PLACES),
         "times and weather": ", ".join(TIMES),
@@ -75,19 +89,52 @@ def known_words(world: str) -> str:
     return f"## What it knows\n\n| | |\n|---|---|\n{rows}"
 
 
-def stage(card: str, curve: str) -> str:
-    """One run's card as a section, its curve under another name."""
-    _, _, body = card.split("---\n", 2)
-    return body.strip().replace("# ", "## ", 1).replace("(loss.png)", f"({curve})") + "\n"
+def stages(cards: Sequence[str]) -> str:
+    """A row for each run: its name, and what it recorded."""
+    rows = []
+    for card in cards:
+        title = re.search(r"^# (.+)$", card, flags=re.M)
+        facts = dict(re.findall(r"^\| (.+?) \| (.+?) \|$", card, flags=re.M))
+        facts["data"] = re.sub(r", hash .*", "", facts.get("data", ""))
+        cells = [title[1] if title else "", *(facts.get(name, "") for name in FACTS)]
+        rows.append(f"| {' | '.join(cells)} |")
+    head = f"| run | {' | '.join(FACTS)} |\n|{'---|' * (len(FACTS) + 1)}\n"
+    return head + "\n".join(rows) + "\n\n![loss of each run, in their order](curves.png)\n"
 
 
-def findings(reports: Sequence[str]) -> str:
-    """The first report whole; of those that follow only the model's scores and their sheet."""
-    first, *more = reports
-    for number, report in enumerate(more, 1):
-        scores = re.sub(r"\nIts autoencoder.*\n", "", report[report.rindex("## ") :])
-        first += "\n" + scores.replace("held-out.png", SHEETS.format(number))
-    return "## How well it does\n\n" + re.sub(r"^## ", "### ", first, flags=re.M)
+def curves(paths: Sequence[Path]) -> Image.Image:
+    """The curves of all runs on one sheet, two in a row."""
+    page = Image.new("RGB", (2 * CURVE[0], math.ceil(len(paths) / 2) * CURVE[1]), "white")
+    for number, path in enumerate(paths):
+        with Image.open(path) as curve:
+            row, column = divmod(number, 2)
+            page.paste(curve.convert("RGB").resize(CURVE), (column * CURVE[0], row * CURVE[1]))
+    return page
+
+
+def findings(reports: Sequence[dict[str, Any]]) -> str:
+    """Shares of right answers, a row for each question, and the sheets they were judged on."""
+    first, columns = reports[0], ["fresh renders", "after the autoencoder"]
+    tables = [_shares(first["verifier"]), _shares(first["ceiling"])]
+    for report in reports:
+        columns.append(f"{report['pictures']} pictures of {report['asked']}")
+        tables.append(_shares(report["scores"]))
+    text = f"| | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}\n"
+    for name, answer in ANSWERS.items():
+        cells = [table.get(name, table.get(answer, "")) for table in tables]
+        text += f"| {name} | {' | '.join(cells)} |\n"
+    text += f"\nThe autoencoder gives scenes back with {first['psnr']:.1f} dB in the mean.\n"
+    for number, report in enumerate(reports):
+        sheet = SHEETS.format(number or "")
+        text += f"\n![prompts]({sheet})\n\nIn rows: {'; '.join(report['shown'])}.\n"
+    return text
+
+
+def _shares(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    return {
+        row["category"]: f"{row['share']:.1%} ({row['low']:.0%} to {row['high']:.0%})"
+        for row in rows
+    }
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -104,24 +151,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         source = arguments.decoder if part == "vae" and arguments.decoder else arguments.model
         _copy(source / part, out / part)
     shutil.copy(arguments.model / "model_index.json", out)
-    sections = [arguments.about.read_text(encoding="utf-8"), known_words("wide")]
-    if arguments.reports:
-        texts = [(folder / "report.md").read_text(encoding="utf-8") for folder in arguments.reports]
-        sections.append(findings(texts))
-        for number, folder in enumerate(arguments.reports):
-            shutil.copy(folder / "held-out.png", out / SHEETS.format(number or ""))
-    sections.append(CREDITS)
-    for number, folder in enumerate(arguments.stages, 1):
-        curve = f"loss-{number}.png"
-        shutil.copy(folder / "loss.png", out / curve)
-        sections.append(stage((folder / "README.md").read_text(encoding="utf-8"), curve))
-    pictures = generate(Engine.load(arguments.name or str(out)), SAMPLES, seed=SAMPLE_SEED)
+    pictures = generate(load(str(out)), SAMPLES, seed=SAMPLE_SEED)
     save_grid(pictures, out / "samples.png", columns=4)
     samples = f"![samples](samples.png)\n\nIn rows, seed {SAMPLE_SEED}: {'; '.join(SAMPLES)}.\n"
-    sections.insert(1, samples)
+    cards = [(folder / "README.md").read_text(encoding="utf-8") for folder in arguments.stages]
+    curves([folder / "loss.png" for folder in arguments.stages]).save(out / "curves.png")
+    about = arguments.about.read_text(encoding="utf-8")
+    sections = [about.format(runs=stages(cards), samples=samples, scores=_judged(arguments, out))]
+    sections += [known_words("wide"), CREDITS]
     head = "---\nlicense: Apache-2.0\nlibrary_name: diffusers\npipeline_tag: text-to-image\n---\n\n"
     (out / "README.md").write_text(head + "\n".join(sections), encoding="utf-8")
     return 0
+
+
+def _judged(arguments: argparse.Namespace, out: Path) -> str:
+    """What the reports found, their sheets beside the card; empty where nothing was judged."""
+    if not arguments.reports:
+        return ""
+    for number, folder in enumerate(arguments.reports):
+        with Image.open(folder / "held-out.png") as sheet:
+            sheet.reduce(2).save(out / SHEETS.format(number or ""))
+    texts = [(folder / "report.json").read_text(encoding="utf-8") for folder in arguments.reports]
+    return findings([json.loads(text) for text in texts])
 
 
 if __name__ == "__main__":

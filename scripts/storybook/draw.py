@@ -34,6 +34,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--world", choices=WORLD_ORDER, default="wide")
     parser.add_argument("--format", choices=("folder", "shards"), default="folder")
+    parser.add_argument("--keep", action="store_true", help="go on: leave whole shards as they are")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--sheet", type=Path, help="write a contact sheet of the first 48 scenes")
     parser.add_argument("--own-art", action="store_true", help="only objects drawn in this project")
@@ -43,6 +44,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error("nothing to write: give --out DIR, --sheet FILE or both")
     if arguments.count < 1 or arguments.size < 16 or arguments.workers < 1:
         parser.error("--count and --workers must be at least 1, --size at least 16")
+    if arguments.keep and arguments.format != "shards":
+        parser.error("--keep is for --format shards")
     return arguments
 
 
@@ -70,7 +73,7 @@ def write_folder(stream: SceneStream, indices: range, out: Path) -> None:
 
 def write_shard(stream: SceneStream, indices: range, out: Path) -> None:
     """One WebDataset tar: NNNNNNNN.png, .txt (a caption a line) and .json for each scene."""
-    target = out / f"storybook-{indices.start:08d}.tar"
+    target = shard_path(out, indices.start)
     partial = target.with_suffix(".part")
     with tarfile.open(partial, "w") as archive:
         for index in indices:
@@ -92,11 +95,24 @@ def _ranges(first: int, count: int, workers: int) -> Iterator[range]:
         yield range(start, min(start + step, first + count))
 
 
-def draw(stream: SceneStream, indices: range, out: Path, *, kind: str, workers: int) -> None:
-    """Write the scenes of a range as a `folder` or as `shards`, `workers` processes at once."""
+def shard_path(out: Path, first: int) -> Path:
+    """The file of the shard that begins with this scene."""
+    return out / f"storybook-{first:08d}.tar"
+
+
+def draw(
+    stream: SceneStream, indices: range, out: Path, *, kind: str, workers: int, keep: bool = False
+) -> None:
+    """Write the scenes of a range as a `folder` or as `shards`, `workers` processes at once.
+
+    With `keep`, shards that are there were drawn by an earlier call with the same options.
+    """
     out.mkdir(parents=True, exist_ok=True)
     write = write_folder if kind == "folder" else write_shard
-    jobs = [(stream, part, out) for part in _ranges(indices.start, len(indices), workers)]
+    parts = _ranges(indices.start, len(indices), workers)
+    jobs = [
+        (stream, part, out) for part in parts if not (keep and shard_path(out, part.start).exists())
+    ]
     if workers == 1:
         for job in jobs:
             write(*job)
@@ -104,10 +120,10 @@ def draw(stream: SceneStream, indices: range, out: Path, *, kind: str, workers: 
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
             pool.starmap(write, jobs, chunksize=1)
     if kind == "folder":
-        parts = sorted(out.glob("metadata.*.part"))
-        text = "".join(part.read_text(encoding="utf-8") for part in parts)
+        written = sorted(out.glob("metadata.*.part"))
+        text = "".join(part.read_text(encoding="utf-8") for part in written)
         (out / "metadata.jsonl").write_text(text, encoding="utf-8")
-        for part in parts:
+        for part in written:
             part.unlink()
 
 
@@ -136,7 +152,8 @@ def main(argv: list[str] | None = None) -> int:
         sheet(small, indices[:48]).save(arguments.sheet)
     if arguments.out is not None:
         start = time.perf_counter()
-        draw(stream, indices, arguments.out, kind=arguments.format, workers=arguments.workers)
+        kind, workers = arguments.format, arguments.workers
+        draw(stream, indices, arguments.out, kind=kind, workers=workers, keep=arguments.keep)
         rate = arguments.count / (time.perf_counter() - start)
         print(f"drew {arguments.count} scenes to {arguments.out} ({rate:.0f}/s)")
     return 0

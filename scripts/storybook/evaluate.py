@@ -127,7 +127,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", help="name or path of the model; without, only the verifier")
     parser.add_argument("--out", type=Path, required=True, help="folder for report and verifier")
     parser.add_argument("--world", choices=WORLD_ORDER, default="wide")
-    parser.add_argument("--size", type=int, default=128, help="side of the pictures it reads")
+    parser.add_argument("--size", type=int, default=256, help="side of the pictures it reads")
     parser.add_argument("--data", type=Path, help="train the verifier on these shards")
     parser.add_argument("--seconds", type=float, default=600, help="time to train the verifier")
     parser.add_argument("--verifier", type=Path, help="use a trained verifier")
@@ -167,11 +167,10 @@ def _judge_model(
     arguments: argparse.Namespace, model: Verifier, fresh: SceneStream
 ) -> tuple[str, dict[str, Any]]:
     """Scores, autoencoder and a sheet of held-out prompts: Markdown, and the same as data."""
-    from diffgen import Engine
     from diffgen.train.export import save_grid
-    from scripts.storybook.subject import autoencoded, generate, reconstruction_psnr
+    from scripts.storybook.subject import autoencoded, generate, load, reconstruction_psnr
 
-    engine = Engine.load(arguments.model)
+    engine = load(arguments.model)
     if arguments.each:
         once = [Question(scene, "plain") for scene in each_kind(fresh.world)]
     else:
@@ -190,15 +189,16 @@ def _judge_model(
     plain = plain[:: max(1, len(plain) // SHOWN)][:SHOWN]
     shown_pictures = [pictures[k * arguments.repeats] for k in plain]
     save_grid(shown_pictures, arguments.out / "held-out.png", columns=6)
-    shown = "; ".join(prompts[k] for k in plain)
-    kind = "prompts, one of every thing" if arguments.each else "held-out prompts"
+    shown = [prompts[k] for k in plain]
+    kind = "things, each once" if arguments.each else "held-out prompts"
+    asked_for = f"{len(prompts)} {kind}"
     text = markdown("The verifier on fresh renders after the model's autoencoder", ceiling) + "\n"
-    text += markdown(f"{len(pictures)} pictures of {len(prompts)} {kind}", scores)
+    text += markdown(f"{len(pictures)} pictures of {asked_for}", scores)
     text += f"\nIts autoencoder gives scenes back with a PSNR of {psnr:.1f} dB in the mean.\n"
-    text += f"\n![held-out prompts](held-out.png)\n\nIn rows: {shown}.\n"
+    text += f"\n![held-out prompts](held-out.png)\n\nIn rows: {'; '.join(shown)}.\n"
     print(text)
-    found = {"model": arguments.model, "prompts": prompts, "scores": scores, "psnr": psnr}
-    return text, {**found, "ceiling": ceiling}
+    found = {"model": arguments.model, "asked": asked_for, "pictures": len(pictures)}
+    return text, {**found, "scores": scores, "psnr": psnr, "ceiling": ceiling, "shown": shown}
 
 
 def _pixels(pictures: Sequence[Image.Image]) -> NDArray[np.float32]:

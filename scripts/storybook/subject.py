@@ -1,6 +1,7 @@
 """The model that is judged: its pictures of prompts, and what its autoencoder loses."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from statistics import mean
 
@@ -11,7 +12,14 @@ from PIL import Image
 
 from diffgen import Engine, GenerateRequest
 from diffgen.bench.metrics import psnr
+from diffgen.engine.model import Model
+from diffgen.weights.finding import resolve
 from scripts.storybook.stream import SceneStream
+
+
+def load(model: str) -> Engine:
+    """A model by name or path, sampled as `weights.toml` says of storybook."""
+    return Engine.load(replace(Model.open(model), entry=resolve("storybook").entry))
 
 
 def generate(

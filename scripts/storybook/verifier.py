@@ -86,28 +86,33 @@ def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class Verifier(nn.Module):
-    """Pictures (B, 3, H, W) in -1 to 1 to one row of logits for each question."""
+    """Pictures (B, 3, H, W) in -1 to 1 to one row of logits for each question.
+
+    What is in a picture is read off the strongest response anywhere, so that two things do not
+    dilute each other; where it is, off a grid of 4 x 4 averages.
+    """
 
     def __init__(self, vocabulary: Vocabulary, width: int = 32) -> None:
         super().__init__()
         self.vocabulary = vocabulary
         self.trunk = nn.Sequential(
-            _block(3, width, 2),
+            _block(3, width // 2, 2),
+            _block(width // 2, width, 2),
             _block(width, 2 * width, 1),
             _block(2 * width, 2 * width, 2),
             _block(2 * width, 4 * width, 1),
             _block(4 * width, 4 * width, 2),
             _block(4 * width, 4 * width, 1),
-            nn.AdaptiveAvgPool2d(4),
-            nn.Flatten(),
-            nn.Linear(64 * width, 256),
-            nn.ReLU(inplace=True),
         )
+        self.features = nn.Sequential(nn.Linear(68 * width, 384), nn.ReLU(inplace=True))
         widths = vocabulary.widths().items()
-        self.heads = nn.ModuleDict({name: nn.Linear(256, answers) for name, answers in widths})
+        self.heads = nn.ModuleDict({name: nn.Linear(384, answers) for name, answers in widths})
 
     def forward(self, pictures: Tensor) -> Labels:
-        features = self.trunk(pictures)
+        responses = self.trunk(pictures)
+        what = responses.amax(dim=(2, 3))
+        where = F.adaptive_avg_pool2d(responses, 4).flatten(1)
+        features = self.features(torch.cat([what, where], dim=1))
         return {name: head(features) for name, head in self.heads.items()}
 
 

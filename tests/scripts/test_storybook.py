@@ -179,3 +179,18 @@ def test_shards_hold_the_same_pictures_whatever_the_workers(tmp_path: Path) -> N
         contents.append(found)
     assert contents[0] == contents[1]
     assert len(contents[0]) == 18
+
+
+def test_an_interrupted_drawing_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = ["--own-art", "--count", "6", "--size", "32", "--format", "shards", "--workers", "2"]
+    draw([*wanted, "--out", str(tmp_path)])
+    first, second = sorted(tmp_path.glob("*.tar"))
+    size = second.stat().st_size
+    first.write_bytes(b"drawn before")
+    second.unlink()
+    draw([*wanted, "--keep", "--out", str(tmp_path)])
+    assert first.read_bytes() == b"drawn before"
+    assert second.stat().st_size == size
+    with pytest.raises(SystemExit):
+        draw(["--own-art", "--count", "6", "--keep", "--out", str(tmp_path)])
+    assert "--keep is for --format shards" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """A finished storybook: its parts in one folder, its card from what every run recorded."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -15,52 +16,70 @@ from scripts.storybook.scene import world
 from scripts.storybook.stream import SceneStream
 from scripts.storybook.subject import generate, reconstruction_psnr
 
+SIDE = 256  # pixels of its pictures
 STORYBOOK = Path(__file__).parents[2] / "diffgen" / "assets" / "storybook"
-CARD = "---\nlicense: MIT\n---\n\n# {0}\n\n| seed | {0} |\n| curve | ![loss](loss.png) |\n"
+CARD = """---
+license: MIT
+---
+
+# {0}
+
+| | |
+|---|---|
+| data | data/x: 7 pictures, hash 0123 |
+| seed | {1} |
+| steps | 90 of 8 pictures |
+
+```toml
+name = "{0}"
+```
+"""
+ABOUT = "# storybook\n\n{samples}\n## Scores\n\n{scores}\n## Runs\n\n{runs}"
 
 
-def run_of(folder: Path, name: str) -> Path:
+def run_of(folder: Path, name: str, seed: int, colour: str) -> Path:
     folder.mkdir()
-    (folder / "README.md").write_text(CARD.format(name))
-    Image.new("RGB", (4, 4)).save(folder / "loss.png")
+    (folder / "README.md").write_text(CARD.format(name, seed))
+    Image.new("RGB", (4, 4), colour).save(folder / "loss.png")
+    return folder
+
+
+def report_of(folder: Path, right: int) -> Path:
+    row = {"category": "place", "right": right, "total": 10, "share": right / 10}
+    rows = [row | {"low": 0.5, "high": 1.0}]
+    scores = [*rows, {**rows[0], "category": "all together", "share": right / 20}]
+    report = {"verifier": [*rows, {**rows[0], "category": "all"}], "ceiling": rows}
+    report |= {"scores": scores, "psnr": 31.25, "pictures": 20, "shown": ["a cat"]}
+    folder.mkdir()
+    (folder / "report.json").write_text(json.dumps(report | {"asked": "10 things"}))
+    Image.new("RGB", (4, 4)).save(folder / "held-out.png")
     return folder
 
 
 def test_a_storybook_is_put_together(tmp_path: Path) -> None:
-    first, second = (run_of(tmp_path / name, name) for name in ("one", "two"))
     about, out = tmp_path / "about.md", tmp_path / "out"
-    report, other = tmp_path / "report", tmp_path / "other"
-    about.write_text("# storybook\n")
-    for folder, count in ((report, 4), (other, 8)):
-        folder.mkdir()
-        text = f"## The verifier\n\n| place |\n\n## {count} pictures\n\n| 9{count} % |\n"
-        (folder / "report.md").write_text(text + "\nIts autoencoder is fine.\n")
-        Image.new("RGB", (4, 4)).save(folder / "held-out.png")
-    arguments = ["--model", str(STORYBOOK), "--stages", str(first), str(second)]
-    arguments += ["--about", str(about), "--reports", str(report), str(other), "--out", str(out)]
+    about.write_text(ABOUT)
+    runs = [run_of(tmp_path / "one", "one", 1, "red"), run_of(tmp_path / "two", "two", 2, "blue")]
+    reports = [report_of(tmp_path / "report", 9), report_of(tmp_path / "each", 8)]
+    arguments = ["--model", str(STORYBOOK), "--about", str(about), "--out", str(out)]
+    arguments += ["--stages", *map(str, runs), "--reports", *map(str, reports)]
     assert main(arguments) == 0
     assert Checkpoint.open(out).tensors.keys() == Checkpoint.open(STORYBOOK).tensors.keys()
     card = (out / "README.md").read_text()
     assert card.startswith("---\nlicense: Apache-2.0\n")
-    headings = [line for line in card.splitlines() if line.startswith("#")]
-    assert headings == [
-        "# storybook",
-        "## What it knows",
-        "## How well it does",
-        "### The verifier",
-        "### 4 pictures",
-        "### 8 pictures",
-        "## Pictures and licences",
-        "## one",
-        "## two",
-    ]
     assert "license: MIT" not in card
-    assert card.count("Its autoencoder is fine.") == card.count("| place |") == 1
-    assert "(loss-2.png)" in card
-    names = {path.name for path in out.iterdir()}
-    assert {"loss-1.png", "loss-2.png", "held-out.png", "held-out1.png", "samples.png"} <= names
+    assert "toml" not in card  # recipes are in the repository
+    assert "| one | data/x: 7 pictures | 1 | 90 of 8 pictures |  |  |  |" in card
+    place = "90.0% (50% to 100%)"
+    assert f"| place | {place} | {place} | {place} | 80.0% (50% to 100%) |" in card
+    assert f"| all together | {place} |  | 45.0% (50% to 100%) | 40.0% (50% to 100%) |" in card
+    assert "20 pictures of 10 things" in card
+    assert "31.2 dB" in card
     with Image.open(out / "samples.png") as sheet:
-        assert sheet.size == (4 * 128, 128 * len(SAMPLES) // 4)
+        assert sheet.size == (4 * SIDE, SIDE * len(SAMPLES) // 4)
+    with Image.open(out / "curves.png") as sheet:
+        assert [sheet.getpixel((x, 100)) for x in (100, 700)] == [(255, 0, 0), (0, 0, 255)]
+    assert (out / "held-out1.png").exists()
 
 
 def test_each_prompt_has_its_pictures_in_turn() -> None:
@@ -72,5 +91,5 @@ def test_each_prompt_has_its_pictures_in_turn() -> None:
 
 
 def test_the_autoencoder_keeps_most_of_a_scene(tmp_path: Path) -> None:
-    stream = SceneStream(world("medium", own_only=True), 128, 5, tmp_path)
+    stream = SceneStream(world("medium", own_only=True), SIDE, 5, tmp_path)
     assert 20 < reconstruction_psnr(Engine.load("storybook"), stream, batches=1) < 45
