@@ -72,19 +72,19 @@ def test_files_of_prompts(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="the pages are for a shell")
 def test_pictures_in(tmp_path: Path) -> None:
-    sky = Image.new("L", (128, 128))
-    sky.paste(255, (0, 0, 128, 48))
+    sky = Image.new("L", (256, 256))
+    sky.paste(255, (0, 0, 256, 96))
     sky.save(tmp_path / "sky.png")
     run(blocks("engine"), tmp_path)
     found = sizes(tmp_path)
-    assert found.pop("wide.png") == (192, 128)
-    assert found.pop("large.png") == (256, 256)
-    names = {"barn.png", "snow.png", "sky2.png", "near.png", "tile.png", "sky.png"}
-    assert found == dict.fromkeys(names, (128, 128))
-    barn, painted = (
+    assert found.pop("wide.png") == (384, 256)
+    assert found.pop("large.png") == (512, 512)
+    names = {"boat", "night", "sky2", "near", "purple", "tile", "sky"}
+    assert found == {f"{name}.png": (256, 256) for name in names}
+    boat, painted = (
         Image.open(tmp_path / name, formats=["PNG"]).convert("RGB")
-        for name in ("barn.png", "sky2.png")
+        for name in ("boat.png", "sky2.png")
     )
-    below, above = (0, 48, 128, 128), (0, 0, 128, 48)
-    assert barn.crop(below).tobytes() == painted.crop(below).tobytes()
-    assert barn.crop(above).tobytes() != painted.crop(above).tobytes()
+    below, above = (0, 96, 256, 256), (0, 0, 256, 96)
+    assert boat.crop(below).tobytes() == painted.crop(below).tobytes()
+    assert boat.crop(above).tobytes() != painted.crop(above).tobytes()

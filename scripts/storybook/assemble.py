@@ -106,7 +106,7 @@ def curves(paths: Sequence[Path]) -> Image.Image:
     """The curves of all runs on one sheet, two in a row."""
     page = Image.new("RGB", (2 * CURVE[0], math.ceil(len(paths) / 2) * CURVE[1]), "white")
     for number, path in enumerate(paths):
-        with Image.open(path) as curve:
+        with Image.open(path, formats=["PNG"]) as curve:
             row, column = divmod(number, 2)
             page.paste(curve.convert("RGB").resize(CURVE), (column * CURVE[0], row * CURVE[1]))
     return page
@@ -169,7 +169,7 @@ def _judged(arguments: argparse.Namespace, out: Path) -> str:
     if not arguments.reports:
         return ""
     for number, folder in enumerate(arguments.reports):
-        with Image.open(folder / "held-out.png") as sheet:
+        with Image.open(folder / "held-out.png", formats=["PNG"]) as sheet:
             sheet.reduce(2).save(out / SHEETS.format(number or ""))
     texts = [(folder / "report.json").read_text(encoding="utf-8") for folder in arguments.reports]
     return findings([json.loads(text) for text in texts])

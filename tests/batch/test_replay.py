@@ -98,7 +98,7 @@ def drawn(engine: Engine, tmp_path: Path, form: Any = "png", **given: str) -> Pa
         {"sigmas": "9.123456789,3,1"},
         {"sampler": "euler_a", "eta": "0.5", "guidance_interval": "0.5,"},
         {"rng": "a1111-gpu", "negative": "night", "guidance_rescale": "0.3"},
-        {"fast": True, "clip_skip": "1", "width": "136"},
+        {"fast": True, "clip_skip": "1", "width": "144"},
     ],
 )
 def test_our_pictures_are_made_again(engine: Engine, tmp_path: Path, given: Any) -> None:

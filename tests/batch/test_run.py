@@ -22,11 +22,11 @@ BARNS: list[dict[str, Any]] = [{"prompt": f"barn {i}"} for i in range(5)]
 def test_pictures_that_may_share_a_call_are_made_together(tmp_path: Path) -> None:
     records = [
         {"prompt": "a"},
-        {"prompt": "large", "width": 136},
+        {"prompt": "large", "width": 144},
         {"prompt": "b", "seed": 9},
         {"prompt": "other", "steps": 3},
         {"prompt": "d", "count": 2},
-        {"prompt": "large too", "width": 136},
+        {"prompt": "large too", "width": 144},
     ]
     made = Made(planned(records, batch_size=3), tmp_path)
     assert made.run.run().closing().startswith("7 made, 0 failed, 0 skipped in 0:0")
@@ -56,7 +56,7 @@ def test_what_steers_may_differ_in_a_call_if_it_costs_the_same(tmp_path: Path) -
 
 
 def test_alone_they_are_made_in_the_files_order(tmp_path: Path) -> None:
-    records = [{"prompt": "a"}, {"prompt": "b", "width": 136}, {"prompt": "c"}]
+    records = [{"prompt": "a"}, {"prompt": "b", "width": 144}, {"prompt": "c"}]
     made = Made(planned(records), tmp_path)
     made.run.run()
     assert made.heard.paths == ["a-5.png", "b-5.png", "c-5.png"]

@@ -64,7 +64,7 @@ def test_results_say_what_was_measured(folder, results):
     assert results.model == "storybook"
     assert results.settings["prompts"] == list(PROMPTS)
     assert results.settings["guidance"] == 3.0
-    assert (results.settings["width"], results.settings["baseline"]) == (128, "")
+    assert (results.settings["width"], results.settings["baseline"]) == (256, "")
     assert results.machine.device.startswith("cpu (")
     assert results.machine.threads >= 1
     assert set(results.machine.versions) == {"python", "torch", "diffgen"}
@@ -95,7 +95,7 @@ def test_a_finished_sweep_is_read_without_loading_the_model(folder, results, mon
 
 def test_a_request_comes_back_from_its_settings(results):
     assert SweepRequest.from_settings(results.settings) == SweepRequest(
-        **REQUEST, width=128, height=128
+        **REQUEST, width=256, height=256
     )
 
 

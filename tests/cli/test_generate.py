@@ -69,7 +69,7 @@ def test_a_picture(run: Run) -> None:
     assert result.err.startswith('"Red barn, at sunset" seed 7, 1 step of dpmpp_2m, ')
     assert result.err.count("\n") == 1
     with Image.open("red-barn-at-sunset-7.png") as image:
-        assert image.size == (128, 128)
+        assert image.size == (256, 256)
         assert image.text["parameters"].startswith(
             "Red barn, at sunset\nSteps: 1, Sampler: DPM++ 2M"
         )
@@ -83,7 +83,7 @@ def test_verbose_says_more_on_stderr(run: Run) -> None:
     result = run("x", *QUICK, "-v")
     assert result.out == "x-7.png\n"
     assert "storybook from" in result.err
-    assert "1 of 128 x 128, dpmpp_2m on beta, 1 steps" in result.err
+    assert "1 of 256 x 256, dpmpp_2m on beta, 1 steps" in result.err
 
 
 def test_json_is_one_object_a_picture(run: Run) -> None:
@@ -184,7 +184,7 @@ def test_the_picture_itself_on_stdout(
     assert err.count(b"\n") == 1
     with Image.open(io.BytesIO(out)) as image:
         image.load()
-        assert image.size == (128, 128)
+        assert image.size == (256, 256)
     assert not list(tmp_path.iterdir())
 
 
@@ -197,8 +197,8 @@ def test_the_picture_itself_on_stdout(
         ((), "no prompt given"),
         (("x", "--steps", "0"), "steps must be at least 1, got 0"),
         (("x", "--steps", "-2"), "steps must be at least 1, got -2"),
-        (("x", "-W", "65"), "width 65 does not divide by 8"),
-        (("x", "-H", "1"), "height 1 does not divide by 8"),
+        (("x", "-W", "65"), "width 65 does not divide by 16"),
+        (("x", "-H", "1"), "height 1 does not divide by 16"),
         (("x", "-c", "0"), "count must be at least 1"),
         (("x", "--batch-size", "0"), "batch size must be at least 1"),
         (("x", "--seed", "-2"), "seeds run from 0"),
@@ -531,7 +531,7 @@ def test_a_lora_changes_the_picture_as_much_as_it_is_told(run: Run, lora: str) -
         ("style.safetensors:much", 2, 'the weight "much" is not a number'),
         ("style.safetensors:nan", 2, "weight should be a number from -1000 to 1000"),
         ("style.safetensors:", 2, 'the weight "" is not a number'),
-        (f"{STORYBOOK / UNET}", 1, "is no LoRA that is known: "),
+        (f"{STORYBOOK / UNET}", 1, "is no LoRA but a U-Net"),
         ("text.safetensors", 1, "text.safetensors is "),
     ],
 )

@@ -92,7 +92,7 @@ def assert_read_by_sd_parsers(text: str, prompt: str, negative: str) -> None:
     assert sampler.name == "DPM++ 2M"
     wanted = {"steps": "9", "seed": "5", "cfg_scale": "4", "scheduler": "Beta"}
     assert sampler.parameters == wanted
-    assert info.metadata["Size"] == "128x128"
+    assert info.metadata["Size"] == "256x256"
 
 
 @pytest.mark.parametrize(

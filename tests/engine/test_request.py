@@ -162,7 +162,7 @@ def test_a_unet_with_guidance_embedding_keeps_the_scale_under_lcm() -> None:
 
 def test_what_storybook_recommends() -> None:
     made = Model.open("storybook").plan(request())
-    assert (made.width, made.height, made.guidance_scale) == (128, 128, 4.0)
+    assert (made.width, made.height, made.guidance_scale) == (256, 256, 4.0)
     assert (made.sampling.spec.name, made.sampling.schedule) == ("dpmpp_2m", "beta")
 
 
