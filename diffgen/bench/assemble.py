@@ -105,7 +105,7 @@ class _Answer(NamedTuple):
 
 def _answer(task: Task, cells: Sequence[Cell], references: Mapping[str, Reference]) -> _Answer:
     own = task.plan.sampling
-    steps, defaults = len(own.sigmas) - 1, {"eta": own.options.get("eta")}
+    steps, defaults = len(own.sigmas) - 1, {"eta": own.options.get("eta"), "fast": False}
     baseline = pick_baseline(cells, own.spec.name, str(own.schedule), steps, defaults)
     limits = {cell.limit for cell in cells}
     theirs = {name: one for name, one in references.items() if name in limits}

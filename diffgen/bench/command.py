@@ -30,7 +30,11 @@ def generate_command(request: SweepRequest, cell: Cell) -> str:
     eta = request.eta if "eta" in SAMPLERS[sampler].options else None
     options = [
         *("--model", request.model, *words(replace(request.part(Source), model=Source.model))),
-        *words(Sampling(sampler=sampler, schedule=schedule, steps=cell.steps, eta=eta)),
+        *words(
+            Sampling(
+                sampler=sampler, schedule=schedule, steps=cell.steps, eta=eta, fast=request.fast
+            )
+        ),
         *words(replace(request.part(Guidance), guidance_scale=scale)),
         *words(request.part(Prompting)),
         *words(request.part(Size)),

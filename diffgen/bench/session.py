@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -74,7 +75,10 @@ class Session:
         self._journal = Journal.open(folder, conditions, fresh=fresh)
 
     def _plan_at(self, point: Point) -> GeneratePlan:
-        return self.opened.plan(self.request.at(point).generate_request())
+        request = self.request.at(point)
+        plan = self.opened.plan(request.generate_request())
+        # Steps and schedule are the cells'; fast would choose others where nobody says.
+        return replace(plan, request=replace(plan.request, fast=request.fast))
 
     def _with_yours(self, cells: list[PlannedCell]) -> list[PlannedCell]:
         """With what `generate` does by default, at each point: the answer is held against it.

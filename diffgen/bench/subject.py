@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Protocol
@@ -67,15 +67,23 @@ class EngineSubjects:
     ) -> None:
         """`plans` are those of `generate` at the points, and at their solutions."""
         guides, self.text_seconds = encode(engine, next(iter(plans.values())), pictures)
-        self._subjects = {
+        self._cells = {
             point: subject_of(engine, plan, pictures, guides) for point, plan in plans.items()
+        }
+        self._references = {
+            point: subject_of(engine, _exact(plan), pictures, guides)
+            for point, plan in plans.items()
         }
 
     def cell(self, point: Point) -> Subject:
-        return self._subjects[point]
+        return self._cells[point]
 
     def reference(self, solution: Point) -> Subject:
-        return self._subjects[solution]
+        return self._references[solution]
+
+
+def _exact(plan: GeneratePlan) -> GeneratePlan:
+    return replace(plan, request=replace(plan.request, fast=False))
 
 
 def engine_subject(

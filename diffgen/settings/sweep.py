@@ -65,11 +65,18 @@ class Varied(Group):
     panel: ClassVar[str] = "Grid"
 
     eta: Annotated[float | None, rows(Sampling)["eta"].setting] = None
+    fast: Annotated[
+        bool,
+        Setting(
+            "--fast", "Reuse some of what the network computes, off or on [default: off]", "WORD"
+        ),
+    ] = False
 
 
 # Settings that take several values; their order is that of the parts of a cell's key. Guidance
 # changes the equation that is solved. How stochastic a sampler is does not: eta decides whether it
-# solves that at all, or an equation with noise that has a limit of its own.
+# solves that at all, or an equation with noise that has a limit of its own. What fast leaves out is
+# an error like that of few steps.
 AXES: Final[Mapping[str, Axis]] = {
     name: Axis.of(rows(group)[name], label, solves=solves)
     for group, name, label, solves in (
@@ -78,6 +85,7 @@ AXES: Final[Mapping[str, Axis]] = {
         (Guidance, "guidance_method", "method", True),
         (Guidance, "pag", "pag", True),
         (Varied, "eta", "eta", False),
+        (Varied, "fast", "fast", False),
     )
 }
 BY_LABEL: Final[Mapping[str, Axis]] = {axis.label: axis for axis in AXES.values()}

@@ -228,6 +228,30 @@ def test_every_solution_has_a_reference_a_front_and_an_answer(varied):
     assert read_results(folder) == results
 
 
+def test_what_fast_leaves_out_is_part_of_a_cell_s_distance(tmp_path):
+    """Both are held against one exact reference, also where fast alone is measured."""
+    changes = {"prompts": PROMPTS[:1], "samplers": "ddim", "steps": "8", "reference": 12}
+    made = {}
+    for name, asked in [("both", {"several": {"fast": (False, True)}}), ("one", {"fast": True})]:
+        session = Session(SweepRequest(**REQUEST | changes | asked))
+        session.open(tmp_path / name)
+        session.measure(Quiet(), lambda calls: None)
+        made[name] = session.results()
+    exact, fast = made["both"].cells
+    (alone,) = made["one"].cells
+    assert (exact.at, fast.at, alone.at) == ({"fast": False}, {"fast": True}, {})
+    assert fast.latent_rmse.values == alone.latent_rmse.values != exact.latent_rmse.values
+    assert set(made["both"].references) == {""}
+    assert made["both"].references == made["one"].references
+    assert "--fast" in made["one"].recommendation.command
+    request = GenerateRequest(
+        prompts=PROMPTS[:1], seed=5, sampler="ddim", steps=8, guidance_scale=3.0, fast=True
+    )
+    (picture,) = Engine.load().generate(request)
+    with Image.open(tmp_path / "both" / fast.picture) as image:
+        assert np.array_equal(pixels(image), pixels(picture.image))
+
+
 def test_a_request_with_axes_comes_back_from_its_settings(varied):
     settings = varied[1].settings
     assert settings["guidance"] == [1.0, 4.0]

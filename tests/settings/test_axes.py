@@ -16,6 +16,8 @@ from diffgen.types import Stretch
         ("guidance_rescale", "0,0.7", [0.0, 0.7]),
         ("guidance_method", "cfg,apg", ["cfg", "apg"]),
         ("eta", "1,0", [1.0, 0.0]),
+        ("fast", "off,on", [False, True]),
+        ("fast", "on", True),
     ],
 )
 def test_values_are_read_as_the_setting_reads_one(field, text, value):
@@ -37,6 +39,7 @@ def test_scales_for_shares_of_the_steps_are_one_value():
         ("guidance_method", "cfg,cfp", 'takes cfg, cfg.. or apg, not "cfp"'),
         ("eta", "0,2", "must be from 0 to 1, got 2"),
         ("eta", "0,nan", "must be a finite number"),
+        ("fast", "off,quick", 'takes true or false, not "quick"'),
     ],
 )
 def test_each_value_is_checked(field, text, message):
@@ -52,5 +55,5 @@ def test_points_as_keys_and_as_text():
     assert (suffix_of(()), title_of(())) == ("", "")
 
 
-def test_guidance_changes_the_solution_and_eta_does_not():
-    assert {label for label, axis in BY_LABEL.items() if not axis.solves} == {"eta"}
+def test_guidance_changes_the_solution_and_eta_and_fast_do_not():
+    assert {label for label, axis in BY_LABEL.items() if not axis.solves} == {"eta", "fast"}
