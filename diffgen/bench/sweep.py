@@ -216,7 +216,9 @@ class Sweep:
         run = replace(run, nfe=denoise.calls, seconds=seconds, peak_memory=peak_memory(device))
         if run.round < len(self.pictures) and _needs_path(cell):
             path = BrownianNoise(seeds, shape, device)
-            latents = plan.run(denoise, seeds, shape, device, noise=path)
+            # A denoiser is for one run: some remember the steps before.
+            again = CountingDenoiser(subject.denoiser([index]), listener)
+            latents = plan.run(again, seeds, shape, device, noise=path)
         if not bool(torch.isfinite(latents).all()):
             raise DiffgenError("sampling gave numbers that are not finite")
         return run, latents

@@ -552,3 +552,20 @@ def test_without_noise_every_sampler_solves_the_ode(tmp_path, sampler):
     assert set(sweep.journal.references) == {""}
     assert fine.latent_rmse.mean < coarse.latent_rmse.mean / 3
     assert fine.latent_rmse.mean < 0.02
+
+
+def test_a_denoiser_is_used_for_one_run_alone(tmp_path):
+    """APG and fast remember the steps before: a second run would begin where the first ended."""
+
+    class Once(Mixture):
+        calls = 0
+
+        def __call__(self, x, sigma):
+            self.calls += 1
+            assert self.calls <= 5
+            return super().__call__(x, sigma)
+
+    subject = mixture_subject()
+    subject = replace(subject, denoiser=lambda i: Once() if len(i) == 1 else Mixture())
+    cells = measured(make_sweep(tmp_path, "euler_a", "5", subject=subject))
+    assert cells["euler_a-exponential-5"].status == "ok"
