@@ -27,7 +27,7 @@ def run(script: str, folder: Path) -> str:
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m diffgen "$@"\n')
     program.chmod(0o755)
-    own = {"PYTHONPATH": str(ROOT), "DIFFGEN_STEPS": "3", "OMP_NUM_THREADS": "1"}
+    own = {"PYTHONPATH": str(ROOT), "DIFFGEN_STEPS": "5", "OMP_NUM_THREADS": "1"}
     path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-e", "-o", "pipefail", "-c", script],
