@@ -46,13 +46,16 @@ class Bar(Display):
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task = progress.add_task("loading", total=None)
+        self._label = ""
 
     def update(self, label: str, done: int, total: int | None) -> None:
+        begins, self._label = label != self._label, label
         self._progress.update(
             self._task,
             description=one_line(label, at_most=60),
             completed=done,
             total=total and max(total, done),  # more may turn out to be needed than was expected
+            refresh=begins,  # so that short work is seen too
         )
 
     @contextmanager

@@ -224,7 +224,7 @@ def test_a_dry_run_makes_nothing(start: Start, file: str, tmp_path: Path) -> Non
     process = start("--prompts", file, "-o", "o/", "--dry-run", "--guidance", "5,7")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert out.splitlines()[0].startswith("o/barn-0-0.png  128x128 seed 0, 2 steps of dpmpp_2m")
+    assert out.splitlines()[0].startswith("o/barn-0-0.png  256x256 seed 0, 2 steps of dpmpp_2m")
     assert len(out.splitlines()) == 2 * LINES
     assert err.splitlines()[-1].startswith(f"{2 * LINES} pictures, ")
     assert not (tmp_path / "o").exists()

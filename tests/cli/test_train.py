@@ -202,7 +202,7 @@ def test_a_lora_in_one_line(one_line, tmp_path, monkeypatch, capsys):
         "my-style.safetensors",
     ]
     recipe = read_recipe(tmp_path / "out" / "my-style.run" / "recipe.toml")
-    assert (recipe.name, recipe.data.size) == ("my-style", 128)
+    assert (recipe.name, recipe.data.size) == ("my-style", 256)
     assert (recipe.lora.rank, recipe.optimizer.lr) == (16, 1e-4)
     assert run(monkeypatch, *one_line, "-o", file) == 2
     assert f"{file} exists" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from diffgen.train.targets.networks import build_networks
     [
         ({"buckets": True, "bucket_step": 10}, r"data\.bucket_step, 10, does not divide"),
         ({"buckets": True, "bucket_step": 12}, r"data\.bucket_step, 12, does not divide"),
-        ({"size": 130}, r"data\.size, 130, does not divide by the autoencoder's 8"),
+        ({"size": 130}, r"data\.size, 130, does not divide by the autoencoder's 16"),
         ({"width": 128, "height": 130}, r"data\.height, 130, does not divide"),
     ],
 )
