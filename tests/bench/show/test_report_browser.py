@@ -63,7 +63,8 @@ DIFFERENCE = """(() => {
     const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
     return [...data].filter((_, i) => i % 4 < 3);
 })()"""
-LOADED = "[...document.querySelectorAll('#dialog-pictures img')].every((i) => i.naturalWidth > 0)"
+# A picture's width is known, and it can be compared, before its load event has run the page's code.
+LOADED = "[...document.querySelectorAll('#dialog-pictures img')].every((i) => i.style.getPropertyValue('--natural'))"
 COMPARED = "document.querySelector('#shown-difference canvas')?.dataset.factor"
 
 
