@@ -1,8 +1,8 @@
-"""The LoRAs of a loaded model: merged when it is loaded, exchanged later, on and off within a run.
+"""The LoRAs of a loaded model: merged at load time, exchanged later, switched during a run.
 
-Exchanging starts from the base weights of the layers that LoRAs change. They are read from the
-model's files when a layer is first changed after loading, and kept; the results are to the bit
-those of a model loaded with these LoRAs.
+An exchange starts from the base weights of the layers that LoRAs change. They are read from the
+model's files the first time a layer changes after loading, and cached. The result equals a fresh
+load with the same LoRAs, bit for bit.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from diffgen.weights.checkpoint import Checkpoint
 from diffgen.weights.reading import Stamp, opened, settled_stamp
 
 logger = logging.getLogger("diffgen")
-KEPT = 4  # LoRA files whose tensors stay in memory once LoRAs are exchanged
-EXACT = 1e-9  # of a run, for steps that begin where a LoRA's part does
+KEPT = 4  # LoRA files whose tensors stay in memory after an exchange
+EXACT = 1e-9  # of a run; tolerance at the start of a LoRA's part
 
 Base: TypeAlias = tuple[Tensor, Tensor | None]  # a layer's weight and bias
-_Key: TypeAlias = tuple[Path, bool, Stamp]  # a file as it was read
-# What layers get: files and strengths, in the order of the LoRAs.
+_Key: TypeAlias = tuple[Path, bool, Stamp]  # a LoRA file in the state that was read
+# The files and strengths merged into each layer, in the order of the LoRAs.
 _Recipe: TypeAlias = Mapping[str, tuple[tuple[_Key, float], ...]]
 
 
 class Adapters:
-    """The networks of one model and the LoRAs that they have."""
+    """The networks of one model and the LoRAs merged into them."""
 
     def __init__(self, checkpoint: Checkpoint, on_change: Callable[[], None]) -> None:
         """`on_change` is called after every exchange of weights."""
@@ -52,7 +52,7 @@ class Adapters:
         self._loras: tuple[tuple[LoraRef, _Key], ...] = ()
 
     def merge(self, networks: Mapping[Component, nn.Module], loras: Sequence[LoraRef]) -> None:
-        """Merge LoRAs into plain networks that were just loaded and are not prepared yet.
+        """Merge LoRAs into plain networks, just loaded and not prepared yet.
 
         Raises what `read_lora` raises.
         """
@@ -69,7 +69,7 @@ class Adapters:
     def use(self, loras: Sequence[LoraRef]) -> None:
         """Exchange the LoRAs of all networks.
 
-        Raises what `read_lora` raises, and nothing has changed then.
+        Raises what `read_lora` raises, and then leaves the weights unchanged.
         """
         start = time.perf_counter()
         read = self._read(loras)
@@ -80,11 +80,11 @@ class Adapters:
 
     @property
     def always(self) -> bool:
-        """Whether every LoRA is there in every step."""
+        """Whether every LoRA applies to every step."""
         return all(lora.always for lora, _ in self._loras)
 
     def follow(self, denoise: Denoiser, sigmas: Sequence[float]) -> Denoiser:
-        """A denoiser whose U-Net has, at every noise level of a run, the LoRAs of its step."""
+        """A denoiser that evaluates each noise level with the LoRAs of its step."""
         if self.always:
             return denoise
         part = parts_of_run(sigmas)
@@ -152,11 +152,11 @@ class Adapters:
 
     @cached_property
     def _plain_unet(self) -> nn.Module:
-        """As it was before it was prepared, without weights. Text encoders stay plain."""
+        """An unprepared U-Net without weights. Text encoders are never prepared."""
         return build_empty(unet_of, self._checkpoint.config)
 
     def _read_base(self, component: Component, layers: Sequence[str]) -> None:
-        """The weights of layers as they are loaded, without any LoRA."""
+        """The weights of layers as loaded, without any LoRA."""
         tensors, dtype = self._checkpoint.tensors[component], self._dtypes[component]
         device = next(self._networks[component].parameters()).device
         names = (f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias"))
@@ -167,9 +167,9 @@ class Adapters:
 
 
 def parts_of_run(sigmas: Sequence[float]) -> Callable[[float], float]:
-    """Which part of a run, from 0 to 1, the step begins at that a noise level belongs to.
+    """Map a noise level to the start of its step, as a part of the run from 0 to 1.
 
-    A level between those of two steps, where samplers look twice, belongs to the first of them.
+    A level between two steps, where samplers evaluate twice, belongs to the first of them.
     """
     steps = max(1, len(sigmas) - 1)
 

@@ -1,4 +1,4 @@
-"""Time on a device that works by itself: GPUs do what they are told later."""
+"""Timing on asynchronous devices: a GPU runs its queue after Python has filled it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from diffgen.device import synchronize
 from diffgen.types import StepCallback, StepInfo, ignore
 
-# What marks a point in a device's queue, and can be waited for.
+# An event in a device's queue that can be waited for.
 EVENTS: dict[str, Callable[[], Any]] = {
     "cuda": lambda: torch.cuda.Event(),  # type: ignore[no-untyped-call]  # torch's own
     "mps": lambda: torch.mps.event.Event(),
@@ -27,7 +27,7 @@ class Clock:
         self._start = time.perf_counter()
 
     def lap(self, stage: str) -> None:
-        """End a stage; waits until the device has done it."""
+        """End a stage, after waiting for the device."""
         synchronize(self._device)
         now = time.perf_counter()
         self.seconds[stage] = round((now - self._start) / self._share, 4)
@@ -37,8 +37,8 @@ class Clock:
 def paced(on_step: StepCallback, device: torch.device) -> StepCallback:
     """Report a step once a GPU has finished the one before it.
 
-    Python would otherwise tell of all steps while the GPU makes the first. One step always waits
-    in the GPU's queue, so that it never waits for us.
+    Otherwise Python would report all steps while the GPU runs the first. One step always stays
+    queued, so that the GPU never idles.
     """
     if device.type not in EVENTS or on_step is ignore:
         return on_step

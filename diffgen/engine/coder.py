@@ -1,4 +1,4 @@
-"""Pictures to latents and back, by a model's autoencoder."""
+"""Encode pictures to latents and decode latents, by a model's autoencoder."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ logger = logging.getLogger("diffgen")
 
 
 class Coder:
-    """One autoencoder on a device; where half precision overflows it goes on in float32, for good.
+    """An autoencoder on a device; falls back to float32 for good when half precision overflows.
 
-    `strips` computes in less memory; `seamless` lets its decoder wrap around.
+    `strips` trades time for memory; `seamless` makes the decoder wrap around the edges.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Coder:
         *,
         decoder: Path | None = None,
     ) -> None:
-        """`decoder` is the file of a tiny decoder to decode by. Raises what `load_decoder` raises."""
+        """`decoder` is the file of a tiny decoder to use instead. Raises as `load_decoder`."""
         self.vae, self.dtype = _prepared(vae), dtype
         self.strips = False
         self._checkpoint, self._device, self._file = checkpoint, device, decoder
@@ -49,12 +49,12 @@ class Coder:
         self._edges = self._find_edges()
 
     def wrap(self, axes: Axes | None) -> None:
-        """Let decoded pictures continue across their edges, or no more."""
+        """Set which edges of decoded pictures wrap around."""
         if self._edges:
             self._edges.wrap(axes)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W) in [-1, 1] to the mean of z (B, C, h, w) float32, not yet scaled.
+        """Pixels (B, 3, H, W) in [-1, 1] to the mean of z (B, C, h, w) float32, unscaled.
 
         Raises DiffgenError for numbers that are not finite.
         """

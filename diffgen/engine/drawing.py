@@ -1,4 +1,4 @@
-"""One batch of pictures: text, sampling once or twice, decoding, and back into what they began with."""
+"""One batch of pictures: text, sampling once or twice, decoding, blending into the originals."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 NEXT_SEEDS = 1 << 63
 
-# What `Engine.sample` is asked for: a plan, seeds, guides and what the run begins with.
+# The signature of `Engine.sample`: a plan, seeds, guides and the run's beginning.
 Asked: TypeAlias = tuple[GeneratePlan, Sequence[int], Sequence[Guide], Beginning]
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratedImage:
-    """A finished picture with everything needed to make it again.
+    """A finished picture with everything needed to reproduce it.
 
-    `record` holds plain values only: prompt, seed, all settings, versions, and `timings` in
-    seconds (this picture's share of its batch).
+    `record` holds plain values only: prompt, seed, all settings, versions, and `timings` in seconds
+    (this picture's share of its batch).
     """
 
     image: Image.Image
@@ -41,24 +41,24 @@ class GeneratedImage:
 
 
 class Drawing:
-    """All of one batch but the sampling, which `Engine.draw` does.
+    """Everything of a batch except sampling, which `Engine.draw` does.
 
-    `latents` (B, C, h, w) are what the last run of `passes` gave; whoever takes a pass puts them
-    there before asking for the next.
+    `latents` (B, C, h, w) are the result of the last run of `passes`; the caller sets them before
+    it asks for the next.
     """
 
     latents: Tensor
 
     def __init__(self, engine: Engine, plan: GeneratePlan, batch: Sequence[Picture]) -> None:
         self._engine, self._plan, self._batch = engine, plan, batch
-        self._origin = engine.origin  # now, not when a picture waits to be saved
+        self._origin = engine.origin  # now, not when the picture is saved
         self._clock = Clock(engine.device, len(batch))
         self._edit = plan.edits[batch[0].init] if plan.edits else None
-        # The plan of each picture: that of the batch but for what may differ in a call.
+        # The plan of each picture: that of the batch except for what may differ in a call.
         self._own = [each.own.of([each]) if each.own else plan for each in batch]
 
     def passes(self) -> Iterator[tuple[Engine, Asked]]:
-        """The sampling runs: the first, one at a larger size, and one of a refiner."""
+        """The sampling runs: the first, one at a larger size, and a refiner's."""
         engine, plan = self._engine, self._plan
         own, seeds = self._own, [picture.seed for picture in self._batch]
         beginning = engine.begin(plan, self._edit)
@@ -72,14 +72,14 @@ class Drawing:
         if plan.refined is not None:
             model, rest = plan.refined
             refiner = engine.refiner(model)
-            # Noise of its own on the way: that of the same seeds has been used.
+            # Noise of its own: the first pass has used that of the same seeds.
             others = [(seed + NEXT_SEEDS) % 2**64 for seed in seeds]
             rests = [each.refined[1] if each.refined else each for each in own]
             begun = Beginning(self.latents, noisy=True)
             yield refiner, (rest, others, self._guides(refiner, rests), begun)
 
     def _guides(self, engine: Engine, plans: Sequence[GeneratePlan]) -> list[Guide]:
-        """What the network is told of each picture by its own plan."""
+        """Guides for the network, each picture by its own plan."""
         pairs = zip(plans, self._batch, strict=True)
         guides = [engine.guides(plan, [picture.prompt])[0] for plan, picture in pairs]
         if all(plan is plans[0] for plan in plans):
@@ -90,7 +90,7 @@ class Drawing:
         ]
 
     def finish(self, cut: Mapping[str, str]) -> list[GeneratedImage]:
-        """The pictures with their records; `cut` are ignored words by prompt."""
+        """The pictures with their records; `cut` holds ignored words by prompt."""
         self._clock.lap("sampling")
         images = self._engine.decode(self.latents)
         self._clock.lap("decode")
@@ -109,7 +109,7 @@ class Drawing:
         return [GeneratedImage(*pair) for pair in zip(images, records, strict=True)]
 
     def _files(self) -> dict[str, Any]:
-        """Where all models and LoRAs in use come from."""
+        """The origin of all models and LoRAs in use."""
         if self._plan.refined is None:
             return self._origin
         refiner = self._engine.refiner(self._plan.refined[0])
@@ -119,7 +119,8 @@ class Drawing:
     def _larger(self, second: GeneratePlan) -> Tensor:
         """Latents (B, C, h, w) of the first pass at the size of the second.
 
-        All but `latent` go through 8-bit pictures, as a picture that was saved and opened again does.
+        Every method but `latent` goes through 8-bit pictures, as if the first pass had been saved
+        and opened again.
         """
         engine, first = self._engine, self._plan
         upscaler, size = first.request.hires_upscaler, (second.width, second.height)
@@ -127,7 +128,7 @@ class Drawing:
             shape = engine.config.latent_shape(*size)
             return F.interpolate(self.latents, shape[1:], mode="bilinear", align_corners=False)
         if self._edit and first.strength == 0.0:
-            # Nothing was drawn: the picture itself, not what an autoencoder leaves of it.
+            # Nothing was drawn: the picture itself, without a round trip through the autoencoder.
             images = [self._edit.init] * len(self._batch)
         else:
             images = engine.decode(self.latents)

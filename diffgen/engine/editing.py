@@ -1,4 +1,4 @@
-"""What a sampling run begins with beside noise: latents of a picture, its mask, and more channels."""
+"""The start of a sampling run beside noise: a picture's latents, its mask, and extra channels."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from diffgen.types import Conditioning, Denoiser
 class Beginning:
     """Latents to begin with, (B or 1, C, h, w) float32, or None for noise alone.
 
-    `noisy` latents are those of a run that another model began. `mask` (1, 1, h, w) is 1 where to paint anew; `concat` (1, C', h, w) is what the U-Net reads
-    beside the state.
+    `noisy` latents come from a run that another model began. `mask` (1, 1, h, w) is 1 where to
+    repaint; `concat` (1, C', h, w) holds extra input channels of the U-Net.
     """
 
     latents: Tensor | None = None
@@ -33,7 +33,7 @@ class Beginning:
     noisy: bool = False
 
     def state(self, plan: SamplingPlan, noise: Tensor) -> Tensor:
-        """The first state of a run. What is painted anew as a whole begins as text alone does."""
+        """The first state of a run. A picture repainted as a whole begins from noise alone."""
         if self.noisy and self.latents is not None:
             return self.latents * state_scale(plan.sigmas[0], plan.space)
         blank = self.mask is not None or self.concat is not None
@@ -42,13 +42,13 @@ class Beginning:
         return plan.begin(noise, self.latents.expand_as(noise))
 
     def masked(self, denoise: Denoiser, noise: Tensor) -> MaskedDenoiser | None:
-        """A denoiser that keeps what the mask does not ask for, if there is one."""
+        """Wrap a denoiser so that what the mask does not select is kept, if there is a mask."""
         if self.mask is None or self.latents is None:
             return None
         return MaskedDenoiser(denoise, self.latents.expand_as(noise), self.mask, noise)
 
-    def told(self, cond: Conditioning, dtype: torch.dtype) -> Conditioning:
-        """The conditioning of one picture with the channels."""
+    def with_channels(self, cond: Conditioning, dtype: torch.dtype) -> Conditioning:
+        """The conditioning of one picture with the extra channels."""
         if self.concat is None:
             return cond
         return replace(cond, concat=self.concat.to(cond.context.device, dtype))
@@ -60,7 +60,7 @@ def begin(
     size: tuple[int, int],
     coder: Coder,
 ) -> Beginning:
-    """What a run begins with, at a size of (width, height) pixels, on the CPU or as encoded."""
+    """The beginning of a run at a size of (width, height) pixels, on the CPU or as encoded."""
     if edit is None and config.task == "text":
         return Beginning()
     if edit is None:
@@ -78,7 +78,7 @@ def begin(
 
 
 def latent_mask(mask: Image.Image, factor: int) -> Tensor:
-    """(1, 1, h, w) in [0, 1]: a latent is painted anew as far as any of its pixels is."""
+    """(1, 1, h, w) in [0, 1]: the largest mask value of each latent's pixels."""
     return F.max_pool2d(_mask(mask), factor)
 
 
@@ -93,7 +93,7 @@ def _channels(
     size: tuple[int, int],
     coder: Coder,
 ) -> Tensor:
-    """A mask and the latents of what it leaves, grey where it does not; all of it without a mask."""
+    """A mask and the latents of what it keeps, grey elsewhere; without a mask, all of it."""
     width, height = size
     hole = torch.ones(1, 1, height, width) if mask is None else (_mask(mask) >= 0.5).float()
     kept = torch.zeros(1, 3, height, width) if pixels is None else pixels * (1.0 - hole)

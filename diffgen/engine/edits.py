@@ -1,6 +1,6 @@
-"""The pictures that a run begins with, made ready for one model and size.
+"""The pictures that a run begins with, prepared for one model and size.
 
-What cannot be edited is refused before a model loads.
+Edits that cannot be made are refused before a model loads.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from diffgen.types import Size
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A picture to begin with at the size that is drawn, and how the result goes back.
+    """A picture to begin with, at the drawn size, and how the result is blended back.
 
-    `init` is RGB, `mask` in mode L, white where to paint anew. `notes` say what was decided.
+    `init` is RGB, `mask` in mode L, white where to repaint. `notes` describe automatic choices.
     """
 
     source: Source
@@ -50,9 +50,9 @@ class Edit:
     def make(
         cls, settings: Editing, path: str, size: tuple[int | None, int | None], config: ModelConfig
     ) -> Edit:
-        """Read a picture and its mask, and fit them to a size; None for what the picture decides.
+        """Read a picture and its mask, and fit them to a size; None means the picture's own.
 
-        Raises UsageError or PictureError for what cannot be read or makes no sense together.
+        Raises UsageError or PictureError for unreadable files and for contradicting settings.
         """
         source = Source.read(path)
         masked = _Masked.of(settings, source)
@@ -73,17 +73,17 @@ class Edit:
 
     @property
     def size(self) -> Size:
-        """Width and height in pixels at which it is drawn."""
+        """Width and height in pixels that are drawn."""
         return self.init.size
 
     @property
     def record(self) -> dict[str, object]:
-        """Which files it came from, as plain values."""
+        """Which files the picture came from, as plain values."""
         mask = self.mask_source and self.mask_source.sha256
         return {"init_sha256": self.source.sha256, "mask_sha256": mask}
 
     def finish(self, drawn: Image.Image) -> Image.Image:
-        """The result where the mask is white, the picture itself, to the bit, where it is black."""
+        """The result where the mask is white, the original, to the bit, where it is black."""
         if self.mask is None:
             return drawn
         drawn = drawn.convert("RGB")
@@ -98,12 +98,12 @@ class Edit:
 
 
 class Edits(Sequence[Edit]):
-    """An edit for each picture that a run begins with; one of many is read again when it is due."""
+    """An edit for each init picture; of many, each is read again when needed."""
 
     def __init__(
         self, settings: Editing, size: tuple[int | None, int | None], config: ModelConfig
     ) -> None:
-        """Reads them all once, so that none of them fails in the middle of a run."""
+        """Read all once, so that none fails in the middle of a run."""
         self._arguments = (settings, size, config)
         self.factor = config.factor
         self.paths = _paths(settings.init or "")
@@ -148,7 +148,7 @@ class _Masked:
         elif clear is not None:
             mask = clear
             notes.append(f"what is transparent in {_named(source)} is painted anew")
-        # Colours under what is transparent are those of soft edges, too.
+        # The colours under transparent pixels also shape soft edges.
         picture = opaque(image) if clear is None else image.convert("RGB")
         picture, mask = _finished(settings, picture, mask)
         if mask is not None and mask.getextrema() == (255, 255):
@@ -159,7 +159,7 @@ class _Masked:
 def _finished(
     settings: Editing, picture: Image.Image, mask: Image.Image | None
 ) -> tuple[Image.Image, Image.Image | None]:
-    """The mask turned round, grown with the canvas and softened."""
+    """The mask inverted, grown with the canvas and blurred, as settings ask."""
     if settings.mask_invert:
         if mask is None:
             raise UsageError("--mask-invert turns a mask round; give one with --mask")

@@ -1,8 +1,8 @@
-"""Pictures as bytes of a file, with what they say about themselves inside.
+"""Pictures as file bytes, with their metadata inside.
 
 PNG holds text; JPEG, WebP and AVIF hold A1111's text in EXIF's UserComment, as that program writes
-it, and our record in XMP. Each has IPTC's mark of a picture made by a model
-(cv.iptc.org/newscodes/digitalsourcetype), which machines look for.
+it, and diffgen's record in XMP. Each carries IPTC's mark of a picture made by a model
+(cv.iptc.org/newscodes/digitalsourcetype).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SUFFIXES: dict[str, PictureFormat] = {
     "avif": "avif",
 }
 USUAL_SUFFIX = {"png": "png", "jpeg": "jpg", "webp": "webp", "avif": "avif"}
-QUALITY = 90  # of the formats that lose something
+QUALITY = 90  # of the lossy formats
 FRAME_TIME = 100  # milliseconds of an animation
 FINE = 90  # from this quality on, JPEG keeps colours at full resolution
 SEGMENT = 65_000  # bytes of a JPEG's EXIF or XMP
@@ -44,7 +44,7 @@ xmp:CreatorTool={tool} Iptc4xmpExt:DigitalSourceType={source}{record}/>\
 
 
 def format_of(suffix: str) -> PictureFormat:
-    """The format that a file's suffix asks for. Raises UsageError."""
+    """The format of a file's suffix. Raises UsageError."""
     word = suffix.lower().lstrip(".")
     if word not in SUFFIXES:
         raise UsageError(
@@ -61,10 +61,9 @@ def encode(
     quality: int | None = None,
     metadata: bool = True,
 ) -> bytes:
-    """A picture as a file's bytes; equal pictures with equal records give equal bytes.
+    """A picture as a file's bytes, equal for equal pictures and records.
 
-    `quality`, 1 to 100, is for formats that lose something. Raises UsageError for a record that
-    has no room in a JPEG.
+    `quality`, 1 to 100, is for lossy formats. Raises UsageError for a record too long for a JPEG.
     """
     options: dict[str, Any] = {} if form == "png" else {"quality": quality or QUALITY}
     if form == "jpeg":
@@ -84,9 +83,9 @@ def encode_frames(
     quality: int | None = None,
     metadata: bool = True,
 ) -> bytes:
-    """An animation of pictures of one size as the bytes of a GIF or WebP file, which repeats.
+    """An animation of pictures of one size as the bytes of a looping GIF or WebP file.
 
-    A GIF has the record in its comment.
+    A GIF holds the record in its comment.
     """
     options: dict[str, Any] = {"append_images": images[1:], "duration": FRAME_TIME, "loop": 0}
     if form == "webp":

@@ -52,7 +52,7 @@ logger = logging.getLogger("diffgen")
 
 
 class Engine:
-    """One model in memory; no method computes gradients."""
+    """One model in memory. No method computes gradients."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Engine:
         loras: Sequence[LoraRef] = (),
         embeddings: Sequence[EmbeddingRef] = (),
     ) -> None:
-        """Load the weights of an opened model; `Engine.load` does all three steps."""
+        """Load the weights of an opened model; `Engine.load` also finds and opens it."""
         start = time.perf_counter()
         check_backend(device)
         self.model, self.config = model, model.checkpoint.config
@@ -103,12 +103,12 @@ class Engine:
         loras: Sequence[LoraRef] = (),
         embeddings: Sequence[EmbeddingRef] = (),
     ) -> Self:
-        """Open and load a model by name or path, with LoRA files merged into its weights.
+        """Find, open and load a model by name or path, and merge LoRA files into its weights.
 
-        A `Source` also says what to take instead of what the model's files have or say;
-        `embeddings` are words that prompts may use beside the model's own.
-        Raises UsageError for an unknown name, WeightsError or ConfigError for a damaged model or a
-        LoRA that does not fit it, DeviceError for a device that is not there.
+        A `Source` also says what overrides the model's own parts and facts; `embeddings` are words
+        for prompts beside the model's own. Raises UsageError for an unknown name, WeightsError or
+        ConfigError for a damaged model or a LoRA that does not fit it, DeviceError for an absent
+        device.
         """
         model = Model.of(source)
         place = pick_device(device)
@@ -121,21 +121,21 @@ class Engine:
         )
 
     def use_loras(self, loras: Sequence[LoraRef]) -> None:
-        """Draw with these LoRAs instead of those before; LoRAs of the model itself stay.
+        """Replace the user's LoRAs; LoRAs of the model itself stay.
 
-        The weights are to the bit those of `Engine.load` with these LoRAs. The model is not read
-        again: base weights of the layers that LoRAs change are read when a layer is first changed
-        after loading, and kept from then on, in memory of their size. Raises what loading a LoRA
-        raises, and nothing has changed then.
+        The weights equal those of `Engine.load` with these LoRAs, bit for bit. The model is not
+        read again: base weights of the changed layers are read the first time a layer changes after
+        loading, and then stay in memory. Raises what loading a LoRA raises, and then changes
+        nothing.
         """
         self._use(loras, self.embeddings)
 
     def use_embeddings(self, embeddings: Sequence[EmbeddingRef]) -> None:
-        """Know these words instead of those before. Raises WeightsError, and keeps those then."""
+        """Replace the user's embeddings. Raises WeightsError, and then changes nothing."""
         self._use(self.loras, embeddings)
 
     def _ask_for(self, tags: tuple[LoraRef, ...]) -> None:
-        """Draw with these LoRAs of prompts beside the others."""
+        """Add the LoRAs that prompts ask for to the user's."""
         if tags != self._tags:
             self._use(self.loras, self.embeddings, tags)
 
@@ -157,12 +157,12 @@ class Engine:
 
     @property
     def _taught(self) -> bool:
-        """Whether a user's LoRA or embedding may have taught the model words."""
+        """Whether a user's LoRA or embedding may have taught the model new words."""
         return bool(self.loras or self._tags or self.embeddings)
 
     @property
     def origin(self) -> dict[str, Any]:
-        """Where what is in use comes from, as plain values; the LoRAs of prompts by themselves."""
+        """The files in use, as plain values; LoRAs asked for in prompts are listed apart."""
         return parted(self._origin.record, len(self._tags))
 
     @property
@@ -186,18 +186,17 @@ class Engine:
         return self._refiner
 
     def plan(self, request: GenerateRequest) -> GeneratePlan:
-        """The request with this model's defaults. Raises UsageError where it does not fit."""
+        """The request with this model's defaults. Raises UsageError if it does not fit."""
         return self.model.plan(request)
 
     def generate(
         self, request: GenerateRequest | GeneratePlan, *, on_step: StepCallback = ignore
     ) -> Iterator[GeneratedImage]:
-        """Make the pictures of a request, in order, each yielded as soon as its batch is done.
+        """Yield the pictures of a request in order, each as soon as its batch is done.
 
-        Prompts longer than the text encoder takes and a decoder that had to be run again are
-        logged as warnings. Raises UsageError before the first picture where the request does not
-        fit the model, DiffgenError where the network's numbers overflow and DeviceError where
-        memory runs out.
+        Logs warnings for prompts longer than the text encoder takes and for a decoder that had to
+        be run again. Raises UsageError before the first picture if the request does not fit the
+        model, DiffgenError for an overflow and DeviceError where memory runs out.
         """
         plan = self.plan(request) if isinstance(request, GenerateRequest) else request
         find_tags(plan)
@@ -212,12 +211,12 @@ class Engine:
     def draw(
         self, plan: GeneratePlan, batch: Sequence[Picture], *, on_step: StepCallback = ignore
     ) -> list[GeneratedImage]:
-        """Make some pictures of a plan in the same network calls; they begin with one picture.
+        """Draw some pictures of a plan in the same network calls; they share one init picture.
 
-        Their prompts and seeds need not be the plan's, nor, where they have plans of their own in
-        the same group, what else may differ in a call. LoRAs that prompts ask for are exchanged
-        where others are asked for than before, and stay until then. Raises as `generate`,
-        OutOfMemory where memory runs out.
+        Prompts and seeds may differ from the plan's. So may, for pictures with plans of their own
+        in the same group, whatever can differ in a call. LoRAs that prompts ask for are exchanged
+        when they change, and stay until then. Raises as `generate`, and OutOfMemory where memory
+        runs out.
         """
         prompts = tuple(dict.fromkeys(picture.prompt for picture in batch))
         asked = replace(plan, request=replace(plan.request, prompts=prompts))
@@ -239,7 +238,7 @@ class Engine:
 
     @torch.inference_mode()
     def begin(self, plan: GeneratePlan, edit: Edit | None = None) -> Beginning:
-        """What a plan's run begins with; kept for the next batch with the same picture."""
+        """The beginning of a plan's run, cached for the next batch with the same picture."""
         size = (plan.width, plan.height)
         known = self._begun
         if known is None or known[0] is not edit or known[1] != size:
@@ -251,7 +250,7 @@ class Engine:
 
     @torch.inference_mode()
     def guides(self, plan: GeneratePlan, prompts: Sequence[str]) -> list[Guide]:
-        """What the U-Net is told of each picture over the run of a plan, text in its dtype."""
+        """Guides for the U-Net over the run of a plan, one a picture, text in its dtype."""
         return guides_of(plan, prompts, self.conditioner, self.device, self.precision.unet)
 
     @torch.inference_mode()
@@ -271,8 +270,7 @@ class Engine:
     ) -> Tensor:
         """Latents (B, C, h, w) float32, one image per seed and guide.
 
-        `beginning` is what the run begins with, where that is not noise alone. Raises DiffgenError
-        when the latents are not finite.
+        `beginning` defaults to noise alone. Raises DiffgenError for latents that are not finite.
         """
         beginning = beginning or self.begin(plan)
         sampling, turned = plan.sampling, plan.request.turned
@@ -294,10 +292,10 @@ class Engine:
     def denoiser(
         self, plan: GeneratePlan, guides: Sequence[Guide], beginning: Beginning | None = None
     ) -> Denoiser:
-        """The guided model as the sampler sees it."""
+        """The guided model, as samplers evaluate it."""
         beginning = beginning or self.begin(plan)
         dtype = self.precision.unet
-        guides = [guide.map(lambda cond: beginning.told(cond, dtype)) for guide in guides]
+        guides = [guide.map(lambda cond: beginning.with_channels(cond, dtype)) for guide in guides]
         every = FAST_EVERY if plan.request.fast else 1
         network = self.evaluator.network(every=every, first=FAST_FIRST)
         schedule = self.config.schedule
@@ -308,12 +306,12 @@ class Engine:
     def decode(self, latents: Tensor) -> list[Image.Image]:
         """Latents (B, C, h, w) to pictures.
 
-        A decoder that overflows in half precision is run again in float32, and stays there.
-        Raises DiffgenError when that does not help.
+        A decoder that overflows in half precision is switched to float32 for good. Raises
+        DiffgenError if that does not help.
         """
         return self.coder.decode(latents)
 
     def _weights_changed(self) -> None:
-        """For LoRAs exchanged: nothing of the networks' earlier answers is true any more."""
+        """Drop everything cached from the networks before an exchange of LoRAs."""
         self.conditioner.forget()
         self.evaluator.weights_changed()

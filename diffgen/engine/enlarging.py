@@ -1,4 +1,4 @@
-"""Pictures made larger ahead of a second pass."""
+"""Enlarge pictures ahead of a second pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers that are not finite: what in a model's files, or in the settings, is to blame."""
+"""Explain numbers that are not finite: a damaged file, or unsuitable settings."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ USED: dict[str, tuple[Component, ...]] = {
 
 
 def not_finite(stage: str, dtype: torch.dtype, checkpoint: Checkpoint) -> DiffgenError:
-    """The error for a stage of USED that ran in `dtype`, which says what to do.
+    """The error for a stage of USED that ran in `dtype`, with advice.
 
-    Reads the weights of the stage again: what is broken in the file is named with file and tensor.
+    Reads the weights of the stage again, so that a damaged tensor is named with its file.
     """
     for component in USED[stage]:
         if broken := checkpoint.find_not_finite(component):

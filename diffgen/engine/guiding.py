@@ -1,4 +1,4 @@
-"""From a plan to what the text encoders are asked for, and to the denoiser that a sampler sees."""
+"""From a plan to the text encoders' input, and to the denoiser that a sampler evaluates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def guides_of(
     device: torch.device,
     dtype: torch.dtype,
 ) -> list[Guide]:
-    """What a U-Net of a dtype is told of each picture over the run of a plan."""
+    """Guides for a U-Net of a dtype over the run of a plan, one a picture."""
 
     def sent(cond: Conditioning) -> Conditioning:
         # Sizes in pixels have more digits than bf16 keeps.
@@ -40,7 +40,7 @@ def guides_of(
 
 
 def _text_settings(plan: GeneratePlan) -> TextSettings:
-    """What the encoders need to know of a plan besides its texts."""
+    """What the encoders need of a plan besides its texts."""
     request, size = plan.request, (plan.width, plan.height)
     sizes = Sizes(
         original=request.original_size or size,
@@ -53,7 +53,7 @@ def _text_settings(plan: GeneratePlan) -> TextSettings:
 def _guide_of(
     plan: GeneratePlan, prompt: str, conditioner: Conditioner, settings: TextSettings
 ) -> Guide:
-    """What a picture of a prompt, or of one on the way to another, is to be."""
+    """The guide of a prompt, or of a step between two prompts."""
     guide = conditioner.guide(*plan.texts(prompt), settings)
     if plan.request.between is None:
         return guide
@@ -73,7 +73,7 @@ def steered(
             image_guidance=plan.request.image_guidance,
         )
     if config.embeds_guidance:
-        # Guidance was distilled into this U-Net: it is an input, not a second evaluation.
+        # A U-Net with distilled guidance takes the scale as an input, without a second evaluation.
         guides = [_embedded(guide, plan.guidance_scale) for guide in guides]
     return GuidedDenoiser(model, guides, plan.guidance)
 

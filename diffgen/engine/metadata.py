@@ -1,7 +1,7 @@
-"""What a picture says about itself: a record, and the same as text inside the PNG.
+"""A picture's metadata: a record, and the same as text.
 
-The text follows the grammar of A1111's "parameters" chunk, which other programs read; the
-record, as JSON under "diffgen", is complete.
+The text follows the grammar of A1111's "parameters" chunk, which other programs read; the record,
+as JSON under "diffgen", is complete.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ Record = Mapping[str, Any]
 FORMAT = 1  # of the record; changes when a key changes its meaning
 # A1111's word for where noise comes from, which it leaves out for a GPU's.
 A1111_RNG = {"cpu": "CPU", "comfy": "CPU", "a1111-gpu": None}
-PASSING = ("timings",)  # what a picture does not say, so that equal commands write equal files
+PASSING = ("timings",)  # left out of files, so that equal commands write equal files
 DIGITS, LORA_DIGITS = 10, 12  # of a hash, in A1111's text
-# What other keys tell: seeds one by one, the sampler's options, the noise levels in full.
+# Settings recorded under other keys: single seeds, sampler options, full noise levels.
 ELSEWHERE = {*rows(Number), "eta", "s_churn", "timesteps"}
 MISLEADING = re.compile(r"(negative prompt|^\s*steps)(?=:)", re.IGNORECASE | re.MULTILINE)
 
@@ -82,7 +82,7 @@ def make_record(
 
 
 def _edited(plan: GeneratePlan, picture: Picture) -> dict[str, Any]:
-    """What a picture began with and went through; `steps_run` are those of its strength."""
+    """The picture a run began with and its edits; `steps_run` counts those left by its strength."""
     found: dict[str, Any] = {}
     if plan.edits is not None:
         found = {"init": plan.edits.paths[picture.init], **plan.edits[picture.init].record}
@@ -95,7 +95,7 @@ def _edited(plan: GeneratePlan, picture: Picture) -> dict[str, Any]:
 
 
 def _others(request: GenerateRequest) -> dict[str, Any]:
-    """Settings that have no key of their own in `make_record`, where they are not the default."""
+    """Settings without a key of their own in `make_record`, where they differ from the default."""
     found = changed(request)
     return {name: value for name, value in found.items() if name not in ELSEWHERE}
 
@@ -166,7 +166,7 @@ def _libraries() -> dict[str, str]:
 
 
 def _fast() -> dict[str, float]:
-    """What was reused, and how far that is from exact where it was measured."""
+    """What was reused, and its measured distance from the exact picture."""
     return {"first": FAST_FIRST, "every": FAST_EVERY, "psnr_on_storybook": FAST_PSNR}
 
 
@@ -188,33 +188,33 @@ def _plain(number: float | None) -> str | None:
 
 
 def _short(files: Mapping[str, str | None] | None, path: str | None) -> str | None:
-    """The short hash of a single file; a folder has none that others know."""
+    """The short hash of a single file; for folders no such convention exists."""
     known = files.get(Path(path).name) if files and path else None
     return known and known[:DIGITS]
 
 
 def _name(text: str) -> str:
-    """A file's name without the grammar's punctuation, as A1111 writes it: few readers know quotes."""
+    """A file's name without the grammar's punctuation, as A1111 writes it: few readers unquote."""
     return re.sub(r'[,:"\n\r]', "", text)
 
 
 def _unmistakable(text: str) -> str:
-    """A prompt in which no reader finds the beginning of something else.
+    """A prompt in which no reader mistakes a line for the next field.
 
-    The grammar has no quotes for prompts. A space before the colon keeps the text readable, and
-    CLIP's tokens are the same.
+    The grammar has no quotes for prompts. A space before the colon keeps the text readable and
+    CLIP's tokens the same.
     """
     return MISLEADING.sub(r"\1 ", text).replace("\0", " ").encode("utf-8", "replace").decode()
 
 
 def _quoted(value: object) -> str:
-    """Values with the grammar's own punctuation are written as JSON strings."""
+    """Quote values that hold the grammar's punctuation, as JSON strings."""
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if set(text) & set(',:\n"') else text
 
 
 def _interval(interval: tuple[float, float]) -> list[float | None] | None:
-    """None where guidance applies everywhere; JSON has no infinity, so an open end is None."""
+    """A guidance interval, None if it is everything. JSON has no infinity: an open end is None."""
     low, high = interval
     if interval == EVERYWHERE:
         return None

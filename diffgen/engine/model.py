@@ -1,4 +1,4 @@
-"""A model opened but not loaded: enough to check a request against."""
+"""A model opened but not loaded: enough to check a request."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ TINY = "tiny"
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A named checkpoint, what its makers recommend and the LoRAs that are part of it, if any.
+    """A named checkpoint with its recommended settings and its own LoRAs.
 
-    `vae`, `prediction`, `zero_snr` and `shift` are what was taken instead of its own, `base` is what
-    lent the rest to a file of a U-Net, `decoder` the tiny one that pictures are decoded by.
+    `vae`, `prediction`, `zero_snr` and `shift` override the checkpoint's; `base` completes a file
+    that holds only a U-Net; `decoder` is a tiny decoder.
     """
 
     name: str
@@ -54,12 +54,11 @@ class Model:
     ) -> Self:
         """Find a model by name or path and read its configs and headers.
 
-        `vae` is an autoencoder to use with it, `prediction` what its U-Net predicts, `zero_snr`
-        whether it was trained with zero terminal SNR and `shift` that of a flow, where its files do
-        not say or are wrong; `base` names a model that has what a file of a U-Net lacks. `probe` asks
-        the U-Net once whether it predicts eps or v. `decoder` is the file or name of a tiny decoder,
-        or `tiny` for the usual one of the model's family. Raises UsageError for an unknown name, a path
-        where nothing is or an answer that tells nothing, WeightsError or ConfigError for a damaged
+        `vae` replaces its autoencoder. `prediction`, `zero_snr` (trained with zero terminal SNR)
+        and `shift` (of a flow) override what its files say; `probe` finds the prediction by one
+        evaluation of the U-Net. `base` names a model that completes a file of a U-Net. `decoder` is
+        the file or name of a tiny decoder, or `tiny` for the family's usual one. Raises UsageError
+        for an unknown name or path or an unclear probe, WeightsError or ConfigError for a damaged
         model.
         """
         if probe and prediction:
@@ -84,7 +83,7 @@ class Model:
 
     @classmethod
     def open_source(cls, source: Source) -> Self:
-        """The same from settings."""
+        """Open a model by its settings."""
         return cls.open(
             source.model,
             vae=Path(source.vae).expanduser() if source.vae else None,
@@ -98,13 +97,13 @@ class Model:
 
     @classmethod
     def of(cls, source: str | Path | Source | Model) -> Model:
-        """A model from whatever names one. Raises what `open` raises."""
+        """A model from any way to name one. Raises what `open` raises."""
         if isinstance(source, Source):
             return cls.open_source(source)
         return source if isinstance(source, Model) else cls.open(source)
 
     def plan(self, request: GenerateRequest) -> GeneratePlan:
-        """The request with this model's defaults. Raises UsageError where it does not fit."""
+        """The request with this model's defaults. Raises UsageError if it does not fit."""
         config = self.checkpoint.config
         if request.refiner is None:
             return GeneratePlan.make(request, config, self.entry)

@@ -1,4 +1,4 @@
-"""Files that were given by a name alone, found in the user's folders."""
+"""Find files given by name alone in the user's folders."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 
 def with_paths(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with the paths of LoRAs, embeddings and the autoencoder that their names stand for.
+    """Resolve the names of LoRAs, embeddings and the autoencoder to paths.
 
-    Raises UsageError for what is nowhere.
+    Raises UsageError for a name that is not found.
     """
     from diffgen.weights.finding import find_file
 

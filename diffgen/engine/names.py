@@ -1,7 +1,7 @@
-"""Names of pictures, by a template: `{line:03}-{seed}-{sampler}-{prompt:40}.{ext}`.
+"""File names of pictures, by a template: `{line:03}-{seed}-{sampler}-{prompt:40}.{ext}`.
 
-Whatever a prompt holds, the name is one that every system takes: no separators, no control
-characters, none of Windows' devices, never too long.
+Any prompt gives a name valid on every system: no separators, no control characters, none of
+Windows' devices, never too long.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from diffgen.errors import UsageError, did_you_mean, shown
 
 LONGEST = 40  # characters of a text in a name
 LONGEST_BYTES = 120  # of a text; file systems take 255, some 143, for the whole name
-NAME_BYTES = 200  # of a name before its suffix, which a number may be put between
-JOINERS = re.compile("[\u200d\ufe00-\ufe0f]")  # how emoji are joined and drawn
+NAME_BYTES = 200  # of a name before its suffix; a number may come between
+JOINERS = re.compile("[\u200d\ufe00-\ufe0f]")  # joiners and variation selectors of emoji
 FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
 DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 SPEC = re.compile(r"0?[1-9][0-9]{0,2}|")
 
 Fields = Mapping[str, Any]
-# What may stand in braces: from a picture's record, and the line of the file it comes from.
+# Fields of a template: keys of a picture's record, and its line in the prompt file.
 FIELDS: dict[str, Callable[[Fields], Any]] = {
     "prompt": lambda record: record["prompt"],
     "negative": lambda record: record["negative"] or "none",
@@ -48,8 +48,9 @@ class NameTemplate:
 
     @classmethod
     def parse(cls, text: str, *, suffixes: tuple[str, ...] = ()) -> Self:
-        """Check a template. A suffix of its own must be one of `suffixes`; without one, it gets
-        `.{ext}`. Raises UsageError.
+        """Parse a template. Its suffix must be one of `suffixes`; without one it gets `.{ext}`.
+
+        Raises UsageError.
         """
         try:
             parsed = [(plain, name, spec or "") for plain, name, spec, _ in Formatter().parse(text)]
@@ -70,7 +71,7 @@ class NameTemplate:
 
 
 def slug(prompt: str, longest: int = LONGEST) -> str:
-    """The words of a prompt, or the names of its signs, as a part of a file name.
+    """The words of a prompt, or the names of its signs, as part of a file name.
 
     Only an empty prompt is "unconditional".
     """
@@ -103,7 +104,7 @@ def _check_piece(plain: str, name: str | None, spec: str) -> None:
 def _with_suffix(
     parsed: list[tuple[str, str | None, str]], text: str, suffixes: tuple[str, ...]
 ) -> list[tuple[str, str | None, str]]:
-    """The pieces without `.{ext}` or a suffix, which a picture's format decides on."""
+    """The pieces without `.{ext}` or a suffix: the picture's format decides those."""
     plain, name, _ = parsed[-1]
     if name == "ext" and plain.endswith("."):
         parsed[-1] = (plain[:-1], None, "")
@@ -124,11 +125,11 @@ def _filled(name: str | None, spec: str, record: Fields) -> str:
 
 
 def _words(text: str) -> str:
-    """Letters, digits and the marks on letters; "-" for all between."""
+    """Letters, digits and combining marks; "-" for all between."""
     kept = (c if c.isalnum() or unicodedata.category(c) in ("Mn", "Mc") else " " for c in text)
     return "-".join("".join(kept).split())
 
 
 def _cut(text: str, length: int) -> str:
-    """At most so many bytes of UTF-8."""
+    """At most this many bytes of UTF-8."""
     return text.encode(errors="replace")[:length].decode(errors="ignore")

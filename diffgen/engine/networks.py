@@ -1,4 +1,4 @@
-"""The networks and tokenizers of an opened model, built and loaded for the engine and the trainer."""
+"""Build and load the networks and tokenizers of an opened model, for the engine and the trainer."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def load_networks(checkpoint: Checkpoint, device: torch.device, precision: Preci
 
 
 def load_vae(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> AnyAutoencoder:
-    """The autoencoder, or the identity for a model of pixels. Raises WeightsError."""
+    """Load the autoencoder; the identity for a model of pixels. Raises WeightsError."""
     config = checkpoint.config.vae
     if config is None:
         return IdentityAutoencoder()

@@ -1,4 +1,4 @@
-"""Which files a picture comes from, by path and content."""
+"""The files that a picture comes from, by path and content hash."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from diffgen.weights.reading import Stamp, opened, settled_stamp
 
 
 class Origin:
-    """The files of a model and of LoRAs, as they were when they were read.
+    """The files of a model and of LoRAs, with their state at the time of reading.
 
-    To be made before the LoRAs are read: only then is their hash that of what was read.
+    Create it before the LoRAs are read: only then do hashes describe what was read.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class Origin:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """Paths and SHA-256 as plain values; the hash of a file that has changed since is None.
+        """Paths and SHA-256 as plain values; a file changed since has the hash None.
 
         `model_path` is None for a model that ships with diffgen. `model_files` and `vae_files` are
-        by name inside the model's folder; `data_sha256` is of a LoRA's bytes behind its header,
-        which A1111 and Civitai know it by.
+        keyed by name inside the model's folder; `data_sha256` is of a LoRA's bytes after its
+        header, the hash that A1111 and Civitai use.
         """
         model, checkpoint = self._model, self._model.checkpoint
         own = [
@@ -85,7 +85,7 @@ class Origin:
 
 
 def _stamp(path: Path) -> Stamp | None:
-    """None where nothing can be read, which whoever reads it will tell."""
+    """A file's identity; None for an unreadable one, which reading will report."""
     try:
         with opened(path) as file:
             return settled_stamp(file)

@@ -1,4 +1,4 @@
-"""Where pictures go: names, no overwriting, and no half-written file ever."""
+"""Write pictures: names, no overwriting, no half-written files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from diffgen.types import PictureFormat
 if TYPE_CHECKING:
     from PIL import Image
 
-# What a name ends in if it is meant for one picture; any other is a folder's, as "v1.2" is.
+# Suffixes of a single picture; any other name is a folder's, such as "v1.2".
 PICTURES = re.compile(
     r"\.(a?png|jpe?g?|jfif|jp2|jxl|webp|gif|bmp|tiff?|tga|avif|hei[cf]|p[bgp]m|psd|qoi|svg|exr)",
     re.I,
@@ -34,10 +34,10 @@ Noted = Callable[[Path, int], None]
 
 @dataclass(frozen=True, slots=True)
 class OutputStyle:
-    """How pictures are named and written. `form` None means by the name, else PNG.
+    """How pictures are named and written. `form` None follows the name, else PNG.
 
-    Where a name is taken, "number" adds one, "overwrite" replaces what is there, but no picture of
-    the same run, and "skip" leaves it: see `PictureOutput.existing`.
+    On a taken name, "number" adds one, "overwrite" replaces the file (but never a picture of the
+    same run), and "skip" leaves it: see `PictureOutput.existing`.
     """
 
     template: NameTemplate = USUAL_NAMES
@@ -48,18 +48,17 @@ class OutputStyle:
 
 
 class PictureOutput:
-    """Writes pictures into a folder, to one file, or to stdout ("-").
+    """Write pictures into a folder, to one file, or to stdout ("-").
 
-    A name with the suffix of a picture means a file; any other, one with a trailing slash and that
-    of an existing folder mean a folder, in which each picture is named by the template. All checks
-    that need no picture are made at once, so that nobody waits for a picture that cannot be
-    written.
+    A name with a picture's suffix means a file. Any other name, one with a trailing slash and an
+    existing folder mean a folder, in which the template names each picture. All checks that need no
+    picture are made at once, so that no drawn picture is lost to a bad target.
     """
 
     def __init__(
         self, target: str | None, *, pictures: int, style: OutputStyle | None = None
     ) -> None:
-        """Raises UsageError for a target that cannot hold so many pictures, or that exists, and
+        """Raises UsageError for a target that exists or cannot hold so many pictures, and
         OutputError for one that cannot be written.
         """
         path = Path(os.path.expanduser(target or "."))
@@ -74,7 +73,7 @@ class PictureOutput:
             if self._stdout or self._file:
                 self._check_single(target or "", pictures)
             self._must_make = not self._stdout and _check_writable(self._folder)
-        except OSError as error:  # a name that is too long, above all
+        except OSError as error:  # mostly a name that is too long
             where = target or "into the current folder"
             raise OutputError(f"cannot write {where}: {error.strerror}") from error
         self._form = self._style.form or "png"
@@ -109,7 +108,7 @@ class PictureOutput:
         return self._folder / f"{stem}.{USUAL_SUFFIX[self._form]}"
 
     def existing(self, record: Mapping[str, Any], *, line: int = 1) -> Path | None:
-        """The file that is there instead of a picture, if those are to be skipped."""
+        """The existing file that makes this picture superfluous, under "skip"."""
         path = self.name(record, line=line)
         skips = self._style.collision == "skip" and not self._stdout
         return path if skips and os.path.lexists(path) else None
@@ -122,11 +121,11 @@ class PictureOutput:
         line: int = 1,
         noted: Noted | None = None,
     ) -> Path | None:
-        """Write one picture with its record inside; returns its path, None for stdout.
+        """Write one picture with its record; returns its path, None for stdout.
 
-        `line` is the picture's in the file it comes from, for its name.
-        `noted` is told each path that is about to be taken, and the size of the file; a picture so
-        noted outlives a power cut. Raises OutputError; what was begun is removed.
+        `line` is the picture's line in the prompt file, for its name. `noted` gets each path that
+        is about to be written, and the file's size; a picture so noted survives a power cut. Raises
+        OutputError, after removing what was begun.
         """
         style = self._style
         content = encode(
@@ -139,7 +138,7 @@ class PictureOutput:
         return self._put(content, self.name(record, line=line), noted)
 
     def _put(self, content: bytes, name: Path, noted: Noted | None) -> Path:
-        """Write a picture; a name that was asked for by itself is the only one that will do."""
+        """Write a picture; a file named by the user is the only acceptable name."""
         path = self._place(content, name, noted)
         self._written.add(path)
         if self._file and path != self._file:
@@ -150,10 +149,10 @@ class PictureOutput:
         return path
 
     def _place(self, content: bytes, first: Path, noted: Noted | None) -> Path:
-        """Write a picture under the first name that is free, also of other programs' files."""
+        """Write a picture under the first name that neither this nor another program has taken."""
         path = self._folder
         try:
-            # Once only: a folder that goes away later may be a disk that was taken out.
+            # Once only: a folder that vanishes later may be an unmounted disk.
             if self._must_make:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._must_make = False
@@ -174,7 +173,7 @@ class PictureOutput:
         return path
 
     def _names(self, first: Path) -> Iterator[Path]:
-        """Names to try. Even when told to overwrite, a run spares its own pictures."""
+        """Names to try. Even with "overwrite", a run spares its own pictures."""
         for i in count(1):
             path = first if i == 1 else first.with_name(f"{first.stem}-{i}{first.suffix}")
             if path not in self._written and (self._overwrite or not os.path.lexists(path)):
@@ -203,7 +202,7 @@ def _means_folder(target: str, path: Path) -> bool:
 
 
 def _check_writable(folder: Path) -> bool:
-    """Try to make a file in the folder, or in the nearest parent that exists.
+    """Create a test file in the folder, or in the nearest existing parent.
 
     Returns whether the folder must be made.
     """

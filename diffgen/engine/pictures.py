@@ -1,4 +1,4 @@
-"""Pictures that a run begins with, as they were read.
+"""Read the pictures that a run begins with.
 
 A picture that cannot be used is refused before a model is loaded.
 """
@@ -41,7 +41,7 @@ PROBLEMS = {
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A picture as it was read: upright, in 8 bits, RGB or RGBA; `name` and `sha256` of its file."""
+    """A decoded picture: upright, 8 bits, RGB or RGBA, with its file's name and SHA-256."""
 
     name: str
     sha256: str
@@ -51,8 +51,8 @@ class Source:
     def read(cls, path: str | Path) -> Self:
         """Open a picture file, or stdin for "-".
 
-        Raises UsageError for a file that cannot be read and PictureError for one that is no
-        picture, damaged, or too large to decode.
+        Raises UsageError for an unreadable file and PictureError for one that is no picture,
+        damaged, or too large to decode.
         """
         name = "stdin" if str(path) == STDIN else str(Path(path).expanduser())
         try:
@@ -62,14 +62,14 @@ class Source:
         try:
             image = _decoded(data, Path(name).suffix)
         except DamagedPicture as error:
-            # What is not in the table names the library that is missing.
+            # Messages outside the table name a missing library.
             problem = PROBLEMS.get(error.problem, f"cannot be read: {error}")
             raise PictureError(f"{name} {problem}") from error
         return cls(name, sha256(data).hexdigest(), image)
 
     @classmethod
     def of(cls, picture: str | Path | Image.Image) -> Self:
-        """A picture file, or a picture in memory, which has the hash of its pixels and no name."""
+        """A picture file, or a picture in memory, which has no name and is hashed by its pixels."""
         if not isinstance(picture, Image.Image):
             return cls.read(picture)
         image = _plain(picture)
@@ -77,12 +77,12 @@ class Source:
 
     @property
     def record(self) -> dict[str, object]:
-        """Which picture it was, as plain values."""
+        """The source picture as plain values."""
         return {"path": self.name or None, "sha256": self.sha256}
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The pictures right in a folder, by name. Raises UsageError where there is none."""
+    """The pictures directly in a folder, by name. Raises UsageError if there are none."""
     try:
         found = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()]
     except OSError as error:
@@ -101,7 +101,7 @@ def _data(path: str | Path) -> bytes:
 
 @cache
 def _stdin() -> bytes:
-    """What stdin holds, which can be read but once."""
+    """The bytes of stdin, which can be read only once."""
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("--init - reads a picture from stdin, where there is none; pipe one in")
     return _limited(sys.stdin.buffer, 0, "stdin")

@@ -1,4 +1,4 @@
-"""What a request comes to for one model: all that can be settled before anything is loaded."""
+"""Resolve a request for one model: everything that can be decided before loading."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from diffgen.weights.registry import ModelEntry
 if TYPE_CHECKING:
     from diffgen.engine.model import Model
 
-# `fast` takes this share of the default steps, on the schedule that does best with few, and computes
+# `fast` takes this share of the default steps, on the best spacing for few steps, and computes
 # the U-Net's lower levels in the first FAST_FIRST evaluations and every FAST_EVERY-th of the others.
-# storybook's pictures then have FAST_PSNR decibels to the exact ones. Ending guidance early cost more
-# than it gained (scripts/bench_fast.py).
+# The PSNR of storybook's pictures to the exact ones is then FAST_PSNR. Ending guidance early cost
+# more than it gained (scripts/bench_fast.py).
 FAST_STEPS = 0.7
 FAST_SCHEDULE: SpacingName = "ays"
 FAST_FIRST = 3
@@ -54,14 +54,14 @@ class Picture:
 
     prompt: str
     seed: int
-    init: int = 0  # of the pictures to begin with
-    # Where one of OF_PICTURES is not that of its batch.
+    init: int = 0  # index among the init pictures
+    # Set where one of OF_PICTURES differs from the batch's.
     own: GeneratePlan | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratePlan:
-    """A request checked against one model, and what the model's defaults make of it."""
+    """A request checked against one model, with the model's defaults filled in."""
 
     request: GenerateRequest
     batch_size: int
@@ -74,8 +74,8 @@ class GeneratePlan:
     prompt_style: PromptStyle
     strength: float = 1.0
     edits: Edits | None = None
-    second: GeneratePlan | None = None  # at a larger size, begun with what the first made
-    refined: tuple[Model, GeneratePlan] | None = None  # the model for the end, and its part
+    second: GeneratePlan | None = None  # at a larger size, from the first one's result
+    refined: tuple[Model, GeneratePlan] | None = None  # the model for the last part of the run
 
     @classmethod
     def make(
@@ -87,11 +87,10 @@ class GeneratePlan:
         strength: float | None = None,
         stretch: tuple[float, float] = (0.0, 1.0),
     ) -> GeneratePlan:
-        """Resolve a request; `entry` holds what the makers of a registered model recommend,
-        `strength` is that of a second pass and `stretch` one model's part of a run.
+        """Resolve a request. `entry` holds a registered model's recommended settings.
 
-        Raises UsageError for sizes and steps that do not fit the model, and PictureError for a
-        picture that cannot be read.
+        `strength` is for a second pass, `stretch` for one model's part of a run. Raises UsageError
+        for sizes and steps that do not fit the model, and PictureError for an unreadable picture.
         """
         check_task(request, config)
         check_timesteps(request, config)
@@ -105,7 +104,7 @@ class GeneratePlan:
         check_texts(request, style, config)
         return cls(
             request=request,
-            # An adaptive solver looks at the whole state: one image must not steer another.
+            # An adaptive solver measures the whole state: a batch would couple its images.
             batch_size=1 if sampling.nfe is None else request.batch_size,
             width=width,
             height=height,
@@ -120,7 +119,7 @@ class GeneratePlan:
         )
 
     def of(self, batch: Sequence[Picture]) -> GeneratePlan:
-        """The plan of a batch, at the size of the picture that it begins with."""
+        """The plan of a batch, at the size of its init picture."""
         if self.edits is None:
             return self
         width, height = self.edits[batch[0].init].size
@@ -133,11 +132,11 @@ class GeneratePlan:
         return replace(self, width=width, height=height, second=second)
 
     def understood(self, text: str, *, negative: bool = False) -> Prompt:
-        """A prompt in the style that this model's are read in."""
+        """A prompt parsed in the model's style."""
         return parse(text, self.prompt_style, negative=negative)
 
     def texts(self, prompt: str) -> tuple[list[Prompt], list[Prompt] | None]:
-        """What is to be drawn and what is not: one text for all encoders, or one for each."""
+        """Positive and negative texts: one for all encoders, or one for each."""
         request = self.request
         positive = [prompt, *([] if request.prompt_2 is None else [request.prompt_2])]
         negative = [request.negative, request.negative_2]
@@ -161,7 +160,7 @@ class GeneratePlan:
 
     @property
     def group(self) -> Hashable:
-        """Equal for plans whose pictures may be made by the same network calls."""
+        """A key, equal for plans whose pictures may share network calls."""
         asked = [
             getattr(self.request, name) for name in rows(GenerateRequest) if name not in OF_PICTURES
         ]
@@ -171,7 +170,7 @@ class GeneratePlan:
 
     @property
     def passes(self) -> tuple[GeneratePlan, ...]:
-        """This plan and those that go on with what it makes."""
+        """This plan and the passes that continue from its result."""
         others = (self.second, self.refined and self.refined[1])
         return (self, *(each for each in others if each))
 
@@ -182,12 +181,12 @@ class GeneratePlan:
 
     @property
     def evaluations(self) -> int | None:
-        """Network evaluations of a picture in all passes; None where a sampler decides on the way."""
+        """Network evaluations of a picture in all passes; None for an adaptive sampler."""
         counts = [each.sampling.nfe for each in self.passes]
         return None if None in counts else sum(count or 0 for count in counts)
 
     def summary(self) -> str:
-        """The settled settings in one line."""
+        """The resolved settings in one line."""
         sampling = self.sampling
         run, steps = len(sampling.sigmas) - 1, len(sampling.whole) - 1
         evaluations = "adaptive" if sampling.nfe is None else str(sampling.nfe)
@@ -201,7 +200,7 @@ class GeneratePlan:
         )
 
     def batches(self) -> Iterator[tuple[Picture, ...]]:
-        """The pictures in order, in groups that are made together, which begin with one picture."""
+        """The pictures in order, in groups drawn together, each with one init picture."""
         for init in range(len(self.edits or "1")):
             pictures = (Picture(*each, init) for each in product(self.request.prompts, self.seeds))
             while batch := tuple(islice(pictures, self.batch_size)):
@@ -209,7 +208,7 @@ class GeneratePlan:
 
 
 def _size(request: GenerateRequest, config: ModelConfig) -> tuple[tuple[int, int], Edits | None]:
-    """The width and height to draw, and the pictures to begin with, which may say them."""
+    """The width and height to draw, and the init pictures, which may decide them."""
     sides = [
         None if given is None and request.init is not None else check_size(name, given, config)
         for name, given in (("width", request.width), ("height", request.height))
@@ -225,7 +224,7 @@ def _plan_second(
     entry: ModelEntry | None,
     edits: Edits | None,
 ) -> GeneratePlan | None:
-    """The second pass, which is what a request with the first one's picture would come to."""
+    """The second pass: the plan of a request with the first one's picture as init."""
     if request.hires is None:
         return None
     check_hires(request, edits, config)
@@ -246,7 +245,7 @@ def _plan_sampling(
     stretch: tuple[float, float],
 ) -> SamplingPlan:
     schedule = config.schedule
-    # A recommendation is one whole: with another sampler its schedule and steps mean nothing.
+    # A recommendation holds only as a whole: not its schedule and steps with another sampler.
     recommended = entry if request.sampler is None else None
     named = request.sampler or (recommended.sampler if recommended else None)
     if recommended and recommended.schedule:

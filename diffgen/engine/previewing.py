@@ -1,7 +1,7 @@
-"""Latents as pictures before they are finished, quickly and without a trace in what finishes them.
+"""Preview latents during a run, quickly and without side effects on the result.
 
-Networks that make pictures remember sizes that they have seen, and their formats change where half
-precision overflows. So nothing here uses them: what a preview needs is loaded once more.
+Networks cache state by size, and change format after an overflow. Previews therefore load what they
+need a second time instead of sharing the engine's networks.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from diffgen.weights.tiny import load_decoder
 if TYPE_CHECKING:
     from diffgen.engine.engine import Engine
 
-SIDE, SPOTS = 16, 5  # of the picture of colours, in latents, and of the colours in it
+SIDE, SPOTS = 16, 5  # of the colour test picture, in latents, and of its spots
 
 
 class Previewer:
-    """Draws the latents of one engine: by its tiny decoder if it has one, else a pixel a latent."""
+    """Preview the latents of one engine: by its tiny decoder, else one pixel a latent."""
 
     def __init__(self, engine: Engine) -> None:
         self._device, self._model = engine.device, engine.model
@@ -35,7 +35,7 @@ class Previewer:
 
     @torch.inference_mode()
     def images(self, latents: Tensor) -> list[Image.Image]:
-        """Latents (B, C, h, w) as one picture each. Raises WeightsError as loading does."""
+        """Latents (B, C, h, w) as one picture each. Raises WeightsError from loading."""
         if self._config.vae is None:
             return to_images(latents)
         if self._tiny:
@@ -53,9 +53,9 @@ class Previewer:
 
     @cached_property
     def _colours(self) -> Tensor:
-        """(C + 1, channels of a pixel): how much of each colour a latent adds, and what 0 is.
+        """(C + 1, channels of a pixel): the colour that each latent channel adds, and the offset.
 
-        Fitted, by least squares, to a picture of soft spots of colour and its latents.
+        A least-squares fit to a picture of soft colour spots and its latents.
         """
         vae = load_vae(self._model.checkpoint, self._device, torch.float32)
         pixels = soft_spots(self._config.pixel_channels, SIDE * self._config.factor)
@@ -67,12 +67,12 @@ class Previewer:
 
 
 def soft_spots(channels: int, side: int) -> Tensor:
-    """(1, channels, side, side) in [-1, 1]: many colours, none of which ends at an edge."""
+    """(1, channels, side, side) in [-1, 1]: many colours without sharp edges."""
     random = torch.Generator().manual_seed(0)
     spots = torch.rand(1, channels, SPOTS, SPOTS, generator=random) * 2.4 - 1.2
     return F.interpolate(spots, (side, side), mode="bicubic", align_corners=True).clamp(-1.0, 1.0)
 
 
 def encoded(vae: AnyAutoencoder, pixels: Tensor) -> Tensor:
-    """Latents (B, C, h, w) float32 on the CPU."""
+    """Encode to latents (B, C, h, w) float32 on the CPU."""
     return vae.to_latents(vae.encode(pixels)[0].float()).cpu()

@@ -1,7 +1,7 @@
-"""What a U-Net predicts, found by asking it once: at the last timestep eps and v part ways.
+"""Find whether a U-Net predicts eps or v, by one evaluation at the last timestep.
 
-There x_t is nearly pure noise. eps is that noise again; v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar)
-x0 (arXiv:2202.00512, appendix D) is nearly -x0, a picture that the noise says nothing of.
+There x_t is nearly pure noise. eps equals that noise; v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar)
+x0 (arXiv:2202.00512, appendix D) is nearly -x0, which does not correlate with it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ LARGEST = 32  # latents along a side, which is enough to tell
 
 
 def probe(checkpoint: Checkpoint) -> Prediction:
-    """Whether it is eps or v, by one evaluation of the U-Net in float32 on the CPU; said as a warning.
+    """Tell eps from v by one evaluation of the U-Net in float32 on the CPU; logs the answer.
 
-    Raises UsageError for a model of other noise than that of betas, and where the answer is neither.
+    Raises UsageError for a model without betas, and for an unclear answer.
     """
     config = checkpoint.config
     if not config.schedule.on_betas:
@@ -54,7 +54,7 @@ def probe(checkpoint: Checkpoint) -> Prediction:
 
 @torch.inference_mode()
 def likeness(unet: UNet, config: ModelConfig) -> float:
-    """The correlation of the noise at the last timestep with the output, -1 to 1."""
+    """The correlation of the U-Net's output with the noise at the last timestep, -1 to 1."""
     side = min(config.native_size // config.factor, LARGEST)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, config.latent_channels, side, side, generator=generator)
@@ -65,7 +65,7 @@ def likeness(unet: UNet, config: ModelConfig) -> float:
 
 
 def _nothing(config: ModelConfig, side: int) -> Conditioning:
-    """Conditioning that says nothing, of one picture."""
+    """Empty conditioning of one picture."""
     text = config.text
     pooled: Tensor | None = None
     time_ids: Tensor | None = None

@@ -1,7 +1,7 @@
-"""What pictures say about how they were made, whoever made them; the files are not trusted.
+"""Read how pictures were made, by whichever program; the files are not trusted.
 
-Our own record comes first, then A1111's text, which most programs write. ComfyUI's graphs,
-InvokeAI's and NovelAI's JSON are read by sd-parsers where that is installed.
+diffgen's own record comes first, then A1111's text, which most programs write. sd-parsers, if
+installed, reads ComfyUI's graphs and the JSON of InvokeAI and NovelAI.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from diffgen.jsonfile import parse_json
 
 TEXT_AT_MOST = 1 << 20  # bytes of one text, unpacked
 TEXTS_AT_MOST = 64
-FILE_AT_MOST = 512 << 20  # bytes of a picture that is no PNG, whose texts cannot be skipped
+FILE_AT_MOST = 512 << 20  # bytes of other formats, whose texts cannot be skipped
 PNG = b"\x89PNG\r\n\x1a\n"
 OTHERS = ("JPEG", "WEBP", "AVIF", "GIF")
-# A1111's own: a pair of the last line, and how many make it a line of settings.
+# A1111's grammar: a pair of the last line, and how many pairs make it a line of settings.
 PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 LEAST_PAIRS = 3
 NEGATIVE = "Negative prompt:"
@@ -32,8 +32,10 @@ NEGATIVE = "Negative prompt:"
 
 @dataclass(frozen=True, slots=True)
 class PictureSettings:
-    """How a picture was made. `named` holds settings as text under the names `source` has for them;
-    our own pictures have a `record` instead.
+    """How a picture was made.
+
+    `named` holds settings as text under the names that `source` uses; diffgen's own pictures have a
+    `record` instead.
     """
 
     source: str
@@ -46,7 +48,7 @@ class PictureSettings:
 def read_settings(path: Path) -> PictureSettings:
     """How the picture in a file was made.
 
-    Raises UsageError for a file that is no picture or says nothing that we understand.
+    Raises UsageError for a file that is no picture or has no metadata known here.
     """
     texts = read_texts(path)
     if own := _own_record(texts.get("diffgen", ""), path):
@@ -60,10 +62,9 @@ def read_settings(path: Path) -> PictureSettings:
 
 
 def read_texts(path: Path) -> dict[str, str]:
-    """Texts inside a picture, by keyword: of a PNG as they are; of others "parameters" and "diffgen".
+    """Texts inside a picture, by keyword: all of a PNG's; of others "parameters" and "diffgen".
 
-    What is longer than `TEXT_AT_MOST` is passed over. Raises UsageError for a file that cannot be
-    read or is no picture.
+    Texts longer than `TEXT_AT_MOST` are skipped. Raises UsageError for an unreadable file.
     """
     try:
         with path.open("rb") as file:
@@ -77,7 +78,7 @@ def read_texts(path: Path) -> dict[str, str]:
 
 
 def parse_parameters(text: str) -> PictureSettings | None:
-    """A1111's text; None where its last line holds no settings."""
+    """Parse A1111's text; None if its last line holds no settings."""
     lines = [line.strip() for line in text.strip().split("\n")]
     pairs = PAIR.findall(lines[-1])
     if len(pairs) < LEAST_PAIRS:
@@ -104,7 +105,7 @@ def _own_record(text: str, path: Path) -> dict[str, Any] | None:
 
 
 def _png_texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
-    """The text chunks of a PNG; those that are too long are skipped without being read."""
+    """The text chunks of a PNG; too long ones are skipped unread."""
     found = 0
     while found < TEXTS_AT_MOST and len(head := file.read(8)) == 8:
         length, kind = int.from_bytes(head[:4]), head[4:]
@@ -163,13 +164,14 @@ def _other_texts(path: Path) -> dict[str, str]:
 
 
 def _utf16(data: bytes) -> str:
-    """EXIF does not say in which order the bytes are; text in our alphabet has zeros in one."""
+    """Decode UTF-16. EXIF omits the byte order; in Latin text every other byte is zero."""
     high, low = data[0::2].count(0), data[1::2].count(0)
     return data.decode("utf-16-le" if low > high else "utf-16-be", "replace")
 
 
 def _record_in_xmp(xmp: str) -> str:
-    if RECORD_NAMESPACE not in xmp or "<!" in xmp:  # no document types: entities may explode
+    # No document types: entities can expand without bound.
+    if RECORD_NAMESPACE not in xmp or "<!" in xmp:
         return ""
     with suppress(ElementTree.ParseError, ValueError):
         for node in ElementTree.fromstring(xmp.strip("\ufeff\0 \n")).iter():
@@ -187,13 +189,13 @@ def _unquoted(value: str) -> str:
 
 
 def _by_sd_parsers(texts: Mapping[str, str]) -> PictureSettings | None:
-    """What sd-parsers finds; texts that are too long for us do not reach it."""
+    """The result of sd-parsers, which never gets texts over the limit."""
     try:
         from sd_parsers import parsers
     except ImportError:
         return None
     for kind in (parsers.ComfyUIParser, parsers.InvokeAIParser, parsers.NovelAIParser):
-        with suppress(Exception):  # it raises whatever the files of others make it raise
+        with suppress(Exception):  # it lets any exception of its parsers through
             info = kind().parse({"workflow": '{"links": []}'} | dict(texts))
             if info and info.samplers:
                 return _from_sd_parsers(kind.__name__.removesuffix("Parser"), info)
@@ -219,5 +221,5 @@ def _from_sd_parsers(source: str, info: Any) -> PictureSettings:
 
 
 def _tables(value: Any) -> list[dict[str, Any]]:
-    """The tables in what sd-parsers keeps of ComfyUI's other nodes."""
+    """The tables in sd-parsers' result for other ComfyUI nodes."""
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def plan_refined(request: GenerateRequest, model: Model, refiner: Model) -> GeneratePlan:
     """The plan of a run that one model begins and another ends.
 
-    Both take the first one's sampler and spacing, and each the steps that begin in its part of the
-    timesteps. Raises UsageError for models that do not share latents and for masks.
+    Both use the first one's sampler and spacing, and each the steps that begin in its part of the
+    timesteps. Raises UsageError for models with different latents and for masks.
     """
     config, other = model.checkpoint.config, refiner.checkpoint.config
     _check(request, config, other, refiner.name)

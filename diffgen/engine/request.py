@@ -1,4 +1,4 @@
-"""What a user asks for."""
+"""A user's request for pictures."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class GenerateRequest(
 ):
     """Pictures to make: each prompt `count` times, with seeds `seed`, `seed + 1`, ...
 
-    With a folder as `init` that many for each picture in it.
+    With a folder as `init`, that many for each picture in it.
 
-    All fields but `prompts` are settings (`diffgen.settings`); None always means the model's
-    own default. `clip_skip` is the text encoders' layer that is read, counted from the last, which
-    is 1, for the prompts; the negative stays at the model's. An empty prompt is unconditional;
-    `negative=None` is an absent negative prompt, which SDXL tells from an empty one.
-    `guidance_interval` is in noise levels sigma. `fast` is near the exact picture, not equal to it:
-    it takes fewer steps on another schedule, unless either is given, and reuses some of what the
-    network computes. Raises UsageError for values that no model could serve.
+    All fields but `prompts` are settings (`diffgen.settings`); None means the model's default.
+    `clip_skip` is the text encoders' layer, counted from the last, which is 1; it applies to
+    prompts, not to the negative. An empty prompt is unconditional; `negative=None` is an absent
+    negative prompt, which SDXL distinguishes from an empty one. `guidance_interval` is in noise
+    levels sigma. `fast` approximates the exact picture: it takes fewer steps on another schedule,
+    unless either is given, and reuses some of the network's results. Raises UsageError for values
+    that no model could serve.
     """
 
     prompts: Sequence[str]

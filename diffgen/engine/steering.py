@@ -1,4 +1,4 @@
-"""What steers a picture, checked against a model: texts, sizes that it is told of, guidance."""
+"""Check what steers a picture against a model: texts, sizes, guidance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def plan_guidance(
     request: GenerateRequest, scale: float, sampling: SamplingPlan, config: ModelConfig
 ) -> Guidance:
-    """The guidance of a run. Raises UsageError where the model or the sampler has no room for it."""
+    """The guidance of a run. Raises UsageError if the model or the sampler does not support it."""
     name, pag = request.guidance_method, request.pag
     if config.task == "edit" and (name != "cfg" or pag or request.guidance_schedule):
         raise UsageError("models that edit pictures have a guidance of their own, --image-guidance")
@@ -47,7 +47,7 @@ def plan_guidance(
 
 
 def check_texts(request: GenerateRequest, style: PromptStyle, config: ModelConfig) -> None:
-    """Raise UsageError for prompts that cannot be read, and for what the model is not told."""
+    """Raise UsageError for unreadable prompts, and for inputs that the model lacks."""
     if len(config.text) < 2 and (request.prompt_2, request.negative_2) != (None, None):
         raise UsageError("--prompt-2 and --negative-2 need a second text encoder, as SDXL has")
     sizes = (request.original_size, request.crop, request.target_size)

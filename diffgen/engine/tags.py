@@ -1,4 +1,4 @@
-"""LoRAs that prompts ask for: found before anything is drawn, and drawn with batch by batch."""
+"""LoRAs asked for in prompts: found before drawing, and applied batch by batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Tagged = Mapping[str, tuple[LoraRef, ...]]
 
 
 def find_tags(plan: GeneratePlan) -> Tagged:
-    """The LoRAs of each prompt. Raises UsageError for one that is nowhere, naming near ones."""
+    """The LoRAs of each prompt. Raises UsageError for an unknown one, with similar names."""
     second = plan.request.prompt_2
     everywhere = plan.understood(second).loras if second is not None else ()
     return {
@@ -25,16 +25,16 @@ def find_tags(plan: GeneratePlan) -> Tagged:
 
 
 def split(batches: Iterable[Sequence[Picture]], tagged: Tagged) -> Iterator[tuple[Picture, ...]]:
-    """Batches in which all pictures have the same LoRAs."""
+    """Split batches until all pictures of each have the same LoRAs."""
     for batch in batches:
         for _, group in groupby(batch, key=lambda picture: tagged[picture.prompt]):
             yield tuple(group)
 
 
 def parted(origin: Mapping[str, Any], tags: int) -> dict[str, Any]:
-    """An Origin's record with the last LoRAs, those of the prompt, by themselves.
+    """An Origin's record with the prompt's LoRAs, the last ones, listed apart.
 
-    The prompt asks for them again when the picture is made again.
+    A replay of the prompt asks for them again.
     """
     if not tags:
         return dict(origin)

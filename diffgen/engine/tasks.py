@@ -1,4 +1,4 @@
-"""What models of each task can be asked for: text, masks and instructions about pictures."""
+"""What models of each task support: text, masks and instructions about pictures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def strength_of(request: GenerateRequest, edits: Edits | None, config: ModelConf
 
 
 def check_task(request: GenerateRequest, config: ModelConfig) -> None:
-    """Raise UnsupportedCheckpoint for U-Nets of other channels, UsageError for what one cannot do."""
+    """Raise UnsupportedCheckpoint for U-Nets of other channels, UsageError for other tasks."""
     latent = config.latent_channels
     if config.task == "other":
         raise UnsupportedCheckpoint(
@@ -48,7 +48,7 @@ def check_task(request: GenerateRequest, config: ModelConfig) -> None:
 
 
 def check_hires(request: GenerateRequest, edits: Edits | None, config: ModelConfig) -> None:
-    """Raise UsageError for a second pass that cannot be made, before anything is drawn."""
+    """Raise UsageError for an impossible second pass, before anything is drawn."""
     if (edits and edits[0].mask is not None) or config.task != "text":
         raise UsageError("--hires draws whole pictures: no masks, and no models that edit")
     upscaler = request.hires_upscaler
@@ -67,7 +67,7 @@ def check_hires(request: GenerateRequest, edits: Edits | None, config: ModelConf
 
 
 def check_size(name: str, pixels: int | None, config: ModelConfig) -> int:
-    """A side in pixels, or the model's own. Raises UsageError where latents do not fill it."""
+    """A side in pixels, by default the model's. Raises UsageError unless the factor divides it."""
     pixels = config.native_size if pixels is None else pixels
     factor = config.factor
     if pixels % factor:
@@ -80,14 +80,14 @@ def check_size(name: str, pixels: int | None, config: ModelConfig) -> int:
 
 
 def check_timesteps(request: GenerateRequest, config: ModelConfig) -> None:
-    """Raise UsageError for timesteps that the model was not trained at."""
+    """Raise UsageError for timesteps outside the model's training range."""
     last = config.schedule.num_train_timesteps - 1
     if request.timesteps and request.timesteps[0] > last:
         raise UsageError(f"timesteps run from 0 to {last}, got {request.timesteps[0]:g}")
 
 
 def check_clip_skip(layer: int | None, config: ModelConfig) -> int:
-    """The layer of the text encoders to read. Raises UsageError where they have fewer."""
+    """The layer of the text encoders to read. Raises UsageError if they have fewer."""
     layer = config.text_layer if layer is None else layer
     layers = min(encoder.layers for encoder in config.text)
     if layer > layers:

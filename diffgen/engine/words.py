@@ -1,4 +1,4 @@
-"""What is said of the words of prompts: those that are cut off, and those a model does not know."""
+"""Warnings about the words of prompts: cut off, or unknown to the model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger("diffgen")
 def read_words(
     model: Model, loras: Sequence[LoraRef], embeddings: Sequence[EmbeddingRef]
 ) -> Embeddings:
-    """Words learned by textual inversion: those of files, and those bundled with LoRAs.
+    """Read textual inversion words, from files and from LoRAs that bundle them.
 
     Raises WeightsError for files that do not fit the model.
     """
@@ -31,7 +31,7 @@ def read_words(
 
 
 class WordReport:
-    """Logs warnings about prompts, each once in a model's life."""
+    """Log warnings about prompts, each once per loaded model."""
 
     def __init__(self, model: str, conditioner: Conditioner, known: KnownWords | None) -> None:
         self._model, self._conditioner, self._known = model, conditioner, known
@@ -39,13 +39,14 @@ class WordReport:
 
     @classmethod
     def of(cls, model: Model, conditioner: Conditioner, *, taught: bool) -> Self:
-        """For a model, about whose own words nothing is said where others `taught` it more."""
+        """A report for a model; silent about unlearned words where others may be `taught`."""
         known = None if taught else KnownWords.read(model.checkpoint.source)
         return cls(model.name, conditioner, known)
 
     def report(self, plan: GeneratePlan, own: Iterable[GenerateRequest] = ()) -> dict[str, str]:
-        """Log what is to be said of a plan's texts and those of pictures' `own` requests; gives the
-        words no encoder has room for, by prompt.
+        """Log the warnings for a plan's texts and those of pictures' `own` requests.
+
+        Returns the words that no encoder has room for, by prompt.
         """
         requests = [plan.request, *own]
         others = [each.between[0] for each in requests if each.between]
