@@ -1,4 +1,4 @@
-"""The three networks of a latent-diffusion model, and the configs that describe them.
+"""The networks of a latent-diffusion model, and their configs.
 
 Empty on purpose: `diffgen.models.config` must stay importable without torch.
 """

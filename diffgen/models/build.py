@@ -1,4 +1,4 @@
-"""Building the networks of a model, without giving their parameters memory or values."""
+"""Build the networks of a model on the meta device, without memory for their weights."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def build_empty(kind: Callable[[AnyConfig], AnyModule], config: AnyConfig) -> AnyModule:
-    """The module of a config on the meta device, for weights to be assigned to."""
+    """The module of a config on the meta device, ready to get weights."""
     with torch.device("meta"), _NoInitialisation():
         return kind(config)
 
 
 def unet_of(config: ModelConfig) -> UNet:
-    """The network that a model samples with, its weights not yet those of anything."""
+    """The denoising network of a model, without weights."""
     return UNet(config.unet)
 
 
 def empty_network(config: ModelConfig, component: Component) -> nn.Module:
-    """The network of a component, without memory for its weights."""
+    """The network of a component, without weights."""
     if component == "unet":
         return build_empty(unet_of, config)
     if component == "vae":
@@ -42,7 +42,7 @@ def empty_network(config: ModelConfig, component: Component) -> nn.Module:
 
 
 def expected_shapes(config: ModelConfig, component: Component) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that a component has."""
+    """Names and shapes of a component's tensors."""
     state = empty_network(config, component).state_dict()
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
@@ -50,8 +50,8 @@ def expected_shapes(config: ModelConfig, component: Component) -> dict[str, tupl
 class _NoInitialisation(TorchFunctionMode):
     """Turns every function of torch.nn.init into a no-op.
 
-    The values would be replaced anyway, and a random one on the meta device costs a second: it
-    makes torch import its compiler.
+    The values would be replaced anyway, and a random one on the meta device makes torch import its
+    compiler, which takes a second.
     """
 
     def __torch_function__(

@@ -1,6 +1,7 @@
-"""What of a config makes no network, found before one is built.
+"""Check configs before networks are built from them.
 
-Every check takes how the fields are named where they were read, and raises ConfigError naming one.
+Every check takes a function that names fields as their file does, and raises ConfigError with the
+name of a bad one.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from diffgen.limits import Naming, check_ranges
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
 from diffgen.types import NoiseConfig
 
-MAX_LEVELS = 10  # resolutions, each half of the one before
+MAX_LEVELS = 10  # resolutions, each half the previous one
 MAX_TRANSFORMERS = 1000  # layers in a U-Net; SDXL has 70
 MAX_SIDE = 1 << 14  # pixels
-SIZES_AND_CROPS = 6  # numbers that SDXL is told beside the text
-SIZES_AND_SCORE = 5  # those of its refiner
-LARGEST_SIGMA = 1e10  # noise beyond leaves nothing of a picture in float32
+SIZES_AND_CROPS = 6  # the number of SDXL's time ids
+SIZES_AND_SCORE = 5  # the number of its refiner's
+LARGEST_SIGMA = 1e10  # a larger sigma leaves no signal in float32
 
 
 def check_text(config: ClipTextConfig, named: Naming) -> None:
-    """Check a text encoder by itself."""
+    """Check a text encoder."""
     check_ranges(config, named)
     if config.width % config.num_heads:
         raise ConfigError(
@@ -34,7 +35,7 @@ def check_text(config: ClipTextConfig, named: Naming) -> None:
 
 
 def check_unet(config: UNetConfig, named: Naming) -> None:
-    """Check a U-Net by itself."""
+    """Check a U-Net."""
     check_ranges(config, named)
     _check_channels(config.channels, config.norm_groups, named)
     levels = len(config.channels)
@@ -77,7 +78,7 @@ def _check_channels(channels: tuple[int, ...], groups: int, named: Naming) -> No
 
 
 def _check_depths(config: UNetConfig, named: Naming) -> None:
-    """Levels with one number per block must have as many, and attention everywhere or nowhere."""
+    """Levels that list depths need one for each block, either all 0 or none."""
     for level, blocks in enumerate(config.blocks):
         ways = {"depth": (config.down_depths(level), blocks)}
         ways["up_depth"] = (config.up_depths(level), blocks + 1)
@@ -108,7 +109,7 @@ def _transformers(config: UNetConfig) -> int:
 
 
 def check_vae(config: VaeConfig, named: Naming) -> None:
-    """Check an autoencoder by itself."""
+    """Check an autoencoder."""
     check_ranges(config, named)
     _check_channels(config.channels, config.norm_groups, named)
     for name in ("latents_mean", "latents_std"):
@@ -121,7 +122,7 @@ def check_vae(config: VaeConfig, named: Naming) -> None:
 
 
 def check_schedule(config: NoiseConfig, named: Naming) -> None:
-    """Check that a noise schedule has a rising, finite noise level for each time."""
+    """Check that a noise schedule has rising, finite noise levels."""
     check_ranges(config, named)
     steps = config.num_train_timesteps
     if config.betas is not None and len(config.betas) != steps:
@@ -133,7 +134,7 @@ def check_schedule(config: NoiseConfig, named: Naming) -> None:
         raise ConfigError(f"{named('steps_offset')} must be below {steps}, the number of times")
     try:
         sigmas = NoiseSchedule.from_config(config).sigmas
-    except ZeroDivisionError:  # the product of 1 - beta has come to 0
+    except ZeroDivisionError:  # the product of 1 - beta has underflowed to 0
         sigmas = (math.inf,)
     if sigmas[-1] > LARGEST_SIGMA or not all(a < b for a, b in pairwise(sigmas)):
         name = named("beta_end" if config.betas is None else "betas")
@@ -147,7 +148,7 @@ def check_networks(
     schedule: NoiseConfig | None,
     named: Naming,
 ) -> None:
-    """Check each part that is there; fields are named "unet.channels" and the like."""
+    """Check each part that is present; fields are named "unet.channels" and the like."""
     for encoder in text:
         check_text(encoder, lambda name: named(f"text.{name}"))
     if unet:
@@ -159,7 +160,7 @@ def check_networks(
 
 
 def check_model(config: ModelConfig, where: str) -> None:
-    """Check that the parts of a model, each sound by itself, fit together."""
+    """Check that the parts of a model, each valid by itself, fit together."""
     unet, text = config.unet, config.text
     width = sum(encoder.width for encoder in text)
     if unet.context_dim != width:

@@ -1,4 +1,4 @@
-"""The text encoder of CLIP (Radford et al., arXiv:2103.00020), which reads prompts for the U-Net.
+"""CLIP's text encoder (Radford et al., arXiv:2103.00020), which encodes prompts for the U-Net.
 
 Attribute names are the keys of transformers-format checkpoints.
 """
@@ -17,7 +17,7 @@ from diffgen.models.layers import LayerNorm, attention
 
 
 class ClipTextOutput(NamedTuple):
-    """What a prompt becomes: `context` (B, T, D) for cross-attention, `pooled` (B, P) for SDXL."""
+    """An encoded prompt: `context` (B, T, D) for cross-attention, `pooled` (B, P) for SDXL."""
 
     context: Tensor
     pooled: Tensor
@@ -32,7 +32,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, 
 
 
 class SelfAttention(nn.Module):
-    """Causal self-attention: each token sees itself and those before it."""
+    """Causal self-attention: each token attends to itself and to those before it."""
 
     def __init__(self, config: ClipTextConfig) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class SelfAttention(nn.Module):
         self.out_proj = nn.Linear(config.width, config.width)
 
     def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """(B, T, D) -> (B, T, D); `hidden` (T,) bool are tokens that no other sees."""
+        """(B, T, D) -> (B, T, D); no token attends to those in `hidden` (T,) bool."""
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         if hidden is None:
             mixed = attention(q, k, v, num_heads=self.num_heads, causal=True)
@@ -117,7 +117,7 @@ class Embeddings(nn.Module):
         self.position_embedding = nn.Embedding(config.max_tokens, config.width)
 
     def forward(self, ids: Tensor, vectors: Mapping[int, Tensor] | None = None) -> Tensor:
-        """(B, T) -> (B, T, D); `vectors` (D,) take the place of the tokens at their positions."""
+        """(B, T) -> (B, T, D); `vectors` (D,) replace the tokens at their positions."""
         positions = torch.arange(ids.shape[1], device=ids.device)
         words: Tensor = self.token_embedding(ids)
         for position, vector in (vectors or {}).items():
@@ -127,7 +127,7 @@ class Embeddings(nn.Module):
 
 
 class TextTransformer(nn.Module):
-    """Embeddings, layers and the final norm: all of the encoder but its projection."""
+    """Embeddings, layers and the final norm: the encoder without its projection."""
 
     def __init__(self, config: ClipTextConfig) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class TextTransformer(nn.Module):
 
 
 class ClipTextModel(nn.Module):
-    """CLIP's text encoder, with its projection into the image-text space where there is one."""
+    """CLIP's text encoder, with its projection into the image-text space if it has one."""
 
     def __init__(self, config: ClipTextConfig) -> None:
         super().__init__()
@@ -171,10 +171,11 @@ class ClipTextModel(nn.Module):
         """Encode token ids (B, T); `end` (B,) is the index of each prompt's end token.
 
         `skip` is the layer that `context` comes from, 1 the last ("clip skip"), by default that of
-        `config.hidden`; it passes the final norm where the last would. The end token has seen the
-        whole prompt, so its final state summarises it (2.4 in the paper): that state, projected,
-        is `pooled`. T is at most `config.max_tokens`. `vectors` (D,) are learned embeddings, by the
-        position of the token each stands for; `hidden` (T,) bool are tokens that no other sees.
+        `config.hidden`; the final norm is applied where the last layer's output would have it. The
+        end token attends to the whole prompt, so its final state summarises it (2.4 in the paper):
+        that state, projected, is `pooled`. T is at most `config.max_tokens`. `vectors` (D,) are
+        learned embeddings, by the position of the token each replaces; no token attends to those in
+        `hidden` (T,) bool.
         """
         outputs = self.text_model(ids, vectors, hidden)
         norm = self.text_model.final_layer_norm

@@ -1,7 +1,7 @@
-"""Frozen descriptions of the networks: all that varies inside the families we load.
+"""Frozen configs of the networks: everything that varies within the supported families.
 
-Each number has a range, far beyond any model in use, which `models.checks` compares it with before
-a network is built.
+Each number has a range, far beyond any model in use, which `models.checks` enforces before a
+network is built.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Family: TypeAlias = Literal["sd1", "sd2", "sdxl", "custom"]
 Task: TypeAlias = Literal["text", "inpaint", "edit", "other"]
 ConditioningKind: TypeAlias = Literal["text", "pooled", "sizes", "score"]
 Depth: TypeAlias = int | tuple[int, ...]
-# What diffusers' pipelines take; small models of our own were tuned to 5.
+# The defaults of diffusers' pipelines; diffgen's small models were tuned to 5.
 GUIDANCE_SCALES: Mapping[Family, float] = {"sd1": 7.5, "sd2": 7.5, "sdxl": 5.0, "custom": 5.0}
 
 CLIP_VOCABULARY = 49_408  # tokens; more where embeddings were added to it
@@ -39,7 +39,7 @@ class ClipTextConfig:
     layers: int = within(12, 1, MAX_LAYERS)
     num_heads: int = within(12, 1, MAX_WIDTH)
     mlp_width: int = within(3072, 1, 16 * MAX_WIDTH)
-    max_tokens: int = within(77, 3, 1 << 15)  # a start, an end and a word between them
+    max_tokens: int = within(77, 3, 1 << 15)  # a start, an end and one word
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
     norm_eps: float = within(1e-5, 0.0, 1.0)
     hidden: Literal["final", "penultimate"] = "final"
@@ -51,19 +51,19 @@ class ClipTextConfig:
 class UNetConfig:
     """A `UNet2DConditionModel`-family U-Net. Defaults: SD 1.x.
 
-    Per-level tuples run from the highest resolution to the lowest; the up path mirrors them.
-    A `depth` of 0 means the level has no cross-attention. `num_heads` is what it says, for each
-    level (the field's JSON calls it `attention_head_dim`).
+    Per-level tuples run from the highest resolution to the lowest; the up path mirrors them. A
+    `depth` of 0 means the level has no cross-attention. `num_heads` is the number of heads of each
+    level (diffusers' JSON calls it `attention_head_dim`).
     """
 
     in_channels: int = within(4, 1, 1024)
     out_channels: int = within(4, 1, 1024)
-    sample_size: int = within(64, 1, 4096)  # native size of h and w
+    sample_size: int = within(64, 1, 4096)  # h and w in training
     channels: tuple[int, ...] = within((320, 640, 1280, 1280), 1, MAX_WIDTH)
     # Residual blocks per level going down; up has one more.
     blocks: tuple[int, ...] = within((2, 2, 2, 2), 1, 64)
-    # Transformer layers per attention block, by level, and where the up path differs. A level whose
-    # blocks differ (SSD-1B) has one number for each, in the order of its way.
+    # Transformer layers per attention block, by level; `up_depth` where the up path differs. A
+    # level whose blocks differ (SSD-1B) has one number for each, in the order of the path.
     depth: tuple[Depth, ...] = within((1, 1, 1, 0), 0, MAX_LAYERS)
     up_depth: tuple[Depth, ...] | None = within(None, 0, MAX_LAYERS)
     # 0: a mid block without attention; None: no mid block at all.
@@ -75,7 +75,7 @@ class UNetConfig:
     norm_eps: float = within(1e-5, 0.0, 1.0)
     flip_sin_to_cos: bool = True
     freq_shift: float = within(0.0, 0.0, 1.0)
-    # SDXL: sinusoidal width of each of the time ids (256), pooled text + all of these (2816).
+    # SDXL: sinusoidal width of each time id (256); width of these and the pooled text (2816).
     time_ids_dim: int | None = within(None, 4, MAX_WIDTH)
     added_dim: int | None = within(None, 1, 16 * MAX_WIDTH)
     # LCM: width of the guidance-scale embedding (256).
@@ -88,11 +88,11 @@ class UNetConfig:
         return any(isinstance(d, tuple) for d in (*self.depth, *(self.up_depth or ())))
 
     def down_depths(self, level: int) -> tuple[int, ...]:
-        """Transformer layers of each block of a level going down."""
+        """Transformer layers of each block of a level on the down path."""
         return spread(self.depth[level], self.blocks[level])
 
     def up_depths(self, level: int) -> tuple[int, ...]:
-        """The same going up, where a level has one block more."""
+        """Transformer layers on the up path, where a level has one block more."""
         return spread((self.up_depth or self.depth)[level], self.blocks[level] + 1)
 
 
@@ -105,8 +105,7 @@ def spread(depth: Depth, blocks: int) -> tuple[int, ...]:
 class VaeConfig:
     """An `AutoencoderKL`-family autoencoder. Defaults: SD 1.x.
 
-    latents = ((z - shift) * scaling), or with per-channel statistics
-    ((z - mean) * scaling / std).
+    latents = (z - shift) * scaling, or with per-channel statistics (z - mean) * scaling / std.
     """
 
     in_channels: int = within(3, 3, 3)
@@ -130,7 +129,7 @@ class VaeConfig:
         return int(2 ** (len(self.channels) - 1))
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
-        """(C, h, w) of one picture's latents; the sizes in pixels, multiples of `factor`."""
+        """(C, h, w) of one picture's latents, for a size in pixels, multiples of `factor`."""
         return self.latent_channels, height // self.factor, width // self.factor
 
 
@@ -144,9 +143,9 @@ class ModelConfig:
     vae: VaeConfig | None
     schedule: NoiseConfig
     zero_empty_prompt: bool = False  # SDXL: an absent negative prompt is all-zero conditioning
-    # The encoders' layer that is read, from the end, where the trainer says that it is not `hidden`.
+    # The encoders' layer to read, from the end, if the model's metadata name another than `hidden`.
     clip_skip: int | None = within(None, 1, MAX_LAYERS)
-    # Steps and guidance of a distilled model; None as the family's.
+    # Steps and guidance of a distilled model; None means the family's.
     steps: int | None = within(None, 1, 100_000)
     guidance: float | None = within(None, 0.0, 1000.0)
 
@@ -156,37 +155,37 @@ class ModelConfig:
         return self.vae.factor if self.vae else 1
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
-        """(C, h, w) of one picture's latents; the sizes in pixels, multiples of `factor`."""
+        """(C, h, w) of one picture's latents, for a size in pixels, multiples of `factor`."""
         return self.latent_channels, height // self.factor, width // self.factor
 
     @property
     def latent_channels(self) -> int:
-        """Channels of what is sampled: latents, or the colours of pixels."""
+        """Channels of the sampler's state: latents, or the colours of pixels."""
         return self.vae.latent_channels if self.vae else self.unet.out_channels
 
     @property
     def pixel_channels(self) -> int:
-        """Channels of pictures: colours, and opacity in some pixel space."""
+        """Channels of pictures: colours, and opacity in some pixel-space models."""
         return self.vae.in_channels if self.vae else self.latent_channels
 
     @property
     def extra_channels(self) -> int:
-        """Channels that the U-Net reads beside the noisy latents: `Conditioning.concat`."""
+        """Input channels of the U-Net beside the noisy latents: `Conditioning.concat`."""
         return self.unet.in_channels - self.latent_channels
 
     @property
     def output_channels(self) -> int:
-        """Channels that the U-Net gives: those of the latents, and variances in some models."""
+        """Output channels of the U-Net: those of the latents, and variances in some models."""
         return self.unet.out_channels
 
     @property
     def context_width(self) -> int:
-        """Numbers for each text token."""
+        """The width of text tokens."""
         return self.unet.context_dim
 
     @property
     def has_mid_attention(self) -> bool:
-        """Whether the U-Net has attention at its bottom, which PAG perturbs."""
+        """Whether the U-Net's mid block has attention, which PAG perturbs."""
         return bool(self.unet.mid_depth)
 
     @property
@@ -195,26 +194,26 @@ class ModelConfig:
         return self.unet.time_ids_dim is not None
 
     def embedding_guidance(self, width: int) -> ModelConfig:
-        """This model with a U-Net that is told the guidance scale, embedded in `width` numbers."""
+        """This model with a U-Net that takes the guidance scale, embedded in `width` numbers."""
         return replace(self, unet=replace(self.unet, guidance_dim=width))
 
     @property
     def task(self) -> Task:
-        """What the U-Net makes of those: a mask and a picture to fill, or a picture to edit."""
+        """What the extra channels are for: a mask and a picture to fill, or a picture to edit."""
         tasks: dict[int, Task] = {0: "text", 1 + self.latent_channels: "inpaint"}
         tasks[self.latent_channels] = "edit"
         return tasks.get(self.extra_channels, "other")
 
     @property
     def conditioning(self) -> ConditioningKind:
-        """What the U-Net is told beside the text tokens."""
+        """The U-Net's inputs beside the text tokens."""
         if self.unet.added_dim is None:
             return "text"
         return {6: "sizes", 5: "score"}.get(self.size_ids, "pooled")  # type: ignore[return-value]
 
     @property
     def size_ids(self) -> int:
-        """How many numbers the U-Net is told beside the pooled text: sizes, crop, a score."""
+        """The number of size inputs beside the pooled text: sizes, crop, a score."""
         if not (self.unet.added_dim and self.unet.time_ids_dim and self.text):
             return 0
         pooled = self.text[-1].projection or self.text[-1].width
@@ -227,23 +226,23 @@ class ModelConfig:
 
     @property
     def guidance_scale(self) -> float:
-        """The scale that the model, or else its family, is sampled with."""
+        """The default guidance scale of the model, or else of its family."""
         return GUIDANCE_SCALES[self.family] if self.guidance is None else self.guidance
 
     @property
     def is_xl(self) -> bool:
-        """Whether noise levels and files are made as for Stable Diffusion XL."""
+        """Whether noise levels and files follow the conventions of Stable Diffusion XL."""
         return self.family == "sdxl"
 
     @property
     def prompt_style(self) -> PromptStyle:
-        """How prompts are read where nobody says: A1111's way with CLIP's vocabulary, else plain."""
+        """The default prompt style: A1111's with CLIP's vocabulary, else plain."""
         knows_clip = all(encoder.vocab_size >= CLIP_VOCABULARY for encoder in self.text)
         return "a1111" if knows_clip else "plain"
 
     @property
     def text_layer(self) -> int:
-        """Which layer of the text encoders is read, counted from the last, which is 1."""
+        """The layer of the text encoders to read, counted from the last, which is 1."""
         return self.clip_skip or (2 if self.text[0].hidden == "penultimate" else 1)
 
     @property

@@ -1,8 +1,8 @@
-"""What adapters of every kind add to a layer, given the layer's own weight W.
+"""The change that each kind of adapter makes to a layer, given the layer's own weight W.
 
 LoRA (arXiv:2106.09685) with kernels and Tucker cores, LoHa, LoKr, GLoRA (arXiv:2306.07967), (IA)^3
-(arXiv:2205.05638), OFT (arXiv:2306.07280), BOFT (arXiv:2311.06243) and full differences in the forms
-that LyCORIS (arXiv:2309.14859) writes; DoRA (arXiv:2402.09353) on top of any of them.
+(arXiv:2205.05638), OFT (arXiv:2306.07280), BOFT (arXiv:2311.06243) and full differences in the
+forms that LyCORIS (arXiv:2309.14859) writes; DoRA (arXiv:2402.09353) on top of any of them.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ Difference: TypeAlias = Callable[[Tensor, Parts, float | None], Tensor]
 
 
 class Delta(Protocol):
-    """What one adapter adds to one layer."""
+    """The change of one layer by one adapter."""
 
     def change(self, weight: Tensor) -> Tensor:
-        """What is added to the layer's weight, in float32 and of its shape."""
+        """The change of the layer's weight, in float32 and of its shape."""
 
     @property
     def bias(self) -> Tensor | None:
-        """What is added to the layer's bias."""
+        """The change of the layer's bias."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerDelta:
     """An adapter of any kind.
 
-    `parts` are its tensors by the names of `KINDS`; `alpha` scales it by alpha / rank, None is 1.
-    `magnitude` makes a DoRA of it: the norms of the merged weight's rows, or else columns.
+    `parts` are its tensors by the names of `KINDS`; `alpha` scales it by alpha / rank, None means
+    1. `magnitude` makes it a DoRA: the norms of the merged weight's rows, or else columns.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class LayerDelta:
     bias: Tensor | None = None
 
     def change(self, weight: Tensor) -> Tensor:
-        """What is added to the layer's weight, in float32 and of its shape."""
+        """The change of the layer's weight, in float32 and of its shape."""
         whole = weight.float()
         added = self.difference(whole).reshape(whole.shape)
         if self.magnitude is None:
@@ -58,7 +58,7 @@ class LayerDelta:
         return scaled - whole
 
     def difference(self, weight: Tensor) -> Tensor:
-        """The same without the magnitude, in whatever shape the parts give."""
+        """The change before the magnitude, in whatever shape the parts give."""
         parts = {
             name: tensor.to(weight.device, torch.float32) for name, tensor in self.parts.items()
         }
@@ -75,7 +75,7 @@ def _tucker(core: Tensor, out: Tensor, into: Tensor) -> Tensor:
 
 
 def _lora(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
-    """alpha / r * B A; `mid` is the kernel of a convolution between two of 1x1."""
+    """alpha / r * B A; `mid` is the kernel of a convolution between two 1x1 ones."""
     down, up = p["down"], p["up"]
     if "mid" in p:
         product = _tucker(p["mid"], up.flatten(1), down.flatten(1))
@@ -85,7 +85,7 @@ def _lora(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
 
 
 def _loha(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
-    """alpha / r * (A1 B1) o (A2 B2), elementwise; with cores A^T is kept."""
+    """alpha / r * (A1 B1) o (A2 B2), elementwise; with cores A is stored transposed."""
 
     def factor(n: int) -> Tensor:
         a, b = p[f"w{n}_a"], p[f"w{n}_b"]
@@ -113,7 +113,7 @@ def _full(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
 
 
 def _ia3(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
-    """W times a number for each input, or each output."""
+    """W times one number for each input, or each output."""
     axis = 1 if "by_input" in p else 0
     if p["scaling"].numel() != weight.shape[axis]:
         raise ValueError("one number for each row or column")
@@ -121,7 +121,7 @@ def _ia3(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
 
 
 def _glora(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
-    """alpha / r * (W A1 A2 + B1 B2); old files have the factors the other way round."""
+    """alpha / r * (W A1 A2 + B1 B2); old files store the factors in the other order."""
     a1, a2, b1, b2 = (p[name].flatten(1) for name in ("a1", "a2", "b1", "b2"))
     if a1.shape[0] != weight.shape[1]:
         a1, a2, b1, b2 = a2, a1, b2, b1
@@ -130,7 +130,7 @@ def _glora(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
 
 
 def _rotations(blocks: Tensor, bound: float) -> Tensor:
-    """Cayley: (I + Q)(I - Q)^-1 of the skew part Q = B - B^T, whose norm `bound` limits unless 0."""
+    """Cayley: (I + Q)(I - Q)^-1 of Q = B - B^T, clipped to the norm `bound` unless that is 0."""
     skew = blocks - blocks.transpose(-1, -2)
     if bound:
         norm = skew.norm() + 1e-8
@@ -145,7 +145,7 @@ def _rotations(blocks: Tensor, bound: float) -> Tensor:
 def _oft(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
     """R W - W with a block-diagonal rotation of the outputs, or a butterfly of several.
 
-    Files keep the bound of a rotation as alpha, for each output.
+    Files store the bound of a rotation as alpha, for each output.
     """
     turns, turned = _rotations(p["blocks"], (alpha or 0.0) * len(weight)), weight
     if turns.ndim == 3:
@@ -161,7 +161,7 @@ def _oft(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
 
 
 def _butterfly(weight: Tensor, blocks: Tensor, stage: int) -> Tensor:
-    """Turn outputs that are 2^stage half-blocks apart."""
+    """Rotate outputs that are 2^stage half-blocks apart."""
     size, rest = blocks.shape[-1], weight.shape[1:]
     half = 2**stage * (size // 2)
     mixed = weight.reshape(-1, 2, half, *rest).transpose(1, 2).reshape(-1, size, *rest)
@@ -171,7 +171,7 @@ def _butterfly(weight: Tensor, blocks: Tensor, stage: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A method: its name for users, the parts it needs (of each group one set) and may have."""
+    """A method: its name for users, its required parts (one set per group) and optional ones."""
 
     label: str
     difference: Difference
@@ -180,11 +180,11 @@ class Kind:
 
     @property
     def parts(self) -> frozenset[str]:
-        """All the parts it knows."""
+        """All known parts."""
         return self.may.union(*(names for group in self.needs for names in group))
 
     def complete(self, given: frozenset[str]) -> bool:
-        """Whether nothing is missing."""
+        """Whether no required part is missing."""
         return all(any(names <= given for names in group) for group in self.needs)
 
 

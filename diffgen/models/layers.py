@@ -1,4 +1,4 @@
-"""Pieces the networks share. Attribute names are the keys of diffusers-format checkpoints.
+"""Layers shared by the networks. Attribute names are the keys of diffusers-format checkpoints.
 
 Feature maps are (B, C, h, w), token sequences (B, T, D).
 """
@@ -34,7 +34,7 @@ def sinusoidal_embedding(
 
 
 def group_norm_silu(norm: nn.GroupNorm, x: Tensor, shift: Tensor | None = None) -> Tensor:
-    """SiLU of the group-normalised map: what comes before nearly every convolution here.
+    """SiLU of the group-normalised map, which precedes nearly every convolution here.
 
     x: (B, C, h, w); shift: (B, C), added to every position first.
     """
@@ -44,7 +44,7 @@ def group_norm_silu(norm: nn.GroupNorm, x: Tensor, shift: Tensor | None = None) 
 
 
 class LayerNorm(nn.LayerNorm):
-    """The same arithmetic by the fastest backend."""
+    """LayerNorm by the fastest backend."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
@@ -110,7 +110,7 @@ class ResnetBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention from tokens of width `dim` to a context, which may be the tokens themselves."""
+    """Attention from tokens of width `dim` to a context, possibly themselves."""
 
     def __init__(self, dim: int, context_dim: int, *, num_heads: int, upcast: bool) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, context: Tensor, perturbed: Tensor | None = None) -> Tensor:
         """x: (B, T, dim); context: (B, S, context_dim); result: (B, T, dim).
 
-        In rows that are `perturbed` (B,) each token sees only itself.
+        In `perturbed` rows (B,) each token attends only to itself.
         """
         q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)
         mixed = attention(q, k, v, num_heads=self.num_heads, upcast=self.upcast)
@@ -133,7 +133,7 @@ class Attention(nn.Module):
 
 
 def without_attention(mixed: Tensor, values: Tensor, perturbed: Tensor | None) -> Tensor:
-    """The identity in the place of attention (arXiv:2403.17377, section 4.2), in some rows (B,)."""
+    """Replace attention by the identity (arXiv:2403.17377, section 4.2) in some rows (B,)."""
     return mixed if perturbed is None else torch.where(perturbed[:, None, None], values, mixed)
 
 
@@ -154,7 +154,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        # Checkpoints count a dropout layer as net.1; it has no weights and is not used here.
+        # Checkpoints count a dropout layer as net.1, which is omitted here.
         self.net = nn.Sequential(GatedGelu(dim, 4 * dim), nn.Identity(), nn.Linear(4 * dim, dim))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor, context: Tensor, perturbed: Tensor | None = None) -> Tensor:
         """x: (B, T, dim); context: (B, S, context_dim); result: (B, T, dim).
 
-        Rows that are `perturbed` (B,) go without self-attention.
+        `perturbed` rows (B,) skip self-attention.
         """
         y = self.norm1(x)
         x = x + self.attn1(y, y, perturbed)
@@ -190,8 +190,8 @@ class TransformerBlock(nn.Module):
 class Downsample(nn.Module):
     """Halve h and w by a stride-2 convolution.
 
-    Autoencoders pad on the right and bottom only, so an even size gives exactly half of it; U-Nets
-    pad all four sides and round odd sizes up.
+    Autoencoders pad on the right and bottom only, so an even size is halved exactly; U-Nets pad all
+    four sides and round odd sizes up.
     """
 
     def __init__(self, channels: int, *, asymmetric: bool = False) -> None:

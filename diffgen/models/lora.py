@@ -1,6 +1,6 @@
-"""Low-rank adapters (Hu et al., arXiv:2106.09685): W + alpha / rank * B A, of which A and B learn.
+"""Low-rank adapters (Hu et al., arXiv:2106.09685): W + alpha / rank * B A, with A and B trained.
 
-Files and other programs call A "down" and B "up"; so do we.
+As in files and other programs, A is called "down" and B "up".
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ AnyLayer: TypeAlias = nn.Linear | nn.Conv2d
 
 @dataclass(frozen=True, slots=True)
 class LoraDelta:
-    """What an adapter adds to one layer.
+    """The change of one layer.
 
     `down` is A: (rank, in) for a linear layer, (rank, in, kh, kw) for a convolution; `up` is B:
     (out, rank), or (out, rank, 1, 1).
@@ -31,7 +31,7 @@ class LoraDelta:
 
     @property
     def rank(self) -> int:
-        """The width between the two."""
+        """The shared dimension of `down` and `up`."""
         return self.down.shape[0]
 
     def weight(self) -> Tensor:
@@ -40,12 +40,12 @@ class LoraDelta:
         return (self.alpha / self.rank * product).reshape(len(self.up), *self.down.shape[1:])
 
     def change(self, weight: Tensor) -> Tensor:
-        """The same, whatever the layer's own weight is."""
+        """The change of a weight, independent of the weight itself."""
         return self.weight().reshape(weight.shape)
 
     @property
     def bias(self) -> Tensor | None:
-        """What is added to the layer's bias: nothing."""
+        """The change of the layer's bias: none."""
         return None
 
     def with_alpha(self, alpha: float) -> LoraDelta:
@@ -54,10 +54,11 @@ class LoraDelta:
 
 
 class Adapter(nn.Module):
-    """The small layers beside a frozen one: alpha / rank * up(down(x)).
+    """Small layers in parallel to a frozen one: alpha / rank * up(down(x)).
 
-    `down` begins random, as any layer of torch (uniform, Kaiming), and `up` zero, so that nothing
-    has changed yet (section 4.1). A convolution keeps its kernel, stride and padding in `down`.
+    `down` is initialised at random, as any layer of torch (uniform, Kaiming), and `up` with zeros,
+    so that training starts from the unchanged network (section 4.1). A convolution's kernel, stride
+    and padding are those of `down`.
     """
 
     def __init__(self, base: AnyLayer, *, rank: int, alpha: float) -> None:
@@ -68,12 +69,12 @@ class Adapter(nn.Module):
         nn.init.zeros_(self.up.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """What is added to the layer's output at x."""
+        """The change of the layer's output at x."""
         out: Tensor = self.alpha / self.rank * self.up(self.down(x))
         return out
 
     def delta(self) -> LoraDelta:
-        """The tensors as they are now."""
+        """The current tensors."""
         return LoraDelta(self.down.weight.detach(), self.up.weight.detach(), self.alpha)
 
 
@@ -101,7 +102,7 @@ class AdaptedLayer(nn.Module):
         self.base, self.adapter = base, adapter
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shapes as the layer's own."""
+        """Same shapes as the frozen layer's."""
         out: Tensor = self.base(x) + self.adapter(x)
         return out
 
@@ -109,7 +110,7 @@ class AdaptedLayer(nn.Module):
 def add_lora(
     network: nn.Module, select: Callable[[str], bool], *, rank: int, alpha: float
 ) -> dict[str, Adapter]:
-    """Give every linear layer and convolution whose name is selected an adapter, in place.
+    """Add an adapter to every selected linear layer and convolution, in place.
 
     All weights of the network itself are frozen. Returns the adapters by the layers' names.
     """
@@ -123,9 +124,9 @@ def add_lora(
 
 @torch.no_grad()
 def continue_lora(network: nn.Module, deltas: Mapping[str, LoraDelta]) -> dict[str, Adapter]:
-    """As `add_lora`, for the layers that the deltas are named after, with adapters as they are.
+    """As `add_lora`, for the layers that the deltas name, with the deltas as initial values.
 
-    The deltas fit their layers.
+    The deltas must fit their layers.
     """
     network.requires_grad_(False)
     adapters = {}
@@ -148,19 +149,19 @@ def _layers_of(network: nn.Module) -> dict[str, AnyLayer]:
 
 
 def _beside(network: nn.Module, name: str, base: AnyLayer, adapter: Adapter) -> Adapter:
-    """Put an adapter beside a layer of the network."""
+    """Replace a layer of the network by itself and an adapter."""
     parent, _, last = name.rpartition(".")
     setattr(network.get_submodule(parent), last, AdaptedLayer(base, adapter))
     return adapter
 
 
-# What layers get, by their names: deltas, and how much of each.
+# Deltas and their weights, by layer name.
 Changes: TypeAlias = Mapping[str, Sequence[tuple[Delta, float]]]
 
 
 @torch.no_grad()
 def merge(network: nn.Module, changes: Changes) -> None:
-    """Add deltas, times their weights, to the layers of a plain network without adapters."""
+    """Add weighted deltas to the layers of a plain network without adapters."""
     for name, deltas in changes.items():
         layer = network.get_submodule(name)
         parameters = dict(layer.named_parameters(recurse=False))
@@ -174,10 +175,9 @@ def merge(network: nn.Module, changes: Changes) -> None:
 def changed(
     weight: Tensor, bias: Tensor | None, deltas: Sequence[tuple[Delta, float]]
 ) -> tuple[Tensor, Tensor | None]:
-    """A layer's weight and bias with deltas, each times the number beside it.
+    """A layer's weight and bias with weighted deltas added.
 
-    All that a layer gets is summed in float32 and rounded once. A bias is there wherever a delta
-    has one.
+    All deltas of a layer are summed in float32 and rounded once. A bias is made if a delta has one.
     """
     new, new_bias = weight.float(), None if bias is None else bias.float()
     for delta, strength in deltas:

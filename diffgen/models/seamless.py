@@ -1,4 +1,4 @@
-"""Networks whose pictures can be laid side by side without a seam: convolutions that wrap around."""
+"""Seamless pictures: convolutions that wrap around the edges."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from diffgen.settings.editing import Axes
 
 
 class Seamless:
-    """Makes the convolutions of networks see the opposite edge beyond an edge, until `undo`.
+    """Makes the convolutions of networks pad with the opposite edge, until `undo`.
 
-    Everything else in these networks treats all positions alike, so that a picture rolled around
-    stays the same picture.
+    All other layers in these networks are translation-invariant, so that a rolled input gives the
+    rolled output.
     """
 
     def __init__(self, networks: Iterable[nn.Module], axes: Axes) -> None:
@@ -25,13 +25,13 @@ class Seamless:
         self._wrapped = [_Wrapped(layer, axes) for layer in convolutions if any(_padding(layer))]
 
     def undo(self) -> None:
-        """Leave the networks as they were."""
+        """Restore the networks."""
         for layer in self._wrapped:
             layer.undo()
 
 
 class Edges:
-    """How a network sees beyond the edges of its maps: zeros, or the opposite edge."""
+    """The padding of a network's convolutions: zeros, or the opposite edge."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
@@ -39,7 +39,7 @@ class Edges:
         self.axes: Axes | None = None
 
     def wrap(self, axes: Axes | None) -> bool:
-        """Wrap around along these axes alone; whether that is a change."""
+        """Wrap around along exactly these axes; returns whether that is a change."""
         if axes == self.axes:
             return False
         if self._seamless:
@@ -49,14 +49,14 @@ class Edges:
         return True
 
     def renew(self) -> None:
-        """See to layers that have taken the place of others."""
+        """Apply the padding to replaced layers."""
         axes = self.axes
         self.wrap(None)
         self.wrap(axes)
 
 
 class _Wrapped:
-    """One convolution whose padding is done ahead of it along the axes."""
+    """One convolution whose padding is applied before it, along the axes."""
 
     def __init__(self, layer: nn.Conv2d | PackedConv2d, axes: Axes) -> None:
         self._layer, self._own = layer, _padding(layer)

@@ -1,9 +1,9 @@
-"""Autoencoders in strips: large pictures in less memory, and the same to rounding.
+"""Autoencoders in strips: large pictures in less memory, equal to rounding.
 
-Tiles that are decoded by themselves differ in brightness, as group norms see one tile alone. Here
-the network goes on layer by layer, each layer strip by strip with the rows around it that its
-convolution sees, and norms get the statistics of the whole map. What lies between two layers stays
-in the memory of the CPU: a GPU holds one strip at a time.
+Independent tiles differ in brightness, since group norms see one tile alone. Here every layer runs
+strip by strip, each with the neighbouring rows that its convolution needs, and norms use the
+statistics of the whole map. Maps between two layers stay in CPU memory: a GPU holds one strip at a
+time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def decode_tiled(
 ) -> Tensor:
     """As `vae.decode`: latents (B, C, h, w) to pixels (B, 3, H, W).
 
-    `wraps` says that its convolutions see the last row above the first.
+    `wraps` means that convolutions see the last row above the first.
     """
     z = vae.post_quant_conv(vae.from_latents(latents))
     return _Strips(latents.device, pixels, wraps=wraps).decoded(vae.decoder, z)
@@ -76,7 +76,7 @@ class _Strips:
     def _mid(self, block: MidBlock, x: Tensor) -> Tensor:
         before, after = block.resnets.children()
         x = self._resnet(before, x)
-        if len(block.attentions):  # of the smallest map, which sees all of itself
+        if len(block.attentions):  # of the smallest map, whose attention is global
             x = block.attentions(x.to(self._device)).cpu()
         return self._resnet(after, x)
 
@@ -84,7 +84,7 @@ class _Strips:
         return self._layer(conv, x, ahead=self._norm(norm, x)).to(self._device)
 
     def _resnet(self, block: nn.Module, x: Tensor) -> Tensor:
-        """As the block does without an embedding; what it adds to goes into the same memory."""
+        """As the block without a time embedding; the shortcut's sum reuses memory."""
         assert isinstance(block, ResnetBlock)
         y = self._layer(block.conv1, x, ahead=self._norm(block.norm1, x))
         if not isinstance(block.conv_shortcut, nn.Identity):
@@ -101,7 +101,7 @@ class _Strips:
         grows: int = 1,
         onto: Tensor | None = None,
     ) -> Tensor:
-        """A layer that sees one row above and below; `ahead` goes before it, `onto` is added to."""
+        """A layer that reads one row above and below; `ahead` precedes it, `onto` is added to."""
         height, out = x.shape[2], onto
         for start, end in self._rows(x):
             above, below, part = self._around(x, start, end)
@@ -116,7 +116,7 @@ class _Strips:
         return out
 
     def _around(self, x: Tensor, start: int, end: int) -> tuple[int, int, Tensor]:
-        """How many rows there are above and below a strip, and the strip with them."""
+        """The numbers of rows above and below a strip, and the strip with them."""
         height = x.shape[2]
         if self._wraps:
             rows = torch.arange(start - 1, end + 1) % height
@@ -125,7 +125,7 @@ class _Strips:
         return above, below, x[:, :, start - above : end + below].to(self._device)
 
     def _halved(self, layer: nn.Module, x: Tensor) -> Tensor:
-        """Each row that is made sees two and the one below, which the layer puts there at the end."""
+        """Each output row reads two input rows and the next, which the layer pads at the end."""
         parts = [
             layer(x[:, :, start : end + 1].to(self._device)).cpu() for start, end in self._rows(x)
         ]
@@ -149,7 +149,7 @@ class _Strips:
         return lambda part: F.silu(part.float() * gain + shift).to(part.dtype)
 
     def _rows(self, x: Tensor) -> Iterator[tuple[int, int]]:
-        """Strips of whole pairs of rows, from first to behind the last."""
+        """Strips of an even number of rows, as (first, end)."""
         height, width = x.shape[2:]
         step = max(LEAST_ROWS, self._pixels // width // 2 * 2)
         for start in range(0, height, step):

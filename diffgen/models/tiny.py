@@ -1,7 +1,7 @@
 """The decoder of TAESD (Bohan, https://github.com/madebyollin/taesd): latents to pixels, quickly.
 
-A distilled stand-in for an autoencoder's decoder: 3 x 3 convolutions of 64 channels, no norms and no
-attention. Attribute names are the keys of diffusers' AutoencoderTiny.
+A distilled substitute for an autoencoder's decoder: 3 x 3 convolutions of 64 channels, no norms and
+no attention. Attribute names are the keys of diffusers' AutoencoderTiny.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-REACH = 3.0  # latents beyond it are pressed together
+REACH = 3.0  # soft clipping range of latents
 
 
 @dataclass(frozen=True, slots=True)
 class TinyConfig:
-    """`blocks` are residual blocks at each level, from the smallest map to that of the pixels."""
+    """`blocks` are the numbers of residual blocks, from the smallest map to that of the pixels."""
 
     latent_channels: int = 4
     width: int = 64
@@ -43,7 +43,7 @@ class TinyBlock(nn.Module):
 
 
 class TinyDecoder(nn.Module):
-    """Latents as the U-Net knows them, not scaled back, to pixels."""
+    """Decodes scaled latents, as the U-Net has them, to pixels."""
 
     def __init__(self, config: TinyConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The denoising U-Net of Stable Diffusion 1, 2 and XL and of models cut down from them.
+"""The denoising U-Net of Stable Diffusion 1, 2 and XL and of models pruned from them.
 
 Rombach et al., arXiv:2112.10752; SDXL, arXiv:2307.01952; BK-SDM, arXiv:2305.15798. Attribute names
 are the keys of diffusers-format `UNet2DConditionModel` checkpoints.
@@ -23,8 +23,8 @@ from diffgen.types import Conditioning
 def guidance_embedding(guidance_scale: Tensor, dim: int) -> Tensor:
     """Embed guidance scales (B,) for a distilled U-Net: (B, dim) float32.
 
-    Distillation counts from no guidance, w = guidance_scale - 1 (Meng et al., arXiv:2210.03142,
-    section 3.1; LCM, arXiv:2310.04378, section 4.2), and embeds 1000 w like a time.
+    Distillation uses w = guidance_scale - 1 (Meng et al., arXiv:2210.03142, section 3.1; LCM,
+    arXiv:2310.04378, section 4.2), embedded as 1000 w like a time.
     """
     w = 1000.0 * (guidance_scale.float() - 1.0)
     return sinusoidal_embedding(w, dim, flip_sin_to_cos=False, freq_shift=1.0)
@@ -37,7 +37,7 @@ def _required(value: Tensor | None, name: str) -> Tensor:
 
 
 class EmbeddingMlp(nn.Module):
-    """Sinusoids, or a vector of conditioning, to an embedding every residual block reads."""
+    """Sinusoids, or a conditioning vector, to an embedding that every residual block reads."""
 
     def __init__(self, in_dim: int, out_dim: int, *, guidance_dim: int | None = None) -> None:
         super().__init__()
@@ -57,11 +57,11 @@ class EmbeddingMlp(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Top:
-    """What the highest level makes on the way down.
+    """The outputs of the highest level on the down path.
 
-    emb: (B, time_dim), through SiLU; context: (B, S, context_dim); skips: maps for the way up,
-    oldest first; below: the map for the next level; perturbed: (B,) bool, rows that go without
-    self-attention at the bottom.
+    emb: (B, time_dim), after SiLU; context: (B, S, context_dim); skips: maps for the up path,
+    oldest first; below: the map for the next level; perturbed: (B,) bool, rows that skip
+    self-attention in the mid block.
     """
 
     emb: Tensor
@@ -72,7 +72,7 @@ class Top:
 
 
 class UNet(nn.Module):
-    """Predicts eps, v or x0 of noisy latents at time t, told what to draw by a `Conditioning`."""
+    """Predicts eps, v or x0 of noisy latents at time t, given a `Conditioning`."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class UNet(nn.Module):
             EmbeddingMlp(config.added_dim, time_dim) if config.added_dim is not None else None
         )
 
-        # The way down leaves a stack of maps; the way up takes them from its top.
+        # The down path pushes maps on a stack; the up path pops them.
         skips = [channels[0]]
         self.down_blocks = nn.ModuleList()
         for level, blocks in enumerate(config.blocks):
@@ -111,14 +111,14 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
         """x: (B, C, h, w), any h and w; t: (B,) or (), may be fractional; result like x.
 
-        x, `cond.context` and `cond.concat` have the weights' dtype. Raises UsageError when `cond`
-        lacks what this U-Net was trained with.
+        x, `cond.context` and `cond.concat` have the weights' dtype. Raises UsageError if `cond`
+        lacks an input of this U-Net.
         """
         top = self.top(x, t, cond)
         return self.finish(self.bottom(top), top)
 
     def compute(self, x: Tensor, t: Tensor, cond: Conditioning) -> tuple[Tensor, Tensor]:
-        """What `forward` gives, and what the lower levels made on the way, for `reuse`."""
+        """The result of `forward`, and the output of the lower levels, for `reuse`."""
         top = self.top(x, t, cond)
         below = self.bottom(top)
         return self.finish(below, top), below
@@ -126,11 +126,11 @@ class UNet(nn.Module):
     def reuse(
         self, x: Tensor, t: Tensor, cond: Conditioning, below: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """As `compute`, with what the lower levels made for another x and t of the same shapes."""
+        """As `compute`, with the lower levels' output for another x and t of the same shapes."""
         return self.finish(below, self.top(x, t, cond)), below
 
     def top(self, x: Tensor, t: Tensor, cond: Conditioning) -> Top:
-        """The way in, through the level of highest resolution; arguments as for `forward`."""
+        """The input layers and the highest level on the down path; arguments as for `forward`."""
         x = self._with_concat(x, cond)
         emb = self._embed(x, t, cond)
         x = self.conv_in(x)
@@ -138,7 +138,7 @@ class UNet(nn.Module):
         return Top(emb, cond.context, [x, *made], below, cond.perturbed)
 
     def bottom(self, top: Top) -> Tensor:
-        """All lower levels, down and up again: (B, C, h, w) for the level of highest resolution."""
+        """All lower levels, down and up again: (B, C, h, w) for the highest level."""
         x, skips = top.below, list(top.skips)
         for block in islice(self.down_blocks, 1, None):
             x, made = block(x, top.emb, top.context)
@@ -153,14 +153,14 @@ class UNet(nn.Module):
         return x
 
     def finish(self, x: Tensor, top: Top) -> Tensor:
-        """The highest level's way up and the way out, from what `bottom` gave."""
+        """The highest level on the up path and the output layers, given the result of `bottom`."""
         skips = top.skips[: self.config.blocks[0] + 1]
         x = self.up_blocks[-1](x, top.emb, top.context, skips)
         out: Tensor = self.conv_out(group_norm_silu(self.conv_norm_out, x))
         return out
 
     def _with_concat(self, x: Tensor, cond: Conditioning) -> Tensor:
-        """Append the channels of 8-channel (edit) and 9-channel (inpaint) U-Nets to x."""
+        """Append the extra channels of 8-channel (edit) and 9-channel (inpaint) U-Nets to x."""
         if cond.concat is not None:
             x = torch.cat([x, cond.concat], dim=1)
         if x.shape[1] != self.config.in_channels:
@@ -171,7 +171,7 @@ class UNet(nn.Module):
         return x
 
     def _embed(self, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
-        """The embedding of t and of all conditioning that is not text tokens: (B, time_dim)."""
+        """The embedding of t and of all conditioning except text tokens: (B, time_dim)."""
         config, batch = self.config, x.shape[0]
         guidance = None
         if config.guidance_dim is not None:

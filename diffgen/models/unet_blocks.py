@@ -1,4 +1,4 @@
-"""The levels of the U-Net: residual blocks and transformers, on the way down, at the bottom and up.
+"""The levels of the U-Net: residual blocks and transformers, going down, in the middle, going up.
 
 Attribute names are the keys of diffusers-format `UNet2DConditionModel` checkpoints.
 """
@@ -25,7 +25,7 @@ TIME_EXPANSION = 4  # width of the time embedding, in units of channels[0]
 
 
 class SpatialTransformer(nn.Module):
-    """Transformer blocks over the positions of a map, beside a shortcut."""
+    """Transformer blocks over the positions of a map, with a shortcut."""
 
     def __init__(self, config: UNetConfig, channels: int, *, num_heads: int, depth: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class SpatialTransformer(nn.Module):
         self.proj_out = self._projection(channels)
 
     def _projection(self, channels: int) -> nn.Module:
-        # The same arithmetic either way; only the shape of the stored weight differs.
+        # Both compute the same; only the shape of the stored weight differs.
         return nn.Linear(channels, channels) if self.linear else nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, context: Tensor, perturbed: Tensor | None = None) -> Tensor:
@@ -70,7 +70,7 @@ def _resnet(config: UNetConfig, in_channels: int, out_channels: int) -> ResnetBl
 
 
 class Level(nn.Module):
-    """One resolution: residual blocks, each followed by a transformer where `depths` are not 0."""
+    """One resolution: residual blocks, each followed by a transformer unless its depth is 0."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Level(nn.Module):
 
 
 class DownBlock(Level):
-    """A level on the way down, which leaves each of its maps for the way up."""
+    """A level of the down path, which pushes each of its maps for the up path."""
 
     def __init__(self, config: UNetConfig, level: int, *, in_channels: int) -> None:
         channels = config.channels[level]
@@ -106,7 +106,7 @@ class DownBlock(Level):
         self.downsamplers = nn.ModuleList([] if lowest else [Downsample(channels)])
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The map for the next level, and all maps made here in order."""
+        """The map for the next level, and all maps of this one in order."""
         skips = []
         for i in range(len(self.resnets)):
             x = self.layer(i, x, emb, context)
@@ -118,7 +118,7 @@ class DownBlock(Level):
 
 
 class UpBlock(Level):
-    """A level on the way up: each residual block takes in the newest map left on the way down."""
+    """A level of the up path: each residual block pops one map of the down path."""
 
     def __init__(
         self, config: UNetConfig, level: int, *, in_channels: int, skip_channels: list[int]
@@ -131,7 +131,7 @@ class UpBlock(Level):
         self.upsamplers = nn.ModuleList([Upsample(channels)] if level > 0 else [])
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor, skips: list[Tensor]) -> Tensor:
-        """skips: all maps not yet taken, oldest first; the list is left as it is."""
+        """skips: all maps not yet popped, oldest first; the list is not changed."""
         count = len(self.resnets)
         for i in range(count):
             x = self.layer(i, torch.cat([x, skips[-1 - i]], dim=1), emb, context)
@@ -142,7 +142,7 @@ class UpBlock(Level):
 
 
 class MidBlock(nn.Module):
-    """The bottom: a residual block, then a transformer and another where `mid_depth` is not 0."""
+    """The middle: a residual block, then a transformer and another unless `mid_depth` is 0."""
 
     def __init__(self, config: UNetConfig, *, depth: int) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class MidBlock(nn.Module):
     def forward(
         self, x: Tensor, emb: Tensor, context: Tensor, perturbed: Tensor | None = None
     ) -> Tensor:
-        """(B, C, h, w) -> (B, C, h, w); `perturbed` (B,) rows go without self-attention."""
+        """(B, C, h, w) -> (B, C, h, w); `perturbed` rows (B,) skip self-attention."""
         first, *rest = self.resnets
         x = first(x, emb)
         for transformer, resnet in zip(self.attentions, rest, strict=True):

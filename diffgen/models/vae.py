@@ -33,7 +33,7 @@ def _resnet(config: VaeConfig, in_channels: int, out_channels: int) -> ResnetBlo
 
 
 class SpatialAttention(nn.Module):
-    """Single-head self-attention over all positions of a map, beside a shortcut."""
+    """Single-head self-attention over all positions of a map, with a shortcut."""
 
     def __init__(self, channels: int, *, groups: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class SpatialAttention(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """One resolution on the way to latents."""
+    """One resolution of the encoder."""
 
     def __init__(self, config: VaeConfig, channels: tuple[int, int], *, downsample: bool) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class EncoderBlock(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """One resolution on the way to pixels; one residual block more than in the encoder."""
+    """One resolution of the decoder, with one residual block more than the encoder's."""
 
     def __init__(self, config: VaeConfig, channels: tuple[int, int], *, upsample: bool) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class DecoderBlock(nn.Module):
 
 
 class MidBlock(nn.Module):
-    """Two residual blocks at the lowest resolution, with attention between them or not."""
+    """Two residual blocks at the lowest resolution, with optional attention between them."""
 
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class MidBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pixels to the moments of latents."""
+    """Pixels to the moments of z."""
 
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
@@ -153,8 +153,8 @@ class Decoder(nn.Module):
 class Autoencoder(nn.Module):
     """Pixels (B, 3, H, W) in [-1, 1] to latents (B, C, h, w) and back; H = factor * h.
 
-    z is what the encoder produces; latents are z shifted and scaled to about unit variance, the
-    space the U-Net works in (arXiv:2112.10752, appendix G).
+    z is the encoder's output; latents are z shifted and scaled to about unit variance, the space of
+    the U-Net (arXiv:2112.10752, appendix G).
     """
 
     def __init__(self, config: VaeConfig) -> None:
@@ -171,7 +171,7 @@ class Autoencoder(nn.Module):
         return self.moments(self.encoder(pixels))
 
     def moments(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """The same from what the encoder makes of pixels, (B, 2 C, h, w)."""
+        """The moments from the encoder's raw output (B, 2 C, h, w)."""
         mean, logvar = self.quant_conv(encoded).chunk(2, dim=1)
         return mean, logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)
 
@@ -203,7 +203,7 @@ class IdentityAutoencoder(nn.Module):
     """The autoencoder of pixel-space diffusion (DDPM, arXiv:2006.11239): latents are pixels."""
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """The pixels, and the smallest log-variance there is."""
+        """The pixels, and the smallest possible log-variance."""
         return pixels, torch.full_like(pixels, LOGVAR_MIN)
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""Wordings -> chunks of tokens, each as long as the text encoder takes.
+"""Split the wordings of a prompt into chunks of tokens, each as long as the text encoder takes.
 
-The styles differ where a prompt is longer than one chunk, and only there. A1111 ends a chunk at
-the last comma if that is among its last 20 tokens. ComfyUI keeps stretches of fewer than 8 tokens
-of one weight whole. compel cuts where the chunk is full. `plain` has one chunk and cuts the rest.
+The styles differ only for prompts longer than one chunk. A1111 ends a chunk at the last comma if
+that is among its last 20 tokens. ComfyUI keeps stretches of fewer than 8 tokens of one weight
+whole. compel cuts where the chunk is full. `plain` has one chunk and cuts the rest.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from diffgen.text.tokenizer import Tokenizer
 from diffgen.types import PromptStyle
 
 BACKTRACK = 20  # tokens that A1111 looks back for a comma
-SHORT = 8  # tokens from which ComfyUI divides a stretch
+SHORT = 8  # length from which ComfyUI divides a stretch
 
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """One vector of a learned embedding, in the place of a token."""
+    """One vector of a learned embedding, in place of a token."""
 
     name: str
     index: int
@@ -31,7 +31,7 @@ Token: TypeAlias = int | Vector
 
 
 class Weighted(NamedTuple):
-    """A token and how much it counts."""
+    """A token and its weight."""
 
     token: Token
     weight: float
@@ -39,7 +39,7 @@ class Weighted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What the text encoder reads at once: start, prompt, end, padding, and a weight for each.
+    """One input of the text encoder: start, prompt, end, padding, and a weight for each token.
 
     `end` is the index of the first end token.
     """
@@ -50,18 +50,18 @@ class Chunk:
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """The tokens, with that of the end for vectors of embeddings."""
+        """The token ids, with the end token's in place of embedding vectors."""
         end = self.tokens[self.end]
         assert isinstance(end, int)
         return tuple(end if isinstance(token, Vector) else token for token in self.tokens)
 
     @property
     def weighted(self) -> bool:
-        """Whether any token counts more or less than others."""
+        """Whether any token's weight differs from 1."""
         return any(weight != 1.0 for weight in self.weights)
 
 
-# Tokens that belong together: a piece of one weight, or the vectors of an embedding.
+# Tokens kept together: a piece of one weight, or the vectors of an embedding.
 _Group: TypeAlias = Sequence[Weighted]
 _Lengths: TypeAlias = Callable[[str], int]
 
@@ -69,9 +69,9 @@ _Lengths: TypeAlias = Callable[[str], int]
 def divide(
     wording: Wording, tokenizer: Tokenizer, style: PromptStyle, vectors: _Lengths
 ) -> tuple[Chunk, ...]:
-    """At least one chunk; `vectors` tells how many vectors an embedding has.
+    """Divide a wording into at least one chunk; `vectors` gives an embedding's number of vectors.
 
-    Raises UsageError for text that is not Unicode and for an embedding that is not there.
+    Raises UsageError for text that is not Unicode and for an unknown embedding.
     """
     if style == "plain" and any(piece.embedding for part in wording for piece in part):
         groups = [_group(piece, tokenizer, vectors) for part in wording for piece in part]

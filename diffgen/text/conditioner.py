@@ -1,4 +1,4 @@
-"""Prompts -> the `Conditioning` a U-Net reads: one CLIP encoder (SD 1, SD 2), or SDXL's two.
+"""Encode prompts to `Conditioning`, by one CLIP encoder (SD 1, SD 2) or SDXL's two.
 
 SD: Rombach et al., arXiv:2112.10752, section 3.3. SDXL: Podell et al., arXiv:2307.01952, section
 2.1 (two encoders, pooled text) and 2.2 (sizes and crops).
@@ -25,13 +25,13 @@ from diffgen.text.prompt import Piece, Prompt, Term, Wording
 from diffgen.text.tokenizer import Tokenizer
 from diffgen.types import Conditioning, PromptStyle
 
-# What a refiner is told of the beauty of a picture, and of what it is not to be (diffusers' numbers).
+# The refiner's aesthetic scores for the prompt and the negative (diffusers' numbers).
 HIGH_SCORE, LOW_SCORE = 6.0, 2.5
 KEPT = 64  # encoded prompts; one of SDXL's has 2.5 MB in 4 chunks
 
 
 class Encoded(NamedTuple):
-    """One prompt after the encoders: context (1, T, D) and pooled (1, P)."""
+    """One encoded prompt: context (1, T, D) and pooled (1, P)."""
 
     context: Tensor
     pooled: Tensor
@@ -39,7 +39,7 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What SDXL is told of a picture, in pixels: (width, height) and the crop's (left, top)."""
+    """SDXL's size conditioning, in pixels: (width, height) and the crop's (left, top)."""
 
     original: tuple[int, int]
     target: tuple[int, int]
@@ -47,7 +47,7 @@ class Sizes:
 
     @classmethod
     def uncropped(cls, width: int, height: int) -> Sizes:
-        """A picture as large as it is meant to be."""
+        """The sizes of an uncropped picture."""
         return cls((width, height), (width, height))
 
 
@@ -56,7 +56,7 @@ class TextSettings:
     """How the prompts of a run are encoded.
 
     `sigmas` are the noise levels of the run: step i goes from the i-th to the next. `layer` is the
-    encoders' layer that is read, 1 the last, None the model's own.
+    encoders' layer to read, 1 the last, None the model's default.
     """
 
     sigmas: Sequence[float]
@@ -83,7 +83,7 @@ class Conditioner:
     ) -> None:
         """One tokenizer for each encoder, in the order of `config.text`.
 
-        Raises ConfigError for tokenizers that cut prompts at different lengths.
+        Raises ConfigError for tokenizers of different lengths.
         """
         lengths = {tokenizer.max_tokens for tokenizer in tokenizers}
         if len(lengths) > 1:
@@ -107,8 +107,8 @@ class Conditioner:
     ) -> Conditioning:
         """Conditioning of plain prompts for pictures of this size in pixels, B = len(prompts).
 
-        `clip_skip` is the encoders' layer that is read, 1 the last, None the model's own. Each
-        prompt is encoded by itself, so its numbers never depend on what else is in the batch.
+        `clip_skip` is the encoders' layer to read, 1 the last, None the model's default. Each
+        prompt is encoded by itself, so its numbers never depend on the rest of the batch.
         """
         sizes = Sizes.uncropped(width, height)
         words = [None if prompt is None else _plain(prompt) for prompt in prompts]
@@ -122,11 +122,11 @@ class Conditioner:
     def guide(
         self, prompts: Sequence[Prompt], negatives: Sequence[Prompt] | None, settings: TextSettings
     ) -> Guide:
-        """What one picture is to be and not to be, from the first noise level to the last.
+        """Conditioning for one picture and its negative, over the noise levels of the run.
 
-        One prompt for all encoders, or one for each. The negatives are read at the model's own
-        layer, as in diffusers; None is an absent negative. Raises UsageError for prompts of the
-        encoders that AND divides differently, and for an embedding that is not there.
+        One prompt for all encoders, or one for each. The negative is read at the model's default
+        layer, as in diffusers; None is an absent negative. Raises UsageError if AND divides the
+        encoders' prompts differently, and for an unknown embedding.
         """
         style = prompts[0].style
         terms = [prompt.terms for prompt in prompts]
@@ -143,7 +143,7 @@ class Conditioner:
         return Guide(courses, self._course(negative, style, settings, None, LOW_SCORE))
 
     def cut(self, prompt: str | None) -> str:
-        """The end of a plain prompt that some encoder has no room for; empty if all is read."""
+        """The longest end of a plain prompt that an encoder cuts off; empty if none does."""
         (pieces,) = self.embeddings.split(_plain(prompt or "")[0])
         if not any(piece.embedding for piece in pieces):
             return max((t.encode(prompt or "").cut for t in self.tokenizers), key=len)
@@ -160,11 +160,11 @@ class Conditioner:
         return len(self.tokenizers[encoder].ids(piece.text))
 
     def forget(self) -> None:
-        """For encoders whose weights have changed, or whose time is measured."""
+        """Drop cached encodings, after a change of weights or before timing."""
         self._kept.clear()
 
     def chunks(self, words: Sequence[Wording], style: PromptStyle) -> list[tuple[Chunk, ...]]:
-        """The chunks of one wording for all encoders, or of one for each; equally many."""
+        """The chunks of one wording for all encoders, or of one for each, in equal numbers."""
         everyone = tuple(words) if len(words) > 1 else tuple(words) * len(self.tokenizers)
         found = []
         for index, (tokenizer, wording) in enumerate(zip(self.tokenizers, everyone, strict=True)):
@@ -242,7 +242,7 @@ class Conditioner:
 
 
 class _Reader:
-    """One encoder and its embeddings, as `weighting` uses them."""
+    """One encoder and its embeddings, as `weighting` calls it."""
 
     def __init__(self, conditioner: Conditioner, index: int, layer: int) -> None:
         self._conditioner, self._index, self._layer = conditioner, index, layer

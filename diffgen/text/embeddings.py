@@ -1,4 +1,4 @@
-"""Learned embeddings in prompts: where their names stand, and the vectors that take their place."""
+"""Learned embeddings in prompts: find their names, and look up their vectors."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ EXPLICIT = r"(?<!\w)embedding:(?P<given>[^\s,()\[\]:|<>\\]{1,300})"
 
 
 class Embeddings:
-    """Vectors by name, one tensor (n, D) for each text encoder; names in any case.
+    """Vectors by name, one tensor (n, D) for each text encoder; names ignore case.
 
-    A name counts wherever it stands as a word of its own, or behind `embedding:`.
+    A name counts as a word of its own, or after `embedding:`.
     """
 
     def __init__(self, vectors: Mapping[str, Sequence[Tensor]]) -> None:
@@ -28,7 +28,7 @@ class Embeddings:
         )
 
     def __call__(self, name: str) -> Sequence[Tensor]:
-        """The vectors of a name. Raises UsageError, with names near it."""
+        """The vectors of a name. Raises UsageError, with similar names."""
         found = self._vectors.get(name.casefold())
         if found is None:
             hint = did_you_mean(name, self._names)
@@ -36,7 +36,7 @@ class Embeddings:
         return found
 
     def split(self, wording: Wording) -> Wording:
-        """The wording with pieces of their own for the names in it."""
+        """Split the names of embeddings off a wording, as pieces of their own."""
         if not self._vectors:
             return wording
         return tuple(
@@ -52,7 +52,7 @@ class Embeddings:
             if before := piece.text[end : match.start()]:
                 yield Piece(before, piece.weight)
             given = match["given"]
-            # A full stop or the like behind a name is no part of it.
+            # Punctuation after a name is not part of it.
             name = (
                 given
                 if given is None or given.casefold() in self._vectors

@@ -1,4 +1,4 @@
-"""What was understood of a prompt, as plain values: for `diffgen show`."""
+"""The interpretation of a prompt, as plain values: for `diffgen show`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diffgen.text.tokenizer import Tokenizer
 def explain(prompt: Prompt, tokenizer: Tokenizer, steps: int) -> dict[str, Any]:
     """Terms, the steps of each wording counted from 1, its chunks, tokens and weights.
 
-    A learned embedding counts as one token: how many it has is known where it is loaded. Raises
+    A learned embedding counts as one token, since its length is only known after loading. Raises
     UsageError for text that is not Unicode.
     """
     return {
@@ -50,7 +50,7 @@ def _term(term: Term, prompt: Prompt, tokenizer: Tokenizer, steps: int) -> dict[
 
 
 def _chunk(chunk: Chunk, tokenizer: Tokenizer) -> dict[str, Any]:
-    """The words of a chunk without its start, end and padding."""
+    """The words of a chunk, without its start, end and padding tokens."""
     words = list(zip(chunk.tokens, chunk.weights, strict=True))[1 : chunk.end]
     runs = groupby(words, key=lambda word: word[1])
     return {
@@ -64,7 +64,7 @@ def _chunk(chunk: Chunk, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _text(tokens: Sequence[int | Vector], tokenizer: Tokenizer) -> str:
-    """Tokens as words, for readers: capitals and spaces are those of the vocabulary."""
+    """Tokens as readable words; case and spaces are the vocabulary's."""
     found = []
     for learned, run in groupby(tokens, key=lambda token: isinstance(token, Vector)):
         if learned:

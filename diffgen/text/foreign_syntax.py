@@ -1,7 +1,7 @@
-"""Syntax that other programs read in prompts, and that is plain text here.
+"""Find prompt syntax of other programs that is plain text here.
 
-Everywhere dynamic prompts, wildcards, Midjourney's parameters, and tables or JSON that were meant
-to be read as such; in the style `plain` also what the other styles read.
+In every style: dynamic prompts, wildcards, Midjourney's parameters, and tables or JSON given as a
+prompt. In the style `plain`, also the syntax of the other styles.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from diffgen.types import PromptStyle
 SHOWN = 40  # characters
 
 _NUMBER = r"\s{0,3}[-+]?(?:\d{1,9}\.?\d{0,9}|\.\d{1,9})\s{0,3}"
-# Repetitions have ends, so that no prompt takes longer than a look at each of its characters.
+# Repetitions are bounded, so that matching takes time linear in the prompt.
 # What the grammar of `text.prompt` reads.
 READ = {
     "weights": rf"\([^()]{{1,300}}:{_NUMBER}\)|\(\([^()]{{1,300}}\)\)|\[\[[^\[\]]{{1,300}}\]\]",
@@ -37,7 +37,7 @@ _PATTERNS = {kind: re.compile(pattern) for kind, pattern in (READ | UNREAD).item
 
 
 def find_foreign(prompts: Iterable[str], style: PromptStyle = "plain") -> dict[str, str]:
-    """The kinds of syntax that a style does not read, each with its first piece in quotes."""
+    """The kinds of syntax that a style ignores, each with its first occurrence in quotes."""
     kinds = (READ | UNREAD) if style == "plain" else UNREAD
     found: dict[str, str] = {}
     for prompt in prompts:
@@ -60,7 +60,7 @@ def _is_json(prompt: str) -> bool:
 
 
 def _is_heading(prompt: str) -> bool:
-    """Names of columns, `prompt` or `caption` among them."""
+    """Whether a line is a header of column names, `prompt` or `caption` among them."""
     cells = [cell.strip().strip('"') for cell in re.split(r"[,;\t]", prompt)]
     names = all(re.fullmatch(r"[\w-]+", cell) for cell in cells)
     return names and len(cells) > 1 and not {"prompt", "caption"}.isdisjoint(cells)

@@ -1,4 +1,4 @@
-"""Reads the grammar that `text.prompt` shows."""
+"""Parser for the grammar in `text.prompt`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_DEPTH = 50
 MORE, LESS = 1.1, 1 / 1.1
 
 _NAME = r"[^\s,()\[\]:|<>\\]"
-# Every repetition ends at a character that begins none, so that reading takes time like n.
+# Every repetition ends at a character that begins none, so that parsing takes linear time.
 _SPECIAL = re.compile(
     r"(?P<escaped>\\[()\[\]\\])"
     r"|<(?:lora|lyco):(?P<lora>[^<>]{1,300})>"
@@ -51,10 +51,10 @@ class _Item(NamedTuple):
 
 
 def parse(text: str, style: PromptStyle = "a1111", *, negative: bool = False) -> Prompt:
-    """A prompt by the grammar of `text.prompt`; in the style `plain` every character is a word.
+    """Parse a prompt by the grammar in `text.prompt`; the style `plain` takes all of it as words.
 
-    A negative prompt has no AND and no LoRAs: there they are words, with a note. Raises UsageError
-    for weights that are no numbers from -10 to 10 and for brackets nested more than 50 deep.
+    A negative prompt has no AND and no LoRAs: they count as words, with a note. Raises UsageError
+    for weights that are not numbers from -10 to 10 and for brackets nested more than 50 deep.
     """
     if style == "plain":
         return Prompt(text, style, (Term((Piece(text),)),))
@@ -66,7 +66,7 @@ class _Parser:
         self._text, self._style, self._negative = text, style, negative
         self._items = list(_items(text))
         self._partners = _matched(self._items)
-        self._literal: list[str] = []  # names of pieces that are drawn as words
+        self._literal: list[str] = []  # kinds of syntax taken as words
 
     def prompt(self) -> Prompt:
         terms = tuple(self._terms())
@@ -150,7 +150,7 @@ class _Parser:
         return (Edited(before, after, when, "." in number),)
 
     def _at_top(self, start: int, end: int, text: str) -> list[int]:
-        """Where a symbol or AND stands in a stretch, outside of further brackets."""
+        """The positions of a symbol or AND in a stretch, outside of nested brackets."""
         found = []
         index = start
         while index < end:
@@ -162,7 +162,7 @@ class _Parser:
         return found
 
     def _number(self, start: int, end: int) -> str | None:
-        """The text of a stretch that is one number."""
+        """The only number in a stretch's text, if that is all of it."""
         if end - start != 1 or self._items[start].kind != "text":
             return None
         match = _NUMBER.fullmatch(self._items[start].text)
@@ -205,9 +205,9 @@ def _is_bracket(item: _Item) -> bool:
 
 
 def _matched(items: list[_Item]) -> dict[int, int]:
-    """The closing bracket of each opening one, and the other way round.
+    """Map each opening bracket to its closing one, and back.
 
-    A bracket that closes none is left out, and so is one that is open where another's pair ends.
+    Unmatched brackets are left out, also those open inside another matched pair.
     """
     partners: dict[int, int] = {}
     opened: list[int] = []

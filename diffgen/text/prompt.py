@@ -30,7 +30,7 @@ from diffgen.types import PromptStyle
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A run of text of one weight, or the name of a learned embedding."""
+    """A run of text with one weight, or the name of a learned embedding."""
 
     text: str
     weight: float = 1.0
@@ -39,7 +39,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """The rest belongs to the next chunk."""
+    """End the current chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,40 +49,40 @@ class Edited:
     before: Nodes
     after: Nodes
     when: float
-    share: bool  # of the steps, else a number of them
+    share: bool  # `when` is a share of the steps, else a number of them
 
     def chosen(self, step: int, steps: int) -> Nodes:
-        """What counts in a step, the first of which is 0."""
+        """The alternative in effect at a step, counted from 0."""
         first = int(self.when * steps) if self.share else int(self.when)
         return self.before if step < first else self.after
 
 
 @dataclass(frozen=True, slots=True)
 class Alternated:
-    """Another text in each step, in turns."""
+    """One alternative per step, in rotation."""
 
     options: tuple[Nodes, ...]
 
     def chosen(self, step: int, steps: int) -> Nodes:
-        """What counts in a step, the first of which is 0."""
+        """The alternative in effect at a step, counted from 0."""
         return self.options[step % len(self.options)]
 
 
 Node: TypeAlias = Piece | Break | Edited | Alternated
 Nodes: TypeAlias = tuple[Node, ...]
-# What is drawn in one step: pieces, divided where BREAK stood.
+# The wording of one step: pieces, divided by BREAK.
 Wording: TypeAlias = tuple[tuple[Piece, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One of the prompts that AND joins."""
+    """One of the prompts joined by AND."""
 
     nodes: Nodes
     weight: float = 1.0
 
     def at(self, step: int, steps: int) -> Wording:
-        """What is drawn in a step, the first of which is 0; neighbours of one weight are joined."""
+        """The wording of a step, counted from 0, with neighbours of one weight joined."""
         parts: list[list[Piece]] = [[]]
         for node in _leaves(self.nodes, step, steps):
             if isinstance(node, Break):
@@ -95,7 +95,7 @@ class Term:
         return tuple(map(tuple, parts))
 
     def schedule(self, steps: int) -> tuple[tuple[int, Wording], ...]:
-        """The wordings of a run, each with the first step it is drawn in."""
+        """The wordings of a run, each with its first step."""
         if not any(isinstance(node, Edited | Alternated) for node in self.nodes):
             return ((0, self.at(0, steps)),)
         found: list[tuple[int, Wording]] = []
@@ -108,7 +108,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class LoraTag:
-    """A LoRA asked for in a prompt; `unet` is the U-Net's own weight, None the same."""
+    """A LoRA asked for in a prompt; `unet` is the U-Net's own weight, by default the same."""
 
     name: str
     weight: float = 1.0
@@ -117,7 +117,7 @@ class LoraTag:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt understood. `notes` say what was taken for plain text that may mean more."""
+    """A parsed prompt. `notes` list plain text that looks like syntax."""
 
     text: str
     style: PromptStyle
@@ -127,7 +127,7 @@ class Prompt:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is drawn as it stands, from the first step to the last."""
+        """Whether the prompt is one unweighted text, constant over all steps."""
         if len(self.terms) > 1 or self.loras or len(self.terms[0].schedule(2)) > 1:
             return False
         return self.terms[0].at(0, 1) in (((Piece(self.text),),), (() if not self.text else None,))

@@ -1,6 +1,6 @@
 """CLIP's tokenizer: lower-cased byte-pair encoding (Radford et al., arXiv:2103.00020, section 2.4).
 
-It follows transformers' `CLIPTokenizer` id for id.
+It matches transformers' `CLIPTokenizer` id for id.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WORDS = (
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
     r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 )
-BYTE_SPACE = "\u0120"  # how byte-level vocabularies write a space
+BYTE_SPACE = "\u0120"  # the letter for a space in byte-level vocabularies
 MIN_LENGTH = 3  # a start, an end and a word between them
 _log = logging.getLogger("diffgen")
 ROLES = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
@@ -33,10 +33,10 @@ ROLES = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": EN
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A prompt as the text encoder reads it.
+    """One prompt as input of the text encoder.
 
     `ids` has the encoder's full length: start, prompt, end, padding. `end` is the index of the
-    first end token. `cut` is what did not fit, in the user's words; empty if all did.
+    first end token. `cut` is the text that did not fit, as typed; empty if all did.
     """
 
     ids: tuple[int, ...]
@@ -58,7 +58,7 @@ class Tokenizer:
 
     @property
     def room(self) -> int:
-        """Tokens of a prompt that fit between the start and the end."""
+        """The number of tokens that fit between the start and the end."""
         return self.max_tokens - 2
 
     @classmethod
@@ -73,8 +73,8 @@ class Tokenizer:
         """Read vocab.json and merges.txt, or else tokenizer.json, and the special tokens.
 
         `max_tokens` is the length that the text encoder takes; the folder may ask for less. `pad`
-        overrules the folder's padding. `vocab_size` is how many tokens the text encoder knows.
-        Raises ConfigError for a missing or malformed file, or one that has more.
+        overrules the folder's padding. `vocab_size` is the number of tokens of the text encoder.
+        Raises ConfigError for a missing or malformed file, or one with more tokens.
         """
         options, places = _read_options(folder)
         if pad:
@@ -87,7 +87,7 @@ class Tokenizer:
             {t.content: n for t, n in numbered if t.content not in vocabulary.ids}
         )
         encoder = byte_pair_encoder(vocabulary, unknown=special["unk_token"].content)
-        # Of two entries for one token the later counts, as in transformers.
+        # Of two entries for one token the later wins, as in transformers.
         added = [*special.values(), *(token for token, _ in numbered), *_listed_tokens(options)]
         encoder.add_tokens(added)
         ids = [*vocabulary.ids.values(), *(encoder.token_to_id(t.content) or 0 for t in added)]
@@ -101,9 +101,9 @@ class Tokenizer:
         )
 
     def encode(self, prompt: str) -> Tokens:
-        """The ids of one prompt, cut or padded to `max_tokens`. An empty prompt is allowed.
+        """The ids of one prompt, cut or padded to `max_tokens`. The prompt may be empty.
 
-        Raises UsageError for a string with stray surrogates: bytes that were no UTF-8.
+        Raises UsageError for a string with stray surrogates: bytes that were not UTF-8.
         """
         encoding = self._encoded(prompt)
         ids = [self.start, *encoding.ids[: self.room], self.end]
@@ -112,16 +112,16 @@ class Tokenizer:
         return Tokens(tuple(ids), ids.index(self.end), cut)
 
     def ids(self, text: str) -> list[int]:
-        """The ids of a text of any length, and nothing around it. Raises UsageError as `encode`."""
+        """The ids of a text of any length, without special tokens. Raises as `encode`."""
         return self._encoded(text).ids
 
     def spells(self, prompt: str) -> bool:
-        """Whether a prompt beyond ASCII comes to single bytes: none of its words is known."""
+        """Whether a non-ASCII prompt is spelled in single bytes, none of its words being known."""
         pieces = self._encoder.encode(prompt, add_special_tokens=False).tokens
         return not prompt.isascii() and all(len(p.removesuffix("</w>")) == 1 for p in pieces)
 
     def text(self, ids: Sequence[int]) -> str:
-        """Tokens as words, with a space after each; bytes that are no text as U+FFFD."""
+        """Tokens as words, with a space after each; bytes that are not text as U+FFFD."""
         spelled = (self._encoder.id_to_token(token) or "" for token in ids)
         decoded: str = self._bytes.decode([word.replace("</w>", BYTE_SPACE) for word in spelled])
         return decoded.strip()
@@ -135,7 +135,7 @@ class Tokenizer:
 def load_tokenizers(
     folders: Sequence[Path], configs: Sequence[ClipTextConfig]
 ) -> tuple[Tokenizer, ...]:
-    """One tokenizer per text encoder. Raises ConfigError for a vocabulary that does not fit it."""
+    """One tokenizer per text encoder. Raises ConfigError for a vocabulary of another size."""
     return tuple(
         Tokenizer.from_folder(
             folder, max_tokens=config.max_tokens, pad=config.pad, vocab_size=config.vocab_size
@@ -145,7 +145,7 @@ def load_tokenizers(
 
 
 def _text_from(prompt: str, encoding: tokenizers.Encoding, index: int) -> str:
-    """The prompt from token `index` on; from the start of its word, as half a word says nothing."""
+    """The prompt from token `index` on, extended to the start of its word."""
     words = encoding.word_ids
     first = words.index(words[index]) or index
     return prompt[encoding.offsets[first][0] :].strip()
@@ -169,9 +169,9 @@ def byte_pair_encoder(vocabulary: Vocabulary, *, unknown: str) -> tokenizers.Tok
 
 
 def _read_options(folder: Path) -> tuple[JsonObject, tuple[JsonObject, ...]]:
-    """tokenizer_config.json, and where special tokens are to be found, the first first.
+    """tokenizer_config.json, and the files that may list special tokens, by precedence.
 
-    In folders of the old kind special_tokens_map.json has the word.
+    In folders of the old kind special_tokens_map.json comes first.
     """
     config, old = folder / "tokenizer_config.json", folder / "special_tokens_map.json"
     options = JsonObject.read(config) if os.path.lexists(config) else JsonObject(config, {})
@@ -218,13 +218,13 @@ def _role_token(places: Sequence[JsonObject], role: str) -> AddedToken:
 
 
 def _listed_tokens(options: JsonObject) -> list[AddedToken]:
-    """The tokens that the new kind of tokenizer_config.json lists by id."""
+    """The tokens that new versions of tokenizer_config.json list by id."""
     key = "added_tokens_decoder"
     return [_as_token(options, key, entry) for entry in options.table(key).values()]
 
 
 def _numbered_tokens(folder: Path) -> list[tuple[AddedToken, int]]:
-    """Tokens added to a vocabulary, with their ids, where old and new versions list them."""
+    """Tokens added to a vocabulary, with their ids, as old and new versions list them."""
     found = []
     old, new = folder / "added_tokens.json", folder / "tokenizer.json"
     if old.exists():

@@ -1,7 +1,7 @@
-"""Words of a prompt that a small model never learned, and what to say instead.
+"""Words of a prompt that a small model never learned, and suggestions instead.
 
-A model of a narrow world may have a `words.json` beside its model_index.json: all words of the
-captions it was trained on, and for some others those of them that come near. Big models have none.
+A small model may have a `words.json` beside its model_index.json: all words of its training
+captions, and related words for some others. Large models have none.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from diffgen.jsonfile import JsonObject
 
 FILE = "words.json"
 SHOWN_NEAR = 2  # words
-ALIKE = 0.8  # how much two spellings have in common, from 0 to 1; difflib's measure
+ALIKE = 0.8  # similarity of two spellings, from 0 to 1; difflib's ratio
 
-# English words of grammar, which name nothing that could be missed in a picture.
+# English function words, which name nothing visible.
 _LITTLE = """
 a about above across after again against all along also always am among amongst an and any
 are around as at away be because been before behind being below beneath beside between beyond
@@ -35,7 +35,7 @@ where which while who whom whose why will with within without would yet you your
 """
 LITTLE = frozenset(_LITTLE.split())
 _WORD = re.compile(r"[^\W\d_]{2,}")
-# What other programs read as commands, and what follows an apostrophe: 's, or all of "isn't".
+# Commands of other programs, and contractions: 's, or all of "isn't".
 _NO_WORDS = re.compile(
     r"<[^<>]*>|\b(?:BREAK|AND)\b|\bembedding:\S+|__[\w/*-]+__"
     r"|['\N{RIGHT SINGLE QUOTATION MARK}]s\b"
@@ -46,14 +46,14 @@ _ENDINGS = (("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""), ("", "s"))
 
 @dataclass(frozen=True, slots=True)
 class KnownWords:
-    """All words a model learned, in lower case, and what is `near` some that it did not."""
+    """The words a model learned, in lower case; `near` relates others to them."""
 
     words: frozenset[str]
     near: Mapping[str, tuple[str, ...]]
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
-        """The list of a model's folder, None where it has none. Raises ConfigError."""
+        """Read the list in a model's folder; None if there is none. Raises ConfigError."""
         path = folder / FILE
         if not path.is_file():
             return None
@@ -65,9 +65,9 @@ class KnownWords:
         )
 
     def unknown(self, texts: Iterable[str]) -> Iterator[str]:
-        """The words of texts that were never learned, in lower case, each once.
+        """The unlearned words of texts, in lower case, each once.
 
-        A plural counts as known with its singular, and the other way round.
+        A plural counts as known with its singular, and vice versa.
         """
         seen: set[str] = set()
         for text in texts:
@@ -78,7 +78,7 @@ class KnownWords:
                 seen |= forms
 
     def nearest(self, word: str) -> tuple[str, ...]:
-        """What may be said instead: what is like it, or else is spelled like it."""
+        """Words to say instead: listed as related, or else spelled similarly."""
         for form in _forms(word):
             if form in self.near:
                 return self.near[form][:SHOWN_NEAR]
@@ -92,7 +92,7 @@ class KnownWords:
 
 
 def _forms(word: str) -> Iterator[str]:
-    """The word, and what it may be a plural or the singular of."""
+    """The word, and its possible singulars or plurals."""
     yield word
     for ending, instead in _ENDINGS:
         if word.endswith(ending):

@@ -1,4 +1,4 @@
-"""The files of a byte-pair vocabulary: ids of tokens, and which pairs merge first."""
+"""The files of a byte-pair vocabulary: token ids and the order of merges."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _checked_ids(path: Path, ids: object) -> dict[str, int]:
 
 
 def check_text(path: Path, text: str) -> None:
-    """Raise ConfigError for half of a surrogate pair, which JSON can spell and no text has."""
+    """Raise ConfigError for a lone surrogate, which JSON can express and no text contains."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

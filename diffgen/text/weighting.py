@@ -1,11 +1,11 @@
-"""How weights of tokens change what a text encoder has made of them; weight 1 changes nothing.
+"""How token weights change the output of a text encoder; weight 1 changes nothing.
 
 z is the encoder's output for a chunk, (1, T, D), w the weights of its tokens.
 
     a1111   w z, times mean(z) / mean(w z), both means over the whole chunk
     comfy   e + w (z - e), with e the encoder's output for a chunk without words
-    compel  the same, and for each piece that weighs less than 1 a mean by weight with what the
-            encoder makes of the prompt when nobody sees the piece: 1 to tan((1 - w) pi / 2)
+    compel  as comfy, then for each piece of weight below 1 a weighted mean with the prompt's
+            encoding where that piece is masked: 1 to tan((1 - w) pi / 2)
 
 Sources: A1111's wiki, "Attention/emphasis"; ComfyUI's README, "Notes"; compel's documentation,
 "Weighting". The pooled output is never weighted.
@@ -30,7 +30,7 @@ LEAST = 1e-5  # weight by which compel takes 0, whose tangent is infinite
 
 
 class Reader(Protocol):
-    """A text encoder reading one chunk; tokens that are `hidden` are seen by no other."""
+    """Encodes one chunk; `hidden` tokens are masked from all others."""
 
     def __call__(self, chunk: Chunk, hidden: Sequence[bool] | None = None) -> ClipTextOutput: ...
 
@@ -40,9 +40,7 @@ class Reader(Protocol):
 
 
 def weigh(chunks: Sequence[Chunk], style: PromptStyle, read: Reader) -> list[ClipTextOutput]:
-    """What the encoder makes of each chunk of a prompt, weighted. Raises UsageError for weights
-    that leave nothing.
-    """
+    """The encoded chunks of a prompt, weighted. Raises UsageError if the weights cancel."""
     if not any(chunk.weighted for chunk in chunks):
         return [read(chunk) for chunk in chunks]
     if style == "a1111":
@@ -67,14 +65,14 @@ def _from_nothing(chunk: Chunk, output: ClipTextOutput, nothing: Tensor) -> Clip
         return output
     weights = _column(chunk, nothing)
     moved = nothing + weights * (output.context - nothing)
-    # Where the weight is 1 the encoder's own numbers, without rounding there and back.
+    # Where the weight is 1, the encoder's output without any rounding.
     return output._replace(context=torch.where(weights == 1.0, output.context, moved))
 
 
 def _without(
     chunks: Sequence[Chunk], outputs: list[ClipTextOutput], nothing: Tensor, read: Reader
 ) -> list[ClipTextOutput]:
-    """The mean with prompts in which a light piece is hidden, one for each such piece."""
+    """The mean with encodings in which one light piece is hidden, for each such piece."""
     total, shares = [output.context for output in outputs], 1.0
     for weight, hidden in _light_pieces(chunks):
         share = math.tan((1.0 - max(weight, LEAST)) * math.pi / 2)
@@ -89,7 +87,7 @@ def _without(
 
 
 def _light_pieces(chunks: Sequence[Chunk]) -> Iterator[tuple[float, list[list[bool]]]]:
-    """The weight of each piece lighter than 1, and which tokens of which chunk it has."""
+    """The weight of each piece lighter than 1, and its token mask in each chunk."""
     places = [
         (weight, index, position)
         for index, chunk in enumerate(chunks)

@@ -1,1 +1,1 @@
-"""What makes loaded networks faster without changing what they compute, and DeepCache, which does."""
+"""Inference speed: exact preparations of loaded networks, and DeepCache, which approximates."""

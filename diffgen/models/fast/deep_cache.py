@@ -1,7 +1,7 @@
-"""A U-Net that reuses what its lower levels made (DeepCache: Ma et al., arXiv:2312.00858).
+"""A U-Net that reuses the output of its lower levels (DeepCache: Ma et al., arXiv:2312.00858).
 
-From one step to the next the lower levels change little, and they are where most of the work is.
-Least at the end: what the picture shows is settled in the first steps (section 3.3).
+The lower levels do most of the work and change little from one step to the next, least of all at
+the end: the first steps decide what the picture shows (section 3.3).
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from diffgen.types import Conditioning
 class DeepCache:
     """Computes the highest level in each evaluation, the lower ones in some (section 3.2).
 
-    The lower ones are computed in the first few evaluations and every n-th of the others. For one
-    batch from its first evaluation to its last; a batch of another size, as where guidance begins
-    or ends, has them computed anew.
+    The lower ones run in the first few evaluations and every n-th of the others. Use one instance
+    per batch and run; a change of batch size, as where guidance begins or ends, recomputes them.
     """
 
     def __init__(self, compute: Step, reuse: Step, *, every: int, first: int = 0) -> None:
-        """The steps are a U-Net's, or graphs of them; `every` 1 reuses nothing."""
+        """The callables are a U-Net's, or graphs of them; `every` 1 reuses nothing."""
         self._compute, self._reuse = compute, reuse
         self._every, self._first = every, first
         self._kept: Tensor | None = None

@@ -1,4 +1,4 @@
-"""A loaded U-Net as samplers evaluate it: fused, recorded, with its edges, whole or reused in part."""
+"""A loaded U-Net as samplers evaluate it: fused, recorded, seamless, with or without DeepCache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diffgen.settings.editing import Axes
 
 
 class Evaluator:
-    """Prepares a U-Net for inference; from then on its weights are exchanged in their places."""
+    """Prepares a U-Net for inference; later changes of weights happen in place."""
 
     def __init__(self, unet: UNet, device: torch.device) -> None:
         prepare(unet)
@@ -23,25 +23,25 @@ class Evaluator:
         self._graphs = self._new_graphs()
 
     def network(self, *, every: int = 1, first: int = 0) -> Network:
-        """The U-Net for one batch; its lower levels in some evaluations only (see `DeepCache`)."""
+        """The U-Net for one batch, with DeepCache if asked for."""
         if every == 1 and self._graphs is None:
             return self._unet.forward
-        # One recording serves runs that reuse something and those that do not.
+        # One recording serves runs with and without DeepCache.
         steps: tuple[graphs.Step, graphs.Step] = (self._unet.compute, self._unet.reuse)
         if self._graphs:
             steps = self._graphs.of(steps[0]), self._graphs.of(steps[1])
         return DeepCache(*steps, every=every, first=first)
 
     def wrap(self, axes: Axes | None) -> None:
-        """Let pictures continue across their edges, or no more."""
+        """Set which edges of pictures wrap around."""
         if self._edges.wrap(axes):
-            self._graphs = self._new_graphs()  # what was recorded knows other edges
+            self._graphs = self._new_graphs()  # recordings have the old padding
 
     def weights_changed(self) -> None:
-        """Nothing of earlier answers is true any more."""
+        """Drop everything cached from the weights before."""
         if self._graphs:
             self._graphs.forget()
-        self._edges.renew()  # modules that were made anew have their own padding
+        self._edges.renew()  # replaced modules have the default padding
 
     def _new_graphs(self) -> graphs.Graphs | None:
         wanted = graphs.wanted(self._device)

@@ -1,8 +1,8 @@
-"""CUDA graphs of a U-Net's steps: hundreds of launches recorded once and repeated by one call.
+"""CUDA graphs of a U-Net's steps: hundreds of launches recorded once and replayed by one call.
 
-At batch 1 a GPU is done with most operators of a Stable Diffusion 1.5 before Python has named the
-next (stable-fast's and OneDiff's published figures); a graph names them all at once. The numbers
-are the same: the same kernels run on the same shapes.
+At batch 1 a GPU finishes most operators of a Stable Diffusion 1.5 before Python has launched the
+next (stable-fast's and OneDiff's published figures); a graph launches them all at once. The results
+are identical: the same kernels run on the same shapes.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from diffgen.types import Conditioning
 logger = logging.getLogger("diffgen")
 
 VARIABLE = "DIFFGEN_GRAPHS"
-MOST = 8  # graphs kept; each holds its inputs and outputs, what lies between is shared
+MOST = 8  # graphs in memory; each holds its inputs and outputs, intermediate memory is shared
 Outputs: TypeAlias = tuple[Tensor, ...]
 Step: TypeAlias = Callable[..., Outputs]  # x, t, conditioning and further maps, as UNet.reuse
 
 
 class Capture(Protocol):
-    """Runs a function while recording it: its outputs, and a call that computes them again."""
+    """Records a function while running it: its outputs, and a call that computes them again."""
 
     def __call__(self, run: Callable[[], Outputs]) -> tuple[Outputs, Callable[[], None]]: ...
 
 
 def wanted(device: torch.device) -> bool:
-    """Whether steps on a device are to be recorded: on CUDA, unless DIFFGEN_GRAPHS is `off`.
+    """Whether to record steps on a device: on CUDA, unless DIFFGEN_GRAPHS is `off`.
 
-    Raises UsageError for another word than `auto` and `off`.
+    Raises UsageError for values other than `auto` and `off`.
     """
     chosen = os.environ.get(VARIABLE, "auto")
     if chosen not in ("auto", "off"):
@@ -48,9 +48,9 @@ def wanted(device: torch.device) -> bool:
 
 
 class CudaCapture:
-    """Records on the current CUDA device. All graphs share one pool of memory.
+    """Records on the current CUDA device, with one memory pool for all graphs.
 
-    They may, because none of them runs beside another and each one's outputs are held.
+    Sharing is safe, since no two graphs run at the same time and each one's outputs are held.
     """
 
     def __init__(self) -> None:
@@ -64,24 +64,24 @@ class CudaCapture:
 
 
 class Graphs:
-    """The graphs of one network whose weights stay as they are, one per step and shapes.
+    """The graphs of one network with constant weights, one per step and shapes.
 
-    Shapes are recorded when they come for the second time: the first sets up libraries, compiles
-    kernels, and may be the only one.
+    A combination of shapes is recorded the second time it occurs: the first call initialises
+    libraries, compiles kernels, and may be the only one.
     """
 
     def __init__(self, network: nn.Module, capture: Capture) -> None:
-        """A recording that fails is warned of, and the network runs without from then on."""
+        """A failed recording is logged as a warning, and ends the use of graphs."""
         self._readers = [m for m in network.modules() if isinstance(m, FusedCrossAttention)]
         self._capture: Capture | None = capture
         self._graphs: OrderedDict[Hashable, _Graph | None] = OrderedDict()
 
     def of(self, step: Step) -> Step:
-        """The same step, by a graph wherever there is one."""
+        """The same step, replayed from a graph where possible."""
         return partial(self._run, step)
 
     def forget(self) -> None:
-        """For weights that have changed in their places: prompts are read again."""
+        """Read prompts again, after weights have changed in place."""
         for graph in self._graphs.values():
             if graph is not None:
                 graph.forget()
@@ -115,7 +115,7 @@ class Graphs:
 
 
 class _Graph:
-    """One recording, with the memory it reads from and writes to."""
+    """One recording, with its input and output memory."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class _Graph:
         self._cond = cond.map(torch.clone)
         self._told: Conditioning | None = cond
         self._readers = readers
-        # Read before the recording, so that replays do not read the same prompt again.
+        # Read before recording, so that replays do not read the same prompt again.
         self._keys_values = [reader.read(self._cond.context) for reader in readers]
         x, t, *more = self._moving
         self._outputs, self._replay = capture(lambda: step(x, t, self._cond, *more))
@@ -145,11 +145,11 @@ class _Graph:
         return tuple(output.clone() for output in self._outputs)
 
     def forget(self) -> None:
-        """Read the prompt again next time, whichever it is."""
+        """Read the next prompt again, even if it is the same."""
         self._told = None
 
     def _tell(self, cond: Conditioning) -> None:
-        """Another prompt, in the memory of the one before."""
+        """Copy another prompt into the graph's memory."""
         new = _tensors(cond)
         for name, kept in _tensors(self._cond).items():
             kept.copy_(new[name])

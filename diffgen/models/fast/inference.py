@@ -1,4 +1,4 @@
-"""Loaded networks made ready for inference: fewer products, and weights as the device wants them."""
+"""Prepare loaded networks for inference: fused products, and weights in the device's layout."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from diffgen.models.layers import Attention, TransformerBlock, attention, withou
 
 
 def prepare(network: nn.Module) -> None:
-    """Make a network as fast as its device allows, for inference only and for good.
+    """Make a network as fast as its device allows, irreversibly and for inference only.
 
-    The plain weights are given up; results differ from theirs by rounding.
+    The plain weights are dropped; results differ from theirs by rounding.
     """
     weight = next(network.parameters())
     fuse(network)
@@ -24,9 +24,9 @@ def prepare(network: nn.Module) -> None:
 
 
 def put_channels_last(network: nn.Module) -> None:
-    """Let a network's maps lie in memory as tensor cores multiply them.
+    """Store a network's feature maps channels last, as tensor cores multiply them.
 
-    Convolutions answer in the order of their weights; cuDNN turns other maps round in each call.
+    Convolutions return the layout of their weights; otherwise cuDNN converts in each call.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
@@ -43,7 +43,7 @@ def fuse(network: nn.Module) -> None:
 
 
 class FusedSelfAttention(nn.Module):
-    """Attention of tokens to themselves: q, k and v in one product."""
+    """Self-attention with q, k and v in one product."""
 
     def __init__(self, layer: Attention) -> None:
         super().__init__()
@@ -62,8 +62,7 @@ class FusedSelfAttention(nn.Module):
 class FusedCrossAttention(nn.Module):
     """Attention to the prompt, whose keys and values are computed once for all steps.
 
-    A context is known again by identity, so nobody may write to one that a network has seen
-    without calling `read` again.
+    A context is recognised by identity: after an in-place change, `read` must be called again.
     """
 
     def __init__(self, layer: Attention) -> None:
@@ -75,12 +74,12 @@ class FusedCrossAttention(nn.Module):
         self.kv: Tensor | None = None
 
     def read(self, context: Tensor) -> Tensor:
-        """Keep the keys and values of a context (B, S, context_dim): (B, S, 2 dim)."""
+        """Cache the keys and values of a context (B, S, context_dim): (B, S, 2 dim)."""
         self.context, self.kv = context, self.to_kv(context)
         return self.kv
 
     def forget(self) -> None:
-        """For other weights, which make other keys and values of the same context."""
+        """Drop the cache, after a change of weights."""
         self.context = self.kv = None
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:

@@ -1,8 +1,6 @@
-"""Networks made ready for inference on the CPU: packed weights and folded upsampling.
+"""Prepare networks for inference on the CPU: packed weights and folded upsampling.
 
-Measured on two cores with AMX, by turns with plain networks: a Stable Diffusion 1.5 U-Net at 256 x
-256 takes 1.17 times less in float32, its decoder 1.28 times; storybook's 1.10 and 1.41 times.
-scripts/bench_step.py and bench_vae.py tell of bfloat16.
+scripts/bench_step.py and bench_vae.py measure the gain.
 """
 
 from __future__ import annotations
@@ -13,18 +11,17 @@ from torch import Tensor, nn
 from diffgen.kernels.packed import PackedConv2d, PackedLinear, PackedPointwise, is_pointwise
 from diffgen.models.layers import Upsample
 
-# Which of a 3-tap kernel's taps (columns) fall on which of two neighbouring pixels (rows), for the
+# Which taps of a 3-tap kernel (columns) fall on which of two neighbouring pixels (rows), for the
 # upper or left copy of a doubled pixel and for its lower or right copy.
 TAPS = (((1.0, 0.0, 0.0), (0.0, 1.0, 1.0)), ((1.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
 
 
 class PackedUpsample(nn.Module):
-    """Doubling and its 3 x 3 convolution as one 2 x 2 convolution of the small map.
+    """Upsampling by 2 and its 3 x 3 convolution as one 2 x 2 convolution of the small map.
 
-    Of the nine taps on a map of doubled pixels, those on copies of one pixel add up to one tap: four
-    products instead of nine (sub-pixel convolution, arXiv:1609.05158). Measured in bfloat16 on two
-    cores with AVX512-BF16: 512 channels from 64 x 64, 112 ms instead of 206; 1280 from 16 x 16, 68
-    instead of 137. The sums are taken in float32 and rounded as any weight is.
+    Of the nine taps on a map of doubled pixels, those on copies of one pixel add up to one tap:
+    four products instead of nine (sub-pixel convolution, arXiv:1609.05158). The sums are taken in
+    float32 and rounded as any weight is.
     """
 
     def __init__(self, layer: Upsample) -> None:
@@ -39,7 +36,7 @@ class PackedUpsample(nn.Module):
             out: Tensor = self.plain(x, size)
             return out
         y = self.doubling(x).permute(0, 2, 3, 1).reshape(batch, h + 1, w + 1, 2, 2, channels)
-        out = x.new_empty(batch, h, 2, w, 2, channels)  # channels last, as convolutions leave it
+        out = x.new_empty(batch, h, 2, w, 2, channels)  # channels last, as convolutions return it
         for row in (0, 1):
             for column in (0, 1):
                 out[:, :, row, :, column] = y[:, row : row + h, column : column + w, row, column]
@@ -62,9 +59,9 @@ def _constant(tensor: Tensor) -> nn.Parameter:
 
 
 def pack_weights(network: nn.Module) -> None:
-    """Replace every linear layer and convolution of a network by one that packs its weights.
+    """Replace every linear layer and convolution of a network by one with packed weights.
 
-    Only for inference, and for good: the plain weights are given up layer by layer.
+    Irreversible and for inference only: the plain weights are dropped layer by layer.
     """
     for name, layer in list(network.named_children()):
         if isinstance(layer, nn.Linear):

@@ -1,8 +1,8 @@
-"""Other weights for some layers of a network that was made ready for inference.
+"""Change the weights of some layers in a network prepared for inference.
 
-A layer may have become a part of another there: keys and values are one product, upsampling and its
-convolution one module. Whatever has weights of a changed layer is made anew from plain weights, as
-it was made at first, so that numbers are to the bit those of a network loaded with these weights.
+Preparation merges layers: keys and values become one product, upsampling and its convolution one
+module. Each module with a changed layer is prepared again from plain weights, so that the result
+equals, bit for bit, a network loaded with these weights.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from diffgen.models.fast.pack import PackedUpsample, pack_weights
 QKV, KV = ("to_q", "to_k", "to_v"), ("to_k", "to_v")
 PACKED = (PackedConv2d, PackedLinear, PackedPointwise, PackedUpsample)
 
-# The weight and the bias of a layer by its canonical name.
+# Weight and bias of a layer, by its canonical name.
 Weights: TypeAlias = Callable[[str], tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A module of a prepared network, and the plain layers whose weights it has."""
+    """A module of a prepared network, and the plain layers merged into it."""
 
     place: str
     layers: tuple[str, ...]
 
 
 def unit_of(network: nn.Module, layer: str) -> Unit:
-    """The module that a plain layer has become, or has become a part of."""
+    """The prepared module that contains a plain layer."""
     block, _, last = layer.rpartition(".")
     owner = network.get_submodule(block)
     if isinstance(owner, FusedSelfAttention) and last in QKV:
@@ -49,9 +49,9 @@ def unit_of(network: nn.Module, layer: str) -> Unit:
 
 @torch.no_grad()
 def refit(network: nn.Module, plain: nn.Module, units: Iterable[Unit], weights: Weights) -> None:
-    """Give units of a prepared network other weights.
+    """Write weights into units of a prepared network.
 
-    `plain` is the network as it was before, of which no weights are read.
+    `plain` is the unprepared network; its weights are not read.
     """
     for unit in units:
         given = [weights(layer) for layer in unit.layers]
@@ -70,7 +70,7 @@ def refit(network: nn.Module, plain: nn.Module, units: Iterable[Unit], weights: 
 
 
 def _write(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> None:
-    """Into the memory that is there, which recorded steps read."""
+    """Write into the existing memory, which recorded steps read."""
     layer.get_parameter("weight").copy_(weight)
     if bias is not None:
         layer.get_parameter("bias").copy_(bias)
