@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
@@ -18,7 +18,8 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from diffgen.errors import ConfigError, UsageError, is_text, shown
 from diffgen.jsonfile import JsonObject
 from diffgen.models.config import ClipTextConfig
-from diffgen.text.vocabulary import MAX_FILE, Vocabulary, check_text, read_vocabulary
+from diffgen.text.added_tokens import add_tokens, as_token, series
+from diffgen.text.vocabulary import Vocabulary, read_vocabulary
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORDS = (
@@ -48,12 +49,19 @@ class Tokenizer:
     """Turns prompts into token ids."""
 
     def __init__(
-        self, encoder: tokenizers.Tokenizer, *, start: int, end: int, pad: int, max_tokens: int
+        self,
+        encoder: tokenizers.Tokenizer,
+        *,
+        start: int,
+        end: int,
+        pad: int,
+        max_tokens: int,
+        written_out: Callable[[str], str] = str,
     ) -> None:
         self.max_tokens = max_tokens
         self.start, self.end, self.pad = start, end, pad
         self.comma = encoder.token_to_id(",</w>")  # None where the vocabulary has none
-        self._encoder = encoder
+        self._encoder, self._written_out = encoder, written_out
         self._bytes = decoders.ByteLevel()
 
     @property
@@ -81,19 +89,18 @@ class Tokenizer:
             places = (JsonObject(options.path, {"pad_token": pad}), *places)
         vocabulary = read_vocabulary(folder)
         special = {role: _role_token(places, role) for role in ROLES}
-        _check_special(folder, special.values(), vocabulary)
-        numbered = _numbered_tokens(folder)
-        vocabulary.ids.update(
-            {t.content: n for t, n in numbered if t.content not in vocabulary.ids}
+        _check_size(folder, vocabulary, vocab_size)
+        added = add_tokens(
+            folder, vocabulary, places, [t.content for t in special.values()], vocab_size
         )
+        _check_special(folder, special.values(), vocabulary)
+        _note_spare(folder, vocabulary, vocab_size)
         encoder = byte_pair_encoder(vocabulary, unknown=special["unk_token"].content)
         # Of two entries for one token the later wins, as in transformers.
-        added = [*special.values(), *(token for token, _ in numbered), *_listed_tokens(options)]
-        encoder.add_tokens(added)
-        ids = [*vocabulary.ids.values(), *(encoder.token_to_id(t.content) or 0 for t in added)]
-        _check_size(folder, max(ids), vocab_size)
+        encoder.add_tokens([*special.values(), *added])
         return cls(
             encoder,
+            written_out=series({token.content for token in added}),
             start=vocabulary.ids[special["bos_token"].content],
             end=vocabulary.ids[special["eos_token"].content],
             pad=vocabulary.ids[special["pad_token"].content],
@@ -105,6 +112,7 @@ class Tokenizer:
 
         Raises UsageError for a string with stray surrogates: bytes that were not UTF-8.
         """
+        prompt = self._written_out(prompt)
         encoding = self._encoded(prompt)
         ids = [self.start, *encoding.ids[: self.room], self.end]
         ids += [self.pad] * (self.max_tokens - len(ids))
@@ -113,7 +121,7 @@ class Tokenizer:
 
     def ids(self, text: str) -> list[int]:
         """The ids of a text of any length, without special tokens. Raises as `encode`."""
-        return self._encoded(text).ids
+        return self._encoded(self._written_out(text)).ids
 
     def spells(self, prompt: str) -> bool:
         """Whether a non-ASCII prompt is spelled in single bytes, none of its words being known."""
@@ -186,19 +194,22 @@ def _check_special(folder: Path, tokens: Iterable[AddedToken], vocabulary: Vocab
             raise ConfigError(f"{folder}: the vocabulary lacks {shown(token.content)}")
 
 
-def _check_size(folder: Path, largest: int, vocab_size: int | None) -> None:
-    if vocab_size is None:
-        return
-    if largest < vocab_size - 1:
+def _check_size(folder: Path, vocabulary: Vocabulary, vocab_size: int | None) -> None:
+    largest = max(vocabulary.ids.values(), default=0)
+    if vocab_size is not None and largest >= vocab_size:
+        raise ConfigError(
+            f"{folder}: the vocabulary has ids up to {largest}, where the text encoder knows "
+            f"{vocab_size} tokens (vocab_size)"
+        )
+
+
+def _note_spare(folder: Path, vocabulary: Vocabulary, vocab_size: int | None) -> None:
+    largest = max(vocabulary.ids.values(), default=0)
+    if vocab_size is not None and largest < vocab_size - 1:
         _log.warning(
             "%s: the vocabulary has %d tokens, where the text encoder knows %d (vocab_size); "
             "is it another model's?",
             *(folder, largest + 1, vocab_size),
-        )
-    if largest >= vocab_size:
-        raise ConfigError(
-            f"{folder}: the vocabulary has ids up to {largest}, where the text encoder knows "
-            f"{vocab_size} tokens (vocab_size)"
         )
 
 
@@ -214,35 +225,5 @@ def _role_token(places: Sequence[JsonObject], role: str) -> AddedToken:
     default = JsonObject(places[-1].path, {role: ROLES[role]})
     found = next(place for place in (*places, default) if place.data.get(role) is not None)
     entry = found.data[role]
-    return _as_token(found, role, {"content": entry} if isinstance(entry, str) else entry)
-
-
-def _listed_tokens(options: JsonObject) -> list[AddedToken]:
-    """The tokens that new versions of tokenizer_config.json list by id."""
-    key = "added_tokens_decoder"
-    return [_as_token(options, key, entry) for entry in options.table(key).values()]
-
-
-def _numbered_tokens(folder: Path) -> list[tuple[AddedToken, int]]:
-    """Tokens added to a vocabulary, with their ids, as old and new versions list them."""
-    found = []
-    old, new = folder / "added_tokens.json", folder / "tokenizer.json"
-    if old.exists():
-        ids = JsonObject.read(old)
-        found += [(_as_token(ids, key, {"content": key}), ids.get(key, 0)) for key in ids.data]
-    if new.exists():
-        whole = JsonObject.read(new, at_most=MAX_FILE)
-        entries = whole.data.get("added_tokens") or []
-        for entry in entries if isinstance(entries, list) else [entries]:
-            token = _as_token(whole, "added_tokens", entry)
-            found.append((token, JsonObject(new, entry).get("id", 0)))
-    return found
-
-
-def _as_token(options: JsonObject, key: str, entry: Any) -> AddedToken:
-    if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
-        raise ConfigError(f'{options.named(key)} should hold a token or its "content"')
-    check_text(options.path, entry["content"])
-    flags = ("single_word", "lstrip", "rstrip", "normalized")
-    given = {flag: bool(entry[flag]) for flag in flags if flag in entry}
-    return AddedToken(entry["content"], special=True, **given)
+    token = {"content": entry, "special": True} if isinstance(entry, str) else entry
+    return as_token(found, role, token)

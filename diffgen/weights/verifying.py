@@ -46,11 +46,19 @@ def check_single_file(path: Path, config: ModelConfig, made: Components, step: S
 def check_vocabularies(checkpoint: Checkpoint) -> None:
     """Raise UnsupportedCheckpoint for a model of other tokens than CLIP's, which files do not hold."""
     clip = JsonObject.read(CLIP_VOCABULARY / "vocab.json").data
-    for folder in checkpoint.tokenizers:
-        if folder != CLIP_VOCABULARY and _vocabulary(folder) != clip:
+    for folder, text in zip(checkpoint.tokenizers, checkpoint.config.text, strict=True):
+        if folder == CLIP_VOCABULARY:
+            continue
+        if _vocabulary(folder) != clip:
             raise UnsupportedCheckpoint(
                 f"a single file cannot hold this model: {folder} has another vocabulary than "
                 "CLIP's; name a folder"
+            )
+        if text.vocab_size > len(clip):
+            raise UnsupportedCheckpoint(
+                f"a single file cannot hold this model: its text encoder knows "
+                f"{text.vocab_size - len(clip)} tokens beyond CLIP's vocabulary, whose names only "
+                f"{folder} has; name a folder"
             )
 
 

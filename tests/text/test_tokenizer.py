@@ -225,10 +225,116 @@ def test_a_vocabulary_larger_than_the_encoder(folder: Path) -> None:
         Tokenizer.from_folder(folder, vocab_size=949)
 
 
-@pytest.mark.parametrize("place", ["added_tokens.json", "tokenizer.json"])
-def test_added_tokens_keep_the_ids_of_wherever_they_are_listed(place: str, tmp_path: Path) -> None:
-    shutil.copytree(VOCABULARY, tmp_path / "t")
-    entry = {"id": 955, "content": "<cat-toy>", "special": False}
-    listed = {"<cat-toy>": 955} if place.startswith("added") else {"added_tokens": [entry]}
-    (tmp_path / "t" / place).write_text(json.dumps(listed))
-    assert Tokenizer.from_folder(tmp_path / "t").encode("a <cat-toy>").ids[2] == 955
+PLACES = ["added_tokens.json", "tokenizer.json", "added_tokens_decoder"]
+
+
+def list_tokens(folder: Path, place: str, ids: dict[str, int], **flags: object) -> None:
+    """Add tokens to a vocabulary as transformers' versions write them."""
+    if place == "added_tokens.json":
+        (folder / place).write_text(json.dumps(ids))
+    elif place == "tokenizer.json":
+        entries = [{"id": number, "content": name, **flags} for name, number in ids.items()]
+        (folder / place).write_text(json.dumps({"added_tokens": entries}))
+    else:
+        listed = {str(number): {"content": name, **flags} for name, number in ids.items()}
+        change(folder, "tokenizer_config.json", added_tokens_decoder=listed)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_added_tokens_keep_the_ids_of_wherever_they_are_listed(place: str, folder: Path) -> None:
+    list_tokens(folder, place, {"<b>": 955, "<a>": 951}, special=False)
+    assert Tokenizer.from_folder(folder).encode("the <a> <b>").ids[2:4] == (951, 955)
+
+
+ADDED_PROMPTS = ["a <Cat-Toy> on", "a <cat-toy>b", "A <CAT-TOY>, x", "SKS dog", "asks for sks"]
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("place", ["added_tokens.json", "added_tokens_decoder", "saved by 5"])
+@pytest.mark.parametrize("special", [False, True])
+def test_same_ids_with_added_tokens(place: str, special: bool, folder: Path) -> None:
+    """Tokens that are not special are found in any case, as transformers finds them."""
+    from transformers import CLIPTokenizer
+
+    if place == "saved by 5":
+        made = CLIPTokenizer.from_pretrained(folder)
+        made.add_tokens(["<Cat-Toy>", "sks"], special_tokens=special)
+        shutil.rmtree(folder)
+        made.save_pretrained(folder)
+    else:
+        flags = {"special": special, "normalized": not special}
+        list_tokens(folder, place, {"sks": 951, "<Cat-Toy>": 950}, **flags)
+        if special:
+            change(folder, "special_tokens_map.json", additional_special_tokens=["<Cat-Toy>"])
+    theirs, ours = CLIPTokenizer.from_pretrained(folder), Tokenizer.from_folder(folder)
+    for prompt in ADDED_PROMPTS:
+        assert ours.ids(prompt) == theirs(prompt, add_special_tokens=False).input_ids, prompt
+    assert 950 in ours.ids("a <Cat-Toy> on")
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("file", ["special_tokens_map.json", "tokenizer_config.json"])
+def test_special_tokens_without_an_id_come_last(file: str, folder: Path) -> None:
+    from transformers import CLIPTokenizer
+
+    list_tokens(folder, "added_tokens.json", {"sks": 950})
+    change(folder, file, additional_special_tokens=["<a>"])
+    ours = Tokenizer.from_folder(folder, vocab_size=952).ids("a <a> sks")
+    assert ours == CLIPTokenizer.from_pretrained(folder)("a <a> sks").input_ids[1:-1]
+    assert ours[-2:] == [951, 950]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_padding_that_was_added(place: str, folder: Path) -> None:
+    list_tokens(folder, place, {"[PAD]": 950}, special=True)
+    change(folder, "special_tokens_map.json", pad_token="[PAD]")
+    change(folder, "tokenizer_config.json", pad_token="[PAD]")
+    assert Tokenizer.from_folder(folder).encode("").ids[2] == 950
+    with pytest.raises(ConfigError, match=r'id of "\[PAD\]" is too large.* knows 950 tokens'):
+        Tokenizer.from_folder(folder, vocab_size=950)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_added_token_without_a_vector_is_told(
+    place: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = Tokenizer.from_folder(folder).ids("a <cat-toy>")
+    list_tokens(folder, place, {"<cat-toy>": 950})
+    assert Tokenizer.from_folder(folder, vocab_size=950).ids("a <cat-toy>") == plain
+    assert (
+        "knows 950 tokens (vocab_size), and none of them is among those: <cat-toy>" in caplog.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "ids", "message"),
+    [
+        ("added_tokens.json", {"<a>": 5}, 'two tokens have the id 5: "&", "<a>"'),
+        ("added_tokens.json", {"<a>": -1}, "should be an id from 0 to"),
+        ("added_tokens.json", {"<a>": "5"}, 'should be a whole number, not "5"'),
+        ("tokenizer.json", {"<a>": 10**9}, '"id" should be an id from 0 to'),
+        ("added_tokens_decoder", {"<a>": "x"}, 'should be a whole number, not "x"'),
+        ("added_tokens_decoder", {"<a>": 10**400}, "should be"),
+    ],
+)
+def test_added_ids_that_cannot_be(
+    place: str, ids: dict[str, Any], message: str, folder: Path
+) -> None:
+    list_tokens(folder, place, ids)
+    with pytest.raises(ConfigError, match=message):
+        Tokenizer.from_folder(folder)
+
+
+@pytest.mark.parity
+def test_words_of_several_vectors_are_written_out(folder: Path) -> None:
+    """diffusers adds `<cat>_1` ... for the further vectors of a textual inversion."""
+    from diffusers.loaders import TextualInversionLoaderMixin
+    from transformers import CLIPTokenizer
+
+    list_tokens(folder, "added_tokens.json", {"<cat>": 950, "<cat>_1": 951, "<cat>_2": 952})
+    theirs, ours = CLIPTokenizer.from_pretrained(folder), Tokenizer.from_folder(folder)
+    for prompt in ["a <cat> on a mat", "<cat>, <cat>", "no animal"]:
+        whole = TextualInversionLoaderMixin().maybe_convert_prompt(prompt, theirs)
+        assert ours.ids(prompt) == theirs(whole, add_special_tokens=False).input_ids
+    assert ours.ids("<cat> <cat>_1 <cat>_2") == [950, 951, 952]
+    assert ours.encode("<cat>").ids[1:4] == (950, 951, 952)

@@ -26,6 +26,7 @@ from diffgen.weights.adapters.lora import save_lora
 from diffgen.weights.checkpoint import Checkpoint, components
 from diffgen.weights.convert import Conversion, Converted, convert
 from diffgen.weights.diffusers.configs import read_model_config
+from diffgen.weights.diffusers.copying import copy_vocabulary
 from diffgen.weights.files import Place, TensorInfo, read_header, read_metadata
 from diffgen.weights.keymap import TEXT_RULES, to_canonical
 from diffgen.weights.ldm.names import canonical_vae, open_clip_rules, unet_rules
@@ -306,7 +307,19 @@ def test_what_one_file_cannot_say_is_refused(tmp_path: Path, folders: dict[str, 
     file.write_text(json.dumps(json.loads(file.read_text()) | {"scaling_factor": 0.5}))
     with pytest.raises(UnsupportedCheckpoint, match=r"vae\.scaling_factor 0\.5 would be read as"):
         run(tmp_path / "odd", tmp_path / "x.safetensors")
+    file = tmp_path / "odd" / "text_encoder" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"vocab_size": 49409}))
+    with pytest.raises(UnsupportedCheckpoint, match="knows 1 tokens beyond CLIP's vocabulary"):
+        run(tmp_path / "odd", tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_vocabularies_are_copied_with_their_added_tokens(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in ("vocab.json", "merges.txt", "added_tokens.json"):
+        (tmp_path / "a" / name).write_text("{}")
+    copy_vocabulary(tmp_path / "a", tmp_path / "b", max_tokens=77)
+    assert (tmp_path / "b" / "added_tokens.json").exists()
 
 
 @pytest.mark.parametrize("target", ["x.safetensors", "folder"])

@@ -23,6 +23,7 @@ VOCABULARY = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
 )
 
 
