@@ -134,7 +134,7 @@ def series(contents: Collection[str]) -> Callable[[str], str]:
     """
     whole = {}
     for name in contents:
-        rest = []
+        rest: list[str] = []
         while (following := f"{name}_{len(rest) + 1}") in contents:
             rest.append(following)
         if rest:

@@ -78,7 +78,7 @@ class Checkpoint:
             other, tensors["vae"] = open_vae(vae, config)
             check_vae(other, lambda name: f"{vae}: its vae.{name}")
             config = replace(config, vae=other)
-        said = path.is_dir() and config.schedule.prediction == "flow"
+        said = path.is_file() or config.schedule.prediction == "flow"
         config = replace(config, schedule=with_noise(config.schedule, asked))
         if prediction == "flow" and shift is None and not said:
             logger.warning(

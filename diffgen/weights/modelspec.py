@@ -46,6 +46,8 @@ def modelspec(checkpoint: Checkpoint, name: str, loras: Sequence[LoraRef]) -> di
     }
     if config.schedule.zero_snr:
         found["ss_zero_terminal_snr"] = "true"
+    if config.schedule.prediction == "flow":
+        found["ss_discrete_flow_shift"] = repr(config.schedule.shift)
     if loras:
         merged = [f"{lora.path.stem} ({lora.settings})" for lora in loras]
         found["modelspec.merged_from"] = ", ".join([name, *merged])

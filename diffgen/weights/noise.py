@@ -18,6 +18,8 @@ TOLD = (
     "prediction",
     "zero_snr",
     "shift",
+    "beta_schedule",
+    "betas",
     "beta_start",
     "beta_end",
     "num_train_timesteps",

@@ -407,11 +407,13 @@ def test_other_noise_goes_along_in_files(
     tensors = load_file(files["sdxl"])
     if mark:
         tensors |= {mark: torch.zeros(1, 4, 1, 1), "edm_std": torch.ones(1, 4, 1, 1)}
-    told = {} if mark else {"modelspec.prediction_type": prediction}
+    told = {} if mark else {"modelspec.prediction_type": prediction, "ss_flow_shift": "2.5"}
     save_file(tensors, tmp_path / "a.safetensors", told)
     path = run(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dtype="fp16").path
     before, after = (Checkpoint.open(tmp_path / n).config for n in ("a.safetensors", path.name))
     assert after.schedule.prediction == before.schedule.prediction == prediction
+    assert after.schedule.shift == before.schedule.shift == (3.0 if mark else 2.5)
+    assert mark or read_metadata(path)["ss_discrete_flow_shift"] == "2.5"
     with pytest.raises(UnsupportedCheckpoint, match=r"other noise .* name a \.safetensors file"):
         run(tmp_path / "a.safetensors", tmp_path / "folder")
 

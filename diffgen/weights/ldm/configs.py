@@ -72,7 +72,7 @@ def whole_config(
         family=family,
         text=text,
         unet=unet,
-        vae=_vae_config(infos, family, vae) if vae else None,
+        vae=_vae_config(infos, family, vae, told) if vae else None,
         schedule=with_noise(schedule, told),
         zero_empty_prompt=family == "sdxl" and len(text) > 1,
         # XL is trained on its encoders' last layer but one whatever a trainer notes.
@@ -96,13 +96,17 @@ def config_on_base(
     return replace(
         base,
         unet=replace(found, num_heads=heads, **kept),
-        vae=_vae_config(infos, family, vae) if vae else base.vae,
+        vae=_vae_config(infos, family, vae, told) if vae else base.vae,
         schedule=with_noise(base.schedule, told),
     )
 
 
-def _vae_config(infos: Infos, family: SingleFamily, vae: Infos) -> VaeConfig:
+def _vae_config(
+    infos: Infos, family: SingleFamily, vae: Infos, told: Mapping[str, Any]
+) -> VaeConfig:
     config = detect.read_vae(shapes_of(vae), family)
+    if "scaling_factor" in told:
+        config = replace(config, scaling_factor=told["scaling_factor"])
     found = [key for key in EDM_STATISTICS if key in infos]
     if not found:
         return config

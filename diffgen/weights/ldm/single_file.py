@@ -13,7 +13,7 @@ from typing import Final
 
 from diffgen.errors import UnsupportedCheckpoint, some
 from diffgen.models.config import ClipTextConfig, ModelConfig
-from diffgen.types import TEXT_ENCODERS, Component
+from diffgen.types import TEXT_ENCODERS, Component, NoiseConfig
 from diffgen.weights.few_steps import as_distilled
 from diffgen.weights.files import LazyTensors, TensorInfo, read_header, read_metadata
 from diffgen.weights.float8 import unscaled
@@ -84,7 +84,7 @@ def open_single_file(
     infos, metadata = read_any(path)
     try:
         refuse_packed(infos)
-        claims = [*_asked(asked), *read_claims(path, metadata)]
+        claims = [*_asked(asked), *read_claims(path, metadata, asked or ())]
         opened = _opened(unscaled(rooted(infos)), claims, needs_vae=needs_vae, base=base)
     except UnsupportedCheckpoint as error:
         raise UnsupportedCheckpoint(f"{path} cannot be used as a model: {error}") from error
@@ -130,6 +130,12 @@ def _opened(
     family = _family(infos, base)
     vae = canonical_vae(below(infos, VAE))
     told = settle([*claims, *_marks(infos, family)])
+    of_flow = base is not None and base.schedule.prediction == "flow"
+    if told.get("prediction") == "flow" and "shift" not in told and not of_flow:
+        logger.warning(
+            "nothing says the shift of its flow: %g is taken; --shift says another",
+            base.schedule.shift if base else NoiseConfig().shift,
+        )
     if encoder_prefixes(infos):
         config = whole_config(infos, family, vae, told)
         config = replace(config, vae=config.vae or (base.vae if base else None))

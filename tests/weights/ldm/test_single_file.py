@@ -4,6 +4,7 @@ That they make diffusers' pictures is tested in tests/parity/test_single_file_pa
 """
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from diffusers.loaders.single_file_utils import (
     convert_ldm_vae_checkpoint,
     convert_open_clip_checkpoint,
 )
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from single_files import V_BIAS, make_pipeline, single_file_tensors, write_single_file
 
 from diffgen.errors import UnsupportedCheckpoint, WeightsError
@@ -354,3 +355,22 @@ def test_weights_in_8_bits(changed, dtype, scaled):
             key = {"i": "conv_in", "o": "conv_out", "t": "time_embedding.linear_1"}[name[0]]
             assert torch.equal(ours[f"{key}.weight"], tensor)
     assert ours["conv_in.weight"].dtype == torch.float32
+
+
+def test_a_flow_without_a_shift_is_told(files, tmp_path, caplog):
+    tensors = load_file(files["sdxl"])
+    told = {"modelspec.prediction_type": "flow"}
+    save_file(tensors, tmp_path / "a.safetensors", told)
+    assert Checkpoint.open(tmp_path / "a.safetensors").config.schedule.shift == 3.0
+    assert "nothing says the shift of its flow: 3 is taken" in caplog.text
+    caplog.clear()
+    save_file(tensors, tmp_path / "a.safetensors", told | {"ss_discrete_flow_shift": "2"})
+    assert Checkpoint.open(tmp_path / "a.safetensors").config.schedule.shift == 2.0
+    assert Checkpoint.open(tmp_path / "a.safetensors", shift=4.0).config.schedule.shift == 4.0
+    assert "nothing says" not in caplog.text
+
+
+def test_the_scale_of_latents_in_a_yaml(files, tmp_path):
+    shutil.copy(files["sd1"], tmp_path / "a.safetensors")
+    (tmp_path / "a.yaml").write_text("model: {params: {scale_factor: 0.25}}")
+    assert Checkpoint.open(tmp_path / "a.safetensors").config.vae.scaling_factor == 0.25
