@@ -74,12 +74,13 @@ def reason_of(error: Exception) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`'. Did you mean "euler"?'` for the nearest known name, or an empty string.
+    """`'. Did you mean "euler"?'` for the nearest known name in any case, or an empty string.
 
     For the end of an error line, which has no period of its own.
     """
-    matches = get_close_matches(name.lower(), list(known), n=1)
-    return f'. Did you mean "{matches[0]}"?' if matches else ""
+    folded = {each.casefold(): each for each in known}
+    matches = get_close_matches(name.casefold(), folded, n=1)
+    return f'. Did you mean "{folded[matches[0]]}"?' if matches else ""
 
 
 def shown(value: object) -> str:
