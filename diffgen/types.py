@@ -139,11 +139,11 @@ class LoraRef:
     def settings(self) -> str:
         """The weight and what else is set, as `--lora` takes it behind the file's name."""
         single = {"unet": self.unet, "te": self.te, "te2": self.te2}
-        told = [f"{name}={value:g}" for name, value in single.items() if value is not None]
+        told = [f"{name}={value:.15g}" for name, value in single.items() if value is not None]
         factors = zip(("in", "mid", "out"), self.blocks, strict=True)
-        told += [f"{name}={factor:g}" for name, factor in factors if factor != 1.0]
-        told += [] if self.always else [f"steps={self.steps[0]:g}-{self.steps[1]:g}"]
-        return ",".join([f"{self.weight:g}", *told])
+        told += [f"{name}={factor:.15g}" for name, factor in factors if factor != 1.0]
+        told += [] if self.always else [f"steps={self.steps[0]:.15g}-{self.steps[1]:.15g}"]
+        return ",".join([f"{self.weight:.15g}", *told])
 
 
 @dataclass(frozen=True, slots=True)

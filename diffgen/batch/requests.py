@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal, get_origin
 
 from diffgen.engine.request import GenerateRequest
@@ -26,7 +27,8 @@ MORE = "(--help tells more)"
 ANY_SEED = -1  # as A1111 has it: that of the run
 MOST_VALUES = 1_000_000  # of one setting, and of a matrix
 # Keys of a record of ours that are no settings by their own names.
-RECORD_ONLY = {"options", "model_path", "loras", "fast", "guidance_interval", "sigmas", "steps"}
+RECORD_ONLY = {"options", "model_path", "fast", "guidance_interval", "sigmas", "steps"}
+RECORD_ONLY |= {"loras", "embeddings"}
 
 # What a line says puts aside what the command says in another way.
 INSTEAD = {
@@ -147,10 +149,16 @@ def from_record(record: Given) -> dict[str, Any]:
             f"{each['file']}:{each.get('settings') or format(each['weight'], '.15g')}"
             for each in loras
         ]
+    if embeddings := record.get("embeddings"):
+        found["embeddings"] = [_embedding(each["name"], each["file"]) for each in embeddings]
     if interval := record.get("guidance_interval"):
         low, high = interval
         found["guidance_interval"] = f"{low:.15g},{math.inf if high is None else high:.15g}"
     return found
+
+
+def _embedding(name: str, file: str) -> str:
+    return file if name == Path(file).stem else f"{name}={file}"
 
 
 def _prompts(value: Any) -> list[str]:
