@@ -13,7 +13,7 @@ import tempfile
 import weakref
 from array import array
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
@@ -30,7 +30,7 @@ from diffgen.engine.model import Model
 from diffgen.engine.named_files import with_paths
 from diffgen.engine.plan import GeneratePlan, Picture
 from diffgen.engine.request import GenerateRequest
-from diffgen.engine.tags import find_tags
+from diffgen.engine.tags import find_tags, known_words
 from diffgen.jsonfile import parse_json
 from diffgen.settings.model import Adapters, Source
 from diffgen.settings.setting import as_text, rows
@@ -71,6 +71,7 @@ class Stock:
     adapters: Adapters
     stamp: tuple[str, ...]  # which files these are, by size and time
     base: str = ""  # equal for stocks that differ by their LoRAs only
+    words: Collection[str] = ()  # names of learned embeddings
 
     @classmethod
     def of(cls, model: Model, adapters: Adapters, base: str) -> Self:
@@ -79,7 +80,8 @@ class Stock:
         files = {info.file for info in infos}
         files |= {each.path for each in (*model.loras, *adapters.loras)}
         files |= {each.path for each in adapters.embeddings}
-        return cls(model, adapters, tuple(sorted(map(_stamp, files))), base)
+        words = known_words(model, adapters.loras, adapters.embeddings)
+        return cls(model, adapters, tuple(sorted(map(_stamp, files))), base, words)
 
 
 class Settler:
@@ -196,8 +198,9 @@ class BatchPlan:
         drawn = plan
         if prompt != variant.prompt:
             drawn = replace(plan, request=replace(plan.request, prompts=(prompt,)))
-        find_tags(drawn)
-        for piece in unread_syntax(drawn, embeddings=bool(stock.adapters.embeddings)):
+        asked = find_tags(drawn, lambda: stock.words).values()
+        learned = bool(stock.words) or any(each.embeddings for each in asked)
+        for piece in unread_syntax(drawn, embeddings=learned):
             self.unread.setdefault(piece.partition(",")[0], piece)
         group = (name, plan.group)
         self._groups.append(self._group_numbers.setdefault(group, len(self._group_numbers)))

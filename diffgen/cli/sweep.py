@@ -102,7 +102,7 @@ def _check_steering(plan: GeneratePlan) -> None:
     from diffgen.engine.tags import find_tags
 
     if any(find_tags(plan).values()):
-        raise UsageError("sample-steps takes no LoRAs from prompts")
+        raise UsageError("sample-steps takes no LoRAs and no embeddings from prompts")
 
 
 def _parse_film(text: str) -> Sampling:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from PIL import Image
@@ -30,13 +30,14 @@ from diffgen.engine.networks import load_networks
 from diffgen.engine.origin import Origin
 from diffgen.engine.plan import FAST_EVERY, FAST_FIRST, GeneratePlan, Picture
 from diffgen.engine.request import GenerateRequest
-from diffgen.engine.tags import find_tags, parted, split
+from diffgen.engine.tags import NONE, Tags, find_tags, known_words, parted, split
 from diffgen.engine.words import WordReport, read_words
 from diffgen.kernels.ops import check_backend
 from diffgen.models.fast.evaluator import Evaluator
 from diffgen.models.vae import AnyAutoencoder
 from diffgen.settings.model import DEFAULT_MODEL, Source
 from diffgen.text.conditioner import Conditioner
+from diffgen.text.embeddings import Embeddings
 from diffgen.types import (
     Denoiser,
     DeviceName,
@@ -68,12 +69,11 @@ class Engine:
         self.model, self.config = model, model.checkpoint.config
         self.device, self.loras = device, tuple(loras)
         self._origin, self.embeddings = Origin(model, loras, embeddings), tuple(embeddings)
-        self._tags: tuple[LoraRef, ...] = ()  # LoRAs that a prompt asked for
+        self._tags = NONE  # what a prompt asked for
         self.schedule = NoiseSchedule.from_config(self.config.schedule)
         networks = load_networks(model.checkpoint, device, precision)
-        words = read_words(model, loras, embeddings)
-        self.conditioner = Conditioner(self.config, networks.tokenizers, networks.encoders, words)
-        self._words = WordReport.of(self.model, self.conditioner, taught=self._taught)
+        self.conditioner = Conditioner(self.config, networks.tokenizers, networks.encoders)
+        self._learn(read_words(model, loras, embeddings))
         self.unet = networks.unet
         self.coder = Coder(
             model.checkpoint, networks.vae, device, precision.vae, decoder=model.decoder
@@ -134,8 +134,8 @@ class Engine:
         """Replace the user's embeddings. Raises WeightsError, and then changes nothing."""
         self._use(self.loras, embeddings)
 
-    def _ask_for(self, tags: tuple[LoraRef, ...]) -> None:
-        """Add the LoRAs that prompts ask for to the user's."""
+    def _ask_for(self, tags: Tags) -> None:
+        """Add what a prompt asks for to the user's LoRAs and embeddings."""
         if tags != self._tags:
             self._use(self.loras, self.embeddings, tags)
 
@@ -143,27 +143,29 @@ class Engine:
         self,
         loras: Sequence[LoraRef],
         embeddings: Sequence[EmbeddingRef],
-        tags: tuple[LoraRef, ...] = (),
+        tags: Tags = NONE,
     ) -> None:
-        everything = [*loras, *tags]
-        origin = Origin(self.model, everything, embeddings)  # before they are read
-        words = read_words(self.model, everything, embeddings)
+        everything = [*loras, *tags.loras]
+        origin = Origin(self.model, everything, [*embeddings, *tags.embeddings])  # before reading
+        words = read_words(self.model, everything, embeddings, tags.embeddings)
         self.adapters.use([*self.model.loras, *everything])
         self.loras, self.embeddings, self._origin = tuple(loras), tuple(embeddings), origin
         self._tags = tags
+        self._learn(words)
+
+    def _learn(self, words: Embeddings) -> None:
         self.conditioner.embeddings = words
         self.conditioner.forget()
-        self._words = WordReport.of(self.model, self.conditioner, taught=self._taught)
+        taught = bool(self.loras or self._tags or self.embeddings)
+        self._words = WordReport.of(self.model, self.conditioner, taught=taught)
 
-    @property
-    def _taught(self) -> bool:
-        """Whether a user's LoRA or embedding may have taught the model new words."""
-        return bool(self.loras or self._tags or self.embeddings)
+    def _known_words(self) -> set[str]:
+        return known_words(self.model, self.loras, self.embeddings)
 
     @property
     def origin(self) -> dict[str, Any]:
-        """The files in use, as plain values; LoRAs asked for in prompts are listed apart."""
-        return parted(self._origin.record, len(self._tags))
+        """The files in use, as plain values; those asked for in prompts are listed apart."""
+        return parted(self._origin.record, self._tags)
 
     @property
     def precision(self) -> Precision:
@@ -177,13 +179,14 @@ class Engine:
 
     def refiner(self, model: Model) -> Engine:
         """The model that ends a run, loaded once, on the same device and in the same format."""
-        if (
-            self._refiner is None
-            or self._refiner.model.checkpoint.source != model.checkpoint.source
-        ):
-            device, dtype = cast("DeviceName", self.device.type), self.precision.name
-            self._refiner = Engine.load(model, device=device, dtype=cast("DtypeName", dtype))
-        return self._refiner
+        known = self._refiner
+        if known is None or known.model.checkpoint.source != model.checkpoint.source:
+            same: Any = {"device": self.device.type, "dtype": self.precision.name}
+            known = self._refiner = Engine.load(model, **same)
+        if self.embeddings or self.loras or self._tags:  # LoRAs may bring some along
+            loras = [*self.loras, *self._tags.loras]
+            known._learn(read_words(model, loras, self.embeddings, self._tags.embeddings))
+        return known
 
     def plan(self, request: GenerateRequest) -> GeneratePlan:
         """The request with this model's defaults. Raises UsageError if it does not fit."""
@@ -199,14 +202,14 @@ class Engine:
         model, DiffgenError for an overflow and DeviceError where memory runs out.
         """
         plan = self.plan(request) if isinstance(request, GenerateRequest) else request
-        find_tags(plan)
+        find_tags(plan, self._known_words)
         self._words.report(plan)
         logger.info("%s", plan.summary())
         try:
             for batch in plan.batches():
                 yield from self.draw(plan, batch, on_step=on_step)
         finally:
-            self._ask_for(())
+            self._ask_for(NONE)
 
     def draw(
         self, plan: GeneratePlan, batch: Sequence[Picture], *, on_step: StepCallback = ignore
@@ -218,17 +221,15 @@ class Engine:
         when they change, and stay until then. Raises as `generate`, and OutOfMemory where memory
         runs out.
         """
-        prompts = tuple(dict.fromkeys(picture.prompt for picture in batch))
-        asked = replace(plan, request=replace(plan.request, prompts=prompts))
-        tagged = find_tags(asked)
+        tagged = find_tags(plan.about(batch), self._known_words)
         self.evaluator.wrap(plan.request.seamless)
         self.coder.wrap(plan.request.seamless)
         self.coder.strips = plan.request.tile_vae
-        own = (picture.own.request for picture in batch if picture.own)
-        cut = self._words.report(asked, own)
         made: list[GeneratedImage] = []
         for alike in split([batch], tagged):
             self._ask_for(tagged[alike[0].prompt])
+            own = (picture.own.request for picture in alike if picture.own)
+            cut = self._words.report(plan.about(alike), own)
             drawing = Drawing(self, plan.of(alike), alike)
             with memory_errors():
                 for model, run in drawing.passes():

@@ -131,6 +131,11 @@ class GeneratePlan:
             second = replace(second, width=large[0], height=large[1])
         return replace(self, width=width, height=height, second=second)
 
+    def about(self, pictures: Sequence[Picture]) -> GeneratePlan:
+        """The plan with the prompts of these pictures."""
+        prompts = tuple(dict.fromkeys(picture.prompt for picture in pictures))
+        return replace(self, request=replace(self.request, prompts=prompts))
+
     def understood(self, text: str, *, negative: bool = False) -> Prompt:
         """A prompt parsed in the model's style."""
         return parse(text, self.prompt_style, negative=negative)

@@ -1,47 +1,119 @@
-"""LoRAs asked for in prompts: found before drawing, and applied batch by batch."""
+"""LoRAs and embeddings asked for in prompts: found before drawing, and applied batch by batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffgen.engine.plan import GeneratePlan, Picture
+from diffgen.errors import UsageError
+from diffgen.text.embeddings import ENDS, asked_for
 from diffgen.text.prompt import LoraTag
-from diffgen.types import LoraRef
+from diffgen.types import EmbeddingRef, LoraRef
 from diffgen.weights.finding import find_file
+from diffgen.weights.textual_inversion import names_of
 
-Tagged = Mapping[str, tuple[LoraRef, ...]]
+if TYPE_CHECKING:
+    from diffgen.engine.model import Model
 
 
-def find_tags(plan: GeneratePlan) -> Tagged:
-    """The LoRAs of each prompt. Raises UsageError for an unknown one, with similar names."""
-    second = plan.request.prompt_2
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """What one prompt asks for, with its negative prompt."""
+
+    loras: tuple[LoraRef, ...] = ()
+    embeddings: tuple[EmbeddingRef, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.loras or self.embeddings)
+
+
+NONE = Tags()
+Tagged = Mapping[str, Tags]
+Known = Callable[[], Collection[str]]
+
+
+def known_words(
+    model: Model, loras: Sequence[LoraRef], embeddings: Sequence[EmbeddingRef]
+) -> set[str]:
+    """The names of the words of `read_words`, casefolded, from headers. Raises WeightsError."""
+    return names_of(embeddings, [lora.path for lora in (*model.loras, *loras)])
+
+
+def find_tags(plan: GeneratePlan, known: Known = frozenset) -> Tagged:
+    """What each prompt asks for, except words that are `known`.
+
+    Raises UsageError for an unknown name, with similar names.
+    """
+    request = plan.request
+    second = request.prompt_2
     everywhere = plan.understood(second).loras if second is not None else ()
-    return {
-        prompt: tuple(map(_found, (*plan.understood(prompt).loras, *everywhere)))
-        for prompt in dict.fromkeys(plan.request.prompts)
-    }
+    other = request.between[0] if request.between else None
+    others = [second, request.negative, request.negative_2, other]
+    found = {}
+    for prompt in dict.fromkeys(request.prompts):
+        loras = tuple(map(_found, (*plan.understood(prompt).loras, *everywhere)))
+        names = {
+            name.casefold(): name for text in (prompt, *others) for name in asked_for(text or "")
+        }
+        found[prompt] = Tags(loras, _learned(plan, names, loras, known) if names else ())
+    return found
 
 
 def split(batches: Iterable[Sequence[Picture]], tagged: Tagged) -> Iterator[tuple[Picture, ...]]:
-    """Split batches until all pictures of each have the same LoRAs."""
+    """Split batches until all pictures of each ask for the same."""
     for batch in batches:
         for _, group in groupby(batch, key=lambda picture: tagged[picture.prompt]):
             yield tuple(group)
 
 
-def parted(origin: Mapping[str, Any], tags: int) -> dict[str, Any]:
-    """An Origin's record with the prompt's LoRAs, the last ones, listed apart.
+def parted(origin: Mapping[str, Any], tags: Tags) -> dict[str, Any]:
+    """An Origin's record with the prompt's LoRAs and embeddings, the last ones, listed apart.
 
     A replay of the prompt asks for them again.
     """
-    if not tags:
-        return dict(origin)
-    loras = origin["loras"]
-    return {**origin, "loras": loras[:-tags], "prompt_loras": loras[-tags:]}
+    told = dict(origin)
+    for name, asked in (("loras", tags.loras), ("embeddings", tags.embeddings)):
+        if asked:
+            everything = origin[name]
+            told |= {name: everything[: -len(asked)], f"prompt_{name}": everything[-len(asked) :]}
+    return told
 
 
 def _found(tag: LoraTag) -> LoraRef:
     path = find_file(tag.name, "lora", option=f"<lora:{tag.name}>")
     return LoraRef(path, tag.weight, unet=tag.unet)
+
+
+def _learned(
+    plan: GeneratePlan, names: Mapping[str, str], loras: Sequence[LoraRef], known: Known
+) -> tuple[EmbeddingRef, ...]:
+    """The embeddings of names that are not known.
+
+    In the style `plain` names are words where there is no embedding at all.
+    """
+    given = {*known(), *names_of((), [lora.path for lora in loras])}
+    found, error = [], None
+    for folded, name in names.items():
+        if given.isdisjoint((folded, folded.rstrip(ENDS))):
+            try:
+                found.append(_embedding(name))
+            except UsageError as missing:
+                error = error or missing
+    if error and (plan.prompt_style != "plain" or given or found):
+        raise error
+    return tuple(found)
+
+
+def _embedding(name: str) -> EmbeddingRef:
+    """One whose name may have the end of a sentence behind it."""
+    plain = name.rstrip(ENDS)
+    option = f"embedding:{plain}"
+    if plain not in ("", name):
+        try:
+            return EmbeddingRef(find_file(name, "embedding", option=option), name)
+        except UsageError:
+            pass
+    return EmbeddingRef(find_file(plain, "embedding", option=option), plain)

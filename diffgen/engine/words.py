@@ -20,14 +20,20 @@ logger = logging.getLogger("diffgen")
 
 
 def read_words(
-    model: Model, loras: Sequence[LoraRef], embeddings: Sequence[EmbeddingRef]
+    model: Model,
+    loras: Sequence[LoraRef],
+    embeddings: Sequence[EmbeddingRef],
+    asked: Sequence[EmbeddingRef] = (),
 ) -> Embeddings:
     """Read textual inversion words, from files and from LoRAs that bundle them.
 
-    Raises WeightsError for files that do not fit the model.
+    Those that a prompt `asked` for are no words elsewhere. Raises WeightsError for files that do
+    not fit the model.
     """
-    files = [lora.path for lora in (*model.loras, *loras)]
-    return Embeddings(read_embeddings(embeddings, files, model.checkpoint.config))
+    files, config = [lora.path for lora in (*model.loras, *loras)], model.checkpoint.config
+    return Embeddings(
+        read_embeddings(embeddings, files, config), read_embeddings(asked, (), config)
+    )
 
 
 class WordReport:

@@ -155,8 +155,9 @@ class Conditioner:
         return ""
 
     def _length(self, piece: Piece, encoder: int) -> int:
-        if piece.embedding:
-            return len(self.embeddings(piece.text)[encoder])
+        if piece.embedding:  # one that is not loaded yet counts as a word
+            vectors = self.embeddings.get(piece.text)
+            return 1 if vectors is None else len(vectors[encoder])
         return len(self.tokenizers[encoder].ids(piece.text))
 
     def forget(self) -> None:

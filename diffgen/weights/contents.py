@@ -16,6 +16,16 @@ from diffgen.weights.kinds import kind_of
 from diffgen.weights.ldm.roots import rooted
 
 Shapes: TypeAlias = Mapping[str, Shape]
+# What an error line says of a file given in another's place, with the option for it.
+CALLED = {
+    "model": "a whole model; give it with -m",
+    "unet": "a U-Net; give it with -m, beside a --base",
+    "text encoder": "a text encoder",
+    "vae": "an autoencoder; give it with --vae",
+    "decoder": "a tiny decoder; give it with --decoder",
+    "lora": "a LoRA; give it with --lora",
+    "embedding": "an embedding; give it with --embedding",
+}
 Holds: TypeAlias = Literal[
     "model", "unet", "text encoder", "vae", "decoder", "lora", "embedding", "unknown"
 ]
@@ -45,6 +55,11 @@ class Contents:
     family: str | None = None
     layout: str | None = None
     named: str | None = None
+
+    @property
+    def called(self) -> str | None:
+        """What an error line calls it; None where nobody knows."""
+        return self.named or CALLED.get(self.holds)
 
 
 def contents_of(shapes: Shapes) -> Contents:

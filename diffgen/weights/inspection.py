@@ -14,7 +14,7 @@ from typing import Any
 from diffgen.errors import DiffgenError, UsageError
 from diffgen.weights.checkpoint import Checkpoint
 from diffgen.weights.contents import Contents, contents_of
-from diffgen.weights.files import TensorInfo, open_tensors, read_metadata
+from diffgen.weights.files import PICKLE_SUFFIXES, TensorInfo, open_tensors, read_metadata
 from diffgen.weights.finding import locate
 from diffgen.weights.hashes import sha256
 from diffgen.weights.keymap import SPARE
@@ -23,6 +23,7 @@ from diffgen.weights.lora_notes import lora_notes
 from diffgen.weights.reading import opened, settled_stamp
 from diffgen.weights.registry import ModelEntry
 from diffgen.weights.shelf import INDEX
+from diffgen.weights.textual_inversion import read_pickled
 
 Infos = Mapping[str, TensorInfo]
 
@@ -138,7 +139,12 @@ def _folder(path: Path) -> _Draft:
 
 def _weights(path: Path) -> _Draft:
     """A file, or a folder of files that belong together."""
-    infos, metadata = read_any(path) if path.is_file() else _of_folder(path)
+    if path.suffix.lower() in PICKLE_SUFFIXES and path.is_file():
+        return _draft(path, read_pickled(path), {})
+    return _draft(path, *(read_any(path) if path.is_file() else _of_folder(path)))
+
+
+def _draft(path: Path, infos: Infos, metadata: Mapping[str, str]) -> _Draft:
     contents = contents_of({key: info.shape for key, info in infos.items()})
     checkpoint, trouble, notes = None, None, []
     if contents.holds == "model" and path.is_file():

@@ -12,6 +12,7 @@ from diffgen.errors import DiffgenError, UsageError, did_you_mean
 from diffgen.jsonfile import JsonObject
 from diffgen.weights import shelf
 from diffgen.weights.contents import contents_of
+from diffgen.weights.files import PICKLE_SUFFIXES
 from diffgen.weights.ldm.single_file import read_any
 from diffgen.weights.registry import (
     PACKAGE,
@@ -104,6 +105,8 @@ def _found(item: Item) -> Listed:
     try:
         if item.path.is_dir():
             kind, family = "model", _family_of_folder(item.path)
+        elif kind == "embedding" and item.path.suffix.lower() in PICKLE_SUFFIXES:
+            pass  # plain data are read where it is drawn with
         else:
             infos, _ = read_any(item.path)
             contents = contents_of({key: info.shape for key, info in infos.items()})

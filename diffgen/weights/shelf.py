@@ -32,6 +32,8 @@ LAYOUTS: Mapping[Kind, tuple[str, ...]] = {
 }
 INVOKE = "invokeai.yaml"
 SUFFIXES = (".safetensors", ".gguf")
+# Embeddings are also read from A1111's pickles, as plain data.
+OF_EMBEDDINGS = (".safetensors", ".pt", ".bin", ".pth")
 INDEX = "model_index.json"  # what makes a folder a model
 MAX_DEPTH = 8  # of folders inside folders
 
@@ -71,7 +73,8 @@ def items(folders: Folders, kind: Kind | None = None) -> Iterator[Item]:
     seen: set[Path] = set()
     for folder, its_kind in _places(folders):
         if kind in (None, its_kind) or its_kind is None:
-            for path in _walk(folder, models=its_kind in (None, "model")):
+            suffixes = OF_EMBEDDINGS if "embedding" in (kind, its_kind) else SUFFIXES
+            for path in _walk(folder, suffixes, models=its_kind in (None, "model")):
                 real = path.resolve()
                 if real not in seen:
                     seen.add(real)
@@ -167,7 +170,7 @@ def _places(folders: Folders) -> Iterator[tuple[Path, Kind | None]]:
     yield folders.downloads, None
 
 
-def _walk(folder: Path, *, models: bool) -> Iterator[Path]:
+def _walk(folder: Path, suffixes: tuple[str, ...], *, models: bool) -> Iterator[Path]:
     """The weights below a folder, links followed; with `models` whole folders that are models."""
     visited: set[Path] = set()
     for place, below, names in os.walk(folder, followlinks=True):
@@ -182,4 +185,4 @@ def _walk(folder: Path, *, models: bool) -> Iterator[Path]:
             below.clear()
             yield here
             continue
-        yield from (here / name for name in sorted(names) if name.endswith(SUFFIXES))
+        yield from (here / name for name in sorted(names) if name.lower().endswith(suffixes))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any
 from diffgen.errors import WeightsError, shown, some
 from diffgen.models.config import ModelConfig
 from diffgen.types import EmbeddingRef
-from diffgen.weights.files import PICKLE_SUFFIXES, open_tensors
+from diffgen.weights.contents import contents_of
+from diffgen.weights.files import (
+    PICKLE_SUFFIXES,
+    Place,
+    TensorInfo,
+    open_tensors,
+    read_header,
+    refuse_pickle,
+)
+from diffgen.weights.reading import DTYPES, opened, settled_stamp
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +41,8 @@ BUNDLED = re.compile(
 # Which encoder a key is for, where files have more than one; the first is CLIP-L.
 ENCODERS = ({"clip_l", "text_encoders_0"}, {"clip_g", "text_encoders_1"})
 SINGLE = ("emb_params", "string_to_param.*", "*")
+FIXED = {*SINGLE}.union(*ENCODERS)  # keys that are nobody's word
+PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".jxl", ".avif")
 MOST = 64 << 20  # bytes of a pickle
 MAX_VECTORS = 1024
 WIDTHS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 1280: "Stable Diffusion XL"}
@@ -42,8 +53,7 @@ def read_embeddings(
 ) -> dict[str, Sequence[Tensor]]:
     """The vectors of all files, and of those that come with LoRAs, by name.
 
-    A file is called as its ref says, else by its own name and by the token that it holds. Raises
-    WeightsError for a file that is no embedding, is damaged or is for another model.
+    Raises WeightsError for a file that is no embedding, is damaged or is for another model.
     """
     found: dict[str, Sequence[Tensor]] = {}
     for path in loras:
@@ -58,11 +68,32 @@ def read_embeddings(
     for ref in refs:
         tensors = _tensors(ref.path)
         vectors = _of_encoders(ref.path, tensors, config)
-        token = next(iter(tensors)) if len(tensors) == 1 else ""
-        own = () if token in SINGLE or token in set().union(*ENCODERS) else (token,)
-        for name in (ref.name,) if ref.name else (ref.path.stem, *filter(None, own)):
-            found[name] = vectors
+        found |= dict.fromkeys(_names(ref, tensors), vectors)
     return found
+
+
+def names_of(refs: Iterable[EmbeddingRef], loras: Iterable[Path]) -> set[str]:
+    """The names that `read_embeddings` finds, casefolded. Raises WeightsError."""
+    found = {
+        match["name"]
+        for path in loras
+        for match in map(BUNDLED.fullmatch, read_header(path))
+        if match
+    }
+    for ref in refs:
+        found.update(_names(ref, () if ref.name else _keys(ref.path)))
+    return {name.casefold() for name in found}
+
+
+def _names(ref: EmbeddingRef, keys: Collection[str]) -> tuple[str, ...]:
+    """What a file is called: as its ref says, else by its own name and by the token that it holds."""
+    if ref.name:
+        return (ref.name,)
+    return (ref.path.stem, *(key for key in keys if len(keys) == 1 and key not in FIXED))
+
+
+def _keys(path: Path) -> Collection[str]:
+    return _of_pickle(path) if path.suffix.lower() in PICKLE_SUFFIXES else read_header(path)
 
 
 def read_bundled(path: Path, config: ModelConfig) -> dict[str, Sequence[Tensor]]:
@@ -78,6 +109,11 @@ def read_bundled(path: Path, config: ModelConfig) -> dict[str, Sequence[Tensor]]
 def _tensors(path: Path) -> Mapping[str, Tensor]:
     if path.suffix.lower() in PICKLE_SUFFIXES:
         return _of_pickle(path)
+    if path.suffix.lower() in PICTURES:
+        raise WeightsError(
+            f"{path} is a picture; embeddings that A1111 hid in pictures are not read: look for the "
+            "same as .safetensors or .pt"
+        )
     lazy = open_tensors([path])
     return dict(lazy.read(lazy))
 
@@ -102,6 +138,28 @@ def _of_pickle(path: Path) -> Mapping[str, Tensor]:
     return _flattened(data)
 
 
+def read_pickled(path: Path) -> dict[str, TensorInfo]:
+    """What a pickle of an embedding holds, as a header would tell. Raises WeightsError for others."""
+    try:
+        tensors = _of_pickle(path)
+    except WeightsError:
+        tensors = {}
+    if (
+        contents_of({key: tuple(tensor.shape) for key, tensor in tensors.items()}).holds
+        != "embedding"
+    ):
+        refuse_pickle(path)
+    with opened(path) as file:
+        stamp = settled_stamp(file)
+    formats = {name: code for code, (_, name) in DTYPES.items()}
+    return {
+        key: TensorInfo(path, key, shape, dtype, Place(0, shape, stamp, dtype))
+        for key, tensor in tensors.items()
+        for shape in [tuple(tensor.shape)]
+        for dtype in [formats[str(tensor.dtype).removeprefix("torch.")]]
+    }
+
+
 def _flattened(data: Any) -> dict[str, Tensor]:
     import torch
 
@@ -117,7 +175,7 @@ def _of_encoders(
     path: Path, tensors: Mapping[str, Tensor], config: ModelConfig
 ) -> tuple[Tensor, ...]:
     """One tensor (n, D) float32 for each text encoder. Raises WeightsError."""
-    by_encoder = _assigned(path, tensors, len(config.text))
+    by_encoder = _assigned(path, tensors, config)
     checked = []
     for key, encoder in zip(by_encoder, config.text, strict=True):
         vectors = tensors[key].float()
@@ -138,9 +196,12 @@ def _of_encoders(
     return tuple(checked)
 
 
-def _assigned(path: Path, tensors: Mapping[str, Tensor], encoders: int) -> list[str]:
+def _assigned(path: Path, tensors: Mapping[str, Tensor], config: ModelConfig) -> list[str]:
     """The key of each encoder's vectors."""
+    encoders = len(config.text)
     named = [[key for key in tensors if key in keys] for keys in ENCODERS]
+    if config.conditioning == "score" and len(named[1]) == 1:  # the refiner's one is the second
+        return named[1]
     if encoders > 1 and all(len(keys) == 1 for keys in named):
         return [keys[0] for keys in named]
     if encoders == 1 and not any(named):
@@ -155,10 +216,15 @@ def _assigned(path: Path, tensors: Mapping[str, Tensor], encoders: int) -> list[
             "model has one"
         )
     if encoders > 1 and len(tensors) == 1:
+        made = WIDTHS.get(next(iter(tensors.values())).shape[-1:].numel(), "one text encoder")
         raise WeightsError(
-            f"{path} is an embedding for one text encoder, and this model needs vectors for two "
+            f"{path} is an embedding for {made}, and this model needs vectors for two text encoders "
             "(clip_l and clip_g)"
         )
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    contents = contents_of(shapes)
+    if contents.holds != "embedding" and contents.called:
+        raise WeightsError(f"{path} is no embedding but {contents.called}")
     raise WeightsError(
         f"{path} is no embedding that is known: "
         + (f"its tensors are {some(list(tensors))}" if tensors else "it has no tensors")

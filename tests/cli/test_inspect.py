@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from terminals import ROOT
 from typer.testing import CliRunner
 
@@ -40,6 +41,13 @@ def test_a_file_that_is_none_is_an_error(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["inspect", str(path)])
     assert isinstance(result.exception, WeightsError)
     assert "is a pickle" in str(result.exception)
+
+
+def test_a_pickled_embedding_is_described(tmp_path: Path) -> None:
+    torch.save({"string_to_param": {"*": torch.ones(3, 768)}}, tmp_path / "word.pt")
+    result = CliRunner().invoke(app, ["inspect", str(tmp_path / "word.pt"), "--json"])
+    found = json.loads(result.stdout)
+    assert (found["holds"], found["family"], found["trouble"]) == ("embedding", "sd1", None)
 
 
 @pytest.mark.parametrize("source", ["storybook", str(TURBO)])

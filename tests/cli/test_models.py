@@ -22,8 +22,9 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(variable, str(tmp_path / "empty"))
     monkeypatch.setenv("DIFFGEN_PROGRAMS", str(tmp_path / "ComfyUI"))
     models = tmp_path / "ComfyUI" / "models"
-    for kind in ("checkpoints", "loras", "vae"):
+    for kind in ("checkpoints", "loras", "vae", "embeddings"):
         (models / kind).mkdir(parents=True)
+    (models / "embeddings" / "word.pt").write_bytes(b"PK\x03\x04")
     block = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
     whole = {
         f"model.diffusion_model.{block}": zeros(320, 1024),
@@ -53,9 +54,10 @@ def test_known_models_are_listed_with_size_family_and_licence(shelf: Path) -> No
 
 def test_what_is_in_the_folders_is_listed_for_what_it_is(shelf: Path) -> None:
     rows = {row["name"]: row for row in listed("--here")}
-    assert set(rows) == {"storybook", "storybook-turbo", "mine_v2", "cut", "page"}
+    assert set(rows) == {"storybook", "storybook-turbo", "mine_v2", "cut", "page", "word"}
     assert (rows["mine_v2"]["kind"], rows["mine_v2"]["family"]) == ("model", "sd2")
     assert (rows["cut"]["kind"], rows["cut"]["family"]) == ("lora", "sd1")
+    assert (rows["word"]["kind"], rows["word"]["trouble"]) == ("embedding", None)
     assert rows["page"]["kind"] == "vae"
     assert "cut off" in str(rows["page"]["trouble"])
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffgen.errors import WeightsError
 from diffgen.models.config import ClipTextConfig, ModelConfig
 from diffgen.types import EmbeddingRef
-from diffgen.weights.textual_inversion import read_embeddings
+from diffgen.weights.textual_inversion import names_of, read_embeddings
 
 ONE, TWO = torch.arange(8.0).reshape(2, 4), torch.arange(12.0).reshape(2, 6) + 1
 
@@ -115,7 +115,18 @@ def test_a_pickle_with_code_runs_nothing(
             "is an embedding for Stable Diffusion 2: .* 1024",
         ),
         ({"clip_l": ONE, "clip_g": TWO}, False, "for the two text encoders of Stable Diffusion XL"),
+        (
+            {"emb_params": torch.ones(2, 768)},
+            True,
+            "is an embedding for Stable Diffusion 1, and this model needs vectors for two",
+        ),
         ({"emb_params": ONE}, True, "for one text encoder, and this model needs vectors for two"),
+        (
+            {"lora_unet_x.lora_up.weight": ONE, "b": ONE + 1},
+            False,
+            "is no embedding but a LoRA; give",
+        ),
+        ({"image_proj.proj.weight": ONE, "b": ONE + 1}, False, "is no embedding but an IP-Adapter"),
         ({"clip_l": ONE, "clip_g": TWO[:1]}, True, "different numbers of vectors"),
         ({"emb_params": ONE.log()}, False, '"emb_params" has numbers that are not finite'),
         ({"emb_params": torch.ones(2, 2, 4)}, False, "is no embedding: emb_params has shape"),
@@ -136,6 +147,33 @@ def test_what_is_refused(
     with pytest.raises(WeightsError, match=message) as caught:
         read(file, sdxl if two else sd1)
     assert str(file) in str(caught.value)
+
+
+def test_a_picture_that_holds_one_is_named(sd1: ModelConfig, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="embeddings that A1111 hid in pictures are not read"):
+        read(tmp_path / "word.png", sd1)
+
+
+def test_the_refiner_reads_that_of_its_encoder(sdxl: ModelConfig, tmp_path: Path) -> None:
+    second = replace(
+        sdxl, text=sdxl.text[1:], unet=replace(sdxl.unet, added_dim=13, time_ids_dim=1)
+    )
+    second = replace(second, text=(replace(second.text[0], projection=8),))
+    assert second.conditioning == "score"
+    save_file({"clip_l": ONE, "clip_g": TWO}, tmp_path / "word.safetensors")
+    ((found,),) = read(tmp_path / "word.safetensors", second).values()
+    assert torch.equal(found, TWO)
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+def test_names_are_known_without_vectors(pickled: bool, tmp_path: Path) -> None:
+    path = tmp_path / ("Word.pt" if pickled else "Word.safetensors")
+    if pickled:
+        torch.save({"<Cat>": ONE}, path)
+    else:
+        save_file({"<Cat>": ONE}, path)
+    assert names_of([EmbeddingRef(path)], []) == {"word", "<cat>"}
+    assert names_of([EmbeddingRef(path, "Other")], []) == {"other"}
 
 
 def test_embeddings_that_come_with_a_lora(

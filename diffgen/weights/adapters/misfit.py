@@ -21,15 +21,6 @@ FAMILIES = {
 }
 CONTEXTS = {768: "sd1", 1024: "sd2", 1280: "refiner", 2048: "sdxl"}  # width of a U-Net's text
 OF_VAE = re.compile(r"(?:lora_)?(?:vae|first_stage_model|autoencoder)[._].+")
-# What was given in a LoRA's place, and the option for it.
-OTHERS: Mapping[str, str] = {
-    "model": "a whole model; give it with -m",
-    "unet": "a U-Net; give it with -m, beside a --base",
-    "vae": "an autoencoder; give it with --vae",
-    "decoder": "a tiny decoder; give it with --decoder",
-    "embedding": "an embedding; give it with --embedding",
-    "text encoder": "a text encoder",
-}
 SECOND_ENCODER = re.compile(r"(?:lora_te2|te2|text_encoder_2|clip_g|lycoris_te2)[._].*")
 TRANSFORMERS = re.compile(
     r".*(double_blocks|single_blocks|joint_blocks|single_transformer_blocks"
@@ -58,9 +49,9 @@ def misfit(
             f"{path} is {min(kinds)}, which diffgen does not read: {some(strange)}"
         )
     parts = {found[1] for key in tensors if (found := split(key))}
-    holds = contents_of({key: info.shape for key, info in tensors.infos.items()}).holds
-    if not parts and holds in OTHERS:
-        return WeightsError(f"{path} is no LoRA but {OTHERS[holds]}")
+    contents = contents_of({key: info.shape for key, info in tensors.infos.items()})
+    if not parts and contents.holds != "lora" and contents.called:
+        return WeightsError(f"{path} is no LoRA but {contents.called}")
     advice = "; --lora-partial uses those that fit" if fits else ""
     if strange and all(map(OF_VAE.fullmatch, strange)):
         return UnsupportedCheckpoint(
