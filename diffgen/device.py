@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -57,6 +58,13 @@ def available_memory() -> int:
         line = next(line for line in lines if line.startswith("MemAvailable:"))
         return int(line.split()[1]) * 1024
     return 0
+
+
+def release_memory() -> None:
+    """Give back what nobody refers to any more, before something large takes its place."""
+    gc.collect()  # networks refer to themselves
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def synchronize(device: torch.device) -> None:

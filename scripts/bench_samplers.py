@@ -92,7 +92,7 @@ class Judge:
 
     def __init__(self, engine: Engine, session: Session, steps: int) -> None:
         request, self._guidance = session.request, session.task.plan.guidance_scale
-        self.subject, _ = engine_subject(engine, session.task.plan, request.pictures())
+        self.subject = engine_subject(engine, session.task.plan, request.pictures())
         _, self._truth = reference.converge(
             self.subject, reference.ODE, steps, lambda denoise: denoise
         )

@@ -16,7 +16,7 @@ from diffgen.bench.answer import (
     recommend,
 )
 from diffgen.bench.command import generate_command
-from diffgen.bench.compare import varied
+from diffgen.bench.compare import SEVERAL, varied
 from diffgen.bench.grid import PlannedCell
 from diffgen.bench.limits import by_solution
 from diffgen.bench.request import SweepRequest
@@ -46,10 +46,11 @@ class Task:
     """A request settled for one model: the cells to measure and what "yours" is."""
 
     request: SweepRequest
-    model: str
-    plan: GeneratePlan  # of `generate` without any sampler option
+    models: Sequence[str]
+    plan: GeneratePlan  # of `generate` without any sampler option, at the first point
     cells: Sequence[PlannedCell]
     machine: Machine
+    dtype: str  # of `generate` where several are measured
     plans: Mapping[Point, GeneratePlan]  # the same at each point of the further axes
 
     def conditions(self, weights: object) -> dict[str, Any]:
@@ -58,14 +59,18 @@ class Task:
         asked = {name: varied(name, value) for name, value in settings.items() if name not in FREE}
         versions = dict(self.machine.versions)
         return {
-            "model": self.model,
+            "model": _unless_several(self.request, "model", ", ".join(self.models)),
             "weights": weights,
             **asked,
             "device": self.machine.device,
-            "dtype": self.machine.dtype,
+            "dtype": _unless_several(self.request, "dtype", self.machine.dtype),
             "threads": self.machine.threads,
             **versions,
         }
+
+
+def _unless_several(request: SweepRequest, name: str, value: str) -> str:
+    return SEVERAL if name in request.several else value
 
 
 def assemble(task: Task, journal: Journal) -> Results:
@@ -80,7 +85,7 @@ def assemble(task: Task, journal: Journal) -> Results:
     return Results(
         schema=SCHEMA,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        model=task.model,
+        model=", ".join(task.models),
         settings=task.request.settings(task.plan)
         | {"baseline": answers[0].baseline if answers else ""},
         machine=task.machine,
@@ -104,8 +109,9 @@ class _Answer(NamedTuple):
 
 
 def _answer(task: Task, cells: Sequence[Cell], references: Mapping[str, Reference]) -> _Answer:
-    own = task.plan.sampling
-    steps, defaults = len(own.sigmas) - 1, {"eta": own.options.get("eta"), "fast": False}
+    own = task.plans[cells[0].solution].sampling
+    steps = len(own.sigmas) - 1
+    defaults = {"eta": own.options.get("eta"), "fast": False, "dtype": task.dtype}
     baseline = pick_baseline(cells, own.spec.name, str(own.schedule), steps, defaults)
     limits = {cell.limit for cell in cells}
     theirs = {name: one for name, one in references.items() if name in limits}

@@ -9,7 +9,7 @@ from typing import Any
 from diffgen.bench.request import SweepRequest
 from diffgen.bench.results import Cell
 from diffgen.diffusion.samplers import SAMPLERS
-from diffgen.settings.model import Source
+from diffgen.settings.model import Adapters, Source
 from diffgen.settings.picture import Size
 from diffgen.settings.prompting import Prompting
 from diffgen.settings.running import Machine
@@ -36,6 +36,7 @@ def generate_command(request: SweepRequest, cell: Cell) -> str:
             )
         ),
         *words(replace(request.part(Guidance), guidance_scale=scale)),
+        *words(request.part(Adapters)),
         *words(request.part(Prompting)),
         *words(request.part(Size)),
         *("--seed", str(request.seeds[0])),

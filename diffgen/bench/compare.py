@@ -25,7 +25,7 @@ from diffgen.settings.sweep import AXES
 SAME = (
     *("prompts", "negative", "seeds", "guidance", "width", "height"),
     *(name for name in rows(Guidance) if name != "guidance_scale"),
-    "eta",
+    *("eta", "loras", "embeddings"),
 )
 SEVERAL = "several"  # of an axis: its cells have other keys for other values
 
@@ -110,8 +110,11 @@ def check_comparable(old: Results, settings: Mapping[str, Any], keys: Sequence[s
 
 def varied(name: str, value: Any) -> Any:
     """A setting of a sweep, `SEVERAL` where it is an axis."""
-    of_axis = name == "guidance" or name in AXES
-    return SEVERAL if of_axis and isinstance(value, list | tuple) else value
+    if name in ("loras", "embeddings") and not value:
+        return None  # which older results say of them
+    of_axis = (name == "guidance" or name in AXES) and isinstance(value, list | tuple)
+    one_stack = name == "loras" and all(isinstance(each, str) for each in value or ())
+    return SEVERAL if of_axis and not one_stack else value
 
 
 def _change(old: Cell, new: Cell, floor: float, limits: Limits, *, timed: bool) -> Change:
@@ -142,7 +145,8 @@ def _floor(old: Results, new: Results, cell: Cell) -> float:
 
 
 def _unlike_machines(old: Results, new: Results) -> list[str]:
-    names = ("device", "dtype", "threads")
+    formats = [varied("dtype", results.settings.get("dtype")) for results in (old, new)]
+    names = ["device", "threads", *(["dtype"] if formats != [SEVERAL] * 2 else [])]
     unlike = [n for n in names if getattr(old.machine, n) != getattr(new.machine, n)]
     if not unlike:
         return []
@@ -152,7 +156,8 @@ def _unlike_machines(old: Results, new: Results) -> list[str]:
 
 
 def _other_model(old: Results, new: Results) -> list[str]:
-    same = old.model == new.model
+    axis = [varied("model", results.settings.get("model")) for results in (old, new)]
+    same = old.model == new.model or axis == [SEVERAL] * 2
     return [] if same else [f"the model was {old.model}, now {new.model}"]
 
 

@@ -37,7 +37,7 @@ GROUPS: dict[str, Callable[[SamplerSpec], bool]] = {
 
 # A sampler, and the schedule where the name carried one ("DPM++ 2M Karras").
 SamplerChoice = tuple[SamplerName, SpacingName | None]
-PlanMaker = Callable[[Sampling], SamplingPlan]
+PlanMaker = Callable[[Sampling, Point], SamplingPlan]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +108,17 @@ def plan_cells(grid: Grid, make_plan: PlanMaker) -> list[PlannedCell]:
     """
     cells: dict[str, PlannedCell] = {}
     for sampler, schedule, steps in _combinations(grid):
-        for point in points_of(grid, sampler):
+        for point in dict.fromkeys(point_of(point, sampler) for point in grid.points):
             asked = Sampling(sampler=sampler, schedule=schedule, steps=steps)
             cell = plan_cell(asked, point, make_plan, by_calls=grid.by_calls)
             cells.setdefault(cell.key, cell)
     return list(cells.values())
 
 
-def points_of(grid: Grid, sampler: SamplerName) -> list[Point]:
-    """The points of a grid for a sampler: an axis of what it does not have is none."""
+def point_of(point: Point, sampler: SamplerName) -> Point:
+    """A point for a sampler: an axis of what it does not have is none."""
     lacking = () if "eta" in SAMPLERS[sampler].options else ("eta",)
-    found = (tuple(pair for pair in point if pair[0] not in lacking) for point in grid.points)
-    return list(dict.fromkeys(found))
+    return tuple(pair for pair in point if pair[0] not in lacking)
 
 
 def plan_cell(
@@ -127,9 +126,9 @@ def plan_cell(
 ) -> PlannedCell:
     """One cell at a point; with `by_calls` the steps asked for are network evaluations."""
     asked = replace(asked, eta=dict(point).get("eta"))
-    plan = make_plan(asked)
+    plan = make_plan(asked, point)
     if by_calls:
-        plan = _fit_calls(plan, asked, make_plan)
+        plan = _fit_calls(plan, asked, lambda fewer: make_plan(fewer, point))
     return PlannedCell(plan, len(plan.sigmas) - 1, point)
 
 
@@ -177,7 +176,9 @@ def _combinations(grid: Grid) -> Iterator[tuple[SamplerName, SpacingName | None,
                 yield sampler, schedule, steps
 
 
-def _fit_calls(plan: SamplingPlan, asked: Sampling, make_plan: PlanMaker) -> SamplingPlan:
+def _fit_calls(
+    plan: SamplingPlan, asked: Sampling, make_plan: Callable[[Sampling], SamplingPlan]
+) -> SamplingPlan:
     """The plan with the most steps whose network evaluations stay within those asked for."""
     calls = steps = asked.steps or 1
     while steps > 1 and plan.nfe is not None and plan.nfe > calls:

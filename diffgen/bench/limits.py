@@ -23,6 +23,11 @@ def solution_of(pairs: Pairs) -> Point:
     return tuple((label, value) for label, value in pairs if BY_LABEL[label].solves)
 
 
+def weights_of(pairs: Pairs) -> Point:
+    """The part of a point that decides which weights are in memory."""
+    return tuple((label, value) for label, value in pairs if BY_LABEL[label].loads)
+
+
 def by_solution(cells: Iterable[Cell]) -> list[list[Cell]]:
     """The cells that solve the same equation, in the order of the sweep."""
     groups: dict[Point, list[Cell]] = {}

@@ -11,12 +11,14 @@ they count as part of their error.
 It is solved in the number format of the cells, which is that of `generate`: what is asked is how
 near a sampler comes to what this network, so computed, leads to. Two solvers round differently, so
 that rounding is part of the floor; where it is what keeps the floor below the target, that is said.
+A sweep over number formats asks what they cost: there it is solved in fp32 for all of them.
 
 A stochastic sampler solves an SDE, whose solution depends on the noise on the way; along one fixed
 Brownian path per seed it converges to a limit of its own, which is its reference. At another eta
 that is another SDE, and at eta 0 the ODE.
 
-Guidance is part of the equation: each scale, rescale and method has a reference of its own.
+Guidance is part of the equation, and so are the weights: each scale, rescale, method and interval,
+each model and each LoRA has a reference of its own.
 """
 
 from __future__ import annotations

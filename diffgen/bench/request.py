@@ -14,7 +14,7 @@ from diffgen.engine.plan import GeneratePlan, Picture
 from diffgen.engine.request import GenerateRequest
 from diffgen.errors import UsageError
 from diffgen.settings.axes import Point
-from diffgen.settings.model import Source
+from diffgen.settings.model import Adapters, Source
 from diffgen.settings.picture import MAX_SEED, Size
 from diffgen.settings.prompting import Prompting
 from diffgen.settings.running import Machine
@@ -24,7 +24,7 @@ from diffgen.settings.sweep import AXES, BY_LABEL, STEPS, Axes, Measuring, Varie
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepRequest(Axes, Varied, Measuring, Prompting, Size, Guidance, Source, Machine):
+class SweepRequest(Axes, Varied, Measuring, Prompting, Size, Guidance, Source, Adapters, Machine):
     """Everything that decides what a sweep measures.
 
     `samplers`, `schedules`, `steps` and `nfe` are lists as typed; `nfe` replaces `steps` by
@@ -48,6 +48,13 @@ class SweepRequest(Axes, Varied, Measuring, Prompting, Size, Guidance, Source, M
             raise UsageError(
                 "sample-steps measures cfg and apg: the scales of cfg++ go by the steps, so that "
                 "no picture is the one that more steps come nearer to"
+            )
+        if "auto" in self.several.get("dtype", ()):
+            raise UsageError("--dtype auto is one of the others; name the formats to compare")
+        if not all(lora.always for stack in self.values("loras") for lora in stack):
+            raise UsageError(
+                "sample-steps measures LoRAs of the whole run: a part of it, as steps= says, goes "
+                "by the steps, so that no picture is the one that more steps come nearer to"
             )
         grid = self.grid()
         self._check_eta(grid)
@@ -96,16 +103,28 @@ class SweepRequest(Axes, Varied, Measuring, Prompting, Size, Guidance, Source, M
     def points(self) -> tuple[Point, ...]:
         """The values of the further axes in all combinations; one without any where there is none."""
         axes = [
-            [(axis.label, value) for value in self.several[name]]
+            [(axis.label, mark) for mark, _ in self.marked(name)]
             for name, axis in AXES.items()
             if name in self.several
         ]
         return tuple(product(*axes))
 
+    def marked(self, name: str) -> list[tuple[Any, Any]]:
+        """The mark and the value of each of several values of a setting."""
+        values = self.several.get(name, ())
+        return list(zip(AXES[name].marks(values), values, strict=True))
+
+    def values(self, name: str) -> tuple[Any, ...]:
+        """The values of a setting, several or one."""
+        return self.several.get(name, (getattr(self, name),))
+
     def at(self, pairs: Iterable[tuple[str, object]]) -> Self:
         """The request for one point of the further axes alone."""
-        values = {BY_LABEL[label].name: BY_LABEL[label].read(value) for label, value in pairs}
-        return replace(self, several={}, **values)
+        found = {}
+        for label, mark in pairs:
+            axis = BY_LABEL[label]
+            found[axis.name] = dict(self.marked(axis.name))[mark]
+        return replace(self, several={}, **found)
 
     @property
     def takes_default_steps(self) -> bool:
@@ -126,16 +145,20 @@ class SweepRequest(Axes, Varied, Measuring, Prompting, Size, Guidance, Source, M
         return GenerateRequest(prompts=self.prompts, **shared, **changes)
 
     def settings(self, plan: GeneratePlan) -> dict[str, Any]:
-        """The request as plain values, with the model's defaults filled in."""
-        resolved = {
-            "prompts": list(self.prompts),
-            "guidance": plan.guidance_scale,
-            "width": plan.width,
-            "height": plan.height,
-        }
+        """The request as plain values, with the defaults of a single model filled in."""
         asked = plain(self)
-        del asked["guidance_scale"]  # results have gone by the user's word for it since the first
-        lists = {name: list(values) for name, values in self.several.items()}
+        # Results have gone by the user's word for it since the first.
+        resolved = {"prompts": list(self.prompts), "guidance": asked.pop("guidance_scale")}
+        if "model" not in self.several:
+            resolved |= {
+                "guidance": plan.guidance_scale,
+                "width": plan.width,
+                "height": plan.height,
+            }
+        lists = {
+            name: [AXES[name].plain(value) for value in values]
+            for name, values in self.several.items()
+        }
         if "guidance_scale" in lists:
             lists["guidance"] = lists.pop("guidance_scale")
         return asked | resolved | lists

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from diffgen.bench.answer import MARGIN, Question
 from diffgen.bench.assemble import Task, assemble
-from diffgen.bench.grid import PlannedCell, plan_cell, plan_cells, points_of
+from diffgen.bench.compare import SEVERAL
+from diffgen.bench.grid import PlannedCell, plan_cell, plan_cells, point_of
 from diffgen.bench.limits import solution_of
 from diffgen.bench.pictures import read_png
 from diffgen.bench.request import SweepRequest
-from diffgen.bench.results import Results
+from diffgen.bench.results import Machine, Results
 from diffgen.bench.storage import Journal, write_results
 from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.sampling import SamplingPlan
@@ -23,11 +24,12 @@ from diffgen.engine.model import Model
 from diffgen.engine.plan import GeneratePlan
 from diffgen.settings.axes import Point
 from diffgen.settings.sampling import Sampling
+from diffgen.settings.setting import as_text
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from diffgen.bench.subject import EngineSubjects
+    from diffgen.bench.subject import Build, EngineSubjects
     from diffgen.bench.sweep import Listener
     from diffgen.types import DtypeName
 
@@ -47,53 +49,97 @@ class Session:
 
     def __init__(self, request: SweepRequest) -> None:
         """Raises UsageError where the request does not fit the model, WeightsError or ConfigError
-        for a damaged model, DeviceError for a device that is not there.
+        for a damaged model and a LoRA that does not fit it, DeviceError for a device that is not
+        there.
         """
         self.request = request
-        self.opened = Model.open_source(request)
-        self._own = self.opened.plan(request.generate_request())
+        self._models: dict[str, Model] = {}  # by what they were asked for by
+        self._plans: dict[Point, GeneratePlan] = {}
+        points = request.points()
+        self.opened = self._model(points[0])
         cells = self._with_yours(plan_cells(request.grid(), self.plan_run))
-        points = dict.fromkeys(point for cell in cells for point in _points(cell))
-        plans = {point: self._plan_at(point) for point in points}
-        from diffgen.bench.subject import describe_machine  # imports torch
-
-        machine = describe_machine(self.opened, request.device, request.dtype)
+        machine, dtype = self._machine()
+        self._check_loras()
         self.task = Task(
             request=request,
-            model=self.opened.name,
-            plan=self._own,
+            models=tuple(dict.fromkeys(self._model(point).name for point in points)),
+            plan=self._plan_at(points[0]),
             cells=cells,
             machine=machine,
-            plans=plans,
+            dtype=dtype,
+            plans={point: self._plan_at(point) for cell in cells for point in _points(cell)},
         )
         self._journal: Journal | None = None
         self._subjects: EngineSubjects | None = None
 
     def open(self, folder: Path, *, fresh: bool = False) -> None:
         """Begin the folder, or go on with it. Raises UsageError (see Journal)."""
-        conditions = self.task.conditions(_fingerprint(self.opened))
-        self._journal = Journal.open(folder, conditions, fresh=fresh)
+        several, marked = self.request.several, self.request.marked
+        weights = SEVERAL if "model" in several else _fingerprint(self.opened)
+        files = [embedding.path for embedding in self.request.embeddings]
+        files += [lora.path for lora in self.request.loras]
+        values = {
+            **{f"model {mark}": _fingerprint(self._models[m]) for mark, m in marked("model")},
+            **{
+                f"lora {mark}": _stamp([lora.path for lora in stack], as_text(stack))
+                for mark, stack in marked("loras")
+            },
+        }
+        conditions = self.task.conditions([weights, _stamp(files)] if files else weights)
+        self._journal = Journal.open(folder, conditions, fresh=fresh, values=values)
+
+    def _machine(self) -> tuple[Machine, str]:
+        """Where the cells are drawn, and in which format `generate` does by default."""
+        from diffgen.bench.subject import describe_machine  # imports torch
+
+        request = self.request
+        made = [
+            describe_machine(self.opened, request.device, dtype)
+            for dtype in request.values("dtype")
+        ]
+        own = describe_machine(self.opened, request.device, "auto")
+        formats = ", ".join(each.dtype for each in made)
+        return replace(made[0], dtype=formats), (made[0] if len(made) == 1 else own).dtype
+
+    def _check_loras(self) -> None:
+        """Raise WeightsError for a LoRA that does not fit a model, before hours of the others."""
+        from diffgen.weights.adapters.files import read_lora
+
+        stacks = self.request.values("loras")
+        for lora in dict.fromkeys(lora for stack in stacks for lora in stack):
+            for model in self._models.values():
+                read_lora(lora.path, model.checkpoint, partial=lora.partial)
+
+    def _model(self, point: Point) -> Model:
+        request = self.request.at(point)
+        if request.model not in self._models:
+            self._models[request.model] = Model.open_source(request)
+        return self._models[request.model]
 
     def _plan_at(self, point: Point) -> GeneratePlan:
-        request = self.request.at(point)
-        plan = self.opened.plan(request.generate_request())
-        # Steps and schedule are the cells'; fast would choose others where nobody says.
-        return replace(plan, request=replace(plan.request, fast=request.fast))
+        """What `generate` does by default at a point, drawn as there."""
+        if point not in self._plans:
+            request = self.request.at(point)
+            plan = self._model(point).plan(request.generate_request())
+            # Steps and schedule are the cells'; fast would choose others where nobody says.
+            fast = replace(plan.request, fast=request.fast)
+            self._plans[point] = replace(plan, request=fast)
+        return self._plans[point]
 
     def _with_yours(self, cells: list[PlannedCell]) -> list[PlannedCell]:
         """With what `generate` does by default, at each point: the answer is held against it.
 
         Left out where the user chose the steps, and where the reference takes fewer.
         """
-        plan = self._own.sampling
-        steps = len(plan.sigmas) - 1
-        if not self.request.takes_default_steps or steps > self.request.reference:
-            return cells
-        asked = Sampling(sampler=plan.spec.name, schedule=plan.schedule, steps=steps)
-        points = points_of(self.request.grid(), plan.spec.name)
-        yours = [plan_cell(asked, point, self.plan_run) for point in points]
-        measured = {cell.key for cell in cells}
-        return [*cells, *(cell for cell in yours if cell.key not in measured)]
+        found = {cell.key: cell for cell in cells}
+        for asked in self.request.points() if self.request.takes_default_steps else ():
+            plan = self._plan_at(asked).sampling
+            steps = len(plan.sigmas) - 1
+            if steps <= self.request.reference:
+                settings = Sampling(sampler=plan.spec.name, schedule=plan.schedule, steps=steps)
+                cell = plan_cell(settings, point_of(asked, plan.spec.name), self.plan_run)
+                found.setdefault(cell.key, cell)
+        return list(found.values())
 
     @property
     def journal(self) -> Journal:
@@ -101,21 +147,22 @@ class Session:
         assert self._journal is not None
         return self._journal
 
-    def plan_run(self, settings: Sampling) -> SamplingPlan:
-        """One run as `generate` would make it with this model. Raises UsageError.
+    def plan_run(self, settings: Sampling, point: Point | None = None) -> SamplingPlan:
+        """One run as `generate` would make it at a point. Raises UsageError.
 
         The default schedule of the model's own sampler is the one that goes with it.
         """
-        own, schedule = self._own.sampling, settings.schedule
+        point = self.request.points()[0] if point is None else point
+        own, schedule = self._plan_at(point).sampling, settings.schedule
         if settings.sampler == own.spec.name:
             schedule = schedule or own.schedule
         eta = self.request.eta if settings.eta is None else settings.eta
         if settings.sampler is None or "eta" not in SAMPLERS[settings.sampler].options:
             eta = None
-        request = self.request.generate_request(
+        request = self.request.at(point).generate_request(
             sampler=settings.sampler, schedule=schedule, steps=settings.steps, eta=eta
         )
-        return self.opened.plan(request).sampling
+        return self._model(point).plan(request).sampling
 
     def measure(self, listener: Listener, announce: Callable[[int], None]) -> None:
         """Load the model and measure what the folder lacks, storing results all the while.
@@ -174,16 +221,35 @@ class Session:
 
     def _load(self) -> EngineSubjects:
         from diffgen.bench.subject import EngineSubjects
-        from diffgen.engine.engine import Engine
 
         if self._subjects is None:
-            dtype = cast("DtypeName", self.task.machine.dtype)
-            engine = Engine.load(self.opened, device=self.request.device, dtype=dtype)
-            pictures = self.request.pictures()
-            self._subjects = EngineSubjects(engine, self.task.plans, pictures)
-            if self._journal:
-                self._journal.add_text_seconds(self._subjects.text_seconds)
+            plans = self.task.plans
+            keep = self._journal.add_text_seconds if self._journal else lambda seconds: None
+            self._subjects = EngineSubjects(
+                {point: (self._build(point), plan) for point, plan in plans.items()},
+                {point: (self._build(point, truth=True), plan) for point, plan in plans.items()},
+                self.request.pictures(),
+                keep,
+            )
         return self._subjects
+
+    def _build(self, point: Point, *, truth: bool = False) -> Build:
+        """What is loaded for the cells of a point, or for the reference of a solution.
+
+        Where formats are compared, that is fp32: what another rounds away is part of its distance.
+        """
+        from diffgen.bench.subject import Build
+
+        request = self.request.at(point)
+        one = self.task.dtype if "dtype" not in self.request.several else "fp32"
+        dtype = one if truth or request.dtype == "auto" else request.dtype
+        return Build(
+            self._model(point),
+            request.device,
+            cast("DtypeName", dtype),
+            request.loras,
+            request.embeddings,
+        )
 
 
 def _points(cell: PlannedCell) -> tuple[Point, Point]:
@@ -194,7 +260,10 @@ def _points(cell: PlannedCell) -> tuple[Point, Point]:
 def _fingerprint(model: Model) -> str:
     """Tells when the weights of a model have been written anew."""
     files = {file for tensors in model.checkpoint.tensors.values() for file in tensors.files}
-    files |= {lora.path for lora in model.loras}
+    return _stamp(files | {lora.path for lora in model.loras})
+
+
+def _stamp(files: Iterable[Path], settings: str = "") -> str:
     stats = [(file.name, file.stat()) for file in sorted(files)]
-    text = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+    text = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]) + settings
     return blake2b(text.encode(), digest_size=6).hexdigest()

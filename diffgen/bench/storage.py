@@ -20,6 +20,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from diffgen.bench.folder import (
@@ -66,19 +67,28 @@ class Journal:
     """What a folder already holds. Its first line is a header: the schema and the conditions.
 
     Runs may be taken over only where all conditions are equal: everything besides the grid and
-    the number of repeats that decides what a run gives. `sitting` counts how often the sweep was
-    gone on with: the machine may have changed in between.
+    the number of repeats that decides what a run gives. What the values of axes are made of, the
+    files of a model for example, is in lines of their own: further values may be added. `sitting`
+    counts how often the sweep was gone on with: the machine may have changed in between.
     """
 
     path: Path
     runs: dict[tuple[str, int], Run] = field(default_factory=dict)
     references: dict[str, Reference] = field(default_factory=dict)
     drifts: list[Drift] = field(default_factory=list)
+    values: dict[str, str] = field(default_factory=dict)  # what tells their files apart
     text_seconds: float = 0.0
     sitting: int = 0
 
     @classmethod
-    def open(cls, folder: Path, conditions: Mapping[str, Any], *, fresh: bool = False) -> Journal:
+    def open(
+        cls,
+        folder: Path,
+        conditions: Mapping[str, Any],
+        *,
+        fresh: bool = False,
+        values: Mapping[str, str] = MappingProxyType({}),
+    ) -> Journal:
         """Begin a journal, or go on with the one in the folder; what is damaged is made anew.
 
         Raises UsageError where the folder cannot be written or holds other people's files, or a
@@ -97,6 +107,7 @@ class Journal:
             else:
                 journal = cls(path)
                 _write(path, json.dumps({"schema": SCHEMA, "conditions": conditions}) + "\n")
+            journal._add_values(values)
             for name in (CELLS, REFERENCES):
                 (folder / name).mkdir(exist_ok=True)
                 remove_parts(folder / name)  # of a sweep that was killed
@@ -137,6 +148,8 @@ class Journal:
             self.references[str(entry.get("name"))] = reference
         elif drift := _made(Drift, entry.get("drift")):
             self.drifts.append(drift)
+        elif isinstance(values := entry.get("values"), dict):
+            self.values |= {name: str(value) for name, value in values.items()}
         elif isinstance(seconds := entry.get("text_seconds"), float):
             self.text_seconds = seconds
         else:
@@ -149,6 +162,14 @@ class Journal:
             if run.picture and read_png(self.path.parent / run.picture) is None:
                 _log.warning("%s is missing or damaged; it is made again", run.picture)
                 del self.runs[key]
+
+    def _add_values(self, values: Mapping[str, str]) -> None:
+        _refuse_changed(
+            self.values, {k: v for k, v in values.items() if k in self.values}, self.path
+        )
+        if new := {name: value for name, value in values.items() if name not in self.values}:
+            self.values |= new
+            self._append(json.dumps({"values": new}))
 
     def add_run(self, run: Run) -> None:
         """Keep a run, on disk at once."""
@@ -265,7 +286,7 @@ def _csv(results: Results) -> str:
 
 
 def _row(results: Results, cell: Cell) -> dict[str, Any]:
-    row: dict[str, Any] = {"model": results.model}
+    row: dict[str, Any] = {"model": cell.at.get("model", results.model)}
     row |= {k: getattr(cell, k) for k in ("sampler", "schedule", "steps", "nfe", "stochastic")}
     row |= {"status": cell.status, "reason": cell.reason}
     for name in STATISTICS:
@@ -275,7 +296,8 @@ def _row(results: Results, cell: Cell) -> dict[str, Any]:
         row[f"seconds_{name}"] = cell.seconds and getattr(cell.seconds, name)
     row |= {k: getattr(cell, k) for k in ("decode_seconds", "peak_memory", "picture")}
     machine = results.machine
-    row |= {"device": machine.device, "dtype": machine.dtype, "threads": machine.threads}
+    row |= {"device": machine.device, "threads": machine.threads}
+    row |= {"dtype": cell.at.get("dtype", machine.dtype)}
     return row | {f"set_{name}": value for name, value in cell.settings.items()}
 
 
@@ -283,7 +305,10 @@ def _check_header(header: Mapping[str, Any], path: Path, conditions: Mapping[str
     if header.get("schema") != SCHEMA:
         raise UsageError(f"{path} was written by another version; --fresh starts over")
     other = header.get("conditions")
-    other = other if isinstance(other, dict) else {}
+    _refuse_changed(other if isinstance(other, dict) else {}, conditions, path)
+
+
+def _refuse_changed(other: Mapping[str, Any], conditions: Mapping[str, Any], path: Path) -> None:
     changed = [name for name in conditions if conditions[name] != other.get(name)]
     if changed:
         name = changed[0]

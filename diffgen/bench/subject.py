@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from PIL import Image
@@ -16,14 +16,14 @@ from torch import Tensor
 
 from diffgen import __version__
 from diffgen.bench.results import Machine
-from diffgen.device import Precision, pick_device, synchronize
+from diffgen.device import Precision, pick_device, release_memory, synchronize
 from diffgen.diffusion.course import Guide
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.engine import Engine
 from diffgen.engine.model import Model
 from diffgen.engine.plan import GeneratePlan, Picture
 from diffgen.settings.axes import Point
-from diffgen.types import Denoiser, DeviceName, DtypeName, NoiseConfig
+from diffgen.types import Denoiser, DeviceName, DtypeName, EmbeddingRef, LoraRef, NoiseConfig
 
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -59,20 +59,55 @@ class Subjects(Protocol):
         """What the cells of a solution are held against: the same equation, computed exactly."""
 
 
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What is loaded to draw: a model with LoRAs and embeddings, in one number format."""
+
+    model: Model
+    device: DeviceName
+    dtype: DtypeName
+    loras: tuple[LoraRef, ...] = ()
+    embeddings: tuple[EmbeddingRef, ...] = ()
+
+    def load(self) -> Engine:
+        """Raises what `Engine.load` raises."""
+        return Engine.load(
+            self.model,
+            device=self.device,
+            dtype=self.dtype,
+            loras=self.loras,
+            embeddings=self.embeddings,
+        )
+
+
+class Loaded(NamedTuple):
+    """A model in memory, and what its network is told of each prompt."""
+
+    engine: Engine
+    guides: Mapping[str, Guide]
+
+
 class EngineSubjects:
-    """A loaded model at each point; every prompt is encoded once for all of them."""
+    """Models at each point, of which one at a time is in memory; it encodes every prompt once."""
 
     def __init__(
-        self, engine: Engine, plans: Mapping[Point, GeneratePlan], pictures: Sequence[Picture]
+        self,
+        cells: Mapping[Point, tuple[Build, GeneratePlan]],
+        references: Mapping[Point, tuple[Build, GeneratePlan]],
+        pictures: Sequence[Picture],
+        on_text: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        """`plans` are those of `generate` at the points, and at their solutions."""
-        guides, self.text_seconds = encode(engine, next(iter(plans.values())), pictures)
-        self._cells = {
-            point: subject_of(engine, plan, pictures, guides) for point, plan in plans.items()
-        }
+        """The plans are those of `generate` at the points, and at the solutions.
+
+        `on_text` is told how long a prompt took to encode.
+        """
+        self._pictures, self._on_text = tuple(pictures), on_text
+        self._build: Build | None = None
+        self._loaded: Loaded | None = None
+        self._cells = {point: self._subject(*made) for point, made in cells.items()}
         self._references = {
-            point: subject_of(engine, _exact(plan), pictures, guides)
-            for point, plan in plans.items()
+            solution: self._subject(build, _exact(plan))
+            for solution, (build, plan) in references.items()
         }
 
     def cell(self, point: Point) -> Subject:
@@ -81,17 +116,31 @@ class EngineSubjects:
     def reference(self, solution: Point) -> Subject:
         return self._references[solution]
 
+    def _subject(self, build: Build, plan: GeneratePlan) -> Subject:
+        device = pick_device(build.device)
+        return subject_of(
+            build.model, plan, self._pictures, device, lambda: self._load(build, plan)
+        )
+
+    def _load(self, build: Build, plan: GeneratePlan) -> Loaded:
+        if self._loaded is None or self._build != build:
+            self._build = self._loaded = None  # before the next one takes memory
+            release_memory()
+            engine = build.load()
+            guides, seconds = encode(engine, plan, self._pictures)
+            self._on_text(seconds)
+            self._build, self._loaded = build, Loaded(engine, guides)
+        return self._loaded
+
 
 def _exact(plan: GeneratePlan) -> GeneratePlan:
     return replace(plan, request=replace(plan.request, fast=False))
 
 
-def engine_subject(
-    engine: Engine, plan: GeneratePlan, pictures: Sequence[Picture]
-) -> tuple[Subject, float]:
-    """A loaded model as the subject of a sweep, and the median seconds to encode a prompt."""
-    guides, seconds = encode(engine, plan, pictures)
-    return subject_of(engine, plan, pictures, guides), seconds
+def engine_subject(engine: Engine, plan: GeneratePlan, pictures: Sequence[Picture]) -> Subject:
+    """A loaded model as the subject of a sweep."""
+    loaded = Loaded(engine, encode(engine, plan, pictures)[0])
+    return subject_of(engine.model, plan, pictures, engine.device, lambda: loaded)
 
 
 def encode(
@@ -115,21 +164,27 @@ def encode(
 
 
 def subject_of(
-    engine: Engine, plan: GeneratePlan, pictures: Sequence[Picture], guides: Mapping[str, Guide]
+    model: Model,
+    plan: GeneratePlan,
+    pictures: Sequence[Picture],
+    device: torch.device,
+    load: Callable[[], Loaded],
 ) -> Subject:
-    """A loaded model under the guidance of a plan; `guides` are those of the prompts."""
+    """A model under the guidance of a plan; `load` is called when it is to draw or to decode."""
+    config = model.checkpoint.config
 
     def denoiser(indices: Sequence[int]) -> Denoiser:
+        engine, guides = load()
         return engine.denoiser(plan, [guides[pictures[i].prompt] for i in indices])
 
     return Subject(
         pictures=tuple(pictures),
-        config=engine.config.schedule,
-        schedule=engine.schedule,
-        shape=engine.config.latent_shape(plan.width, plan.height),
-        device=engine.device,
+        config=config.schedule,
+        schedule=NoiseSchedule.from_config(config.schedule),
+        shape=config.latent_shape(plan.width, plan.height),
+        device=device,
         denoiser=denoiser,
-        decode=engine.decode,
+        decode=lambda latents: load().engine.decode(latents),
     )
 
 

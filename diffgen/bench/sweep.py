@@ -4,6 +4,9 @@ Text is encoded once and each reference solved once, for all cells. Then come ro
 every cell draws one picture, in an order shuffled anew. So whatever the machine does in the
 meantime meets all cells alike, and a sweep cut short has measured all of them on fewer pictures.
 Pictures are drawn one at a time, as `generate` draws them by default.
+
+Where cells need other weights in memory, as those of another model do, they are measured stage by
+stage: a model is loaded once, and gone before the next one is.
 """
 
 from __future__ import annotations
@@ -23,8 +26,9 @@ from diffgen.bench import reference as references
 from diffgen.bench.drift import find_drifts, time_again
 from diffgen.bench.folder import CELLS, REFERENCES, writing_into
 from diffgen.bench.grid import PlannedCell, shuffled
+from diffgen.bench.limits import weights_of
 from diffgen.bench.metrics import latent_rmse, psnr, ssim
-from diffgen.bench.pictures import KEPT, picture_name, write_png
+from diffgen.bench.pictures import KEPT, picture_name, read_png, write_png
 from diffgen.bench.reference import Converged, Limit
 from diffgen.bench.runs import Run, has_limit
 from diffgen.bench.storage import Journal
@@ -33,6 +37,7 @@ from diffgen.device import memory_errors, peak_memory, reset_peak_memory, synchr
 from diffgen.diffusion.noise import BrownianNoise
 from diffgen.engine.plan import Picture
 from diffgen.errors import DiffgenError, OutputError
+from diffgen.settings.axes import Point, title_of
 from diffgen.types import Denoiser
 
 ADAPTIVE_CALLS = 40  # a guess, for the time left only
@@ -84,37 +89,77 @@ class Sweep:
         A cell that fails is a run with its reason, and is not tried again this time. Raises
         OutputError where the folder cannot be written.
         """
-        for limit in self._limits():
-            self._converged[limit.key] = self._converge(limit)
-        if self.journal.outdated() or any(self._left(n) for n in range(self._rounds)):
-            self.listener.begin("warm-up")
-            self._warm_up()
+        stages = self._stages()
+        for cells in stages:
+            if self._wanted(cells):
+                yield from self._measure(cells)
+        for cells in stages:  # what a later stage found out about the machine
+            if self._outdated(cells):
+                yield from self._check_times(cells)
+
+    def _stages(self) -> list[list[PlannedCell]]:
+        """The cells that the same weights draw, stage by stage."""
+        stages: dict[Point, list[PlannedCell]] = {}
+        for cell in self.cells:
+            stages.setdefault(weights_of(cell.point), []).append(cell)
+        return list(stages.values())
+
+    def _measure(self, cells: Sequence[PlannedCell]) -> Iterator[Run]:
+        limits = self._limits(cells)
+        known = self._converged
+        self._converged = {k: known[k] for limit in limits if (k := limit.key) in known}
+        for limit in limits:
+            if limit.key not in self._converged:
+                self._converged[limit.key] = self._converge(limit)
+        title = title_of(weights_of(cells[0].point))
+        prefix = f"{title}: " if title else ""
+        if self._outdated(cells) or any(self._left(n, cells) for n in range(self._rounds)):
+            self.listener.begin(f"{prefix}warm-up")
+            self._warm_up(cells)
             if self.journal.sitting:
-                yield from self._check_times()
+                yield from self._check_times(cells)
         for number in range(self._rounds):
-            self.listener.begin(f"round {number + 1} of {self._rounds}")
-            for cell in self._left(number):
+            self.listener.begin(f"{prefix}round {number + 1} of {self._rounds}")
+            for cell in self._left(number, cells):
                 if not self._failed(cell):
                     run = self._run(cell, number)
                     self.journal.add_run(run)
                     yield run
 
+    def _wanted(self, cells: Sequence[PlannedCell]) -> bool:
+        """Whether a stage has anything to do, or a picture to be made again."""
+        records = map(self.journal.references.get, (limit.key for limit in self._limits(cells)))
+        folder = self.journal.path.parent
+        shown = all(record and read_png(folder / record.picture) for record in records)
+        left = any(self._left(number, cells) for number in range(self._rounds))
+        return left or not shown or self._outdated(cells)
+
+    def _outdated(self, cells: Sequence[PlannedCell]) -> bool:
+        keys = {cell.key for cell in cells}
+        return any(run.cell in keys for run in self.journal.outdated())
+
     def calls(self) -> int:
         """Network evaluations still to come, about: an adaptive sampler's are not known."""
-        ahead = [each for each in self._limits() if each.key not in self.journal.references]
+        ahead = [
+            each for each in self._limits(self.cells) if each.key not in self.journal.references
+        ]
         solving = sum(
             references.calls(self._truth(each), each, self.reference_steps) for each in ahead
         )
-        left = [(cell, number) for number in range(self._rounds) for cell in self._left(number)]
+        left = [
+            (cell, number)
+            for number in range(self._rounds)
+            for cell in self._left(number, self.cells)
+        ]
         return solving + sum(self._calls_of(cell, number) for cell, number in left)
 
     @property
     def _rounds(self) -> int:
         return max(len(self.pictures), self.repeats)
 
-    def _left(self, number: int) -> list[PlannedCell]:
-        cells = shuffled(self.cells, number)
-        return [cell for cell in cells if (cell.key, number) not in self.journal.runs]
+    def _left(self, number: int, cells: Sequence[PlannedCell]) -> list[PlannedCell]:
+        order = shuffled(cells, number)
+        return [cell for cell in order if (cell.key, number) not in self.journal.runs]
 
     def _failed(self, cell: PlannedCell) -> bool:
         return any(run.reason for run in self.journal.runs_of(cell.key))
@@ -124,9 +169,9 @@ class Sweep:
         again = number < len(self.pictures) and _needs_path(cell)
         return 2 * nfe if again else nfe
 
-    def _limits(self) -> list[Limit]:
+    def _limits(self, cells: Sequence[PlannedCell]) -> list[Limit]:
         """The limits that cells have, each once."""
-        found = [Limit.of(cell) for cell in self.cells if has_limit(cell.plan.spec)]
+        found = [Limit.of(cell) for cell in cells if has_limit(cell.plan.spec)]
         return list({limit.key: limit for limit in found}.values())
 
     def _truth(self, limit: Limit) -> Subject:
@@ -157,13 +202,13 @@ class Sweep:
                 write_png(image, folder / CELLS / picture_name(stem, number))
         return converged
 
-    def _check_times(self) -> Iterator[Run]:
+    def _check_times(self, cells: Sequence[PlannedCell]) -> Iterator[Run]:
         """Where the sweep was interrupted: time again what the machine no longer takes as long for."""
-        cells = {cell.key: cell for cell in self.cells}
+        named = {cell.key: cell for cell in cells}
         self.listener.begin("timing again")
 
-        find_drifts(self.journal, cells, self._clock)
-        yield from time_again(self.journal, cells, self.repeats, self._clock)
+        find_drifts(self.journal, named, self._clock)
+        yield from time_again(self.journal, named, self.repeats, self._clock)
 
     def _clock(self, cell: PlannedCell) -> float | None:
         """The seconds of one run that is not looked at; None where it fails, which is told."""
@@ -176,9 +221,9 @@ class Sweep:
             return None
         return run.seconds
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, cells: Sequence[PlannedCell]) -> None:
         """One short run that nobody times: the first one allocates, and chooses algorithms."""
-        cell = min(self.cells, key=lambda cell: cell.plan.nfe or ADAPTIVE_CALLS)
+        cell = min(cells, key=lambda cell: cell.plan.nfe or ADAPTIVE_CALLS)
         self._run(cell, 0, warm_up=True)
 
     def _run(self, cell: PlannedCell, number: int, *, warm_up: bool = False) -> Run:

@@ -53,7 +53,7 @@ def with_settings(
 
     def settle(values: Mapping[str, Any]) -> dict[str, Any]:
         read = _given(table, values, unread)
-        given = _with_configuration(read, configured, find_files=not unread)
+        given = configured_settings(read, configured, find_files=not unread)
         return {**{name: values[name] for name in values if name not in table}, GIVEN: given}
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,7 +127,7 @@ def _given(
     }
 
 
-def _with_configuration(
+def configured_settings(
     given: dict[str, Any], configured: Collection[str] | None, *, find_files: bool
 ) -> dict[str, Any]:
     """What was typed, what the configuration says of the rest, and the files that names stand for."""

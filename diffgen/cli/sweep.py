@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
@@ -38,9 +38,6 @@ from diffgen.settings.sampling import Sampling
 from diffgen.settings.setting import rows
 from diffgen.settings.sweep import Comparing, Report
 
-if TYPE_CHECKING:
-    from diffgen.engine.plan import GeneratePlan
-
 
 def run_sweep(
     prompts: list[str] | None, given: dict[str, Any], groups: Sequence[type] = ()
@@ -62,8 +59,14 @@ def run_sweep(
     # Open the model, and check the sweep against it.
     with logged_notes(talk.verbose):
         session = Session(request)
-    tell_syntax(unread_syntax(session.task.plan), strict=given.get("strict", False))
-    _check_steering(session.task.plan)
+    plans = session.task.plans.values()
+    pieces = dict.fromkeys(
+        piece
+        for plan in plans
+        for piece in unread_syntax(plan, embeddings=bool(request.embeddings))
+    )
+    tell_syntax([*pieces], strict=given.get("strict", False))
+    _check_steering(session)
     if old:
         settings = request.settings(session.task.plan)
         check_comparable(old, settings, [cell.key for cell in session.task.cells])
@@ -97,12 +100,21 @@ def _request(prompts: list[str] | None, given: dict[str, Any], old: Results | No
     return SweepRequest.from_settings(settings, typed)
 
 
-def _check_steering(plan: GeneratePlan) -> None:
+def _check_steering(session: Session) -> None:
     """Raise UsageError for what another prompt would change."""
-    from diffgen.engine.tags import find_tags
+    from diffgen.engine.tags import find_tags, known_words
 
-    if any(find_tags(plan).values()):
-        raise UsageError("sample-steps takes no LoRAs and no embeddings from prompts")
+    request = session.request
+
+    def known() -> set[str]:
+        return known_words(session.opened, request.loras, request.embeddings)
+
+    plans = session.task.plans.values()
+    if any(any(find_tags(plan, known).values()) for plan in plans):
+        raise UsageError(
+            "sample-steps takes no LoRAs and no embeddings from prompts; --lora and --embedding "
+            "are for all of them"
+        )
 
 
 def _parse_film(text: str) -> Sampling:

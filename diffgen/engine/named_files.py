@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from diffgen.types import LoraRef
 
 
 def with_paths(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -17,11 +19,14 @@ def with_paths(given: Mapping[str, Any]) -> dict[str, Any]:
 
     found = dict(given)
     if "loras" in found:
-        partial = bool(found.get("lora_partial"))
-        found["loras"] = tuple(
-            replace(lora, path=find_file(str(lora.path), "lora", option="--lora"), partial=partial)
-            for lora in found["loras"]
-        )
+        partial, given_loras = bool(found.get("lora_partial")), found["loras"]
+
+        def located(loras: Iterable[LoraRef]) -> tuple[LoraRef, ...]:
+            paths = ((each, find_file(str(each.path), "lora", option="--lora")) for each in loras)
+            return tuple(replace(lora, path=path, partial=partial) for lora, path in paths)
+
+        several = isinstance(given_loras, list)  # stacks of them, of a sweep
+        found["loras"] = [*map(located, given_loras)] if several else located(given_loras)
     if "embeddings" in found:
         found["embeddings"] = tuple(
             replace(ref, path=find_file(str(ref.path), "embedding", option="--embedding"))

@@ -7,11 +7,13 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
-from diffgen.errors import UsageError
+from diffgen.errors import UsageError, shown
 from diffgen.types import Stretch
 
 MAX_NUMBERS = 10_000  # of a list
 MAX_OUTPAINTED = 16_384  # pixels on a side
+NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
+EVERY_LEVEL = "all"
 ENLARGEMENT = re.compile(r"(\d{1,2}(\.\d{1,3})?)[xX]|\d{1,5}[xX]\d{1,5}")
 
 
@@ -84,12 +86,25 @@ def parse_stretches(name: str, text: str) -> tuple[Stretch, ...]:
 
 
 def parse_interval(name: str, text: str) -> tuple[float, float]:
-    """`LOW,HIGH`, either end may be left out. Raises UsageError."""
-    low, comma, high = text.partition(",")
-    if not comma:
-        raise UsageError(f"{name} takes LOW,HIGH, for example 0.3,5")
-    first, last = parse_numbers(name, f"{low.strip() or 0},{high.strip() or math.inf}")
-    return first, last
+    """`LOW-HIGH` or `LOW,HIGH`, where either end may be left out, or `all`. Raises UsageError."""
+    words = text.strip().lower()
+    if words == EVERY_LEVEL:
+        return 0.0, math.inf
+    match = re.fullmatch(rf"({NUMBER})?\s*[-,]\s*({NUMBER}|inf)?", words)
+    if not match or not (match[1] or match[2]):
+        raise UsageError(
+            f"{name} takes LOW-HIGH, for example 0.3-5, or {EVERY_LEVEL}, not {shown(text)}"
+        )
+    low, high = float(match[1] or 0), float(match[2] or math.inf)
+    if low >= high:
+        raise UsageError(f"{name} takes LOW-HIGH with LOW < HIGH, not {shown(text)}")
+    return low, high
+
+
+def interval_text(interval: tuple[float, float]) -> str:
+    """An interval as `parse_interval` reads it."""
+    low, high = interval
+    return EVERY_LEVEL if interval == (0.0, math.inf) else f"{low:.15g}-{high:.15g}"
 
 
 def parse_seeds(name: str, text: str) -> tuple[int, ...]:

@@ -219,8 +219,8 @@ class Guidance(Group):
         tuple[float, float],
         Setting(
             "--guidance-interval",
-            "Guide only between these noise levels",
-            "LOW,HIGH",
+            "Guide only between these noise levels [default: all]",
+            "LOW-HIGH",
             parse=parse_interval,
             peers="cfg-interval guidance-start guidance-end",
         ),

@@ -239,6 +239,8 @@ def _typed(row: Row, value: Any) -> list[str]:
 def _plain_value(value: Any) -> Any:
     if isinstance(value, tuple) and all(isinstance(each, int | str) for each in value):
         return list(value)
+    if isinstance(value, tuple) and all(isinstance(e, LoraRef | EmbeddingRef) for e in value):
+        return [as_text(each) for each in value]
     if isinstance(value, Path | tuple):
         return as_text(value)
     return value

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Final
 
-from diffgen.settings.axes import Axis
+from diffgen.settings.axes import Axis, Intervals, Models, Stacks
 from diffgen.settings.grammar import parse_path, parse_seeds
+from diffgen.settings.model import Adapters, ModelName
 from diffgen.settings.picture import MAX_SIDE
+from diffgen.settings.running import Machine
 from diffgen.settings.sampling import Guidance, Sampling
 from diffgen.settings.setting import Group, Setting, rows
 
@@ -73,19 +75,29 @@ class Varied(Group):
     ] = False
 
 
-# Settings that take several values; their order is that of the parts of a cell's key. Guidance
-# changes the equation that is solved. How stochastic a sampler is does not: eta decides whether it
-# solves that at all, or an equation with noise that has a limit of its own. What fast leaves out is
-# an error like that of few steps.
+# Settings that take several values; their order is that of the parts of a cell's key. Models, LoRAs
+# and guidance change the equation that is solved. How stochastic a sampler is does not: eta decides
+# whether it solves that at all, or an equation with noise that has a limit of its own. What fast
+# leaves out, and what a number format rounds away, are errors like that of few steps.
 AXES: Final[Mapping[str, Axis]] = {
-    name: Axis.of(rows(group)[name], label, solves=solves)
-    for group, name, label, solves in (
-        (Guidance, "guidance_scale", "guidance", True),
-        (Guidance, "guidance_rescale", "rescale", True),
-        (Guidance, "guidance_method", "method", True),
-        (Guidance, "pag", "pag", True),
-        (Varied, "eta", "eta", False),
-        (Varied, "fast", "fast", False),
+    axis.name: axis
+    for axis in (
+        Models.of(
+            rows(ModelName)["model"],
+            "model",
+            solves=True,
+            loads=True,
+            flags="-m --models --model",
+        ),
+        Stacks.of(rows(Adapters)["loras"], "lora", solves=True, loads=True),
+        Axis.of(rows(Guidance)["guidance_scale"], "guidance", solves=True),
+        Axis.of(rows(Guidance)["guidance_rescale"], "rescale", solves=True),
+        Axis.of(rows(Guidance)["guidance_method"], "method", solves=True),
+        Axis.of(rows(Guidance)["pag"], "pag", solves=True),
+        Intervals.of(rows(Guidance)["guidance_interval"], "interval", solves=True),
+        Axis.of(rows(Varied)["eta"], "eta", solves=False),
+        Axis.of(rows(Varied)["fast"], "fast", solves=False),
+        Axis.of(rows(Machine)["dtype"], "dtype", solves=False, loads=True),
     )
 }
 BY_LABEL: Final[Mapping[str, Axis]] = {axis.label: axis for axis in AXES.values()}

@@ -18,7 +18,7 @@ CONFIG = NoiseConfig(spacing="karras")
 TABLES = NoiseSchedule.from_config(CONFIG)
 
 
-def make_plan(settings):
+def make_plan(settings, point=()):
     return SamplingPlan.make(settings, CONFIG, TABLES)
 
 

@@ -27,7 +27,7 @@ REFERENCE_STEPS = 100
 
 
 def planned(subject, samplers, steps, schedules="exponential", points=((),)):
-    def make_plan(settings):
+    def make_plan(settings, point=()):
         return SamplingPlan.make(settings, subject.config, subject.schedule)
 
     return plan_cells(Grid.parse(samplers, schedules, steps, points=points), make_plan)

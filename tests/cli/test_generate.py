@@ -209,7 +209,7 @@ def test_the_picture_itself_on_stdout(
         (("x", "--eta", "-1"), "eta must be from 0 to 1, got -1"),
         (("x", "-g", "nan"), "guidance must be a finite number"),
         (("x", "--guidance-rescale", "2"), "from 0 to 1, got 2"),
-        (("x", "--guidance-interval", "3"), "--guidance-interval takes LOW,HIGH"),
+        (("x", "--guidance-interval", "3"), "--guidance-interval takes LOW-HIGH"),
         (("x", "--guidance-interval", "3,1"), "LOW < HIGH"),
         (("x", "--sigmas", "5,a"), '--sigmas: "a" is not a number'),
         (("x", "--sigmas", "1,5"), "sigmas must be a descending list"),

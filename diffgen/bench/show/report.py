@@ -21,7 +21,7 @@ from diffgen.bench.pictures import KEPT
 from diffgen.bench.results import Cell, Recommendation, Results, Statistic
 from diffgen.bench.show import views
 from diffgen.bench.show.views import DASH, Series
-from diffgen.settings.axes import value_text
+from diffgen.settings.axes import NONE, value_text
 from diffgen.settings.sweep import BY_LABEL
 
 SCRIPTS = ("data.js", "page.js", "dialog.js", "plot.js", "table.js", "sheet.js", "main.js")
@@ -281,7 +281,9 @@ def _settings(settings: Mapping[str, object]) -> list[tuple[str, str]]:
 def _plain(value: object) -> str:
     """A setting as a reader writes it."""
     if isinstance(value, list | tuple):
-        return ", ".join(_plain(item) for item in value)
+        return ", ".join(
+            " + ".join(item) or NONE if isinstance(item, list) else _plain(item) for item in value
+        )
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -69,6 +69,8 @@ def _add_column(table: Table, name: str) -> None:
         table.add_column(name, min_width=2, no_wrap=True)
     elif name == "schedule":  # may be cut: what is left of it can be told apart
         table.add_column(name, overflow="crop")
+    elif name in BY_LABEL and BY_LABEL[name].loads:  # what names begin with is often the same
+        table.add_column(name, justify="right", overflow="fold")
     elif name in BY_LABEL:  # so may the heading
         table.add_column(name, justify="right", overflow="crop")
     else:
@@ -138,11 +140,14 @@ def _caption(results: Results) -> Text:
 def _floors(results: Results) -> list[str]:
     """How sure the references of the deterministic cells are, and what they are there for."""
     floors = [reference.floor_psnr for reference in common_references(results, results.cells)]
+    exact = ", in fp32" if "dtype" in axes_of(results) else ""
     if len(floors) < 2:
-        return [f"floor: two solvers of the reference agree to {psnr:.1f} dB" for psnr in floors]
+        return [
+            f"floor: two solvers of the reference agree to {psnr:.1f} dB{exact}" for psnr in floors
+        ]
     solving = [label for label in axes_of(results) if BY_LABEL[label].solves]
     return [
-        f"floor: two solvers of each reference agree to {min(floors):.1f} dB or more",
+        f"floor: two solvers of each reference agree to {min(floors):.1f} dB or more{exact}",
         f"PSNR: to the converged picture of the same {', '.join(solving)}; * and > hold within it",
     ]
 
