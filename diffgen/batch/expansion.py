@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, product
@@ -19,13 +19,13 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from diffgen.errors import UsageError, did_you_mean, shown
+from diffgen.errors import UsageError, shown
 
 if TYPE_CHECKING:
-    from dynamicprompts.wildcards import WildcardManager
+    from diffgen.batch.wildcards import Wildcards
 
 MOST_COMBINATIONS = 1_000_000  # of one prompt
-WILDCARD = re.compile(r"(?<!\w)__[~!@]?[\w/*.-]{1,100}?__(?!\w)")
+WILDCARD = re.compile(r"(?<!\w)__[~!@]?([\w/*.-]{1,100}?)__(?!\w)")
 # What the library would read otherwise than as text stands for itself as one of these, meanwhile.
 STAND_INS = {char: chr(0xE000 + i) for i, char in enumerate("#/$%{}|_\\:,~!@()")}
 ORIGINALS = {stand_in: char for char, stand_in in STAND_INS.items()}
@@ -48,13 +48,18 @@ class Expander:
         if wildcards is not None and not wildcards.is_dir():
             raise UsageError(f"--wildcards: there is no folder {wildcards}")
         self._folder = wildcards
+        self._known: set[str] = set()  # wildcards that are there, and all that they lead to
 
     def has_choices(self, template: str) -> bool:
         """Whether there is more than one prompt, or less, in it."""
         return any(piece.is_choice for piece in self._pieces(template))
 
     def check(self, template: str) -> None:
-        """Raise UsageError for a choice that cannot be read or a wildcard without a file."""
+        """Raise UsageError for a choice that cannot be read, and for a wildcard without a file, be
+        it one that another's lines lead to.
+        """
+        if self._folder is not None:
+            self._check_wildcards(template)
         self.choose(template, 0)
 
     def refuse(self, towards: str | None) -> None:
@@ -84,6 +89,14 @@ class Expander:
         if total > MOST_COMBINATIONS:
             raise UsageError(f"{shown(template)} has more than {MOST_COMBINATIONS} combinations")
         yield from map("".join, product(*lists))
+
+    def _check_wildcards(self, template: str) -> None:
+        ahead = WILDCARD.findall(template)
+        while ahead:
+            if (name := ahead.pop()) not in self._known:
+                items = self._manager.items(name)
+                self._known.add(name)
+                ahead += (found for item in items for found in WILDCARD.findall(item.content))
 
     def _pieces(self, template: str) -> list[Piece]:
         if "{" not in template and (self._folder is None or "__" not in template):
@@ -128,6 +141,7 @@ class Expander:
         from dynamicprompts.enums import SamplingMethod
         from dynamicprompts.sampling_context import SamplingContext
 
+        self._manager.weighted = method == "RANDOM"
         context = SamplingContext(
             default_sampling_method=SamplingMethod[method],
             wildcard_manager=self._manager,
@@ -147,8 +161,10 @@ class Expander:
         return found
 
     @cached_property
-    def _manager(self) -> WildcardManager:
-        return _manager(self._folder, self._encoded)
+    def _manager(self) -> Wildcards:
+        from diffgen.batch.wildcards import Wildcards
+
+        return Wildcards(self._folder, self._encoded)
 
     def _encoded(self, text: str) -> str:
         """Text in the library's grammar in which only choices and wildcards mean something."""
@@ -227,29 +243,3 @@ def _unescaped(text: str) -> str:
 
 def _decoded(text: str) -> str:
     return "".join(ORIGINALS.get(char, char) for char in text)
-
-
-def _manager(folder: Path | None, encoded: Callable[[str], str]) -> WildcardManager:
-    from dynamicprompts.wildcards import WildcardManager
-    from dynamicprompts.wildcards.item import WildcardItem
-    from dynamicprompts.wildcards.values import WildcardValues
-
-    class Files(WildcardManager):
-        """Wildcard files whose lines are read as prompts are, and that must be there."""
-
-        def get_values(self, wildcard: str) -> WildcardValues:
-            name = _decoded(wildcard)
-            items = [
-                each if isinstance(each, WildcardItem) else WildcardItem(each)
-                for each in super().get_values(name).items
-            ]
-            if not items:
-                known = sorted(self.get_collection_names())
-                raise UsageError(
-                    f"no wildcard {shown(name)} in {folder}{did_you_mean(name, known)}"
-                )
-            return WildcardValues.from_items(
-                [WildcardItem(encoded(each.content), each.weight) for each in items]
-            )
-
-    return Files(folder)

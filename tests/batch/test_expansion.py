@@ -112,11 +112,42 @@ def test_wildcards(folder: Path) -> None:
         ("__../secret__", 'no wildcard "../secret"'),
         ("{a|__missing__}", 'no wildcard "missing"'),
         ("__self__", "leads back to itself"),
+        ("{a|b|c|d|{e|f|__missing__}}", 'no wildcard "missing"'),
+        ("__outer__", 'no wildcard "inner"'),
+        ("__empty__", 'the wildcard "empty" in .* has no lines'),
+        ("__numbers__", 'the wildcard "numbers" in .* has no lines'),
+        ("__latin__", r"latin\.txt is not UTF-8 text; save the file as UTF-8"),
+        ("__wide__", r"wide\.txt is not UTF-8 text; save the file as UTF-8"),
+        ("__lost__", r'no wildcard "lost" in .*; .*broken\.yaml cannot be read'),
     ],
 )
 def test_wildcards_that_lead_nowhere(folder: Path, template: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        list(Expander(folder).combinations(template))
+    (folder / "outer.txt").write_text("x\n" * 40 + "{y|__inner__}\n")
+    (folder / "empty.txt").write_text("# nothing\n")
+    (folder / "latin.txt").write_bytes(b"r\xe9d\n")
+    (folder / "wide.txt").write_bytes("red\n".encode("utf-16"))
+    (folder / "numbers.yaml").write_text("numbers: [1, 2]\n")
+    (folder / "broken.yaml").write_text("lost: [red, blue\nb")
+    expander = Expander(folder)
+    for _ in range(2):  # the next line of a file is told too
+        with pytest.raises(UsageError, match=message):
+            expander.check(template)
+
+
+def test_lines_with_weights(folder: Path) -> None:
+    (folder / "often.txt").write_bytes("\ufeff0.9::red\r\n0.1::(blue:1.2)\r\n".encode())
+    (folder / "shelf.yaml").write_text("kept:\n  deep: ['0.5::x', y]\n")
+    expander = Expander(folder)
+    found = [expander.choose("__often__", seed) for seed in range(200)]
+    assert set(found) == {"red", "(blue:1.2)"}
+    assert found.count("red") > 150
+    assert sorted(expander.combinations("__often__")) == ["(blue:1.2)", "red"]
+    assert sorted(expander.combinations("__kept/deep__")) == ["x", "y"]
+
+
+def test_a_folder_that_holds_itself(folder: Path) -> None:
+    (folder / "deep" / "again").symlink_to(folder)
+    assert Expander(folder).choose("__deep/animals__", 1) == "cat"
 
 
 def test_too_many_combinations() -> None:
