@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ LINE_AT_MOST = 256 << 10  # bytes
 TOML_AT_MOST = 64 << 20  # bytes
 PROBLEMS_SHOWN = 50
 NUL = "a NUL byte; is it a text file, saved as UTF-8?"
+# What would be drawn line by line, as words.
+OTHER_TABLES = (".yaml", ".yml", ".tsv", ".xls", ".xlsx", ".ods", ".parquet", ".xml")
 BOMS_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -83,6 +86,8 @@ def read_file(file: str) -> Iterator[Entry]:
         raise UsageError(f"--prompts {file} is a picture; --from makes it again")
     if suffix == ".json":
         raise UsageError(f"{file}: records are one a line; name it .jsonl")
+    if suffix in OTHER_TABLES:
+        raise UsageError(f"{file}: prompts come as text, .jsonl, .csv or .toml, not {suffix}")
     reader = READERS.get(suffix, _text_records)
     try:
         with _opened(file) as stream:
@@ -103,8 +108,8 @@ def _text_records(stream: BinaryIO, _name: str) -> Iterator[Entry]:
     for number, line in _lines(stream):
         if isinstance(line, Problem):
             yield line
-        elif line.startswith("{") and (record := _object(line)):
-            yield Record(number, record)
+        elif line.startswith('{"'):
+            yield _object(number, line)
         elif not line.startswith("#"):
             yield _attempt(number, lambda: parse_line(line))  # noqa: B023  called at once
 
@@ -135,11 +140,23 @@ def _csv_records(stream: BinaryIO, name: str) -> Iterator[Entry]:
         if row is None:
             return
         if heading is None:
-            heading = [cell.strip() for cell in row]
-            if "prompt" not in [cell.lower() for cell in heading]:
-                raise UsageError(f"{name}:1: no column is called prompt: {shown(row)}")
+            if any(cell.strip() for cell in row):
+                heading = _heading(row, f"{name}:{line}")
         elif any(cell.strip() for cell in row):
             yield _row(line, heading, row)
+
+
+def _heading(row: list[str], where: str) -> list[str]:
+    """The names of the columns. Raises UsageError."""
+    heading = [cell.strip() for cell in row]
+    names = [cell.lower() for cell in heading if cell]
+    if "prompt" not in names:
+        others = [mark for mark in (";", "\t") if mark in row[0]]
+        hint = f"; between cells stand commas, not {shown(others[0])}" if others else ""
+        raise UsageError(f"{where}: no column is called prompt: {shown(row)}{hint}")
+    if twice := [name for name, number in Counter(names).items() if number > 1]:
+        raise UsageError(f"{where}: two columns are called {shown(twice[0])}")
+    return heading
 
 
 def _row(line: int, heading: list[str], row: list[str]) -> Entry:
@@ -162,7 +179,7 @@ def _toml_records(stream: BinaryIO, name: str) -> Iterator[Entry]:
     except ConfigError as error:
         raise UsageError(str(error)) from error
     pictures = tables.pop("picture", None)
-    if not isinstance(pictures, list):
+    if not isinstance(pictures, list) or not all(isinstance(each, dict) for each in pictures):
         raise UsageError(f"{name}: no [[picture]] table in it")
     heads = [i for i, line in enumerate(text.split("\n"), 1) if line.strip() == "[[picture]]"]
     numbers = heads if len(heads) == len(pictures) else range(1, len(pictures) + 1)
@@ -185,13 +202,17 @@ def _attempt(number: int, parse: Callable[[], Mapping[str, Any]]) -> Entry:
         return Problem(number, str(error))
 
 
-def _object(line: str) -> dict[str, Any] | None:
-    """A line of text that is a record in JSON, which no prompt is."""
+def _object(number: int, line: str) -> Entry:
+    """A line of text that begins as JSON does: a record, a choice, or a record that is broken."""
     try:
         found = _parsed_object(line)
-    except UsageError:
-        return None
-    return found if "prompt" in found else None
+    except UsageError as error:
+        if "|" not in line:
+            return Problem(number, str(error))
+    else:
+        if "prompt" in found:
+            return Record(number, found)
+    return _attempt(number, lambda: parse_line(line))
 
 
 def _parsed_object(line: str) -> dict[str, Any]:

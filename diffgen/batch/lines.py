@@ -5,7 +5,8 @@
     --prompt "a red barn" --negative_prompt "blurry" --cfg_scale 7
 
 An option begins with two hyphens and a letter behind a blank. Its value, like the prompt, ends at
-the next option, or is in double quotes. ` \\--word` in a prompt is text.
+the next option, or is in double quotes; a value also in single ones. ` \\--word` in a prompt is
+text.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from diffgen.errors import UsageError
 
 OPTION = re.compile(r"(?:^|\s)--([A-Za-z][\w-]*)(?:=|\s+|$)")
 ESCAPED = re.compile(r"(^|\s)\\(--[A-Za-z])")
+# Of an option only: prompts may begin and end with an apostrophe.
+SINGLY_QUOTED = re.compile(r"'([^'\\]*)'(?=\s*$|\s+--[A-Za-z])")
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"(?=\s*$|\s+--[A-Za-z])')
 # sd-scripts' letters, which are other options of ours or none.
 SD_SCRIPTS = {
@@ -54,7 +57,7 @@ def parse_line(line: str) -> dict[str, str | list[str]]:
 def _value(line: str, position: int) -> tuple[str | None, int, str | None]:
     """A value, where the one behind it begins, and the name of the option that takes that."""
     start = len(line) - len(line[position:].lstrip())
-    quoted = QUOTED.match(line, start)
+    quoted = QUOTED.match(line, start) or (SINGLY_QUOTED.match(line, start) if position else None)
     option = OPTION.search(line, quoted.end() if quoted else max(position - 1, 0))
     end = option.start() if option else len(line)
     if quoted:

@@ -28,9 +28,16 @@ READ = {
 }
 UNREAD = {
     "choices": r"\{[^{}|]{0,300}\|[^{}]{0,300}\}",
+    "a choice that is cut": r"\{[^{}|]{0,300}\|[^{}]{0,300}$|^[^{}|]{0,300}\|[^{}]{0,300}\}",
+    "variables": r"\$\{\w{1,60}(?:\s{0,3}=[^{}]{0,300})?(?:\}|\{)",
     "wildcards": r"(?<!\w)__[\w/*-]{0,100}?[^\W_]__(?!\w)",
     "hypernetworks": r"<hypernet:[^<>]{0,300}>",
-    "parameters (give options instead)": r"(?<!\S)--[a-z][a-z-]{0,30}(?:[ =]\S{1,30}|$)",
+    # Midjourney's; also with the dash that word processors make of two, and of InvokeAI's old lines.
+    "parameters (give options instead)": (
+        r"(?<!\S)--[a-z][a-z-]{0,30}(?:[ =]\S{1,30}|$)"
+        rf"|(?<!\S)[\u2013\u2014](?:steps|seed|cfg|guidance|width|height)[ =]{_NUMBER}"
+        r"|(?<!\S)-[sSWHC] ?\d{1,9}"
+    ),
 }
 TABLE, JSON = "a table's heading", "JSON"
 _PATTERNS = {kind: re.compile(pattern) for kind, pattern in (READ | UNREAD).items()}

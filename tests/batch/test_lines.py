@@ -38,6 +38,11 @@ from diffgen.errors import UsageError
         ("a barn --fast --steps=8", {"prompt": "a barn", "fast": "", "steps": "8"}),
         (r"a sign \--steps 30", {"prompt": "a sign --steps 30"}),
         ('"a sign --steps 30" --seed 2', {"prompt": "a sign --steps 30", "seed": "2"}),
+        (
+            "--prompt 'a --wide barn' --negative_prompt 'x'",
+            {"prompt": "a --wide barn", "negative_prompt": "x"},
+        ),
+        ("'tis the season' --seed 2", {"prompt": "'tis the season'", "seed": "2"}),
         (r'"say \"hi\"" --seed 2', {"prompt": 'say "hi"', "seed": "2"}),
         ('"red" barn "blue" --seed 2', {"prompt": '"red" barn "blue"', "seed": "2"}),
         ('"never closed --seed 2', {"prompt": '"never closed', "seed": "2"}),

@@ -38,11 +38,15 @@ def test_old_macs(tmp_path: Path) -> None:
 
 
 def test_a_record_among_lines_of_text(tmp_path: Path) -> None:
-    content = '{"prompt": "x", "steps": 3}\n{a|b} barn\n{"no": "prompt"}\n'
+    content = (
+        '{"prompt": "x", "steps": 3}\n{a|b} barn\n{"no": "prompt"}\n{"a"|b}\n{"prompt": "x", }\n'
+    )
     assert read(tmp_path, content) == [
         Record(1, {"prompt": "x", "steps": 3}),
         Record(2, {"prompt": "{a|b} barn"}),
         Record(3, {"prompt": '{"no": "prompt"}'}),
+        Record(4, {"prompt": '{"a"|b}'}),
+        Problem(5, "not valid JSON: Expecting property name enclosed in double quotes"),
     ]
 
 
@@ -91,6 +95,27 @@ def test_csv(tmp_path: Path) -> None:
         read(tmp_path, "a,b\n1,2\n", "p.csv")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"prompt;steps\na;5\n", r'p\.csv:1: no column .*; between cells stand commas, not ";"'),
+        (
+            b"prompt\tsteps\na\t5\n",
+            r'p\.csv:1: no column .*; between cells stand commas, not "\\t"',
+        ),
+        (b"\nprompt,steps,Steps\na,5,6\n", r'p\.csv:2: two columns are called "steps"'),
+    ],
+)
+def test_headings_that_say_nothing(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        read(tmp_path, content, "p.csv")
+
+
+def test_a_table_in_utf_16_is_told(tmp_path: Path) -> None:
+    found = read(tmp_path, "prompt\na\n".encode("utf-16"), "p.csv")
+    assert found == [Problem(1, "UTF-16 text; save the file as UTF-8")]
+
+
 def test_csv_with_broken_lines(tmp_path: Path) -> None:
     found = read(tmp_path, b"prompt\na\n\xff\nb\n", "p.csv")
     assert found == [
@@ -109,6 +134,9 @@ def test_what_python_writes_as_csv(tmp_path: Path) -> None:
     assert [each.settings["prompt"] for each in found] == [p.strip() for p in prompts]
 
 
+NO_TABLE = r"no \[\[picture\]\] table"
+
+
 def test_toml(tmp_path: Path) -> None:
     content = (
         'steps = 9\n\n[[picture]]\nprompt = "a"\n\n[[picture]]\nprompt = "b"\nsteps = [3, 4]\n'
@@ -117,7 +145,11 @@ def test_toml(tmp_path: Path) -> None:
         Record(3, {"steps": 9, "prompt": "a"}),
         Record(6, {"steps": [3, 4], "prompt": "b"}),
     ]
-    for broken, message in (("a = ", "not valid TOML"), ("a = 1", r"no \[\[picture\]\] table")):
+    for broken, message in (
+        ("a = ", "not valid TOML"),
+        ("a = 1", NO_TABLE),
+        ("picture = [1]", NO_TABLE),
+    ):
         with pytest.raises(UsageError, match=message):
             read(tmp_path, broken, "p.toml")
 
@@ -129,6 +161,7 @@ def test_toml(tmp_path: Path) -> None:
         (".", "cannot read prompts from .*: Is a directory"),
         ("a.png", "is a picture; --from makes it again"),
         ("a.json", r"records are one a line; name it \.jsonl"),
+        ("a.yaml", r"prompts come as text, \.jsonl, \.csv or \.toml, not \.yaml"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, message: str) -> None:

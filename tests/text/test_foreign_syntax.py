@@ -23,6 +23,12 @@ from diffgen.text.foreign_syntax import JSON, READ, TABLE, UNREAD, find_foreign
         ("barn BREAK sea", "BREAK", "BREAK"),
         ("barn --s 30", "parameters (give options instead)", "--s 30"),
         ("barn --ar 16:9", "parameters (give options instead)", "--ar 16:9"),
+        ("a barn \u2014steps 5", "parameters (give options instead)", "\u2014steps 5"),
+        ("barn -s 30 -S 42", "parameters (give options instead)", "-s 30"),
+        ("a {red|blue barn", "a choice that is cut", "{red|blue barn"),
+        ("red|blue} barn", "a choice that is cut", "red|blue}"),
+        ("${hue=!{a|b}} barn", "variables", "${hue=!{"),
+        ("a ${hue} barn", "variables", "${hue}"),
         ("barn --tile", "parameters (give options instead)", "--tile"),
         ('{"prompt": "barn"}', "JSON", '"{"prompt": "barn"}"'),
         ('["barn", "sea"]', "JSON", '"["barn", "sea"]"'),
@@ -55,6 +61,9 @@ def test_foreign_syntax_is_recognised(prompt: str, kind: str, piece: str) -> Non
         "1 < 2 > 0, a {thing}",
         "c++ | rust",
         "[a cat]",
+        "it costs $5 {or so}",
+        "snow \u2014like winter \u2014 at -5 degrees",
+        "x-s 3, a U-S flag",
         "\U0001f431",
     ],
 )
@@ -69,5 +78,5 @@ def test_every_kind_is_named_once_with_its_first_piece() -> None:
 
 
 def test_hostile_prompts_take_no_time() -> None:
-    for piece in ("(", "[", "{|", "<lora:", "__", "prompt,", "[:", " --a", '"a",'):
+    for piece in ("(", "[", "{|", "<lora:", "__", "prompt,", "[:", " --a", '"a",', "${a", "|}"):
         find_foreign([piece * 20_000])
