@@ -1,4 +1,4 @@
-"""The number format that a tensor is written in, and the change to it."""
+"""The number format to write a tensor in, and the conversion."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Format: TypeAlias = Literal["fp32", "fp16", "bf16", "fp8"]
 
 FORMATS: dict[Format, str] = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "fp8": "F8_E4M3"}
 FLOATS = ("F64", "F32", "F16", "BF16")
-BESIDE_FP8 = "F16"  # of what is small, or not of the U-Net: it is worth its bytes
+BESIDE_FP8 = "F16"  # for small tensors and other networks than the U-Net
 
 
 def format_of(info: TensorInfo, wanted: Format | None, *, in_8_bits: bool) -> str:
-    """What a tensor becomes; None keeps what files can hold by itself.
+    """The format to write a tensor in; None keeps any format that files support.
 
-    In 8 bits are only matrices and kernels, where `in_8_bits` says that they may be.
+    Only matrices and kernels become 8-bit, and only if `in_8_bits` allows it.
     """
     if info.dtype in DTYPES and info.dtype not in (*FLOATS, "F8_E4M3", "F8_E5M2"):
         return info.dtype  # whole numbers stay what they are
@@ -34,9 +34,9 @@ def format_of(info: TensorInfo, wanted: Format | None, *, in_8_bits: bool) -> st
 
 
 def cast(tensor: Tensor, dtype: str, *, name: str) -> Tensor:
-    """A tensor in another format, rounded once.
+    """Round a tensor once to another format.
 
-    Raises WeightsError where a number has no place in it or is none.
+    Raises WeightsError for a number that overflows or is not finite.
     """
     import torch
 

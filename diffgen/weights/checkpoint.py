@@ -35,12 +35,12 @@ logger = logging.getLogger("diffgen")
 FLOATS = frozenset({"F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2"})
 PEFT_KEYS = re.compile(r"\.(lora_(A|B|magnitude_vector|embedding_A|embedding_B)|hada_|lokr_)")
 UNEVEN = "; blocks of different depth at one level are supported, but these weights have others"
-CLIP_VOCABULARY = PACKAGE / "assets" / "clip_tokenizer"  # no file of a whole model brings its own
+CLIP_VOCABULARY = PACKAGE / "assets" / "clip_tokenizer"  # no single file contains its own
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """An opened model. `tokenizers` are the folders of its vocabularies, one per text encoder."""
+    """An opened model. `tokenizers` are its vocabulary folders, one per text encoder."""
 
     config: ModelConfig
     source: Path
@@ -60,11 +60,11 @@ class Checkpoint:
     ) -> Self:
         """Open a folder in diffusers layout, or one file in that of LDM or SGM.
 
-        `vae`, `prediction`, `zero_snr`, whether its last noise level has no signal, and `shift`, that
-        of a flow, replace the model's own. `base` is a model that has what a file of a U-Net lacks.
-        Raises UnsupportedCheckpoint for another kind of model, ConfigError for a bad JSON file,
-        UsageError for a base that is not needed or a shift of what is no flow, and WeightsError for
-        missing or damaged weights; for `vae` as `open_vae` does.
+        `vae`, `prediction`, `zero_snr` (the last noise level has no signal) and `shift` (of a flow)
+        override the model's own. `base` is a model that completes a file of a U-Net. Raises
+        UnsupportedCheckpoint for another kind of model, ConfigError for a bad JSON file, UsageError
+        for a superfluous base or a shift of no flow, WeightsError for missing or damaged weights;
+        for `vae` as `open_vae` does.
         """
         given = {"prediction": prediction, "zero_snr": zero_snr, "shift": shift}
         asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -135,7 +135,7 @@ class Checkpoint:
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Give a module built on the meta device its weights.
+        """Load weights into a module built on the meta device.
 
         Names and shapes are checked before any data is read. Raises WeightsError.
         """
@@ -150,9 +150,9 @@ class Checkpoint:
         module.load_state_dict(state, assign=True)
 
     def find_not_finite(self, component: Component) -> TensorInfo | None:
-        """The first tensor of a component, None if the model lacks it, that holds NaN or infinity.
+        """The first tensor of a component that holds NaN or infinity; None without the component.
 
-        Reads all of them, one by one. Raises WeightsError.
+        Reads the tensors one by one. Raises WeightsError.
         """
         tensors = self.tensors.get(component)
         if tensors is None:
@@ -163,7 +163,7 @@ class Checkpoint:
 
 
 def components(config: ModelConfig) -> tuple[Component, ...]:
-    """The parts of a model that have weights."""
+    """The components of a model that have weights."""
     vae: tuple[Component, ...] = ("vae",) if config.vae else ()
     return ("unet", *vae, *TEXT_ENCODERS[: len(config.text)])
 
@@ -178,7 +178,7 @@ def _open_component(folder: Path, component: Component) -> LazyTensors:
 
 
 def _without_adapters(folder: Path, infos: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
-    """The tensors of a folder that PEFT had an adapter in when it was saved, but the adapter's."""
+    """A folder's tensors without those of a PEFT adapter that was loaded when it was saved."""
     base = {key: key.replace(".base_layer.", ".") for key in infos if ".base_layer." in key}
     adapters = [key for key in infos if base and PEFT_KEYS.search(key)]
     if adapters:
@@ -217,7 +217,7 @@ def check_fit(
     }
     found = [f"{len(names)} {kind} ({some(names)})" for kind, names in problems.items() if names]
     if found:
-        # Only a file that ends too early lacks tensors and has none of its own.
+        # A file that only lacks tensors was cut off.
         advice = "; download it again, whole" if [*problems.values()][1:] == [[], [], []] else ""
         advice = hint or advice
         raise WeightsError(f"{where} does not fit its config: tensors {'; '.join(found)}{advice}")

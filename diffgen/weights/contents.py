@@ -1,6 +1,6 @@
 """What a weights file holds, by the names and shapes of its tensors alone.
 
-For listings and reports: it answers for every file, also those that nothing can open.
+For listings and reports: it classifies every file, also files that cannot be opened as models.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ TINY = re.compile(r"(taesd_)?((en|de)coder\.layers\.)?\d+\.(conv\.\d+\.)?(weight
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a file is, and for which family it is; `named` is the name of a kind that is not ours."""
+    """The kind of a file, and its family; `named` names a kind that diffgen does not run."""
 
     holds: Holds
     family: str | None = None
@@ -63,7 +63,7 @@ class Contents:
 
 
 def contents_of(shapes: Shapes) -> Contents:
-    """What a file with tensors of these names and shapes is."""
+    """Classify a file by the names and shapes of its tensors."""
     holds = _holds(_as_whole_models(shapes))
     if holds == "unknown":
         kind = kind_of(shapes)
@@ -74,7 +74,7 @@ def contents_of(shapes: Shapes) -> Contents:
 def _as_whole_models(shapes: Shapes) -> Shapes:
     try:
         return rooted(shapes)
-    except UnsupportedCheckpoint:  # opening it says what is wrong
+    except UnsupportedCheckpoint:  # opening it will report the error
         return shapes
 
 

@@ -1,6 +1,6 @@
 """A model in another layout or number format: folder or single file, with LoRAs and a VAE merged.
 
-What is written is opened again and compared with what it was made of before it takes its place.
+The result is read back and compared with its source before it is moved into place.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from diffgen.weights.writing import Part, parts_of, write_parts
 if TYPE_CHECKING:
     from torch import Tensor
 
-Report: TypeAlias = Callable[[str, int, int | None], None]  # what, tensors done, tensors in all
+Report: TypeAlias = Callable[[str, int, int | None], None]  # component, tensors done, total
 Ema: TypeAlias = Literal["drop", "use", "keep"]
 SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """What to make of what. `target` is a .safetensors file, or else a folder.
+    """A conversion to do. `target` is a .safetensors file, or else a folder.
 
     `dtype` None keeps each tensor's. `ema`: averaged weights beside the U-Net's own are dropped,
-    used in their place, or kept beside them, which only a file can. `base` is a model that has what a
-    source of a U-Net alone lacks.
+    used in their place, or kept beside them, which only a file supports. `base` is a model that
+    completes a source of a U-Net alone.
     """
 
     source: str
@@ -62,13 +62,13 @@ class Conversion:
 
     @property
     def to_file(self) -> bool:
-        """Whether one file is to be written."""
+        """Whether to write a single file."""
         return self.target.suffix.lower() == SUFFIX
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """What was written: the file or folder, its tensors and bytes."""
+    """The result: the file or folder, its number of tensors and bytes."""
 
     path: Path
     tensors: int
@@ -76,10 +76,10 @@ class Converted:
 
 
 def convert(asked: Conversion, report: Report) -> Converted:
-    """Write the conversion, whole or not at all.
+    """Write the conversion, completely or not at all.
 
-    Raises UsageError for what cannot be asked together, WeightsError and ConfigError for a source
-    that cannot be read or written so, OutputError where it cannot be put.
+    Raises UsageError for contradicting options, WeightsError and ConfigError for a source that
+    cannot be read or written in this form, OutputError for an unwritable target.
     """
     source = locate(asked.source)
     _check_target(asked, source.path)
@@ -120,7 +120,7 @@ def _check_target(asked: Conversion, source: Path) -> None:
 
 @contextmanager
 def _as_safetensors(path: Path, beside: Path) -> Iterator[Path]:
-    """The source itself, or what a pickle holds as a file that is gone at the end of the block."""
+    """The source itself, or a temporary safetensors copy of a pickle."""
     if path.suffix.lower() not in PICKLE_SUFFIXES:
         yield path
         return
@@ -161,7 +161,7 @@ def _to_file(
 
     parts = single_file_parts(checkpoint.config, made) | marks(checkpoint.config)
     if checkpoint.source.is_file():
-        parts |= _told_by_tensors(checkpoint.source)
+        parts |= _edm_marks(checkpoint.source)
     if asked.ema == "keep":
         parts |= _averages(checkpoint, asked.dtype)
     with _placed(asked) as file:
@@ -175,8 +175,8 @@ def _to_folder(asked: Conversion, checkpoint: Checkpoint, made: Components, repo
         check_folder(folder, checkpoint.config, made, _counted("comparing", _all(made), report))
 
 
-def _told_by_tensors(source: Path) -> dict[str, Part]:
-    """The tensors by which a file tells that its noise is that of EDM."""
+def _edm_marks(source: Path) -> dict[str, Part]:
+    """The tensors that mark a file's noise schedule as EDM's."""
     infos, _ = read_any(source)
     return parts_of(LazyTensors({k: i for k, i in infos.items() if k.startswith("edm_")}))
 
@@ -190,13 +190,13 @@ def _averages(checkpoint: Checkpoint, dtype: Format | None) -> dict[str, Part]:
 
 
 def _convert_part(asked: Conversion, path: Path, report: Report) -> None:
-    """A LoRA, an autoencoder, an embedding: the same tensors in another format."""
+    """Convert a LoRA, an autoencoder or an embedding: the same tensors in another format."""
     if asked.loras or asked.vae or asked.ema != "drop":
         raise UsageError(f"{asked.source} is no whole model; --lora, --vae and --ema are for those")
     if not asked.to_file:
         raise UsageError(f"{asked.source} is no whole model; name a {SUFFIX} file to write")
     infos, metadata = read_any(path)
-    kept = {} if is_gguf(path) else metadata  # of GGUF they are about its numbers
+    kept = {} if is_gguf(path) else metadata  # GGUF's metadata describe its quantisation
     parts = _cast_parts(LazyTensors(infos), asked.dtype)
     with _placed(asked) as file:
         write_parts(file, parts, kept, step=_counted("writing", len(parts), report))

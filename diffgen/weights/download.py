@@ -1,7 +1,7 @@
-"""Fetches files of the hub into the user's folder: resumed, checked, put in place whole.
+"""Fetch files from the hub into the user's folder: resumable, verified, complete or absent.
 
-huggingface_hub's own download deletes what it has when it is stopped; of files of many gigabytes
-what is there is kept, beside their place, and the next try goes on from its end.
+huggingface_hub's own download deletes partial files when it is interrupted. Here a partial file
+stays beside its target, and the next attempt resumes it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from diffgen.weights.sizes import in_bytes
 if TYPE_CHECKING:
     from huggingface_hub.file_download import HfFileMetadata
 
-Report: TypeAlias = Callable[[str, int, int | None], None]  # what, bytes done, bytes in all
+Report: TypeAlias = Callable[[str, int, int | None], None]  # file, bytes done, bytes in all
 
-SPARE_BYTES = 64 << 20  # left free for everybody else on the disk
+SPARE_BYTES = 64 << 20  # kept free on the disk
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A file in its place: its bytes, their SHA-256, and how many of them were downloaded now."""
+    """A downloaded file: its size, SHA-256, and the bytes transferred this time."""
 
     path: Path
     size: int
@@ -45,10 +45,10 @@ class Fetched:
 def fetch(
     order: Order, folders: Folders, *, report: Report, offline: bool = False
 ) -> list[Fetched]:
-    """Have all files of an order on this machine, each checked, in the folder for downloads.
+    """Make all files of an order available, verified, in the downloads folder.
 
-    Raises WeightsError for files that are not what they should be or where the hub or the network
-    refuses, OutputError for a disk that is full, UsageError for what the hub does not have.
+    Raises WeightsError for wrong files or a refusal by the hub or the network, OutputError for a
+    full disk, UsageError for what the hub does not have.
     """
     root = folder_of(order.repository, folders)
     missing = [file for file in order.files if not is_whole(root / file.path, file)]
@@ -64,7 +64,7 @@ def fetch(
 
 
 def _fetched(order: Order, file: RemoteFile, path: Path, report: Report) -> Fetched:
-    """One file in its place; one that is there already is checked, and fetched anew if wrong."""
+    """One file in its place; an existing one is verified, and fetched again if wrong."""
     if is_whole(path, file):
         found = _hash(path, report)
         if file.sha256 in (None, found):
@@ -95,7 +95,7 @@ def _download(order: Order, file: RemoteFile, path: Path, report: Report) -> Fet
 
 
 def _agreed(order: Order, file: RemoteFile, there: HfFileMetadata) -> tuple[int | None, str | None]:
-    """The size and hash that a file will have. Raises WeightsError if the hub has another file."""
+    """The expected size and hash of a file. Raises WeightsError if the hub's file differs."""
     of_the_hub = there.etag if there.etag and SHA256.fullmatch(there.etag) else None
     for what, ours, theirs in (
         ("bytes", file.size, there.size),
@@ -110,14 +110,14 @@ def _agreed(order: Order, file: RemoteFile, there: HfFileMetadata) -> tuple[int 
 
 
 def _transfer(url: str, part: Path, size: int | None, name: str, report: Report) -> int:
-    """Fetch what `part` lacks; how much it had. Raises OutputError for a full disk."""
+    """Fetch what `part` lacks; returns its size before. Raises OutputError for a full disk."""
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import logging
     from huggingface_hub.utils._headers import build_hf_headers
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
-    # It retries by itself, and says so on stderr otherwise.
+    # It retries by itself, and would print that on stderr.
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     if part.is_file() and size is not None and part.stat().st_size > size:
         part.unlink()
@@ -137,7 +137,7 @@ def _transfer(url: str, part: Path, size: int | None, name: str, report: Report)
 
 
 class _Reporting:
-    """A file that tells how much of it is written, and names itself where a disk is full."""
+    """A file object that reports progress, and names its path when the disk is full."""
 
     def __init__(
         self, file: IO[bytes], path: Path, name: str, size: int | None, report: Report
@@ -171,7 +171,7 @@ def _hash(path: Path, report: Report) -> str:
 
 
 def _check_space(root: Path, missing: list[RemoteFile]) -> None:
-    """Raise OutputError, before anything is fetched, if it will not fit on the disk."""
+    """Raise OutputError, before anything is fetched, if the disk lacks space."""
     needed = sum(file.size or 0 for file in missing)
     for part in root.rglob(".*.part"):
         with suppress(OSError):

@@ -1,6 +1,6 @@
-"""Models distilled to few steps, known by a file's name or its modelspec title.
+"""Models distilled to few steps, recognised by a file's name or its modelspec title.
 
-Nothing in their tensors tells: sampled as their base they give grey or burnt pictures. The numbers are
+Their tensors do not tell: sampled as their base they give grey or burnt pictures. The numbers are
 those of the makers' model cards.
 """
 
@@ -23,7 +23,7 @@ DISTILLED_SIZE = 64  # latents of SD-Turbo and SDXL-Turbo, which draw 512 pixels
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FewSteps:
-    """How a kind of distilled model is sampled; its name may hold another number of `steps`."""
+    """How to sample a kind of distilled model; a name may state another number of `steps`."""
 
     name: str
     pattern: str
@@ -35,7 +35,7 @@ class FewSteps:
     sample_size: int | None = None
 
 
-# The first whose pattern is found in a name in lower case, its punctuation as blanks.
+# The first match in a lower-cased name with punctuation as blanks counts.
 KINDS = (
     FewSteps(
         name="SDXL-Lightning that predicts x0",
@@ -81,7 +81,7 @@ KINDS = (
 
 
 def known_kind(names: Iterable[str]) -> FewSteps | None:
-    """The kind that one of the names speaks of, with its number of steps."""
+    """The kind that one of the names matches, with its number of steps."""
     plain = [re.sub(r"[^a-z0-9]+", " ", name.lower()) for name in names]
     for kind in KINDS:
         for name in plain:
@@ -99,10 +99,10 @@ def as_distilled(
     *,
     says_sampler: bool = False,
 ) -> ModelConfig:
-    """The config, sampled as the kind that a name speaks of; said as a warning.
+    """The config with the sampling of the kind that a name matches, logged as a warning.
 
-    `asked` are the user's own claims, which come first; `says_sampler` that the model's files say
-    how it is sampled, but for the steps and the guidance.
+    `asked` are the user's own claims, which win; `says_sampler` means that the model's files
+    specify the sampling except for the steps and the guidance.
     """
     kind = known_kind(names)
     if kind is None or not config.schedule.on_betas:

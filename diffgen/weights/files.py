@@ -1,8 +1,8 @@
-"""Safetensors files, one or many, seen as one mapping of names to tensors read when asked for.
+"""Safetensors files, one or many, as one lazy mapping of names to tensors.
 
 The format: 8 bytes of header length, a JSON header of names, number formats, shapes and offsets,
-then the data (https://github.com/huggingface/safetensors). Headers are checked here, so that a
-damaged download is named as what it is; a file that has changed since is refused.
+then the data (https://github.com/huggingface/safetensors). Headers are checked here, so that errors
+name the kind of damage; a file that has changed since is refused.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ WEB_PAGE_STARTS = (b"<!doctype", b"<html", b"<?xml", b"<head")
 
 @dataclass(frozen=True, slots=True)
 class TensorOp:
-    """A change made to a tensor on its way in, and what it does to the shape."""
+    """A change made to a tensor on reading, and its effect on the shape."""
 
     shape: Callable[[Shape], Shape]
     apply: Callable[[Tensor], Tensor]
@@ -58,9 +58,9 @@ class TensorOp:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a tensor's bytes begin in a file, their shape and number format, and the file's stamp.
+    """The position of a tensor's bytes in a file, their shape and format, and the file's stamp.
 
-    `packed` is what blocks of them are, where numbers have to be made of them ("Q8_0").
+    `packed` is the format of quantised blocks ("Q8_0"), which must be decoded.
     """
 
     start: int
@@ -72,7 +72,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Where a tensor lies and what it will look like, known without reading it.
+    """A tensor's place and final form, known without reading it.
 
     `dtype` is the format's spelling ("F16"); `shape` is the shape after `op`.
     """
@@ -93,7 +93,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class LazyTensors(Mapping[str, "Tensor"]):
-    """Tensors by name. Looking one up reads it; `infos` costs no reading at all."""
+    """Tensors by name. Looking one up reads it; `infos` needs no reading."""
 
     infos: Mapping[str, TensorInfo]
 
@@ -109,8 +109,8 @@ class LazyTensors(Mapping[str, "Tensor"]):
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         """Several tensors with their names, each in memory of its own, in the order of the files.
 
-        Raises WeightsError for a file that cannot be read or that has changed since its header was
-        read, at the latest when the last of its tensors has been taken.
+        Raises WeightsError for a file that cannot be read or has changed since its header was read,
+        at the latest after its last tensor.
         """
         by_file: dict[Path, list[str]] = {}
         for name in names:
@@ -130,10 +130,10 @@ class LazyTensors(Mapping[str, "Tensor"]):
 
 
 def open_tensors(paths: Iterable[Path]) -> LazyTensors:
-    """See one or several safetensors files as one mapping.
+    """Open one or several safetensors files as one mapping.
 
-    Raises WeightsError, from the headers alone, for a file that is missing, incomplete, a pickle,
-    a web page or a Git-LFS pointer.
+    Raises WeightsError, from the headers alone, for a file that is missing, incomplete, a pickle, a
+    web page or a Git-LFS pointer.
     """
     infos: dict[str, TensorInfo] = {}
     for path in paths:
@@ -150,7 +150,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What the header says besides: texts by name. Raises WeightsError."""
+    """The header's metadata: texts by name. Raises WeightsError."""
     return _read_header(path)[1]
 
 
@@ -169,17 +169,17 @@ def _read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
 
 
 def _read(file: FileIO, info: TensorInfo) -> Tensor:
-    """One tensor as it should be. Raises OSError and WeightsError."""
+    """One tensor in its final form. Raises OSError and WeightsError."""
     tensor = filled(file, info.file, info.place.start, info.place.shape, info.place.dtype)
     if info.op:
         tensor = info.op.apply(tensor)
         if tensor.untyped_storage().nbytes() > tensor.nbytes:
-            tensor = tensor.clone()  # a part must not keep the whole
+            tensor = tensor.clone()  # a slice must not keep the whole alive
     return tensor
 
 
 def refuse_pickle(path: Path) -> None:
-    """Raise WeightsError if the file's name says that it is a pickle."""
+    """Raise WeightsError if the file's name is that of a pickle."""
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise _pickle_error(path)
 
@@ -193,13 +193,13 @@ def _pickle_error(path: Path) -> WeightsError:
 
 
 def _header_length(path: Path, start: bytes, size: int) -> int:
-    """The length that a file's first bytes give, or what the file is instead of safetensors."""
+    """The header length in a file's first bytes. Raises WeightsError naming another format."""
     if not start:
         raise WeightsError(f"{path} is empty; download it again")
     if size < LENGTH_BYTES:
         raise WeightsError(f"{path} is cut off after {size} bytes; download it again")
     length = int(struct.unpack("<Q", start[:LENGTH_BYTES])[0])
-    # Text and pickles put ASCII where a real length has zeros, so a sane length rules them out.
+    # Text and pickles have ASCII where a real length has zeros, so a small length rules them out.
     if length > MAX_HEADER:
         raise _other_format(path, start)
     _check_size(path, size, LENGTH_BYTES + length, more_follows=True)
@@ -240,7 +240,7 @@ def _check_size(path: Path, size: int, expected: int, *, more_follows: bool = Fa
 def _parse_header(
     path: Path, text: bytes, stamp: Stamp
 ) -> tuple[dict[str, TensorInfo], dict[str, str], int]:
-    """The tensors, the metadata and the number of data bytes that a header describes."""
+    """The tensors, the metadata and the number of data bytes in a header."""
     try:
         header: dict[str, Any] = parse_json(text.decode(), "header")
         metadata: dict[str, str] = header.pop("__metadata__", {})
@@ -264,7 +264,7 @@ def _parse_header(
 
 
 def _entry(key: str, entry: Any) -> tuple[int, int, str, Shape, str]:
-    """Where a tensor begins and ends, its name, shape and format. Raises ValueError."""
+    """A tensor's begin and end, name, shape and format. Raises ValueError."""
     try:
         shape, dtype, (start, stop) = entry["shape"], entry["dtype"], entry["data_offsets"]
         known = isinstance(dtype, str) and len(shape) <= MAX_DIMENSIONS
@@ -280,10 +280,9 @@ def _entry(key: str, entry: Any) -> tuple[int, int, str, Shape, str]:
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write one file that whoever may read the user's other files may read.
+    """Write one file with the default permissions (umask).
 
-    safetensors makes it for the owner alone, which is no way to share a model. Raises OSError and
-    SafetensorError.
+    safetensors creates it readable by its owner alone. Raises OSError and SafetensorError.
     """
     from safetensors.torch import save_file
 

@@ -1,4 +1,4 @@
-"""Models by name or path: known ones, files in the user's folders, repositories on disk."""
+"""Find models by name or path: registered, in the user's folders, or downloaded repositories."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OPTIONS: Mapping[Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """A model that was asked for: what to call it, where it is, and its entry if it has one."""
+    """A model asked for: its name, its path, and its registry entry if it has one."""
 
     name: str
     path: Path
@@ -38,7 +38,7 @@ class ModelRef:
 
     @property
     def lora(self) -> Path | None:
-        """The LoRA that makes this model of the one at `path`."""
+        """The LoRA that turns the model at `path` into this one."""
         return PACKAGE / self.entry.lora if self.entry and self.entry.lora else None
 
 
@@ -47,9 +47,9 @@ def resolve(
     registry: Mapping[str, ModelEntry] | None = None,
     folders: Folders | None = None,
 ) -> ModelRef:
-    """Find a model by its name or path; the registries and the folders are the user's own.
+    """Find a model by name or path, in the user's registries and folders.
 
-    A known name wins over a path of the same name, which `./name` still reaches, and a path over a
+    A registered name wins over a path of the same name (`./name` reaches that), and a path over a
     file of that name in the folders. Raises UsageError if there is none, or more than one.
     """
     entries = known_entries() if registry is None else registry
@@ -67,9 +67,9 @@ def resolve(
 
 
 def find_file(name: str, kind: Kind, *, option: str) -> Path:
-    """A LoRA, an autoencoder or an embedding by its path, its known name or its file's name.
+    """Find a LoRA, an autoencoder or an embedding by path, registered name or file name.
 
-    `option` is what errors call it by. Raises UsageError if there is none, or more than one.
+    `option` names it in errors. Raises UsageError if there is none, or more than one.
     """
     path = _place(name)
     if path.exists():
@@ -100,7 +100,7 @@ def _inside(folder: Path, option: str) -> Path:
 
 
 def locate(source: str) -> ModelRef:
-    """What a path or a name stands for, of whatever kind. Raises UsageError for nothing."""
+    """The file or folder that a path or a name of any kind refers to. Raises UsageError."""
     path, entries = _place(source), known_entries()
     if source in entries:
         return _known(source, entries[source], None, entries[source].kind)
@@ -178,12 +178,12 @@ def _folders(given: Folders | None) -> Folders:
 
 
 def _place(source: str) -> Path:
-    """The path that a user means. Raises UsageError for one that nothing can have."""
+    """The path that a user means. Raises UsageError for an impossible one."""
     try:
         path = Path(source).expanduser()
         path.exists()
     except OSError as error:
         raise UsageError(f"{shown(source)} cannot be read: {error.strerror}") from error
-    except RuntimeError as error:  # ~name of nobody
+    except RuntimeError as error:  # ~name of an unknown user
         raise UsageError(f"there is no model at {source}: no such user") from error
     return path

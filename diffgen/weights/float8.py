@@ -1,8 +1,7 @@
-"""Weights in 8-bit floats: plain casts, or numbers to be multiplied by a scale beside them.
+"""Weights in 8-bit floats: plain casts, or with a scale tensor beside them.
 
-A scale is one number, or one for each row: `NAME.scale_weight` as ComfyUI wrote it beside
-`NAME.weight`, or `NAME.weight_scale` by others and by later versions of it, which say the format in
-`NAME.comfy_quant` as well.
+A scale is one number, or one for each row: `NAME.scale_weight` in older files of ComfyUI,
+`NAME.weight_scale` in others and newer ones, which also name the format in `NAME.comfy_quant`.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SCALES = (".scale_weight", ".weight_scale")
-# For arithmetic in 8 bits, which is not ours; and the format, which the weight's own type says.
+# For 8-bit arithmetic, which is not used here; and the format, given by the weight's own type.
 UNUSED = (".scale_input", ".input_scale", ".comfy_quant")
 
 
 def unscaled(infos: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
-    """The same tensors, those with a scale multiplied by it when they are read, without scales."""
+    """The same tensors without scales, each multiplied by its scale when read."""
     scales = {
         key.removesuffix(suffix) + ".weight": info
         for suffix in SCALES

@@ -1,4 +1,4 @@
-"""Weights in packed formats of other programs, told by the tensors beside them."""
+"""Weights in packed formats of other programs, recognised by the tensors beside them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from diffgen.errors import UnsupportedCheckpoint
 from diffgen.weights.files import TensorInfo
 
-# Names that stand beside a packed weight, and what packs weights so; the first that is found.
+# Names beside a packed weight, and the format; the first match counts.
 MARKS: Mapping[str, re.Pattern[str]] = {
     "4 bits of bitsandbytes": re.compile(r".+\.quant_state\.bitsandbytes__(nf4|fp4)"),
     "8 bits of bitsandbytes": re.compile(r".+\.SCB"),
@@ -23,7 +23,7 @@ TAKE = "take the model in fp16, bf16, fp8 or GGUF"
 
 
 def refuse_packed(infos: Mapping[str, TensorInfo]) -> None:
-    """Raise UnsupportedCheckpoint, naming the format, for weights that are packed by others."""
+    """Raise UnsupportedCheckpoint, naming the format, for packed weights."""
     for name, pattern in MARKS.items():
         if found := next((key for key in infos if pattern.fullmatch(key)), None):
             raise UnsupportedCheckpoint(

@@ -1,6 +1,6 @@
-"""The header of a GGUF file: quantised weights, as llama.cpp, stable-diffusion.cpp and ComfyUI keep them.
+"""The header of a GGUF file: quantised weights of llama.cpp, stable-diffusion.cpp and ComfyUI.
 
-The format: magic, version, counts, named values, then name, shape, type and place of each tensor
+The format: magic, version, counts, named values, then name, shape, type and offset of each tensor
 (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md). Numbers are little-endian.
 """
 
@@ -37,12 +37,12 @@ NUMBERS: Mapping[int, str] = {
     11: "<q",
     12: "<d",
 }
-# Tensors whose shape the converter of ComfyUI-GGUF changed have the old one among the values.
+# ComfyUI-GGUF's converter stores the original shape of reshaped tensors among the values.
 OLD_SHAPE = "comfy.gguf.orig_shape."
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a file says so by its first bytes. Raises WeightsError if it cannot be read."""
+    """Whether a file starts with GGUF's magic. Raises WeightsError if it cannot be read."""
     with opened(path) as file:
         return file.read(len(MAGIC)) == MAGIC
 
@@ -50,7 +50,7 @@ def is_gguf(path: Path) -> bool:
 def read_gguf(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     """The tensors of a file, float32 or half precision when read, and its values as texts.
 
-    Raises WeightsError for one that is damaged, cut off or of a version or type that is not read.
+    Raises WeightsError for a damaged or cut-off file and for an unsupported version or type.
     """
     with opened(path) as file:
         stamp, size = settled_stamp(file), os.fstat(file.fileno()).st_size
@@ -63,7 +63,7 @@ def read_gguf(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
 
 
 class _Reader:
-    """Takes numbers and texts from a file, which may end too early or lie about lengths."""
+    """Reads numbers and texts from a file that may be cut off or lie about lengths."""
 
     def __init__(self, file: io.BufferedReader, path: Path, size: int) -> None:
         self.file, self.path, self.size = file, path, size
@@ -127,7 +127,7 @@ def _read(reader: _Reader, stamp: Stamp) -> tuple[dict[str, TensorInfo], dict[st
 
 
 def _entry(reader: _Reader) -> tuple[str, tuple[int, ...], int, int]:
-    """Name, shape, type and offset of a tensor; the file has the fastest dimension first."""
+    """Name, shape, type and offset of a tensor; the file lists the fastest dimension first."""
     name, dimensions = reader.text(MAX_NAME), reader.number("<I")
     if dimensions > MAX_DIMENSIONS:
         raise _damaged(reader.path, f"{shown(name)} has {dimensions} dimensions")
@@ -151,7 +151,7 @@ def _info(
     count = elements // block * size
     if start + count > reader.size:
         raise _cut_off(reader.path, reader.size, str(start + count))
-    if block == 1:  # plain numbers, which torch knows
+    if block == 1:  # plain numbers in a format of torch
         return TensorInfo(reader.path, name, shape, dtype, Place(start, shape, stamp, dtype))
     place = Place(start, (count,), stamp, "U8", dtype)
     return TensorInfo(

@@ -1,4 +1,4 @@
-"""SHA-256 of weights files, computed once and kept in the user's cache folder."""
+"""SHA-256 of weights files, cached in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from diffgen.weights.reading import Stamp, opened, stamp
 def sha256(path: Path, known: Stamp, *, data_only: bool = False) -> str | None:
     """The hash of a file, or of its data without the header, as hexadecimal digits.
 
-    None if the file is not what it was when it had the stamp `known`: what was read then cannot be
-    hashed any more. A cache that cannot be read or written costs time, no more.
+    None if the file no longer has the stamp `known`, so that its former content cannot be hashed.
+    An unusable cache only costs time.
     """
     entry = _entry(path, "data" if data_only else "file")
     try:
@@ -41,13 +41,13 @@ def sha256(path: Path, known: Stamp, *, data_only: bool = False) -> str | None:
 
 
 def cache_folder() -> Path | None:
-    """Where this user's programs keep what they can make anew; None where there is no such place."""
+    """The folder for regenerable files of this user's programs; None if there is none."""
     if sys.platform == "win32":
         usual = os.environ.get("LOCALAPPDATA", "")
     else:
         usual = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
     place = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or usual))
-    # The XDG rules ignore relative paths; "~" stays where nobody knows a home.
+    # The XDG rules ignore relative paths; "~" remains where the home is unknown.
     return place / "diffgen" if place.is_absolute() else None
 
 
@@ -76,5 +76,5 @@ def _keep(entry: Path | None, known: Stamp, found: str) -> None:
 
 
 def _lasting(known: Stamp) -> list[int]:
-    """Size and times: numbers of devices and files may be others after the next start."""
+    """Size and times; device and inode numbers may change on a reboot."""
     return list(known[2:])

@@ -1,6 +1,7 @@
-"""What the Hugging Face hub, or a mirror of it, says of a repository; its errors in our words.
+"""The contents of a repository on the Hugging Face hub or a mirror; its errors as one line.
 
-huggingface_hub does the talking: tokens, mirrors (HF_ENDPOINT), proxies and retries are the user's.
+huggingface_hub makes the requests: tokens, mirrors (HF_ENDPOINT), proxies and retries are the
+user's.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """Files to fetch: of which repository and revision, and under which licence."""
+    """Files to fetch: their repository, revision and licence."""
 
     name: str
     repository: str
@@ -38,7 +39,7 @@ class Order:
 
     @property
     def size(self) -> int | None:
-        """Bytes of all files, None where not all are known."""
+        """The size of all files in bytes; None if some are unknown."""
         sizes = [file.size for file in self.files]
         return None if None in sizes else sum(size for size in sizes if size is not None)
 
@@ -49,13 +50,13 @@ def endpoint() -> str:
 
 
 def is_offline(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether the user wants nothing from the network."""
+    """Whether the user has disabled network access."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     return any(environment.get(name, "").lower() in TRUE for name in names)
 
 
 def order_of_entry(name: str, entry: ModelEntry) -> Order:
-    """What weights.toml says of a model. Raises UsageError for one that is nowhere to be fetched."""
+    """The download that weights.toml lists for a model. Raises UsageError if it has none."""
     if entry.repository is None:
         raise UsageError(f"{name} is on this machine already; there is nothing to fetch")
     return Order(
@@ -68,9 +69,9 @@ def order_of_entry(name: str, entry: ModelEntry) -> Order:
 
 
 def order_of_repository(repository: str, file: str | None, variant: str | None = None) -> Order:
-    """Ask the hub what a repository has: one file of it, or what makes a whole model.
+    """Ask the hub for a repository's files: a named one, or those of a whole model.
 
-    Raises UsageError for what is not there or not clear, WeightsError where the hub refuses.
+    Raises UsageError for missing or ambiguous files, WeightsError if the hub refuses.
     """
     from huggingface_hub import HfApi
 
@@ -144,10 +145,10 @@ def _is_shard(name: str, part: str, marks: set[str]) -> bool:
 
 @contextmanager
 def plain_errors(repository: str) -> Iterator[None]:
-    """Errors of the hub and of the network as one line that says what to do."""
+    """Turn errors of the hub and of the network into one line with advice."""
     from huggingface_hub import errors
 
-    # The library's HTTP client has changed twice; its errors are the parents of this one.
+    # The library's HTTP client has changed twice; this is a common base of its errors.
     network: tuple[Any, ...] = (*errors.HfHubHTTPError.__bases__, OSError)
     try:
         yield

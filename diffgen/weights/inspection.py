@@ -1,4 +1,4 @@
-"""What a file, a folder or a named model is, from headers and JSON files alone, without torch."""
+"""Describe a file, a folder or a named model from headers and JSON files alone, without torch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How the tensors of a component differ from those that its network has."""
+    """How a component's tensors differ from those of its network."""
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -49,10 +49,10 @@ class Fit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What was found. `settings` are what a model's pictures depend on, `notes` what tells them.
+    """The findings. `settings` are what a model's pictures depend on, `notes` their sources.
 
-    `trouble` is why diffgen cannot use it, None where it can, or where it is a part that is no
-    model. `sha256` is None unless it was asked for.
+    `trouble` is why diffgen cannot use it; None if it can, or for a part that is no model. `sha256`
+    is None unless asked for.
     """
 
     path: Path
@@ -73,13 +73,11 @@ class Report:
 
 
 def inspect(source: str, *, hashes: bool = False, check: bool = False) -> Report:
-    """Describe what a path or a name stands for.
+    """Describe a path or a named model.
 
-    `hashes` reads the files whole; `check` compares the tensors of a model with those that its
-    networks have, for which torch is loaded.
-
-    Raises UsageError where there is nothing, and WeightsError for a file that is no weights file,
-    which says what it is instead.
+    `hashes` reads the files completely; `check` compares a model's tensors with those of its
+    networks, for which torch is loaded. Raises UsageError for a missing path, and WeightsError for
+    a file that is no weights file, naming its format.
     """
     ref = locate(source)
     path = ref.path
@@ -94,7 +92,7 @@ def inspect(source: str, *, hashes: bool = False, check: bool = False) -> Report
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """A report without what only its source and the user's wishes tell."""
+    """A report still without source and hashes."""
 
     path: Path
     contents: Contents
@@ -168,7 +166,7 @@ def _of_folder(path: Path) -> tuple[Infos, dict[str, str]]:
 
 
 def _parts(infos: Infos, checkpoint: Checkpoint | None, contents: Contents) -> dict[str, Infos]:
-    """The tensors by component, what belongs to none under "not read"."""
+    """The tensors by component; those of no component under "not read"."""
     if checkpoint is None:
         return {contents.named or contents.holds: infos}
     parts: dict[str, Infos] = {str(n): part.infos for n, part in checkpoint.tensors.items()}
@@ -221,7 +219,7 @@ def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
 
 @contextmanager
 def _collected() -> Iterator[list[str]]:
-    """What the loader says while it opens a model: how it settled what no name or shape tells."""
+    """The loader's log while it opens a model: how it decided what no name or shape tells."""
     notes: list[str] = []
 
     class Collector(logging.Handler):

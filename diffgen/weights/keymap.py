@@ -1,6 +1,6 @@
-"""Names that weights have in files, and their canonical names: the keys of our modules.
+"""Names of weights in files, mapped to canonical names: the keys of diffgen's modules.
 
-Canonical names are those of today's diffusers folders, so a folder needs few rules. A layout is a
+Canonical names are those of current diffusers folders, so a folder needs few rules. A layout is a
 table of `Rule`s per component.
 """
 
@@ -17,9 +17,9 @@ from diffgen.weights.files import Shape, TensorInfo, TensorOp
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A tensor whose whole key matches `pattern` is called `name`: a template, or a function.
+    """Rename a tensor whose whole key matches `pattern` to `name`: a template, or a function.
 
-    One that several rules match becomes several tensors.
+    A tensor that several rules match becomes several tensors.
     """
 
     pattern: re.Pattern[str]
@@ -31,16 +31,16 @@ def _matrix_shape(shape: Shape) -> Shape:
     return shape[:2] if set(shape[2:]) == {1} else shape
 
 
-# A 1x1 convolution is a linear layer with two idle dimensions.
+# A 1x1 convolution is a linear layer with two dimensions of size 1.
 AS_MATRIX = TensorOp(shape=_matrix_shape, apply=lambda t: t.reshape(_matrix_shape(tuple(t.shape))))
 
-# Not weights: the numbers 0, 1, 2, ... and CLIP's training temperature.
+# Not weights: position ids and CLIP's training temperature.
 IGNORED = re.compile(r"(.*\.)?(position_ids|logit_scale)")
 
-# Saved with some encoders that have no use for it.
+# Saved with some encoders that do not use it.
 SPARE = frozenset({"text_projection.weight"})
 
-# What the layers of an autoencoder's attention are called: by us, by LDM, by diffusers in 2022.
+# Names of an autoencoder's attention layers: canonical, in LDM, in diffusers of 2022.
 VAE_ATTENTION: Mapping[str, tuple[str, ...]] = {
     "to_q": ("to_q", "q", "query"),
     "to_k": ("to_k", "k", "key"),
@@ -50,7 +50,7 @@ VAE_ATTENTION: Mapping[str, tuple[str, ...]] = {
 
 
 def attention_rules(block: str, ours: str) -> tuple[Rule, ...]:
-    """For the attention that a pattern finds, by all names that its layers have."""
+    """Rules for the attention blocks that a pattern matches, under all names of its layers."""
     return tuple(
         Rule(
             re.compile(rf"{block}\.(?:{'|'.join(map(re.escape, spellings))})\.(weight|bias)"),
@@ -68,7 +68,7 @@ TEXT_RULES = (
     ),
 )
 
-# diffusers folders: the VAEs of SD 1 and 2 keep the attention names of 2022, and transformers 5
+# diffusers folders: the VAEs of SD 1 and 2 have the attention names of 2022, and transformers 5
 # saves text encoders without their prefix.
 FOLDER_RULES: Mapping[Component, Sequence[Rule]] = {
     "unet": (),
@@ -79,7 +79,7 @@ FOLDER_RULES: Mapping[Component, Sequence[Rule]] = {
 
 
 def to_canonical(infos: Mapping[str, TensorInfo], rules: Sequence[Rule]) -> dict[str, TensorInfo]:
-    """The same tensors under canonical names; a key that no rule matches keeps its name.
+    """The tensors under canonical names; a key that no rule matches keeps its name.
 
     Raises WeightsError if two tensors get one name.
     """

@@ -1,11 +1,11 @@
-"""What a file is that holds no model of ours, told by the names of its tensors."""
+"""Recognise unsupported files by the names of their tensors."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 
-# In this order: the first whose names are all there. Names without the prefixes of whole files.
+# In this order: the first whose names are all present. Names have no whole-file prefixes.
 KINDS: Mapping[str, tuple[str, ...]] = {
     "a LoRA; give it with --lora, beside the model it is for": (
         r".+\.(lora_(A|B|up|down)|hada_w1_a|lokr_w1(_a)?|dora_scale)\b",
@@ -59,7 +59,7 @@ PREFIXES = re.compile(r"^(model\.diffusion_model|diffusion_model|first_stage_mod
 
 
 def kind_of(keys: Iterable[str]) -> str | None:
-    """What the tensors of a file are, for an error line; None where nobody here knows."""
+    """The kind of a file, for an error line; None if it is unknown."""
     names = [*keys]
     bare = {*names, *(PREFIXES.sub("", name) for name in names)}
     for kind, patterns in KINDS.items():

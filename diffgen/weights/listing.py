@@ -1,4 +1,4 @@
-"""The models that a user may name: the known ones, and what lies in the folders."""
+"""List the models that a user may name: registered ones, and files in the folders."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ FAMILIES = {"StableDiffusionXLPipeline": "sdxl", "StableDiffusionXLImg2ImgPipeli
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One name: what it is, and where on this machine, if anywhere.
+    """One name: what it is, and its path on this machine, if any.
 
-    `known` tells whether weights.toml describes it; `trouble` is why a file cannot be read.
+    `known` means that weights.toml describes it; `trouble` is why a file cannot be read.
     """
 
     name: str
@@ -56,7 +56,7 @@ def parse_kind(text: str | None) -> Kind | None:
 
 
 def list_models(kind: Kind | None = None, *, here: bool = False) -> list[Listed]:
-    """Everything of a kind that is known or on this machine, known ones first."""
+    """All models of a kind that are registered or on this machine, registered ones first."""
     folders = Configuration.read().folders
     entries = known_entries()
     known = [_known(name, entry, folders) for name, entry in entries.items()]
@@ -93,7 +93,7 @@ def _place(entry: ModelEntry, folders: Folders) -> Path | None:
 
 
 def _unknown(folders: Folders, known: set[Path]) -> Iterator[Item]:
-    """What lies in the folders besides the known ones, or inside of them."""
+    """Files in the folders besides those of registered models."""
     for item in shelf.items(folders):
         real = item.path.resolve()
         if real not in known and not known.intersection(real.parents):
@@ -129,7 +129,7 @@ def _kind(holds: str) -> Kind | None:
 
 
 def _family_of_folder(folder: Path) -> str | None:
-    """The family that a folder's configs tell, by the width of the text that its U-Net reads."""
+    """A folder's family, by the text width of its U-Net's config."""
     from diffgen.weights.contents import CONTEXT
 
     if FAMILIES.get(JsonObject.read(folder / INDEX).get("_class_name", "")):

@@ -1,4 +1,4 @@
-"""What a LoRA file tells of itself: its kind, ranks and layers, and what its trainer noted.
+"""A LoRA file's kind, ranks, layers and its trainer's notes.
 
 Keys of the metadata: sd-scripts (`ss_...`) and ModelSpec.
 """
@@ -14,7 +14,7 @@ from diffgen.errors import ConfigError
 from diffgen.jsonfile import parse_json
 from diffgen.weights.files import TensorInfo
 
-# What a key ends in or holds -> the kind of adapter; the first that is found counts.
+# Parts of a key -> the kind of adapter; the first match counts.
 KINDS = {
     "dora_scale": "DoRA",
     "lora_magnitude_vector": "DoRA",
@@ -62,7 +62,7 @@ def _kind(infos: Mapping[str, TensorInfo]) -> str:
 
 
 def _ranks(infos: Mapping[str, TensorInfo]) -> list[int]:
-    """The ranks that occur, the commonest first."""
+    """The ranks that occur, the most frequent first."""
     found = Counter(i.shape[0] for key, i in infos.items() if key.endswith(DOWN) and i.shape)
     return sorted(found, key=lambda rank: (-found[rank], -rank))
 
@@ -74,7 +74,7 @@ def _stem(key: str) -> str:
 
 
 def _tags(text: str) -> list[str]:
-    """The commonest captions' tags of all folders; none from what cannot be read."""
+    """The most frequent caption tags of all folders; none if unreadable."""
     counts: Counter[str] = Counter()
     with suppress(ConfigError, ValueError, AttributeError, TypeError):
         for folder in parse_json(text, "ss_tag_frequency").values():

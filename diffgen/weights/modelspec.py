@@ -1,4 +1,4 @@
-"""What a file that we write says of itself: ModelSpec and the names that ComfyUI and A1111 look for.
+"""Metadata for written files: ModelSpec and the keys that ComfyUI and A1111 read.
 
 https://github.com/Stability-AI/ModelSpec
 """
@@ -24,12 +24,12 @@ PREDICTIONS: Final[dict[Prediction, str]] = {
     "edm": "edm",
     "edm_v": "edm_v",
 }
-# Of the file that was: its hash and picture are not those of this one.
+# Hash and thumbnail of the source file, not of the written one.
 NOT_TAKEN_OVER: Final = ("modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash", "format")
 
 
 def modelspec(checkpoint: Checkpoint, name: str, loras: Sequence[LoraRef]) -> dict[str, str]:
-    """The metadata of a single file made of a model, on top of those that its source has."""
+    """The metadata of a single file made of a model, added to those of its source."""
     config, source = checkpoint.config, checkpoint.source
     _, old = read_any(source) if source.is_file() else ({}, {})
     kept = {key: value for key, value in old.items() if key not in NOT_TAKEN_OVER}

@@ -1,4 +1,4 @@
-"""A model's noise, after what its files and its user say: prediction, range, and how it is sampled."""
+"""A model's noise from claims of its files and its user: prediction, range, sampling."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from diffgen.types import NoiseConfig, Prediction, SamplerName, SpacingName
 
-# How models of other noise than that of betas are sampled by their makers.
+# The makers' sampling of models of other noise than that of betas.
 OWN_WAY: Mapping[Prediction, tuple[SamplerName, SpacingName]] = {
     "flow": ("euler", "linspace"),
     "edm": ("dpmpp_2m", "karras"),
@@ -30,7 +30,7 @@ TOLD = (
 
 
 def with_noise(schedule: NoiseConfig, told: Mapping[str, Any]) -> NoiseConfig:
-    """The schedule with the fields that `told` names, and sampled as suits them.
+    """The schedule with the fields in `told`, and matching sampling.
 
     Models with zero terminal SNR start at the last timestep, which leading steps leave out
     (arXiv:2305.08891, section 3.3).

@@ -1,4 +1,4 @@
-"""From what a user asks for to the files that have to be fetched."""
+"""From a user's request to the files to fetch."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from diffgen.weights.shelf import folder_of
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An order, and where it is to be put."""
+    """An order, and its target."""
 
     order: Order
     folders: Folders
 
     @property
     def folder(self) -> Path:
-        """Where its files go."""
+        """The folder for its files."""
         return folder_of(self.order.repository, self.folders)
 
     @property
     def page(self) -> str:
-        """The web page that tells more, the licence among it."""
+        """The web page with details and the licence."""
         return f"{endpoint()}/{self.order.repository}"
 
 
 def order(source: str, *, variant: str | None = None, offline: bool = False) -> Wanted:
-    """The files behind a known name, or `owner/name`, or `owner/name:file`.
+    """The files behind a registered name, or `owner/name`, or `owner/name:file`.
 
-    Asks the hub about a repository. Raises UsageError for what nobody knows, WeightsError where
-    the hub is needed and cannot be asked.
+    Asks the hub about a repository. Raises UsageError for an unknown name, WeightsError if the hub
+    is needed and unreachable.
     """
     folders, entries = Configuration.read().folders, known_entries()
     if source in entries:

@@ -1,7 +1,7 @@
-"""Tensors of `.ckpt`, `.pt` and `.bin` files, read without running what else is in them.
+"""Tensors of `.ckpt`, `.pt` and `.bin` files, read without running any code in them.
 
-Only for converting them: `torch.load(weights_only=True)` makes tensors, numbers, texts and
-containers, and refuses every other thing that a pickle can ask for.
+Only for conversion: `torch.load(weights_only=True)` builds tensors, numbers, texts and containers,
+and refuses everything else in a pickle.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from diffgen.weights.writing import Part, write_parts
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_DEPTH = 8  # of containers inside containers
+MAX_DEPTH = 8  # of nested containers
 
 
 def write_unpickled(path: Path, target: Path) -> None:
     """Write the tensors of a pickle as a safetensors file.
 
-    Raises WeightsError for a file that holds anything but tensors and plain values, or none.
+    Raises WeightsError for a file with other objects, or without tensors.
     """
     tensors = dict(_tensors(_loaded(path)))
     if not tensors:
@@ -38,7 +38,7 @@ def _loaded(path: Path) -> Any:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about how old the file is
+            warnings.simplefilter("ignore")  # warnings about the file's age
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
@@ -47,7 +47,7 @@ def _loaded(path: Path) -> Any:
         ) from error
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # whatever its bytes make of torch's reader
+    except Exception as error:  # damaged bytes can raise anything in torch's reader
         raise WeightsError(
             f"{path} is damaged, or no file of PyTorch's ({_reason(error)})"
         ) from error
@@ -58,13 +58,13 @@ def _reason(error: Exception) -> str:
 
 
 def _tensors(value: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
-    """Tensors in nested dictionaries, by the names on the way; `state_dict` is no name."""
+    """Tensors in nested dictionaries, by their joined keys; `state_dict` is skipped in names."""
     import torch
 
     if isinstance(value, torch.Tensor):
         yield prefix or "tensor", value
     elif isinstance(value, Mapping) and depth < MAX_DEPTH:
-        if isinstance(value.get("state_dict"), Mapping):  # beside it: counters, an optimizer
+        if isinstance(value.get("state_dict"), Mapping):  # other entries: counters, an optimizer
             value = value["state_dict"]
         for name, inner in value.items():
             yield from _tensors(inner, f"{prefix}.{name}" if prefix else str(name), depth + 1)

@@ -1,7 +1,7 @@
-"""GGUF's block formats -> float32: a block of numbers shares scales.
+"""Decode GGUF's block formats to float32: the numbers of a block share scales.
 
-The layouts are those of ggml's block_* structures (https://github.com/ggml-org/ggml, ggml-common.h).
-Every function takes blocks (N, bytes), uint8, and gives (N, numbers), float32.
+The layouts are those of ggml's block_* structures (https://github.com/ggml-org/ggml,
+ggml-common.h). Every function takes blocks (N, bytes), uint8, and gives (N, numbers), float32.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TYPES: Mapping[int, str] = {
     28: "F64",
     30: "BF16",
 }
-# Numbers in a block, and its bytes.
+# Numbers and bytes per block.
 BLOCKS: Mapping[str, tuple[int, int]] = {
     "F32": (1, 4),
     "F16": (1, 2),
@@ -56,13 +56,13 @@ BLOCKS: Mapping[str, tuple[int, int]] = {
 
 
 def dequantise(data: Tensor, dtype: str) -> Tensor:
-    """Bytes of whole blocks, uint8 of one dimension, as float32 numbers in order."""
+    """Decode whole blocks, uint8 of one dimension, to float32 numbers in order."""
     blocks = data.reshape(-1, BLOCKS[dtype][1])
     return FORMATS[dtype](blocks).flatten()
 
 
 def _half(blocks: Tensor, start: int) -> Tensor:
-    """The float16 at a byte of each block: (N, 1) float32."""
+    """The float16 at a byte offset of each block: (N, 1) float32."""
     import torch
 
     return blocks[:, start : start + 2].contiguous().view(torch.float16).float()
@@ -149,7 +149,7 @@ def _scales_and_minima(packed: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _scaled(blocks: Tensor, numbers: Tensor) -> Tensor:
-    """Of Q4_K and Q5_K: numbers (N, 8, 32) with the scales and minima in front of them."""
+    """The numbers (N, 8, 32) of Q4_K and Q5_K, with scales and minima applied."""
     scales, minima = _scales_and_minima(blocks[:, 4:16])
     scale, minimum = _half(blocks, 0) * scales, _half(blocks, 2) * minima
     return (scale[:, :, None] * numbers.float() - minimum[:, :, None]).flatten(1)

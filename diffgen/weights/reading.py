@@ -1,7 +1,7 @@
-"""Reading from a weights file that somebody may be writing to.
+"""Read weights files that another process may be writing to.
 
-Data are read into memory of the process, not mapped: a mapped file that is cut short kills whoever
-looks at it, and one that is overwritten changes weights that are in use.
+Data are read into memory of the process, not mapped: truncating a mapped file kills its readers,
+and overwriting it changes weights in use.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ DTYPES: Mapping[str, tuple[int, str]] = {
 
 @contextmanager
 def opened(path: Path) -> Iterator[FileIO]:
-    """A file to read, without a buffer. OSErrors, also those inside, become WeightsErrors."""
+    """Open a file unbuffered. OSErrors, also those in the block, become WeightsErrors."""
     try:
         if stat.S_ISFIFO(path.stat().st_mode):  # opening it would wait for a writer
             raise WeightsError(f"{path} cannot be read: it is a pipe, not a file")
@@ -62,13 +62,13 @@ def opened(path: Path) -> Iterator[FileIO]:
 
 
 def stamp(file: FileIO) -> Stamp:
-    """What changes with the content of an open file: nobody can set a time of change back."""
+    """A stamp that changes with the content of an open file: the change time cannot be set back."""
     at = os.fstat(file.fileno())
     return at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns
 
 
 def settled_stamp(file: FileIO) -> Stamp:
-    """The stamp of a file, waiting until whatever is written to it from now on changes that."""
+    """The stamp of a file, after waiting until any later write would change it."""
     found = stamp(file)
     if time.time_ns() - max(found[3:]) < TICK_NS:
         time.sleep(TICK_NS / 1e9)
@@ -76,13 +76,13 @@ def settled_stamp(file: FileIO) -> Stamp:
 
 
 def check_stamp(path: Path, file: FileIO, stamps: set[Stamp]) -> None:
-    """Raise WeightsError unless an open file still has the one stamp that it had."""
+    """Raise WeightsError unless an open file still has the given stamp."""
     if stamps != {stamp(file)}:
         raise changed(path)
 
 
 def changed(path: Path) -> WeightsError:
-    """The error for a file that somebody writes to while it is read."""
+    """The error for a file that changes while it is read."""
     return WeightsError(f"{path} changed while it was read; try again")
 
 

@@ -1,4 +1,4 @@
-"""The models known by name: weights.toml, which ships, and the user's own beside the configuration."""
+"""The models known by name: the shipped weights.toml, and the user's own."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SHA256_DIGITS = 64
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file of a repository: its path there, its bytes and their SHA-256, where they are known."""
+    """A file of a repository: its path there, and its size and SHA-256, if known."""
 
     path: str
     size: int | None = within(None, 0, 1 << 50)
@@ -56,11 +56,11 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelEntry:
-    """One table of weights.toml: where a model or a part of one is, and what its makers recommend.
+    """One table of weights.toml: the location of a model or a part, and recommended settings.
 
-    It lies in the package (`bundled`), anywhere on this machine (`path`) or in a repository of the
-    Hugging Face hub, which has `files`; `lora`, a file of the package, belongs to the model. None
-    means no such file, or no recommendation.
+    It lies in the package (`bundled`), on this machine (`path`) or in a repository of the Hugging
+    Face hub, which has `files`; `lora`, a file of the package, belongs to the model. None means no
+    such file, or no recommendation.
     """
 
     description: str
@@ -80,13 +80,13 @@ class ModelEntry:
 
     @property
     def size(self) -> int | None:
-        """Bytes to download, None where they are not known."""
+        """Bytes to download; None if unknown."""
         sizes = [file.size for file in self.files]
         return sum(filter(None, sizes)) if all(sizes) and sizes else None
 
 
 def known_entries() -> dict[str, ModelEntry]:
-    """Every model known by name; the user's come first where both know a name."""
+    """Every model known by name; the user's override others of the same name."""
     own = user_registry_path()
     return read_registry(registry_path()) | (read_registry(own) if own.is_file() else {})
 
@@ -98,7 +98,7 @@ def registry_path() -> Path:
 
 
 def user_registry_path() -> Path:
-    """Where users describe models of their own, whether or not there is such a file."""
+    """The user's registry of models, whether or not the file exists."""
     return config_folder() / "weights.toml"
 
 
@@ -154,7 +154,7 @@ def _file(where: str, table: Mapping[str, object]) -> RemoteFile:
 
 
 def is_inside(path: str) -> bool:
-    """Whether a path of others stays inside the folder that it is put in."""
+    """Whether an untrusted relative path stays inside its folder."""
     return bool(path) and not (
         path.startswith(("/", "~"))
         or ".." in path.split("/")

@@ -1,4 +1,4 @@
-"""The tensors of a model as they are to be written, and folders of them."""
+"""The tensors of a model as they will be written, and model folders of them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def components_of(
 ) -> Components:
     """All components' tensors under canonical names, LoRAs merged in float32, rounded once.
 
-    Raises WeightsError where tensors are missing or do not fit, and for LoRAs as `read_lora` does.
+    Raises WeightsError for tensors that are missing or do not fit, and for LoRAs as `read_lora`
+    does.
     """
     from diffgen.models.build import expected_shapes
     from diffgen.weights.adapters.files import read_lora
@@ -79,7 +80,7 @@ def _changes(component: Component, loras: Sequence[tuple[LoraRef, Deltas]]) -> C
 
 
 def _changed(tensor: Tensor, name: str, changes: Changes) -> Tensor:
-    """A weight or a bias with what LoRAs add to it, summed in float32."""
+    """A weight or a bias with its LoRAs added in float32."""
     layer, _, kind = name.rpartition(".")
     new = tensor
     for delta, strength in changes.get(layer, ()):
@@ -91,9 +92,9 @@ def _changed(tensor: Tensor, name: str, changes: Changes) -> Tensor:
 
 
 def averaged(checkpoint: Checkpoint) -> Checkpoint:
-    """The same model with the averaged weights that its file keeps as the U-Net's own.
+    """The same model with the averaged weights in its file as the U-Net's own.
 
-    Raises UsageError where there are none.
+    Raises UsageError if there are none.
     """
     found = checkpoint.source.is_file() and {
         key: info for key, info in read_any(checkpoint.source)[0].items() if key.startswith(EMA)
@@ -112,7 +113,7 @@ def averaged(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def write_folder(folder: Path, checkpoint: Checkpoint, made: Components, step: Step) -> None:
-    """Fill a folder in diffusers layout. Raises ConfigError where it has no words for the model."""
+    """Write a folder in diffusers layout. Raises ConfigError for a model that it cannot hold."""
     if checkpoint.source.is_file() and not checkpoint.config.schedule.on_betas:
         raise UnsupportedCheckpoint(
             f"{checkpoint.source} has other noise than that of DDPM, for which no folder is "
@@ -129,18 +130,18 @@ def write_folder(folder: Path, checkpoint: Checkpoint, made: Components, step: S
 
 
 def _write_configs(folder: Path, checkpoint: Checkpoint) -> None:
-    """JSON files and vocabularies for a model that came in one file."""
+    """Write JSON files and vocabularies for a model from one file."""
     config = checkpoint.config
     pads = [text.pad or END_TEXT for text in config.text]
     ids = [(END, PADS.get(pad, END)) for pad in pads]
-    unpadded = tuple(replace(text, pad=None) for text in config.text)  # the tokenizers say it
+    unpadded = tuple(replace(text, pad=None) for text in config.text)  # taken from the tokenizers
     write_model_configs(folder, replace(config, text=unpadded), ids)
     known = zip(TEXT_ENCODERS, config.text, checkpoint.tokenizers, pads, strict=False)
     for name, text, vocabulary, pad in known:
         place = folder / name.replace("text_encoder", "tokenizer")
         copy_vocabulary(vocabulary, place, max_tokens=text.max_tokens)
         if vocabulary != CLIP_VOCABULARY:
-            continue  # of a base that says it all
+            continue  # a base's copy is complete
         special = {"bos_token": START_TEXT, "eos_token": END_TEXT, "unk_token": END_TEXT}
         options = {"tokenizer_class": "CLIPTokenizer", "model_max_length": text.max_tokens}
         write_json(place / "special_tokens_map.json", {**special, "pad_token": pad})

@@ -1,7 +1,7 @@
-"""What is on this machine: models and parts of models by name, wherever people keep them.
+"""Models and parts of models on this machine, by name.
 
 The folders are those of the configuration, those of other programs (their layouts are in LAYOUTS),
-the one that diffgen downloads to, and the cache of the Hugging Face hub.
+diffgen's download folder, and the cache of the Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ MAX_DEPTH = 8  # of folders inside folders
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A file, or a folder that holds a model: what to call it, and where it lies.
+    """A file, or a folder that holds a model: its name and path.
 
-    `kind` is None where the folder that it lies in does not say.
+    `kind` is None if the containing folder does not determine it.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Item:
         return total
 
     def is_called(self, name: str) -> bool:
-        """Whether somebody who says `name` means this one: the file's name, or its path's end."""
+        """Whether `name` refers to this item: the file's name, or the end of its path."""
         wanted = name.casefold().removesuffix(self.path.suffix.casefold())
         path = self.path.relative_to(self.folder).as_posix().casefold()
         full = path.removesuffix(self.path.suffix.casefold()) if self.path.is_file() else path
@@ -83,14 +83,14 @@ def items(folders: Folders, kind: Kind | None = None) -> Iterator[Item]:
 
 
 def find(name: str, folders: Folders, kind: Kind) -> list[Item]:
-    """What is called `name` among files that are, or may be, of this kind."""
+    """The items with a name among files that are, or may be, of this kind."""
     return [item for item in items(folders, kind) if item.is_called(name)]
 
 
 def place_of(entry: ModelEntry, folders: Folders) -> Path | None:
-    """The file of an entry on this machine, or the folder where it has several; None if absent.
+    """The file of an entry on this machine, or the folder if it has several; None if absent.
 
-    In a folder of the user's own a file is known by its name and its size.
+    In the user's own folders a file is recognised by its name and size.
     """
     if entry.repository is None:
         return None
@@ -104,7 +104,7 @@ def place_of(entry: ModelEntry, folders: Folders) -> Path | None:
 
 
 def entry_of(path: Path, entries: Mapping[str, ModelEntry]) -> ModelEntry | None:
-    """The entry whose file this is, by its name and its size."""
+    """The entry of a file, by its name and size."""
     for entry in entries.values():
         files = [file for file in entry.files if file.size is not None]
         if len(entry.files) == 1 and any(
@@ -115,7 +115,7 @@ def entry_of(path: Path, entries: Mapping[str, ModelEntry]) -> ModelEntry | None
 
 
 def downloaded_repository(repository: str, folders: Folders) -> Path | None:
-    """A whole model downloaded from a repository: its folder, or the one file of a model in it."""
+    """A whole model downloaded from a repository: its folder, or its single file."""
     for root in _roots(repository, folders):
         if (root / INDEX).is_file():
             return root
@@ -126,19 +126,19 @@ def downloaded_repository(repository: str, folders: Folders) -> Path | None:
 
 
 def folder_of(repository: str, folders: Folders) -> Path:
-    """Where files of a repository are downloaded to."""
+    """The download folder of a repository."""
     return folders.downloads / repository.replace("/", "--")
 
 
 def is_whole(path: Path, file: RemoteFile) -> bool:
-    """Whether a file is there and has the size that it should have, where that is known."""
+    """Whether a file exists and has the expected size, if that is known."""
     with suppress(OSError):
         return path.is_file() and file.size in (None, path.stat().st_size)
     return False
 
 
 def _roots(repository: str, folders: Folders) -> Iterator[Path]:
-    """Folders laid out as the repository: our download, and the hub cache's revisions."""
+    """Folders laid out as the repository: diffgen's download, and the hub cache's revisions."""
     yield folder_of(repository, folders)
     cached = hub_cache() / f"models--{repository.replace('/', '--')}"
     main = cached / "refs" / "main"
@@ -165,7 +165,7 @@ def _places(folders: Folders) -> Iterator[tuple[Path, Kind | None]]:
         for kind, patterns in LAYOUTS.items():
             for pattern in patterns:
                 yield from ((path, kind) for path in sorted(program.glob(pattern)))
-        if (program / INVOKE).is_file():  # later versions give each model a folder of its own
+        if (program / INVOKE).is_file():  # newer versions use one folder per model
             yield program / "models", None
     yield folders.downloads, None
 

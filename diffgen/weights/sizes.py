@@ -2,7 +2,7 @@
 
 
 def in_bytes(size: int) -> str:
-    """`6.94 GB`, as shops and hubs count."""
+    """A size as `6.94 GB`, in powers of ten."""
     for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
         if size >= 10**power:
             return f"{size / 10**power:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""The spread of a small tensor's numbers, without torch: what tells a v-prediction model of SD 2."""
+"""The standard deviation of a small tensor, without torch: it marks v-prediction models of SD 2."""
 
 from __future__ import annotations
 

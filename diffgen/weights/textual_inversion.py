@@ -2,7 +2,7 @@
 
 A file has one word's vectors (n, D) for each text encoder, under one of many names: A1111's
 `emb_params` and `string_to_param`, SDXL's `clip_l` and `clip_g`, diffusers' `<token>` and
-`text_encoders_0`. LoRA files may bring some along, behind `bundle_emb`.
+`text_encoders_0`. LoRA files may bundle some, under `bundle_emb`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ logger = logging.getLogger("diffgen")
 BUNDLED = re.compile(
     r"bundle_emb\.(?P<name>.+?)\.(?P<key>string_to_param\.\*|emb_params|clip_[lg])"
 )
-# Which encoder a key is for, where files have more than one; the first is CLIP-L.
+# The encoder of a key in files for more than one; the first is CLIP-L.
 ENCODERS = ({"clip_l", "text_encoders_0"}, {"clip_g", "text_encoders_1"})
 SINGLE = ("emb_params", "string_to_param.*", "*")
 FIXED = {*SINGLE}.union(*ENCODERS)  # keys that are nobody's word
@@ -51,7 +51,7 @@ WIDTHS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 1280: "Stable D
 def read_embeddings(
     refs: Iterable[EmbeddingRef], loras: Iterable[Path], config: ModelConfig
 ) -> dict[str, Sequence[Tensor]]:
-    """The vectors of all files, and of those that come with LoRAs, by name.
+    """The vectors of all files, and of those bundled with LoRAs, by name.
 
     Raises WeightsError for a file that is no embedding, is damaged or is for another model.
     """
@@ -125,7 +125,7 @@ def _of_pickle(path: Path) -> Mapping[str, Tensor]:
     try:
         if path.stat().st_size > MOST:
             raise WeightsError(f"{path} is too large for an embedding")
-        with warnings.catch_warnings():  # of old pickles, which are refused or read all the same
+        with warnings.catch_warnings():  # of old pickles
             warnings.simplefilter("ignore")
             data = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Files of tiny decoders: diffusers' AutoencoderTiny, and the flat lists of TAESD itself."""
+"""Read files of tiny decoders: diffusers' AutoencoderTiny, and the flat lists of TAESD."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ FILE = "diffusion_pytorch_model.safetensors"
 def load_decoder(
     path: Path, model: ModelConfig, device: torch.device, dtype: torch.dtype
 ) -> TinyDecoder:
-    """The decoder in a file, or in a folder in diffusers layout, for the latents of a model.
+    """The decoder in a file or folder, for the latents of a model.
 
-    Raises WeightsError for a damaged file and UnsupportedCheckpoint for what is no tiny decoder, or
-    one for other latents.
+    Raises WeightsError for a damaged file and UnsupportedCheckpoint for another kind of file or
+    other latents.
     """
     from diffgen.device import send
     from diffgen.models.build import build_empty
@@ -55,7 +55,7 @@ def load_decoder(
 
 
 def _renamed(tensors: LazyTensors) -> LazyTensors:
-    """The decoder's tensors as diffusers counts its layers, from 0.
+    """The decoder's tensors with layers counted from 0, as in diffusers.
 
     In a flat list the first layer limits the latents and has no weights, so that it counts from 1.
     """
@@ -73,7 +73,7 @@ def _renamed(tensors: LazyTensors) -> LazyTensors:
 
 
 def _config(path: Path, shapes: Mapping[str, Shape]) -> TinyConfig:
-    """What the shapes say. Raises UnsupportedCheckpoint."""
+    """The config from the shapes. Raises UnsupportedCheckpoint."""
     from diffgen.models.tiny import TinyConfig
 
     first = shapes.get("layers.0.weight", ())

@@ -1,4 +1,4 @@
-"""An autoencoder that comes by itself, to be used with somebody else's U-Net."""
+"""An autoencoder from its own file, for another model's U-Net."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from diffgen.weights.ldm.single_file import read_any
 
 Infos = Mapping[str, TensorInfo]
 
-# The autoencoder's tensors in a file, alone or in a whole model; not averages and losses.
+# The autoencoder's tensors in a file, alone or in a whole model, without averages and losses.
 ANYWHERE = re.compile(
     r"(?:mod(?:ule|el)\.)?(?:(?:first_stage_model|vae|autoencoder)\.)?"
     r"((?:en|de)coder\..+|(?:post_)?quant_conv\..+)"
 )
-# How latents are scaled and decoded, which shapes do not say.
+# The scaling of latents and options of decoding, which shapes do not determine.
 TAKEN_FROM_THE_MODEL = (
     "scaling_factor",
     "shift_factor",
@@ -42,10 +42,10 @@ NAMED_BY_DIFFUSERS = "decoder.mid_block.resnets.0.conv1.weight"
 def open_vae(path: Path, model: ModelConfig) -> tuple[VaeConfig, LazyTensors]:
     """The autoencoder at a path: a file, its folder in diffusers layout, or a whole model's.
 
-    A file does not say how latents are scaled: that is taken from its config.json where that lies
-    beside it, else from the model it is for. Raises
-    UsageError where there is nothing, WeightsError or ConfigError for damaged files and
-    UnsupportedCheckpoint for what is no autoencoder of ours, or of other latents than the model's.
+    A file does not contain the scaling of latents: that comes from a config.json beside it, else
+    from the model it is for. Raises UsageError for a missing path, WeightsError or ConfigError for
+    damaged files and UnsupportedCheckpoint for an unsupported autoencoder or other latents than the
+    model's.
     """
     if not path.exists():
         raise UsageError(f"there is no autoencoder at {path}")
@@ -97,7 +97,7 @@ def _other_kind(infos: Infos) -> str:
 
 
 def _config_beside(path: Path, found: VaeConfig, model: ModelConfig) -> VaeConfig | None:
-    """The config in the file's folder, if it is one of an autoencoder with these shapes."""
+    """The config in the file's folder, if it describes an autoencoder of these shapes."""
     file = path.with_name("config.json")
     if not file.is_file():
         return None

@@ -1,4 +1,4 @@
-"""What was written, opened again and compared with what it was made of."""
+"""Read written files back and compare them with their source."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from diffgen.weights.remaking import Components
 
 MAX_TOKENIZER = 64 << 20  # bytes
-# What only recommends (a size, a sampler), or costs time, not another picture.
+# Fields that are only recommended (a size, a sampler), or affect time and not the picture.
 NOT_COMPARED = {
     "unet": ("sample_size", "upcast_attention"),
     "vae": ("force_upcast",),
@@ -33,7 +33,7 @@ NOT_COMPARED = {
 
 
 def check_single_file(path: Path, config: ModelConfig, made: Components, step: Step) -> None:
-    """Raise UnsupportedCheckpoint for what a single file cannot say, WeightsError for other bytes."""
+    """Raise UnsupportedCheckpoint for what a single file lacks, WeightsError for wrong bytes."""
     back = Checkpoint.open(path)
     differences = list(_differences(config, back.config))
     if differences:
@@ -44,7 +44,7 @@ def check_single_file(path: Path, config: ModelConfig, made: Components, step: S
 
 
 def check_vocabularies(checkpoint: Checkpoint) -> None:
-    """Raise UnsupportedCheckpoint for a model of other tokens than CLIP's, which files do not hold."""
+    """Raise UnsupportedCheckpoint for a vocabulary other than CLIP's, which single files lack."""
     clip = JsonObject.read(CLIP_VOCABULARY / "vocab.json").data
     for folder, text in zip(checkpoint.tokenizers, checkpoint.config.text, strict=True):
         if folder == CLIP_VOCABULARY:
@@ -72,7 +72,7 @@ def _vocabulary(folder: Path) -> Mapping[str, Any]:
 
 
 def check_folder(folder: Path, config: ModelConfig, made: Components, step: Step) -> None:
-    """The same for a folder."""
+    """The same checks for a folder."""
     back = Checkpoint.open(folder)
     differences = list(_differences(config, back.config))
     if differences:
@@ -81,7 +81,7 @@ def check_folder(folder: Path, config: ModelConfig, made: Components, step: Step
 
 
 def check_part(path: Path, parts: Mapping[str, Part], step: Step) -> None:
-    """Raise WeightsError unless a file holds these parts."""
+    """Raise WeightsError unless a file holds exactly these parts."""
     tensors = open_tensors([path])
     if set(tensors) != set(parts):
         raise WeightsError(f"{path} was written with other tensors than it should have")
@@ -102,7 +102,7 @@ def _check_equal(path: Path, name: str, found: Tensor, wanted: Tensor) -> None:
     import torch
 
     same = found.dtype == wanted.dtype and found.shape == wanted.shape
-    # As bytes: formats of 8 bits cannot be compared, and zero has two signs.
+    # As bytes: 8-bit formats cannot be compared, and zero has two signs.
     if not same or not torch.equal(_bytes(found), _bytes(wanted)):
         raise WeightsError(f"{path}: {name} does not read back as it was written; try again")
 

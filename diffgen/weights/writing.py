@@ -1,4 +1,4 @@
-"""Writes safetensors files tensor by tensor, so that a file of any size takes the memory of one."""
+"""Write safetensors files tensor by tensor, in the memory of one tensor."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from diffgen.weights.reading import DTYPES
 if TYPE_CHECKING:
     from torch import Tensor
 
-Step: TypeAlias = Callable[[], None]  # told after each tensor
+Step: TypeAlias = Callable[[], None]  # called after each tensor
 
-ALIGNMENT = 8  # of the header's length, as safetensors has it
+ALIGNMENT = 8  # alignment of the header, as safetensors writes it
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A tensor to be written: its shape and number format in the file, and how to get it."""
+    """A tensor to write: its shape and format in the file, and how to get it."""
 
     shape: Shape
     dtype: str
@@ -37,13 +37,13 @@ class Part:
         return prod(self.shape) * DTYPES[self.dtype][0]
 
     def after(self, op: TensorOp) -> Part:
-        """The same, changed in shape or order."""
+        """The same part with another shape or order."""
         make = self.make
         return replace(self, shape=op.shape(self.shape), make=lambda: op.apply(make()))
 
 
 def parts_of(tensors: LazyTensors) -> dict[str, Part]:
-    """Tensors of files as they are there."""
+    """The tensors of files, unchanged."""
 
     def reader(name: str) -> Callable[[], Tensor]:
         return lambda: tensors[name]
@@ -56,7 +56,7 @@ def parts_of(tensors: LazyTensors) -> dict[str, Part]:
 def write_parts(
     path: Path, parts: Mapping[str, Part], metadata: Mapping[str, str], *, step: Step
 ) -> None:
-    """Write one safetensors file. Raises OSError, and WeightsError where a part is not as promised."""
+    """Write one safetensors file. Raises OSError, and WeightsError for a wrong shape."""
     order = sorted(parts, key=lambda name: (-DTYPES[parts[name].dtype][0], name))
     with path.open("wb") as file:
         file.write(_header({name: parts[name] for name in order}, metadata))

@@ -1,1 +1,1 @@
-"""LoRA and its relatives: every spelling of their files."""
+"""LoRA files and their relatives, in every layout."""

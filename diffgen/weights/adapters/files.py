@@ -1,4 +1,4 @@
-"""Read adapters of every kind from LoRA files, under every spelling of a model's layers."""
+"""Read adapters of every kind from LoRA files, under every naming of a model's layers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ logger = logging.getLogger("diffgen")
 
 Deltas: TypeAlias = "Mapping[Component, Mapping[str, Delta]]"
 Keys: TypeAlias = dict[str, str]  # of the parts of one layer's adapter
-TABLES = ("token_embedding", "position_embedding")  # matrices, but of no layer that adapters know
+TABLES = ("token_embedding", "position_embedding")  # matrices that adapters never change
 
 
 @dataclass(slots=True)
 class _Sorted:
-    """The keys of a file: parts by layer, parts of no layer here, and what is no part."""
+    """The keys of a file: adapter parts by layer, parts of unknown layers, and other keys."""
 
     layers: dict[Layer, Keys] = field(default_factory=dict)
     thirds: dict[Layer, int] = field(default_factory=dict)
@@ -41,10 +41,10 @@ class _Sorted:
 def read_lora(path: Path, checkpoint: Checkpoint, *, partial: bool = False) -> Deltas:
     """The deltas in a file, by component and canonical name of the layer.
 
-    A key that is part of no delta is a note; a delta that has no layer in the model an error, or
-    with `partial` a warning as long as others have one. Raises WeightsError for a file that is
-    missing or damaged, has numbers that are not finite or is for another model,
-    UnsupportedCheckpoint for an adapter of a kind that is not read.
+    A key that is no adapter part is logged. A delta without a layer in the model is an error, or
+    with `partial` a warning, as long as some fit. Raises WeightsError for a file that is missing,
+    damaged, not finite or for another model, UnsupportedCheckpoint for an unsupported kind of
+    adapter.
     """
     tensors, metadata = open_tensors([path]), read_metadata(path)
     shapes, biases = layers_of(checkpoint)
@@ -80,7 +80,7 @@ def _report(path: Path, found: _Sorted, count: int) -> None:
 
 
 def layers_of(checkpoint: Checkpoint) -> tuple[dict[Layer, Shape], dict[Layer, Shape]]:
-    """The layers of a model that have weights: the shapes of these, and of their biases."""
+    """The shapes of a model's weights and of its biases, by layer."""
     weights: dict[Layer, Shape] = {}
     biases: dict[Layer, Shape] = {}
     for component, tensors in checkpoint.tensors.items():

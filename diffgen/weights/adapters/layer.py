@@ -1,4 +1,4 @@
-"""The adapter of one layer in a file: its tensors read, checked and made a delta."""
+"""The adapter of one layer in a file: tensors read, checked and converted to a delta."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ RANKS = {"lora": ("down",), "loha": ("w1_b",), "lokr": ("lokr_w2_b", "lokr_w1_b"
 class AdapterOfLayer:
     """The tensors of one layer's adapter, by part.
 
-    `third` is which of three layers the outputs are for, where one adapter is that of queries, keys
-    and values together.
+    `third` picks the queries, keys or values of an adapter that covers all three.
     """
 
     path: Path
@@ -70,7 +69,7 @@ class AdapterOfLayer:
         return delta
 
     def _alpha(self, kind: str, parts: Mapping[str, Tensor], options: PeftOptions) -> float | None:
-        """What the file has, or else says of all its layers; None where no rank goes with it."""
+        """The layer's alpha, or else the file's; None for adapters without a rank."""
         own = self._number("alpha")
         factor = next((parts[name] for name in RANKS.get(kind, ()) if name in parts), None)
         if own is not None or factor is None:
@@ -120,11 +119,11 @@ class AdapterOfLayer:
         return float(self._tensor(part).float())
 
     def _of_columns(self, scale: Tensor) -> bool:
-        """Whether a DoRA's norms are those of the inputs, (1, in, ...), as first written."""
+        """Whether a DoRA's norms are those of the inputs, (1, in, ...), as in its first version."""
         return scale.ndim > 1 and scale.shape[0] == 1 != self.shape[0]
 
     def _check_fit(self, delta: LayerDelta) -> None:
-        """Raise WeightsError for an adapter whose result is not of the layer's shape."""
+        """Raise WeightsError for an adapter whose result has another shape than the layer."""
         if not self._multiplies_to(delta) and not self._tried_out(delta):
             raise self._misfit()
         count = (
@@ -134,7 +133,7 @@ class AdapterOfLayer:
             raise self._misfit()
 
     def _multiplies_to(self, delta: LayerDelta) -> bool:
-        """Whether this is B A of the layer's shape, which needs no trying out."""
+        """Whether this is B A of the layer's shape, which needs no trial."""
         if set(delta.parts) != {"down", "up"}:
             return False
         down, up = tuple(delta.parts["down"].shape), tuple(delta.parts["up"].shape)
@@ -146,7 +145,7 @@ class AdapterOfLayer:
         return same and out == rows and prod(ranks) == rank > 0 and prod(rest) == prod(others)
 
     def _tried_out(self, delta: LayerDelta) -> bool:
-        """Whether the arithmetic works on shapes alone; torch takes seconds to begin with those."""
+        """Whether the arithmetic fits, on meta tensors, which torch takes seconds to start."""
         import torch
 
         dry = replace(

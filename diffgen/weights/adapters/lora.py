@@ -1,8 +1,8 @@
-"""Write LoRA files, in one of two layouts.
+"""Write LoRA files in kohya's or PEFT's layout.
 
-kohya: `lora_unet_down_blocks_0_..._to_q.lora_down.weight`, `lora_up.weight` and `alpha`; SDXL's
-U-Net goes by its LDM names there. PEFT, as diffusers saves it: `unet.down_blocks.0....lora_A.weight`
-and `lora_B.weight`, whose alpha is the rank.
+kohya: `lora_unet_down_blocks_0_..._to_q.lora_down.weight`, `lora_up.weight` and `alpha`, with LDM
+names for SDXL's U-Net. PEFT, as diffusers saves it: `unet.down_blocks.0....lora_A.weight` and
+`lora_B.weight`, whose alpha is the rank.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def save_lora(
 ) -> None:
     """Write the deltas for the layers of a model of this config as one safetensors file.
 
-    PEFT files have no place for alpha that every program reads, so B holds the scale there.
+    Not every program reads an alpha in PEFT files, so there B includes the scale.
     """
     import torch
 
@@ -64,7 +64,7 @@ def save_lora(
 
 
 def _stems(layers: Iterable[Layer], config: ModelConfig, layout: Layout) -> dict[Layer, str]:
-    """What the names of a layer's tensors begin with."""
+    """The prefixes of a layer's tensor names."""
     if layout == "peft":
         return {(component, layer): f"{component}.{layer}" for component, layer in layers}
     sdxl = config.family == "sdxl"

@@ -1,4 +1,4 @@
-"""What a file that does not fit is: its kind, the models it is for, and how much of it fits."""
+"""Explain a file that does not fit: its kind, the models it is for, and how much fits."""
 
 from __future__ import annotations
 
@@ -26,12 +26,9 @@ TRANSFORMERS = re.compile(
     r".*(double_blocks|single_blocks|joint_blocks|single_transformer_blocks"
     r"|transformer_blocks[._]\d+[._](?:attn[._]add_|ff_context)|blocks[._]\d+[._](?:self|cross)_attn).*"
 )
-SAID = (
-    "ss_base_model_version",
-    "modelspec.architecture",
-)  # of metadata: the model that was trained
+SAID = ("ss_base_model_version", "modelspec.architecture")  # metadata: the base model
 WORDS = (("xl", "sdxl"), ("v2", "sd2"), ("v1", "sd1"), ("sd1", "sd1"), ("sd2", "sd2"))
-INPUTS = ("down", "w1_b")  # parts whose second size is the layer's number of inputs
+INPUTS = ("down", "w1_b")  # parts whose second dimension is the layer's number of inputs
 
 
 def misfit(
@@ -42,7 +39,7 @@ def misfit(
     config: ModelConfig,
     metadata: Mapping[str, str],
 ) -> WeightsError:
-    """The error for a file of which some tensors are parts of no layer of the model."""
+    """The error for a file with tensors that belong to no layer of the model."""
     kinds = {name for name, pattern in UNREAD.items() if any(map(pattern.fullmatch, tensors))}
     if kinds:
         return UnsupportedCheckpoint(
@@ -77,7 +74,7 @@ def misfit(
 
 
 def kind_name(parts: Collection[str]) -> str:
-    """What users call an adapter with these parts."""
+    """The common name of an adapter with these parts."""
     from diffgen.models.deltas import KINDS
 
     if {"magnitude", "dora_scale"} & set(parts):
@@ -87,7 +84,7 @@ def kind_name(parts: Collection[str]) -> str:
 
 
 def made_for(tensors: LazyTensors, metadata: Mapping[str, str]) -> str:
-    """The models that a file was made for, by the shapes of its tensors or by its own word."""
+    """The models that a file was made for, by the shapes of its tensors or its metadata."""
     said = " ".join(metadata.get(key, "") for key in SAID).lower()
     if any(map(TRANSFORMERS.fullmatch, tensors)):
         return "a diffusion transformer"

@@ -1,7 +1,7 @@
-"""Names of layers and of parts of adapters in LoRA files: every spelling onto one.
+"""Names of layers and adapter parts in LoRA files, mapped to canonical ones.
 
-A key is a layer's name and a part's. Both were written with dots or underscores, with a prefix for
-the network or without, under diffusers' names of several years, transformers' or LDM's.
+A key is a layer's name and a part's. Both occur with dots or underscores, with or without a prefix
+for the network, under names of several versions of diffusers, of transformers or LDM.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Layer: TypeAlias = tuple[Component, str]  # by its canonical name
 PREFIXES: Mapping[Component, tuple[str, ...]] = {
     "unet": (
         *("", "unet", "lora_unet", "lycoris", "lycoris_unet", "diffusion_model", "oft_unet"),
-        *("unet_unet", "lora_unet_unet"),  # of a version of diffusers that wrote it twice
+        *("unet_unet", "lora_unet_unet"),  # of a version of diffusers that doubled it
     ),
     "text_encoder": (
         *("text_encoder", "lora_te", "lora_te1", "te", "te1", "lora_text_encoder", "clip_l"),
@@ -35,11 +35,11 @@ PREFIXES: Mapping[Component, tuple[str, ...]] = {
         *("cond_stage_model_1", "cond_stage_model_1_transformer"),  # of stable-diffusion.cpp
     ),
 }
-# Its one encoder is the second of other models of its family.
+# A refiner's only encoder is the second one of SDXL.
 OF_REFINER = ("", "lora_te", "te", "conditioner_embedders_0", *PREFIXES["text_encoder_2"])
 WRAPPERS = re.compile(r"^(?:(?:base_model_)?model_)+")  # of PEFT, and of a whole LDM model
 
-# What follows a layer's name, and which part of an adapter it is; the first that fits.
+# Suffixes after a layer's name, and the adapter part of each; the first match counts.
 _NAMED = r"(?:\.[\w-]+)?"  # PEFT's name of the adapter
 PARTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(rf"(.+?){pattern}"), part)
@@ -70,7 +70,7 @@ PARTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 IN_PROJ = "attn.in_proj"
-# From our names of a text encoder's layers to OpenCLIP's.
+# From canonical names of a text encoder's layers to OpenCLIP's.
 _LAYER, _BLOCK = r"text_model\.encoder\.layers\.(\d+)", r"transformer.resblocks.\1"
 OPEN_CLIP: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(ours), theirs)
@@ -85,7 +85,7 @@ OPEN_CLIP: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 TO_Q = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
 STRAYS = re.compile(r"(?:.*[._])?(?:position_ids|logit_scale)|bundle_emb\..+|emb_params|clip_[lg]")
-# Parts of methods that are known and not read, by the names that their programs give them.
+# Parts of known but unsupported methods, by the names that their programs use.
 UNREAD: Mapping[str, re.Pattern[str]] = {
     "an OFT of PEFT": re.compile(r".+\.oft_[Rr](?:\..+)?"),
     "a BOFT of PEFT": re.compile(r".+\.boft_[Rs](?:\..+)?"),
@@ -107,7 +107,7 @@ UNREAD: Mapping[str, re.Pattern[str]] = {
 
 
 def split(key: str) -> tuple[str, str] | None:
-    """A key's layer, as it is written, and the part; None for a key that is no part of an adapter."""
+    """Split a key into its layer, as written, and its part; None for other keys."""
     for pattern, part in PARTS:
         if match := pattern.fullmatch(key):
             return match[1], part
@@ -115,16 +115,16 @@ def split(key: str) -> tuple[str, str] | None:
 
 
 def flat(name: str) -> str:
-    """A layer's name without the differences that mean nothing."""
+    """A layer's name without insignificant differences."""
     name = name.replace(".processor.", ".").replace(".base_model.model.", ".")
     name = name.removesuffix(".processor").replace(".", "_")
     return WRAPPERS.sub("", name)
 
 
 def layer_table(layers: Iterable[Layer], config: ModelConfig) -> dict[str, tuple[Layer, ...]]:
-    """The layers of a model by all their flat names. A name of two layers is none.
+    """The layers of a model by all their flat names; ambiguous names are left out.
 
-    OpenCLIP's name of queries, keys and values together is that of three layers, in this order.
+    OpenCLIP's joint name for queries, keys and values maps to three layers, in this order.
     """
     blocks, encoders = ldm_blocks(config.unet), len(config.text)
     table: dict[str, tuple[Layer, ...]] = {}

@@ -1,7 +1,7 @@
-"""The scale of PEFT's adapters, which their tensors do not have.
+"""The scale of PEFT's adapters, which their tensors do not contain.
 
-diffusers writes PEFT's configs as JSON into a file's metadata, as `unet.r`, `unet.lora_alpha` and so
-on; PEFT itself writes `adapter_config.json` beside `adapter_model.safetensors`.
+diffusers writes PEFT's configs as JSON into a file's metadata, as `unet.r`, `unet.lora_alpha` and
+so on; PEFT itself writes `adapter_config.json` beside `adapter_model.safetensors`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ OF_PEFT = ("adapter_model.safetensors", "adapter_config.json")
 
 @dataclass(frozen=True, slots=True)
 class PeftOptions:
-    """PEFT's options by name, those of a component with its name and a dot in front."""
+    """PEFT's options by name, prefixed by the component and a dot."""
 
     where: str
     data: Mapping[str, Any]
 
     def alpha(self, component: Component, layer: str, rank: int) -> float:
-        """The alpha for which alpha / rank is the layer's scale; the rank where nothing is said.
+        """The alpha for which alpha / rank is the layer's scale; by default the rank.
 
-        A layer's own alpha and rank go by patterns of its name. With rank-stabilised adapters
+        Patterns of names set a layer's own alpha and rank. With rank-stabilised adapters
         (arXiv:2312.03732) the scale is alpha / sqrt(rank). Raises WeightsError.
         """
         given = self._get(component, "lora_alpha")
@@ -60,7 +60,7 @@ class PeftOptions:
 
 
 def _matches(pattern: str, layer: str) -> bool:
-    """As PEFT finds a layer: the pattern is its name's end, after a dot, or all of it."""
+    """Match as PEFT does: the pattern is the end of a layer's name after a dot, or all of it."""
     try:
         return re.match(rf"(.*\.)?({pattern})$", layer) is not None
     except re.error:
@@ -68,7 +68,7 @@ def _matches(pattern: str, layer: str) -> bool:
 
 
 def read_peft_options(path: Path, metadata: Mapping[str, str]) -> PeftOptions:
-    """What is said of a file's scales, in its metadata or beside it. Raises WeightsError."""
+    """Read the scales from a file's metadata or the JSON beside it. Raises WeightsError."""
     beside = path.with_name(OF_PEFT[1])
     if KEY not in metadata and path.name == OF_PEFT[0] and beside.is_file():
         return PeftOptions(str(beside), JsonObject.read(beside).data)

@@ -1,4 +1,4 @@
-"""model_index.json and the JSON files of its components -> ModelConfig.
+"""Read model_index.json and the JSON files of its components into a ModelConfig.
 
 Absent fields get the defaults of the diffusers and transformers classes.
 """
@@ -37,14 +37,14 @@ SDXL_PIPELINES = (
     "StableDiffusionXLInpaintPipeline",
     "StableDiffusionXLInstructPix2PixPipeline",
 )
-# Pipelines of the same networks and others beside them, which are not read.
+# Pipelines with additional networks, which are not read.
 WITH_EXTRAS = re.compile(
     r"StableDiffusion(XL)?(ControlNet|Union|Adapter|SAG|PAG|AttendAndExcite|Panorama|KDiffusion)+"
     r"(Img2Img|Inpaint)?Pipeline"
 )
 FAMILY_BY_CONTEXT: Mapping[int, Family] = {768: "sd1", 1024: "sd2"}
 
-# How the files call our fields, where they have another name.
+# Fields with other names in the files.
 TEXT_KEYS = {
     "width": "hidden_size",
     "layers": "num_hidden_layers",
@@ -69,8 +69,8 @@ A_MODEL_FOLDER = (
 def read_model_config(folder: Path) -> ModelConfig:
     """Read the JSON files of a folder in diffusers layout.
 
-    Raises WeightsError if it is no such folder, UnsupportedCheckpoint for a model of another kind
-    and ConfigError for a malformed file.
+    Raises WeightsError for a folder in another layout, UnsupportedCheckpoint for a model of another
+    kind and ConfigError for a malformed file.
     """
     index = _read_index(folder)
     sdxl = _is_sdxl(index)
@@ -90,7 +90,7 @@ def read_model_config(folder: Path) -> ModelConfig:
 
 
 def _is_sdxl(index: JsonObject) -> bool:
-    """Which family of pipelines made the folder. Raises UnsupportedCheckpoint for others."""
+    """Whether the folder's pipeline is one of SDXL. Raises UnsupportedCheckpoint for others."""
     extra = WITH_EXTRAS.fullmatch(index.get("_class_name", ""))
     if extra is None:
         pipeline = one_of(index, "_class_name", (*SD_PIPELINES, *SDXL_PIPELINES))
@@ -118,7 +118,7 @@ def _read_index(folder: Path) -> JsonObject:
 
 
 def _class_of(index: JsonObject, component: str) -> str | None:
-    """The class that model_index.json names for a component, None where the model has none."""
+    """The class that model_index.json names for a component; None if the model has none."""
     entry = index.data.get(component)
     if entry is None or entry == [None, None]:
         return None
@@ -128,7 +128,7 @@ def _class_of(index: JsonObject, component: str) -> str | None:
 
 
 def _component(index: JsonObject, component: str, classes: Sequence[str]) -> JsonObject:
-    """The config of a component, which must be of one of the classes."""
+    """The config of a component, whose class must be one of `classes`."""
     if _class_of(index, component) not in classes:
         raise unsupported(index, component, classes)
     return JsonObject.read(index.path.parent / component / "config.json")
@@ -144,8 +144,8 @@ def _read_vae(index: JsonObject, *, sdxl: bool) -> VaeConfig | None:
 def read_vae_config(config: JsonObject, *, sdxl: bool = False) -> VaeConfig:
     """Read the config of an `AutoencoderKL`.
 
-    Raises UnsupportedCheckpoint for an autoencoder that ours is not, ConfigError for a malformed
-    file or numbers that make no network.
+    Raises UnsupportedCheckpoint for an unsupported autoencoder, ConfigError for a malformed file or
+    impossible numbers.
     """
     channels = config.many_or("block_out_channels", int, (64,))
     allowed = {
@@ -168,7 +168,7 @@ def read_vae_config(config: JsonObject, *, sdxl: bool = False) -> VaeConfig:
         shift_factor=config.get("shift_factor", 0.0),
         latents_mean=config.many("latents_mean", float),
         latents_std=config.many("latents_std", float),
-        # The class says true for every model; only SDXL's pipelines ask it.
+        # The class defaults to true for every model; only SDXL's pipelines read it.
         force_upcast=sdxl and config.get("force_upcast", True),
     )
     check_vae(vae, lambda name: config.named(VAE_KEYS.get(name, name)))
@@ -178,7 +178,7 @@ def read_vae_config(config: JsonObject, *, sdxl: bool = False) -> VaeConfig:
 def _read_text(index: JsonObject, *, sdxl: bool) -> tuple[ClipTextConfig, ...]:
     if not sdxl:
         return (_read_encoder(index, "text_encoder"),)
-    # A refiner has the second alone.
+    # A refiner has only the second.
     names = ["text_encoder", "text_encoder_2"][_class_of(index, "text_encoder") is None :]
     encoders = [_read_encoder(index, name) for name in names]
     return tuple(replace(encoder, hidden="penultimate") for encoder in encoders)
@@ -205,5 +205,5 @@ def _read_encoder(index: JsonObject, component: str) -> ClipTextConfig:
 def _read_schedule(index: JsonObject, *, latent_sd: bool) -> NoiseConfig:
     config = JsonObject.read(index.path.parent / "scheduler" / "scheduler_config.json")
     schedule = read_schedule(config, _class_of(index, "scheduler") or config.get("_class_name", ""))
-    # StableDiffusionPipeline overrides these two, which its first checkpoints had wrong.
+    # StableDiffusionPipeline overrides these two, which were wrong in its first checkpoints.
     return replace(schedule, steps_offset=1, clip=None) if latent_sd else schedule

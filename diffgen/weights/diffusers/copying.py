@@ -1,4 +1,4 @@
-"""The JSON and vocabulary files of a model folder, copied for networks that changed."""
+"""Copy the JSON and vocabulary files of a model folder, for changed networks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from diffgen.jsonfile import JsonObject
 from diffgen.models.config import ModelConfig
 from diffgen.weights.diffusers.layout import write_choices, write_json
 
-# The components of a model folder; the autoencoder is the one that may be missing.
+# The components of a model folder; only the autoencoder is optional.
 WRITTEN = {"unet", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler"}
-# Components that every pipeline of diffusers does without, and the pipelines without others.
+# Components optional in every pipeline of diffusers, and the pipelines to use without others.
 EXTRAS = {"vae", "safety_checker", "feature_extractor", "image_encoder", "watermarker"}
 PLAIN = {"sd": "StableDiffusionPipeline", "sdxl": "StableDiffusionXLPipeline"}
-INDEX = ".index."  # in the names of JSON files that list the parts of split weights
+INDEX = ".index."  # in the names of JSON files that list shards
 VOCABULARY = (
     "vocab.json",
     "merges.txt",
@@ -31,8 +31,7 @@ def copy_configs(base: Path, folder: Path, config: ModelConfig) -> None:
     """The JSON and vocabulary files of a model folder, for networks of this config.
 
     Components that diffgen does not write, such as a safety checker, become null in
-    model_index.json; an autoencoder and a prediction that were chosen instead of the base's own
-    take their places.
+    model_index.json; a chosen autoencoder and prediction replace the base's own.
     """
     written = {*WRITTEN, "vae"} if config.vae else WRITTEN
     index = JsonObject.read(base / "model_index.json").data
@@ -49,7 +48,7 @@ def copy_configs(base: Path, folder: Path, config: ModelConfig) -> None:
 def _without(
     index: Mapping[str, Any], absent: Collection[str], config: ModelConfig
 ) -> dict[str, Any]:
-    """A model_index.json without these components, and of a pipeline that does without them."""
+    """A model_index.json without these components, and with a pipeline that allows it."""
     out = {**index, **{name: [None, None] for name in sorted(absent)}}
     if "safety_checker" in absent:
         out["requires_safety_checker"] = False
@@ -59,7 +58,7 @@ def _without(
 
 
 def copy_vocabulary(source: Path, folder: Path, *, max_tokens: int, pad: str | None = None) -> None:
-    """A tokenizer's files, for a text encoder that reads `max_tokens`; `pad` replaces its padding."""
+    """A tokenizer's files, for a text encoder of `max_tokens`; `pad` replaces its padding."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in VOCABULARY:
         if (source / name).is_file():

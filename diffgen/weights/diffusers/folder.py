@@ -1,4 +1,4 @@
-"""Finds the weights of a component in a folder laid out as diffusers saves it."""
+"""Find the weights of a component in a folder in diffusers layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEMS: dict[Component, str] = {
     "text_encoder": "model",
     "text_encoder_2": "model",
 }
-# Full precision serves every number format asked for; the weights before averaging come last.
+# Full precision can be cast to every format; the weights before averaging come last.
 FILE_NAME = re.compile(r"[^/\\\x00-\x1f\ud800-\udfff]{1,200}\.safetensors")
 PART = re.compile(r"-\d{5}-of-\d{5}")
 VARIANTS = ("", ".fp16", ".bf16", ".non_ema")
@@ -29,8 +29,8 @@ VARIANTS = ("", ".fp16", ".bf16", ".non_ema")
 def weight_files(folder: Path, component: Component) -> list[Path]:
     """The safetensors files of a component: one, or the shards that its index names.
 
-    A file of another name is taken where it is the only one, and named. Raises WeightsError if
-    there are none or a shard is missing, ConfigError for a bad index.
+    A single file under another name is accepted with a warning. Raises WeightsError if there are
+    none or a shard is missing, ConfigError for a bad index.
     """
     for candidate in candidates(STEMS[component]):
         path = folder / candidate
@@ -55,7 +55,7 @@ def weight_files(folder: Path, component: Component) -> list[Path]:
 
 
 def candidates(stem: str, variant: str | None = None) -> Iterator[str]:
-    """The names that weights may have, the best first; `variant` comes before all others."""
+    """The possible names of weights, best first; `variant` comes before all others."""
     asked = [] if variant is None else [f".{variant}"]
     for variant in dict.fromkeys([*asked, *VARIANTS]):
         yield f"{stem}{variant}.safetensors"
@@ -69,7 +69,7 @@ def _shards(index: Path) -> list[Path]:
     if not weight_map:
         raise ConfigError(f'{index}: "weight_map" should name the file of each tensor')
     for name in weight_map.values():
-        # No path: an index that somebody else wrote must not make us read outside its folder.
+        # No path: an untrusted index must not reach files outside its folder.
         if not (isinstance(name, str) and FILE_NAME.fullmatch(name)):
             raise ConfigError(
                 f'{index}: "weight_map" should name .safetensors files beside it, not {shown(name)}'

@@ -1,4 +1,4 @@
-"""Our configs as the JSON files of a diffusers model folder: the inverse of `weights.configs`."""
+"""Write a config as the JSON files of a diffusers model folder: the inverse of `configs`."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def write_model_configs(
 ) -> None:
     """Write model_index.json and every component's JSON.
 
-    `tokens` are the ids that end and that fill up a prompt, for each text encoder. Raises
-    ConfigError for an architecture or a schedule that the layout has no words for.
+    `tokens` are the ids of the end and padding tokens of each text encoder. Raises ConfigError for
+    an architecture or a schedule that the layout cannot express.
     """
     if config.conditioning == "score":
         raise ConfigError("an SDXL refiner cannot be written as a model folder")
@@ -73,7 +73,7 @@ def _index(config: ModelConfig, scheduler: str) -> dict[str, Any]:
 
 
 def write_lcm_configs(folder: Path, config: ModelConfig, *, timestep_scaling: float) -> None:
-    """Turn the configs of a teacher's folder into its student's, of `config`."""
+    """Change the configs in a teacher's folder to those of its student, of `config`."""
     index, unet, scheduler = (
         folder / name
         for name in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json")
@@ -90,7 +90,7 @@ def write_lcm_configs(folder: Path, config: ModelConfig, *, timestep_scaling: fl
 
 
 def write_choices(folder: Path, config: ModelConfig) -> None:
-    """Let a base's configs say which autoencoder and prediction were chosen instead of its own."""
+    """Record a chosen autoencoder and prediction in a base's configs."""
     own = read_model_config(folder)
     if config.vae and own.vae != config.vae:
         index = folder / "model_index.json"
@@ -136,7 +136,7 @@ def unet_json(config: UNetConfig) -> dict[str, Any]:
     """The config.json of a `UNet2DConditionModel`."""
     up = config.up_depth or config.depth
     mid = {None: None, 0: "UNetMidBlock2D"}.get(config.mid_depth, "UNetMidBlock2DCrossAttn")
-    # One list serves both ways and the middle; a level without attention says so by its type.
+    # One list serves down path, middle and up path; block types tell where attention is.
     layers = [_as_json(down or other or 1) for down, other in zip(config.depth, up, strict=True)]
     back = [_as_json(other or down or 1) for down, other in zip(config.depth, up, strict=True)]
     uneven = back != layers or any(isinstance(depth, list) for depth in back)
@@ -148,7 +148,7 @@ def unet_json(config: UNetConfig) -> dict[str, Any]:
         "out_channels": config.out_channels,
         "sample_size": config.sample_size,
         "block_out_channels": list(config.channels),
-        # diffusers' reader of single files knows one number for all levels only.
+        # diffusers' single-file loader supports only one number for all levels.
         "layers_per_block": config.blocks[0]
         if len(set(config.blocks)) == 1
         else list(config.blocks),
@@ -171,7 +171,7 @@ def unet_json(config: UNetConfig) -> dict[str, Any]:
 
 
 def _size_conditioning(config: UNetConfig) -> dict[str, Any]:
-    """How Stable Diffusion XL's U-Net is told sizes and the pooled text."""
+    """The U-Net options of Stable Diffusion XL's size and pooled-text conditioning."""
     if config.added_dim is None:
         return {}
     return {
@@ -270,7 +270,7 @@ def schedule_json(config: NoiseConfig) -> dict[str, Any]:
 
 
 def scheduler_class(config: NoiseConfig) -> str:
-    """The diffusers class for a model's sampler. Raises ConfigError where there is none."""
+    """The diffusers class for a model's sampler. Raises ConfigError if there is none."""
     samplers = {name: kind.sampler for name, kind in CLASSES.items()}
     if not config.on_betas:
         samplers = dict(FLOW_CLASSES if config.prediction == "flow" else EDM_CLASSES)

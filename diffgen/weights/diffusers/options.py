@@ -1,4 +1,4 @@
-"""Options in a model's JSON files that must be what diffgen implements."""
+"""Options in a model's JSON files whose value diffgen fixes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ S = TypeVar("S", bound=str)
 
 
 def refuse_other_values(config: JsonObject, allowed: Mapping[str, Sequence[object]]) -> None:
-    """Raise UnsupportedCheckpoint if an option has another value; absent and null are fine."""
+    """Raise UnsupportedCheckpoint if an option has another value; absent and null are accepted."""
     for key, values in allowed.items():
         value = config.data.get(key)
         if value is not None and value not in values:
@@ -21,7 +21,7 @@ def refuse_other_values(config: JsonObject, allowed: Mapping[str, Sequence[objec
 
 
 def one_of(config: JsonObject, key: str, choices: Sequence[S]) -> S:
-    """The string under `key`; where absent, the first choice.
+    """The string under `key`, by default the first choice.
 
     Raises UnsupportedCheckpoint if it is not one of the choices.
     """
@@ -33,7 +33,7 @@ def one_of(config: JsonObject, key: str, choices: Sequence[S]) -> S:
 
 
 def unsupported(config: JsonObject, key: str, values: Iterable[object]) -> UnsupportedCheckpoint:
-    """The error for an option whose value is none of those that diffgen implements."""
+    """The error for an option with an unsupported value."""
     known = ", ".join(json.dumps(value) for value in values) or "null"
     value = shown(config.data.get(key))
     return UnsupportedCheckpoint(

@@ -1,4 +1,4 @@
-"""scheduler_config.json -> NoiseConfig: what each diffusers scheduler class means here."""
+"""scheduler_config.json -> NoiseConfig: the meaning of each diffusers scheduler class."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SIGMA_OPTIONS: Mapping[str, SpacingName] = {
     "use_beta_sigmas": "beta",
 }
 
-# How the file calls our fields, where it has another name.
+# Fields with other names in the file.
 KEYS = {
     "betas": "trained_betas",
     "clip": "clip_sample_range",
     "distilled_steps": "original_inference_steps",
 }
 
-# What a silent JSON means, for most classes.
+# Defaults of most classes.
 DEFAULTS: Options = {
     "beta_schedule": "linear",
     "beta_start": 0.0001,
@@ -43,7 +43,7 @@ DEFAULTS: Options = {
 }
 SD_BETAS: Options = {"beta_start": 0.00085, "beta_end": 0.012}
 
-# Options that change the picture, with the values for which our samplers give the same one.
+# Options that change the picture, with the values that diffgen's samplers reproduce.
 ALLOWED: Mapping[str, Sequence[object]] = {
     "thresholding": (False,),
     "interpolation_type": ("linear",),
@@ -52,27 +52,27 @@ ALLOWED: Mapping[str, Sequence[object]] = {
     "sigma_max": (),
     "use_lu_lambdas": (False,),
 }
-# Options that speak of another kind of noise than a table of betas: no other sampler helps.
+# Options for noise other than a table of betas: no other sampler helps.
 NOISE: Mapping[str, Sequence[object]] = {
     "timestep_type": ("discrete",),
     "use_flow_sigmas": (False,),
 }
 
-# Options that a class has no use for, at the value that amounts to.
+# Options that a class ignores, at the equivalent value.
 NO_CLIP: Options = {"clip_sample": False}
 NO_SIGMAS: Options = dict.fromkeys(SIGMA_OPTIONS, False)
-NO_SPACING: Options = {"timestep_spacing": "trailing"}  # nearest to the steps of LCM and TCD
+NO_SPACING: Options = {"timestep_spacing": "trailing"}  # closest to the steps of LCM and TCD
 
-# Left behind by switching classes with `from_config`; diffusers reads them as its default.
+# Left over from switching classes with `from_config`; diffusers reads them as its default.
 FOREIGN_SOLVER_TYPES = ("logrho", "bh1", "bh2")
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerClass:
-    """A diffusers scheduler class: our sampler for it, and how it reads its JSON.
+    """A diffusers scheduler class: diffgen's sampler for it, and how it reads its JSON.
 
-    `defaults` differ from DEFAULTS, `ignored` overrides what the JSON says, `allowed` adds to
-    ALLOWED, `variants` are the (option, value) pairs that stand for another sampler.
+    `defaults` differ from DEFAULTS, `ignored` overrides the JSON, `allowed` adds to ALLOWED,
+    `variants` are the (option, value) pairs that select another sampler.
     """
 
     sampler: SamplerName
@@ -184,15 +184,15 @@ EDM_ALLOWED: Mapping[str, Sequence[object]] = {
 }
 CURVES: Sequence[SpacingName] = ("karras", "exponential")
 
-UNKNOWN = SchedulerClass("euler")  # reads the noise alone; its sampler is never taken
+UNKNOWN = SchedulerClass("euler")  # used for its noise only, never for its sampler
 
 
 def read_schedule(config: JsonObject, class_name: str) -> NoiseConfig:
     """Read scheduler_config.json as diffusers' scheduler `class_name` would.
 
-    A class or an option that would give another picture here is no error yet: the noise that the
-    model was trained with is in the same file, and a user may name another sampler. Raises
-    UnsupportedCheckpoint for another kind of noise and ConfigError for numbers that make no schedule.
+    An unsupported class or option is no error yet: the same file describes the noise that the model
+    was trained with, and a user may choose another sampler. Raises UnsupportedCheckpoint for
+    another kind of noise and ConfigError for impossible numbers.
     """
     if other := _other_noise(config, class_name):
         check_schedule(other, lambda name: config.named(KEYS.get(name, name)))
@@ -228,7 +228,7 @@ def read_schedule(config: JsonObject, class_name: str) -> NoiseConfig:
 
 
 def _other_noise(config: JsonObject, class_name: str) -> NoiseConfig | None:
-    """The schedule of a model on other noise than that of betas; None for the rest."""
+    """The schedule of a flow or EDM model; None for betas."""
     if class_name in FLOW_CLASSES:
         refuse_other_values(config, FLOW_ALLOWED)
         return NoiseConfig(
@@ -261,7 +261,7 @@ def _other_noise(config: JsonObject, class_name: str) -> NoiseConfig | None:
 
 
 def _solver(config: JsonObject) -> str | None:
-    """Why an EDM solver is none of ours, if so."""
+    """The reason why an EDM solver is unsupported, if it is."""
     try:
         refuse_other_values(config, EDM_ALLOWED)
     except UnsupportedCheckpoint as error:
@@ -270,7 +270,7 @@ def _solver(config: JsonObject) -> str | None:
 
 
 def _unsupported(config: JsonObject, kind: SchedulerClass, class_name: str) -> str | None:
-    """Why the sampler that the file speaks of cannot be had, with file and key; else None."""
+    """Why the file's sampler is unsupported, with file and key; None if it is supported."""
     if kind is UNKNOWN:
         return f"{config.path}: the scheduler class {shown(class_name)} is not supported"
     try:

@@ -18,7 +18,7 @@ BLOCK_TYPES = {
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
 }
 
-# How the file calls our fields, where it has another name.
+# Fields with other names in the file.
 KEYS = {
     "channels": "block_out_channels",
     "blocks": "layers_per_block",
@@ -32,7 +32,7 @@ KEYS = {
     "guidance_dim": "time_cond_proj_dim",
 }
 
-# Options that change the network, with the values that ours implements.
+# Options that change the network, with the supported values.
 ALLOWED: Mapping[str, Sequence[object]] = {
     "act_fn": ("silu", "swish"),
     "addition_embed_type": ("text_time",),
@@ -64,8 +64,8 @@ ALLOWED: Mapping[str, Sequence[object]] = {
 def read_unet_config(config: JsonObject) -> UNetConfig:
     """Read the config of a `UNet2DConditionModel`.
 
-    Raises UnsupportedCheckpoint, naming file and key, for a network that ours is not, and
-    ConfigError for a malformed one or numbers that make no network.
+    Raises UnsupportedCheckpoint, naming file and key, for an unsupported network, and ConfigError
+    for a malformed file or impossible numbers.
     """
     refuse_other_values(config, ALLOWED)
     channels = config.many_or("block_out_channels", int, (320, 640, 1280, 1280))
@@ -104,7 +104,7 @@ def read_unet_config(config: JsonObject) -> UNetConfig:
 
 
 def _per_level(config: JsonObject, key: str, levels: int, default: int) -> tuple[int, ...]:
-    """A whole number for each level, from a list or from one that all levels share."""
+    """A whole number for each level, from a list or from one number for all."""
     values = _numbers(config, key, (default,))
     if not isinstance(config.data.get(key), list):
         values *= levels
@@ -133,7 +133,7 @@ def _same_everywhere(config: JsonObject, key: str, default: int | None = None) -
 
 
 def _numbers(config: JsonObject, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
-    """The whole numbers under `key`; a list of lists is well-formed, but for another network."""
+    """The whole numbers under `key`; a list of lists is valid, but for an unsupported network."""
     value = config.data.get(key)
     if isinstance(value, list) and any(isinstance(item, list) for item in value):
         raise UnsupportedCheckpoint(
@@ -150,13 +150,13 @@ def _needed(config: JsonObject, key: str) -> int:
 
 
 def _heads_key(config: JsonObject) -> str:
-    # By an old mistake that every checkpoint keeps, "attention_head_dim" is a number of heads.
+    # By a historical mistake, "attention_head_dim" is the number of heads in every checkpoint.
     given = config.data.get("num_attention_heads") is not None
     return "num_attention_heads" if given else "attention_head_dim"
 
 
 def _depths(config: JsonObject, key: str, levels: int) -> tuple[Depth, ...]:
-    """As `_per_level`, where a level may have a list: one number for each of its blocks."""
+    """As `_per_level`, but a level may have a list: one number for each of its blocks."""
     value = config.data.get(key)
     if not (isinstance(value, list) and any(isinstance(item, list) for item in value)):
         return _per_level(config, key, levels, 1)
@@ -172,14 +172,14 @@ def _depths(config: JsonObject, key: str, levels: int) -> tuple[Depth, ...]:
 
 
 def _down_depth(config: JsonObject, layers: tuple[Depth, ...]) -> tuple[Depth, ...]:
-    """Transformer layers per attention block on the way down; 0 where a level has none."""
+    """Transformer layers per attention block on the down path; 0 for a level without attention."""
     default = ("CrossAttnDownBlock2D",) * (len(layers) - 1) + ("DownBlock2D",)
     attends = _attends(config, "down_block_types", default)
     return tuple(n if yes else 0 for n, yes in zip(layers, attends, strict=True))
 
 
 def _up_depth(config: JsonObject, layers: tuple[Depth, ...]) -> tuple[Depth, ...]:
-    """The same for the way up, whose JSON runs from the lowest resolution to the highest."""
+    """Transformer layers on the up path, which the JSON lists from the lowest resolution."""
     key = "reverse_transformer_layers_per_block"
     if config.data.get(key) is not None:
         layers = _depths(config, key, len(layers))[::-1]
@@ -203,7 +203,7 @@ def _attends(config: JsonObject, key: str, default: tuple[str, ...]) -> tuple[bo
 
 
 def _mid_depth(config: JsonObject, layers: int) -> int | None:
-    """Transformer layers of the mid block; None if there is no mid block, said by a null."""
+    """Transformer layers of the mid block; None if a null removes the block."""
     if "mid_block_type" in config.data and config.data["mid_block_type"] is None:
         return None
     kind = one_of(config, "mid_block_type", ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D"))

@@ -1,1 +1,1 @@
-"""Models in one file, under the names of the original code of latent diffusion."""
+"""Models in one file, under the tensor names of the original latent diffusion code."""

@@ -1,4 +1,4 @@
-"""Averaged weights (EMA) of a U-Net, whose names in LDM's files have lost their dots."""
+"""Averaged weights (EMA) of a U-Net, whose names in LDM's files have no dots."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Collection
 EMA = "model_ema."
 ROOT = "model.diffusion_model."
 FIRST = "input_blocks.0.0.weight"
-# An entry of a list is its number and, of one digit, the number of the layer in it.
+# A list entry is its number and, of one digit, the layer's number within it.
 ENTRY = re.compile(r"(input_blocks|output_blocks)(\d+)(\d)")
 PIECE = re.compile(
     r"transformer_blocks\d+?(?=\D)|middle_block|time_embed|label_emb|cond_proj|in_layers|out_layers"
@@ -18,17 +18,17 @@ PIECE = re.compile(
 
 
 def averaged_name(name: str) -> str:
-    """What the average of a tensor is called; `name` is the tensor's in a whole model."""
+    """The name of a tensor's average; `name` is the tensor's in a whole model."""
     return EMA + name.removeprefix("model.").replace(".", "")
 
 
 def only_averaged(keys: Collection[str]) -> bool:
-    """Whether a file has the averages of a U-Net's weights, and not the weights themselves."""
+    """Whether a file has only the averages of a U-Net's weights."""
     return ROOT + FIRST not in keys and averaged_name(ROOT + FIRST) in keys
 
 
 def plain_name(key: str) -> str | None:
-    """The tensor that an average is of; None for what is none of a U-Net's."""
+    """The name of the averaged tensor; None if it is not a U-Net's."""
     short = key.removeprefix(f"{EMA}diffusion_model")
     if short == key:
         return None

@@ -1,4 +1,4 @@
-"""What is said of a one-file model's training, besides its weights: a YAML beside it, its metadata.
+"""Facts about a one-file model's training, from a YAML beside it and its metadata.
 
 The metadata are the header's: ModelSpec (https://github.com/Stability-AI/ModelSpec) and sd-scripts'
 `ss_` keys; `yaml_beside` reads the YAML.
@@ -30,14 +30,14 @@ logger = logging.getLogger("diffgen")
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Values of `prediction`, `zero_snr`, `clip_skip` or fields of the schedule, and who says so."""
+    """Values of `prediction`, `zero_snr`, `clip_skip` or schedule fields, and their source."""
 
     source: str
     values: Mapping[str, Any]
 
 
 def settle(claims: Sequence[Claim]) -> dict[str, Any]:
-    """One value for each field: the first claim's. Claims that contradict it are warned of."""
+    """One value for each field, the first claim's. Logs contradicting claims as warnings."""
     settled: dict[str, Any] = {}
     by: dict[str, str] = {}
     for claim in claims:

@@ -1,4 +1,4 @@
-"""The config of a model in one file, from its tensors and what is said of it."""
+"""The config of a model in one file, from its tensors and claims about it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REFINER_TIME_IDS: Final = 5
 # Playground v2.5: the statistics of its latents, and their scale.
 EDM_STATISTICS: Final = ("edm_mean", "edm_std")
 EDM_VAE_SCALE: Final = 0.5
-# What a U-Net's tensors do not tell.
+# Options that a U-Net's tensors do not determine.
 NOT_IN_SHAPES: Final = (
     "sample_size",
     "norm_groups",
@@ -44,9 +44,9 @@ NOT_IN_SHAPES: Final = (
 def whole_config(
     infos: Infos, family: SingleFamily, vae: Infos, told: Mapping[str, Any]
 ) -> ModelConfig:
-    """The config of a whole model; `told` is what is said of it besides, by field.
+    """The config of a whole model; `told` are the claims about it, by field.
 
-    Raises UnsupportedCheckpoint where parts are missing or do not belong together.
+    Raises UnsupportedCheckpoint for parts that are missing or do not belong together.
     """
     v = told.get("prediction") == "v"
     # SGM keeps its sigmas with a model. XL files have them too; of 2, only Turbo came from there.
@@ -63,7 +63,7 @@ def whole_config(
             f"its U-Net reads text of width {unet.context_dim}, its encoders write {width}"
         )
     if family == "sdxl":
-        # A refiner is told a score instead of the picture's final size, and has one encoder.
+        # A refiner takes a score instead of the picture's final size, and has one encoder.
         ids = SDXL_TIME_IDS if len(text) > 1 else REFINER_TIME_IDS
         told_of_sizes = (unet.added_dim or 0) - (text[-1].projection or 0)
         unet = replace(unet, time_ids_dim=told_of_sizes // ids)
@@ -75,7 +75,7 @@ def whole_config(
         vae=_vae_config(infos, family, vae, told) if vae else None,
         schedule=with_noise(schedule, told),
         zero_empty_prompt=family == "sdxl" and len(text) > 1,
-        # XL is trained on its encoders' last layer but one whatever a trainer notes.
+        # XL uses its encoders' penultimate layer, whatever a trainer notes.
         clip_skip=None if family == "sdxl" else told.get("clip_skip"),
     )
 
@@ -83,7 +83,7 @@ def whole_config(
 def config_on_base(
     infos: Infos, family: SingleFamily, vae: Infos, told: Mapping[str, Any], base: ModelConfig
 ) -> ModelConfig:
-    """A U-Net's config with all that is not in the file from another model."""
+    """A U-Net's config, completed from another model's."""
     found, own = detect.read_unet(shapes_of(below(infos, UNET)), family), base.unet
     if (found.context_dim, found.added_dim) != (own.context_dim, own.added_dim):
         raise UnsupportedCheckpoint(

@@ -1,7 +1,7 @@
-"""The config of a model in one file, read from the names and shapes of its tensors.
+"""The config of a model in one file, from the names and shapes of its tensors.
 
-What they do not say (heads, scales, the noise schedule) is what Stable Diffusion 1, 2 and XL have
-it: which of them it is, the kinds of text encoder tell.
+The rest (heads, scales, the noise schedule) follows the family, Stable Diffusion 1, 2 or XL, which
+the kinds of text encoder determine.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ VAE_SCALES: Mapping[SingleFamily, float] = {"sd1": 0.18215, "sd2": 0.18215, "sdx
 def read_unet(shapes: Shapes, family: SingleFamily) -> UNetConfig:
     """The U-Net with these names (without prefix) and shapes.
 
-    Raises UnsupportedCheckpoint, saying what is missing or differs from the families we know.
+    Raises UnsupportedCheckpoint, naming what is missing or differs from the known families.
     """
     first = _needed(shapes, "input_blocks.0.0.weight")
     levels = _way_down(shapes)
@@ -69,7 +69,7 @@ def read_unet(shapes: Shapes, family: SingleFamily) -> UNetConfig:
 
 
 def _way_down(shapes: Shapes) -> list[tuple[int, list[int]]]:
-    """Of each level its channels and the depth of each of its blocks."""
+    """The channels of each level and the depth of each of its blocks."""
     levels: list[tuple[int, list[int]]] = []
     entry, new = 1, True
     while f"input_blocks.{entry}.0.op.weight" in shapes or (
@@ -88,7 +88,7 @@ def _way_down(shapes: Shapes) -> list[tuple[int, list[int]]]:
 
 
 def _up_depth(shapes: Shapes, blocks: list[int]) -> tuple[Depth, ...]:
-    """The depth of each level on the way up, in the order of the way down."""
+    """The depth of each level on the up path, in the order of the down path."""
     depths: list[Depth] = []
     entry = 0
     for count in reversed(blocks):
@@ -103,12 +103,12 @@ def _depth(shapes: Shapes, block: str) -> int:
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
-    """How many numbers the pattern's group finds."""
+    """The number of values that the pattern's group matches."""
     return len({match[1] for key in shapes if (match := re.fullmatch(pattern, key))})
 
 
 def _per_level(depths: Sequence[int]) -> Depth:
-    """One number where all blocks of a level are equally deep, else all of them (SSD-1B)."""
+    """One number if all blocks of a level are equally deep, else all of them (SSD-1B)."""
     return depths[0] if len(set(depths)) == 1 else tuple(depths)
 
 
@@ -143,14 +143,14 @@ def read_vae(shapes: Shapes, family: SingleFamily) -> VaeConfig:
 
 
 def read_clip(shapes: Shapes, family: SingleFamily, *, second: bool = False) -> ClipTextConfig:
-    """An encoder under transformers' names, the prefix `text_model.` cut off.
+    """An encoder under transformers' names, without the prefix `text_model.`.
 
-    `second` says that it is the second of Stable Diffusion XL. Raises UnsupportedCheckpoint.
+    `second` marks the second one of Stable Diffusion XL. Raises UnsupportedCheckpoint.
     """
     open_clips = second or family == "sd2"
     vocabulary, width = _needed(shapes, "embeddings.token_embedding.weight")
     layers = _count(shapes, r"encoder\.layers\.(\d+)\..+")
-    if family != "sd1":  # whose last layer is read, whichever it is
+    if family != "sd1":  # which always uses the last layer
         _check_layers(family, width, layers)
     return ClipTextConfig(
         vocab_size=vocabulary,
@@ -191,8 +191,8 @@ def read_open_clip(shapes: Shapes, family: SingleFamily) -> ClipTextConfig:
 def _has_spare(shapes: Shapes, width: int, layers: int) -> bool:
     """Whether the last layer is one that Stable Diffusion 2 does not use.
 
-    Its makers left it in their files, with the projection behind it. Files saved by trainers and
-    converters have the layers in use only; some kept the projection.
+    Its makers' files contain it, with the projection after it. Files saved by trainers and
+    converters have only the layers in use; some kept the projection.
     """
     if width == SD2_WIDTH:
         return layers == LAYERS["sd2", SD2_WIDTH] + 1
@@ -215,7 +215,7 @@ def _projection(shapes: Shapes) -> int:
 
 
 def schedule_of(family: SingleFamily, *, v: bool, zero_snr: bool, turbo: bool) -> NoiseConfig:
-    """How the family's makers have it sampled; the numbers are those of their model folders."""
+    """The schedule and sampling of a family, as in its makers' model folders."""
     plain: SamplerName = "ddim" if zero_snr or (v and family == "sd2") else "plms"
     return NoiseConfig(
         steps_offset=1,

@@ -1,7 +1,7 @@
-"""Names that layers have in the original code of latent diffusion (LDM, SGM) and in OpenCLIP.
+"""Layer names in the original code of latent diffusion (LDM, SGM) and in OpenCLIP.
 
 There a U-Net is three lists: `input_blocks`, `middle_block` and `output_blocks`, each entry a
-residual block, an attention and a change of size as far as they are there (arXiv:2112.10752;
+residual block, an optional attention and an optional change of size (arXiv:2112.10752;
 https://github.com/Stability-AI/generative-models).
 """
 
@@ -62,18 +62,18 @@ def _way_up(config: UNetConfig) -> Iterator[tuple[str, str]]:
             yield f"{here}.resnets.{block}", f"output_blocks.{entry}.0"
             yield f"{here}.attentions.{block}", f"output_blocks.{entry}.1"
             entry += 1
-        # Enlarging belongs to the entry before, behind its attention if it has one.
+        # Upsampling belongs to the entry before, after its attention if it has one.
         place = 2 if depth[level] else 1
         yield f"{here}.upsamplers.0.conv", f"output_blocks.{entry - 1}.{place}.conv"
 
 
 def to_ldm(layer: str, blocks: Mapping[str, str]) -> str:
-    """The LDM name of a U-Net's layer, with what `ldm_blocks` gives for the U-Net."""
+    """The LDM name of a U-Net's layer; the blocks are those of `ldm_blocks` for the U-Net."""
     return _renamed(layer, blocks, INSIDE_RESNET)
 
 
 def unet_rules(config: UNetConfig) -> Sequence[Rule]:
-    """From the names in LDM files, without their prefix, to those of our U-Net."""
+    """From the names in LDM files, without their prefix, to canonical names of the U-Net."""
     blocks = {theirs: ours for ours, theirs in ldm_blocks(config).items()}
     inside = {theirs: ours for ours, theirs in INSIDE_RESNET.items()}
     return [Rule(re.compile(r".+"), lambda match: _renamed(match[0], blocks, inside))]
@@ -108,13 +108,13 @@ LDM_ATTENTION = attention_rules(r"(.+)\.mid\.attn_1", r"\1.mid_block.attentions.
 
 
 def vae_rules(levels: int) -> Sequence[Rule]:
-    """From the names in LDM files, without their prefix, to those of our autoencoder."""
+    """From the names in LDM files, without their prefix, to canonical names of the autoencoder."""
 
     def renamed(match: re.Match[str]) -> str:
         name = match[0]
         for old, new in VAE_INSIDE.items():
             name = re.sub(old, new, name)
-        # Theirs counts the decoder's levels from the highest resolution, ours from the lowest.
+        # LDM counts the decoder's levels from the highest resolution, diffusers from the lowest.
         return re.sub(
             r"^decoder\.up\.(\d+)",
             lambda level: f"decoder.up_blocks.{levels - 1 - int(level[1])}",
@@ -126,7 +126,7 @@ def vae_rules(levels: int) -> Sequence[Rule]:
 
 
 def canonical_vae(infos: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
-    """An autoencoder's tensors, without their prefix, from LDM's names or diffusers' to ours."""
+    """Rename an autoencoder's tensors, without their prefix, from LDM's or diffusers' names."""
     if any(".mid_block." in key for key in infos):
         return to_canonical(infos, FOLDER_RULES["vae"])
     levels = {m[1] for key in infos if (m := re.match(r"decoder\.up\.(\d+)\.", key))}
@@ -146,7 +146,7 @@ LAYER = r"transformer\.resblocks\.(\d+)"
 
 
 def open_clip_rules(layers: int) -> Sequence[Rule]:
-    """From OpenCLIP's names to those of our text encoder, which has that many layers."""
+    """From OpenCLIP's names to canonical names of a text encoder of so many layers."""
     names = [
         Rule(_below(layers, pattern), rf"text_model.{name}") for pattern, name in OPEN_CLIP.items()
     ]
@@ -158,8 +158,8 @@ def open_clip_rules(layers: int) -> Sequence[Rule]:
         )
         for index, part in enumerate("qkv")
     ]
-    # Theirs multiplies from the right; it is square, so that no shape would tell. Programs that
-    # keep it as a layer give it a layer's name, and it keeps ours.
+    # OpenCLIP's multiplies from the right, which a square shape does not show. Programs that
+    # store it as a layer use a layer's name, and the usual orientation.
     projection = Rule(re.compile("text_projection"), "text_projection.weight", TRANSPOSED)
     return [*names, *thirds, projection]
 
@@ -170,7 +170,7 @@ def _below(layers: int, pattern: str) -> re.Pattern[str]:
 
 
 def _third(index: int) -> TensorOp:
-    """Rows of the matrix that makes queries, keys and values at once."""
+    """One third of the rows of a joint matrix for queries, keys and values."""
 
     def shape(whole: Shape) -> Shape:
         return (whole[0] // 3, *whole[1:])

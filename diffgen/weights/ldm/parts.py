@@ -16,8 +16,8 @@ CLIP: Final = ("cond_stage_model.transformer.", "conditioner.embedders.0.transfo
 OPEN_CLIP: Final = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
 SECOND: Final = ("conditioner.embedders.1.model.", "conditioner.embedders.1.transformer.")
 
-# What training leaves in a file and nothing reads: averages, tables, losses, counters, marks; and
-# the half of CLIP that looks at pictures.
+# Unused leftovers of training: averages, tables, losses, counters, marks; and CLIP's image
+# encoder.
 LEFT_OVER: Final = re.compile(
     r"model_ema\..+|.*loss\..+|global_step|(.+\.)?scaled_fp8|v_pred|ztsnr|edm_(mean|std|vpred\..+)"
     r"|(cond_stage_model|conditioner)\.(.+\.)?(visual\..+|vision_model\..+|visual_projection\..+"
@@ -28,7 +28,7 @@ LEFT_OVER: Final = re.compile(
 
 
 def below(infos: Infos, prefixes: tuple[str, ...]) -> dict[str, TensorInfo]:
-    """The tensors of a component, its prefix cut off, without what training left there."""
+    """The tensors of a component, without their prefix and without leftovers of training."""
     return {
         key.removeprefix(prefix): info
         for prefix in prefixes
@@ -51,5 +51,5 @@ def shapes_of(infos: Infos) -> dict[str, Shape]:
 
 
 def named_by_open_clip(keys: Iterable[str]) -> bool:
-    """Whether a text encoder, its prefix cut off, has OpenCLIP's names, not transformers'."""
+    """Whether a text encoder, without its prefix, has OpenCLIP's names, not transformers'."""
     return any(key.startswith("transformer.resblocks.") for key in keys)

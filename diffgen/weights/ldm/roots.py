@@ -1,9 +1,9 @@
-"""One way of writing the names in a file: whole models and U-Nets alone, of LDM and of diffusers.
+"""Unify the prefixes in a file: whole models and U-Nets alone, of LDM and of diffusers.
 
 U-Nets are shared without the prefix that they have in whole models (GGUF, few-step U-Nets), under
 ComfyUI's, or in diffusers' names; whole models with a prefix before all names, with text encoders
-under those of ComfyUI, diffusers or stable-diffusion.cpp, or with the U-Net's averages alone. They
-come out as most whole models have them.
+under those of ComfyUI, diffusers or stable-diffusion.cpp, or with the U-Net's averages alone. All
+come out under the names of most whole models.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from diffgen.weights.ldm.names import ldm_blocks, to_ldm
 
 T = TypeVar("T")
 
-BARE = ("diffusion_model.", "unet.", "module.", "model.", "")  # what is written instead of the root
+BARE = ("diffusion_model.", "unet.", "module.", "model.", "")  # prefixes used instead of the root
 FIRST_IN_DIFFUSERS = "down_blocks.0.resnets.0.conv1.weight"
-# How names inside a U-Net begin; marks of training stand beside them.
+# First parts of names inside a U-Net, and marks of training beside them.
 TOPS = ("input_blocks.", "middle_block.", "output_blocks.", "out.", "time_embed.", "label_emb.")
 TOPS_IN_DIFFUSERS = (
     "conv_in.",
@@ -33,7 +33,7 @@ TOPS_IN_DIFFUSERS = (
     "conv_norm_out.",
     "conv_out.",
 )
-# The text encoders under transformers' names, and what others write before them.
+# The text encoders under transformers' names, and prefixes of other programs.
 TEXT: Mapping[str, tuple[str, ...]] = {
     "cond_stage_model.transformer.": (
         *("text_encoders.clip_l.transformer.", "text_encoders.clip_h.transformer."),
@@ -50,7 +50,7 @@ OF_TEXT = ("cond_stage_model.", "conditioner.")
 def rooted(infos: Mapping[str, T]) -> dict[str, T]:
     """The same tensors, those of a U-Net under `model.diffusion_model.` and LDM's names.
 
-    Raises UnsupportedCheckpoint for a U-Net of diffusers that ours is not.
+    Raises UnsupportedCheckpoint for an unsupported U-Net of diffusers.
     """
     infos = _with_encoders(_unwrapped(infos))
     if only_averaged(infos):
@@ -64,7 +64,7 @@ def rooted(infos: Mapping[str, T]) -> dict[str, T]:
 
 
 def _unwrapped(infos: Mapping[str, T]) -> Mapping[str, T]:
-    """Without a prefix that programs for training put before all names (`module.`)."""
+    """The tensors without a prefix that training programs put before all names (`module.`)."""
     heads = {key.removesuffix(ROOT + FIRST) for key in infos if key.endswith(ROOT + FIRST)}
     if not heads or "" in heads:
         return infos
@@ -93,7 +93,7 @@ def _under(key: str, prefix: str) -> str:
 
 
 def _inside(key: str, prefix: str, tops: tuple[str, ...]) -> str | None:
-    """The name inside the U-Net; None for what is not of it."""
+    """The name inside the U-Net; None for other tensors."""
     name = key.removeprefix(prefix) if key.startswith(prefix) else ""
     return name if name.startswith(tops) else None
 
@@ -105,7 +105,7 @@ def _from_diffusers(infos: Mapping[str, T], prefix: str) -> dict[str, T]:
 
 
 def _shape_of_names(names: list[str]) -> UNetConfig:
-    """As much of the U-Net as its names tell: levels, blocks, and which of them attend."""
+    """The U-Net as far as its names tell: levels, blocks, and which of them have attention."""
     levels = _count(names, r"down_blocks\.(\d+)\..+")
     if levels != _count(names, r"up_blocks\.(\d+)\..+"):
         raise UnsupportedCheckpoint("its U-Net does not go up as many levels as down")

@@ -1,6 +1,4 @@
-"""A whole model in one file, as most are shared: the layouts of LDM (Stable Diffusion 1 and 2) and
-SGM (XL).
-"""
+"""A whole model in one file, the common layout: LDM's (Stable Diffusion 1 and 2) or SGM's (XL)."""
 
 from __future__ import annotations
 
@@ -51,7 +49,7 @@ FAMILY_OF_CONTEXT: Final = {
     1280: "the refiner of Stable Diffusion XL",
 }
 LORA: Final = r"lora_|lycoris_|.+\.lora_(A|B|up|down)\."
-# Trained for v, this bias has spread: 0.09 divides all known Stable Diffusion 2 models, by ComfyUI's
+# Training for v spreads this bias: 0.09 separates all known Stable Diffusion 2 models, by ComfyUI's
 # finding. Nothing in a name or a shape tells.
 TELLS_V: Final = f"{UNET[0]}output_blocks.11.1.transformer_blocks.0.norm1.bias"
 V_SPREAD: Final = 0.09
@@ -60,7 +58,7 @@ SECOND_OF_SDCPP: Final = "cond_stage_model.1."
 
 @dataclass(frozen=True, slots=True)
 class SingleFile:
-    """What a file holds: the model's config, and its tensors under canonical names."""
+    """A file's contents: the model's config, and its tensors under canonical names."""
 
     config: ModelConfig
     tensors: Mapping[Component, LazyTensors]
@@ -73,13 +71,12 @@ def open_single_file(
     asked: Mapping[str, object] | None = None,
     base: ModelConfig | None = None,
 ) -> SingleFile:
-    """Read a file's header, and what it does not say from what families have in common.
+    """Read a file's header, and complete it by what its family has in common.
 
-    An autoencoder may be missing where none is needed, and text encoders where `base`, the config of
+    An autoencoder may be missing where none is needed, and text encoders if `base`, the config of
     another model, has them: then `tensors` lack them, too. `asked` are the user's own claims, which
-    come first. Raises WeightsError for a file that is no whole safetensors or GGUF file, ConfigError
-    for a YAML beside it that cannot be read, UnsupportedCheckpoint for one that holds no model of a
-    kind we know.
+    win. Raises WeightsError for a file that is no complete safetensors or GGUF file, ConfigError
+    for an unreadable YAML beside it, UnsupportedCheckpoint for an unknown kind of model.
     """
     infos, metadata = read_any(path)
     try:
@@ -111,7 +108,7 @@ def _asked(values: Mapping[str, object] | None) -> list[Claim]:
 
 
 def _report_strangers(path: Path, infos: Infos) -> None:
-    """Name the tensors that belong to no part we know; those inside of one are errors."""
+    """Log the tensors of no known part; unknown ones inside a part are errors later."""
     parts = (*UNET, *VAE, *CLIP, *OPEN_CLIP, *SECOND)
     strangers = [
         key
@@ -156,7 +153,7 @@ def _opened(
 
 
 def _family(infos: Infos, base: ModelConfig | None) -> SingleFamily:
-    """Raises UnsupportedCheckpoint, saying what the file is, for one without a U-Net of ours."""
+    """The family of a file. Raises UnsupportedCheckpoint, naming its kind, for others."""
     if any(re.match(LORA, key) for key in infos):
         raise UnsupportedCheckpoint("it is a LoRA; give it with --lora, beside the model it is for")
     unet = below(infos, UNET)
@@ -173,7 +170,7 @@ def _family(infos: Infos, base: ModelConfig | None) -> SingleFamily:
         raise UnsupportedCheckpoint(_without_second(infos))
     if clip:
         shape = clip.get("text_model.embeddings.token_embedding.weight")
-        # Programs that keep encoders under transformers' names keep that of 2 so as well.
+        # Programs that use transformers' names for encoders use them for that of 2 as well.
         return "sd2" if shape and shape.shape[1:] == (detect.SD2_WIDTH,) else "sd1"
     return "sd2"
 
@@ -222,7 +219,7 @@ def _text(infos: Infos, config: ClipTextConfig) -> Infos:
 
 
 def _marks(infos: Infos, family: SingleFamily) -> Iterator[Claim]:
-    """What single tensors tell."""
+    """Facts that single tensors mark."""
     if "edm_vpred.sigma_max" in infos:
         ends = {"sigma_max": "edm_vpred.sigma_max", "sigma_min": "edm_vpred.sigma_min"}
         values = {name: _number(infos, key) for name, key in ends.items() if key in infos}

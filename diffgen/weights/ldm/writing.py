@@ -1,4 +1,4 @@
-"""A model's tensors under the names of LDM's and SGM's single files: the inverse of reading them."""
+"""A model's tensors under the names of LDM's and SGM's single files: the inverse of reading."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Parts = Mapping[str, Part]
 
-# By family: what the names of each component's tensors begin with.
+# By family: the prefix of each component's tensors.
 FIRST: Final = "first_stage_model."
 CLIP: Final = {
     "sd1": "cond_stage_model.transformer.",
@@ -68,7 +68,7 @@ AS_CONVOLUTION: Final = TensorOp(
 def single_file_parts(
     config: ModelConfig, components: Mapping[Component, Parts]
 ) -> dict[str, Part]:
-    """The parts of all components, by canonical names, as a single file of their family has them."""
+    """The parts of all components, by canonical names, as in a single file of their family."""
     family = file_family(config)
     found = dict(_unet(config, components["unet"]))
     if config.vae is not None:
@@ -86,7 +86,7 @@ def single_file_parts(
 
 
 def file_family(config: ModelConfig) -> SingleFamily:
-    """Whose layout a model is written in; whether that can hold it, reading it back tells."""
+    """The layout family for a model; reading back shows whether that can hold it."""
     if config.family in NAMES:
         return config.family  # type: ignore[return-value]  # one of the three
     if config.is_xl:
@@ -104,7 +104,7 @@ def _vae(config: VaeConfig, parts: Parts) -> dict[str, Part]:
     last = len(config.channels) - 1
 
     def renamed(name: str) -> str:
-        # Theirs counts the decoder's levels from the highest resolution, ours from the lowest.
+        # LDM counts the decoder's levels from the highest resolution, diffusers from the lowest.
         found = re.sub(
             r"^decoder\.up_blocks\.(\d+)", lambda m: f"decoder.up.{last - int(m[1])}", name
         )
@@ -139,7 +139,7 @@ def _open_clip(prefix: str, parts: Parts) -> dict[str, Part]:
 
 
 def _joined(parts: tuple[Part, ...]) -> Part:
-    """Parts of one format below each other, as OpenCLIP keeps queries, keys and values."""
+    """Stack parts of one format, as OpenCLIP stores queries, keys and values."""
 
     def make() -> Tensor:
         import torch
@@ -152,7 +152,7 @@ def _joined(parts: tuple[Part, ...]) -> Part:
 
 
 def marks(config: ModelConfig) -> dict[str, Part]:
-    """Tensors without numbers that tell ComfyUI and others how Stable Diffusion XL was trained."""
+    """Empty tensors that tell ComfyUI and others how Stable Diffusion XL was trained."""
     if not config.is_xl or config.schedule.prediction != "v":
         return {}
     names = ("v_pred", "ztsnr") if config.schedule.zero_snr else ("v_pred",)
