@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from training import VAE, draw_squares, make_recipe, spoil
+from training import VAE, Listener, draw_squares, make_recipe, spoil
 
 from diffgen.errors import ConfigError, DeviceError
-from diffgen.train import dist
+from diffgen.train import dist, run
 from diffgen.train.data.report import FAILED
 from diffgen.train.recipe.tables import to_toml
 
@@ -36,22 +36,61 @@ LAYOUTS = {
 }
 
 
-def train(recipe, folder, *launcher, options=()):
+SETTINGS = {**os.environ, "OMP_NUM_THREADS": "1"}
+# One process of two that train by several recipes, each with a port to meet at.
+ONE_OF_A_PAIR = """
+import json, os, sys
+from diffgen import cli
+for port, arguments in json.loads(sys.argv.pop()):
+    os.environ["MASTER_PORT"] = str(port)
+    sys.argv[1:] = ["train", *arguments]
+    try:
+        cli.main()
+    except SystemExit as ended:
+        if ended.code:
+            raise
+"""
+
+
+def free_ports(count):
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def written(recipe, folder):
     file = folder.with_suffix(".toml")
     file.write_text(to_toml(recipe))
-    command = [sys.executable, *launcher, "-m", "diffgen", "train", str(file), "-o", str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, *options],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+    return [str(file), "-o", str(folder)]
+
+
+def train_alone(recipe, folder):
+    run.train(recipe, folder, resume=False, reporter=Listener())
+
+
+def train_in_pairs(recipes):
+    """Two processes train by each recipe, by folder, as torchrun would have them do."""
+    ports = free_ports(len(recipes))
+    orders = [written(recipe, folder) for folder, recipe in recipes.items()]
+    jobs = json.dumps(list(zip(ports, orders, strict=True)))
+    shared = {**SETTINGS, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONE_OF_A_PAIR, jobs],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**shared, "RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    outs = [process.communicate(timeout=400) for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], outs
+    assert outs[0][0].splitlines() == [str(folder / "model") for folder in recipes]
+    assert outs[1][0] == ""
 
 
 def rows_in(folder):
@@ -69,14 +108,47 @@ def flat(value, prefix=""):
     return {k: v for name, e in value.items() for k, v in flat(e, f"{prefix}/{name}").items()}
 
 
+HALF = {
+    "run.steps": 3,
+    "run.precision": "bf16",
+    "optimizer.lr": 1e-2,
+    "optimizer.warmup": 0,
+    "data.validation": 0,
+}
+ADVERSARIAL = {
+    "target": "autoencoder",
+    "model": {"vae": VAE},
+    "data.size": 24,
+    "run.steps": 3,
+    "autoencoder.adversarial": 0.5,
+    "autoencoder.adversarial_start": 1,
+}
+
+
 @pytest.fixture(scope="module")
 def runs(squares, tmp_path_factory):
-    """The folders of one process alone, and of two by each layout, with the same pictures."""
+    """The folders of all runs: of one process alone, and of two with half the batch each.
+
+    The two train by all recipes in turn, as most of their time goes into starting.
+    """
     place = tmp_path_factory.mktemp("runs")
-    train(make_recipe(squares, {**CHANGES, "run.batch_size": 4}), place / "alone")
-    for name, layout in LAYOUTS.items():
-        recipe = make_recipe(squares, {**CHANGES, **layout, "run.batch_size": 2})
-        assert train(recipe, place / name, *TORCHRUN) == [str(place / name / "model")]
+    damaged = draw_squares(place / "damaged pictures")
+    for k in (3, 6, 9, 12):
+        spoil(damaged / f"{k:02}.png")
+    train_alone(make_recipe(squares, {**CHANGES, "run.batch_size": 4}), place / "alone")
+    train_alone(make_recipe(squares, {**ADVERSARIAL, "run.batch_size": 4}), place / "judged alone")
+    pairs = {
+        **{name: (squares, {**CHANGES, **layout}) for name, layout in LAYOUTS.items()},
+        **{f"half {name}": (squares, {**HALF, "run.parallel": name}) for name in LAYOUTS},
+        "judged": (squares, ADVERSARIAL),
+        "damaged": (damaged, {"run.steps": 6, "data.validation": 0}),
+    }
+    train_in_pairs(
+        {
+            place / name: make_recipe(data, {"run.batch_size": 2, **changes})
+            for name, (data, changes) in pairs.items()
+        }
+    )
     return place
 
 
@@ -91,15 +163,10 @@ def test_two_processes_are_one_with_twice_the_batch(runs, layout):
         assert second == pytest.approx(first, rel=1e-4)
 
 
-def test_the_card_names_the_damage_that_any_process_met(tmp_path):
-    data = draw_squares(tmp_path / "squares")
-    for k in (3, 6, 9, 12):
-        spoil(data / f"{k:02}.png")
-    changes = {"run.steps": 6, "data.validation": 0, "run.save_dtype": "fp32"}
-    train(make_recipe(data, {**changes, "run.batch_size": 2}), tmp_path / "two", *TORCHRUN)
-    card = (tmp_path / "two" / "model" / "README.md").read_text()
+def test_the_card_names_the_damage_that_any_process_met(runs):
+    card = (runs / "damaged" / "model" / "README.md").read_text()
     assert f"| {FAILED} | 4 (03.png, 06.png, 09.png, 12.png) |" in card
-    assert f"| data | {data}: 12 pictures, " in card
+    assert f"| data | {runs / 'damaged pictures'}: 12 pictures, " in card
 
 
 def test_a_checkpoint_is_the_same_file_whatever_the_layout(runs):
@@ -130,7 +197,17 @@ def test_sharded_training_goes_on_bit_for_bit(squares, runs, tmp_path):
     shutil.copytree(runs / "fsdp", tmp_path / "fsdp")
     (tmp_path / "fsdp" / "checkpoints" / "step-00000006.pt").unlink()
     recipe = make_recipe(squares, {**CHANGES, **LAYOUTS["fsdp"], "run.batch_size": 2})
-    train(recipe, tmp_path / "fsdp", *TORCHRUN, options=["--resume"])
+    command = [sys.executable, *TORCHRUN, "-m", "diffgen", "train"]
+    done = subprocess.run(
+        [*command, *written(recipe, tmp_path / "fsdp"), "--resume"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=SETTINGS,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(tmp_path / "fsdp" / "model")]
     for key in ("loss", "held_out_loss"):
         first, second = (
             {row["step"]: row[key] for row in rows_in(folder) if key in row}
@@ -143,30 +220,15 @@ def test_sharded_training_goes_on_bit_for_bit(squares, runs, tmp_path):
         assert same or not name.startswith(("/module/", "/ema/average/", "/optimizer/state/"))
 
 
-def test_half_precision_is_autocast_in_both_layouts(squares, tmp_path):
-    rows = []
-    for name in LAYOUTS:
-        changes = {"run.steps": 3, "run.precision": "bf16", "run.parallel": name}
-        changes |= {"optimizer.lr": 1e-2, "optimizer.warmup": 0, "data.validation": 0}
-        train(make_recipe(squares, changes), tmp_path / name, *TORCHRUN)
-        rows.append([row["loss"] for row in rows_in(tmp_path / name)])
+def test_half_precision_is_autocast_in_both_layouts(runs):
+    first, second = ([row["loss"] for row in rows_in(runs / f"half {name}")] for name in LAYOUTS)
     # Equal here; weights that are bf16 themselves are off by 4.5e-4 in the third step (measured).
-    assert rows[1] == pytest.approx(rows[0], rel=1e-5)
+    assert second == pytest.approx(first, rel=1e-5)
 
 
-def test_a_discriminator_learns_from_all_processes(squares, tmp_path):
+def test_a_discriminator_learns_from_all_processes(runs):
     """Its gradients, and those behind the adaptive weight, are those of the whole batch."""
-    changes = {
-        "target": "autoencoder",
-        "model": {"vae": VAE},
-        "data.size": 24,
-        "run.steps": 3,
-        "autoencoder.adversarial": 0.5,
-        "autoencoder.adversarial_start": 1,
-    }
-    train(make_recipe(squares, {**changes, "run.batch_size": 4}), tmp_path / "alone")
-    train(make_recipe(squares, {**changes, "run.batch_size": 2}), tmp_path / "two", *TORCHRUN)
-    alone, together = rows_in(tmp_path / "alone"), rows_in(tmp_path / "two")
+    alone, together = rows_in(runs / "judged alone"), rows_in(runs / "judged")
     for key in ("loss", "adversarial", "discriminator"):
         first, second = ([row[key] for row in rows if key in row] for rows in (alone, together))
         assert first[-1] != 0
@@ -185,73 +247,94 @@ def test_what_cannot_be_sharded_is_refused(squares, changes, message):
         make_recipe(squares, {**changes, "run.parallel": "fsdp"})
 
 
-ONE_OF_TWO = """
+# Each case with two processes that are forked where torch is there already, all at a time.
+PAIRS = """
 import os, sys, time
 from datetime import timedelta
 from diffgen.errors import DiffgenError
-from diffgen.train import dist
-case = sys.argv[1]
-dist.PATIENCE = timedelta(seconds=3 if case == "silent" else 600)
-try:
-    with dist.open_world("cpu") as world:
-        world.wait()
-        if case == "dies" and not world.first:
-            os._exit(3)
-        if case == "fails" and not world.first:
-            raise DiffgenError("the disk is full")
-        if case == "silent" and not world.first:
-            time.sleep(8)
-        if case == "late" and world.first:
-            time.sleep(1)
-        if case != "late":
+from diffgen.train import dist, run
+
+def one_of_two(case):
+    dist.PATIENCE = timedelta(seconds=3 if case == "silent" else 600)
+    try:
+        with dist.open_world("cpu") as world:
             world.wait()
-except DiffgenError as error:
-    print(error)
+            if case == "dies" and not world.first:
+                os._exit(3)
+            if case == "fails" and not world.first:
+                raise DiffgenError("the disk is full")
+            if case == "silent" and not world.first:
+                time.sleep(8)
+            if case == "late" and world.first:
+                time.sleep(1)
+            if case != "late":
+                world.wait()
+    except DiffgenError as error:
+        print(error)
+
+os.environ.update(WORLD_SIZE="2", MASTER_ADDR="127.0.0.1")
+children = []
+for case, port in zip(sys.argv[1::2], sys.argv[2::2]):
+    for rank in "01":
+        os.environ.update(MASTER_PORT=port, RANK=rank)
+        children.append(os.fork())
+        if not children[-1]:
+            for stream, end in ((1, "out"), (2, "err")):
+                os.dup2(os.open(f"{case}-{rank}.{end}", os.O_WRONLY | os.O_CREAT), stream)
+            one_of_two(case)
+            sys.exit()
+for child in children[::2]:
+    assert os.waitpid(child, 0)[1] == 0, children
+for child in children[1::2]:
+    os.waitpid(child, 0)
 """
 
 
+@pytest.fixture(scope="module")
+def lost(tmp_path_factory):
+    """The folder of what the processes of all cases print."""
+    folder = tmp_path_factory.mktemp("lost")
+    cases = ["dies", "fails", "silent", "late"]
+    words = [word for case, port in zip(cases, free_ports(4), strict=True) for word in (case, port)]
+    done = subprocess.run(
+        [sys.executable, "-c", PAIRS, *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=SETTINGS,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr + "".join(
+        path.read_text() for path in sorted(folder.glob("*.err"))
+    )
+    return folder
+
+
 @pytest.mark.parametrize("case", ["dies", "fails", "silent", "late"])
-def test_a_lost_process_is_one_line_for_the_others(tmp_path, case):
+def test_a_lost_process_is_one_line_for_the_others(lost, case):
     """In a second where it died; and one that leaves first does not break the other's end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", ONE_OF_TWO, case],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env={**shared, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(2)
-    ]
-    outs = [process.communicate(timeout=120) for process in processes]
-    assert processes[0].returncode == 0, outs[0][1]
-    assert "Traceback" not in outs[0][1] + outs[1][1]
+    outs = [(lost / f"{case}-{rank}.out").read_text() for rank in range(2)]
+    assert not any("Traceback" in (lost / f"{case}-{rank}.err").read_text() for rank in range(2))
     if case == "late":
-        assert outs[0][0] == outs[1][0] == ""
+        assert outs == ["", ""]
         return
-    line = outs[0][0].strip()
+    line = outs[0].strip()
     assert line.startswith("another process of this run ended or stopped to answer (")
     assert line.count("\n") == 0
     if case == "fails":
-        assert outs[1][0] == "the disk is full\n"
+        assert outs[1] == "the disk is full\n"
 
 
 def test_a_signal_to_torchrun_leaves_one_checkpoint_and_one_line(squares, tmp_path):
     changes = {"run.steps": 100_000, "run.checkpoint_every": 100_000, "data.validation": 0}
-    file, folder = tmp_path / "run.toml", tmp_path / "run"
-    file.write_text(to_toml(make_recipe(squares, changes)))
-    own = ["-m", "diffgen", "train", str(file), "-o", str(folder)]
+    folder = tmp_path / "run"
+    own = ["-m", "diffgen", "train", *written(make_recipe(squares, changes), folder)]
     with subprocess.Popen(
         [sys.executable, *TORCHRUN, "--max-restarts", "1", *own],
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=SETTINGS,
     ) as process:
         said = []
         for line in process.stderr:
