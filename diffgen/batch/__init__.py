@@ -1,1 +1,1 @@
-"""Runs of many pictures: files of prompts -> requests -> a plan -> a journal of what is made."""
+"""Runs of many pictures: prompt files -> requests -> a plan -> a journal of finished pictures."""

@@ -1,9 +1,9 @@
-"""Prompts with choices: `{a|b|c}`, `{2$$a|b|c}` and `__wildcard__`, read by dynamicprompts.
+"""Prompts with choices: `{a|b|c}`, `{2$$a|b|c}` and `__wildcard__`, parsed by dynamicprompts.
 
-That library is given the choices only. By itself it would take `#` and `//` for comments, take
-braces off that hold no choice, leave a wildcard that has no file in the prompt, and draw all choices
-from one stream of random numbers, so that each depends on those before it. Here a choice is a
-function of the picture's seed and of its own text.
+The library only gets the choices. By itself it would take `#` and `//` for comments, remove braces
+without a choice, leave a wildcard without a file in the prompt, and draw all choices from one
+stream of random numbers, so that each depends on those before it. Here a choice is a function of
+the picture's seed and of its own text.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ class Piece:
 
 
 class Expander:
-    """Makes prompts of templates, with wildcard files of one folder."""
+    """Expands templates into prompts, with the wildcard files of one folder."""
 
     def __init__(self, wildcards: Path | None = None) -> None:
-        """Raises UsageError for a folder that is none."""
+        """Raises UsageError if the folder does not exist."""
         if wildcards is not None and not wildcards.is_dir():
             raise UsageError(f"--wildcards: there is no folder {wildcards}")
         self._folder = wildcards
         self._known: set[str] = set()  # wildcards that are there, and all that they lead to
 
     def has_choices(self, template: str) -> bool:
-        """Whether there is more than one prompt, or less, in it."""
+        """Whether a template stands for other than exactly one prompt."""
         return any(piece.is_choice for piece in self._pieces(template))
 
     def check(self, template: str) -> None:
@@ -63,12 +63,12 @@ class Expander:
         self.choose(template, 0)
 
     def refuse(self, towards: str | None) -> None:
-        """Raise UsageError for choices where a picture's seed does not choose."""
+        """Raise UsageError for choices in a prompt for which no seed chooses."""
         if towards and self.has_choices(towards):
             raise UsageError(f"the prompt to go towards is one, without choices: {shown(towards)}")
 
     def choose(self, template: str, seed: int) -> str:
-        """The prompt that a picture with this seed gets. Raises UsageError."""
+        """The prompt of a picture with this seed. Raises UsageError."""
         seen: Counter[str] = Counter()
         texts = []
         for piece in self._pieces(template):
@@ -78,7 +78,7 @@ class Expander:
         return "".join(texts)
 
     def combinations(self, template: str) -> Iterator[str]:
-        """Every prompt there is in it, the last choice changing first. Raises UsageError."""
+        """Every prompt of a template, the last choice varying fastest. Raises UsageError."""
         lists = [
             self._all(piece) if piece.is_choice else [piece.text]
             for piece in self._pieces(template)
@@ -110,7 +110,7 @@ class Expander:
         return [*pieces, Piece(_unescaped(template[position:]), False)]
 
     def _choices(self, template: str) -> Iterator[tuple[int, int]]:
-        """Where the outermost choices begin and end."""
+        """The begin and end of each outermost choice."""
         pairs = _pairs(template)
         position = 0
         while position < len(template):
@@ -132,7 +132,7 @@ class Expander:
 
     def _sampled(self, piece: Piece, method: str, random: Random, at_most: int) -> list[str]:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it calls its parser by names that are going away
+            warnings.simplefilter("ignore")  # it uses deprecated names of its parser
             return self._sampled_quietly(piece, method, random, at_most)
 
     def _sampled_quietly(
@@ -154,7 +154,7 @@ class Expander:
             raise
         except RecursionError:
             raise UsageError(f"the choice {shown(piece.text)} leads back to itself") from None
-        except Exception as error:  # whatever its parser raises
+        except Exception as error:  # its parser raises anything
             raise UsageError(f"the choice {shown(piece.text)} cannot be read") from error
         if not found:
             raise UsageError(f"the choice {shown(piece.text)} has nothing to choose")
@@ -167,7 +167,7 @@ class Expander:
         return Wildcards(self._folder, self._encoded)
 
     def _encoded(self, text: str) -> str:
-        """Text in the library's grammar in which only choices and wildcards mean something."""
+        """Text in the library's grammar in which only choices and wildcards have a meaning."""
         kept: set[int] = set()
         pairs = _pairs(text)
         for start, end in pairs.items():
@@ -197,7 +197,7 @@ def _substituted(text: str, kept: set[int]) -> str:
 
 
 def _pairs(text: str) -> dict[int, int]:
-    """Each brace with the one that closes it; those without one are text."""
+    """Map each brace to the one that closes it; unmatched ones are text."""
     pairs: dict[int, int] = {}
     open_braces: list[int] = []
     position = 0
@@ -213,7 +213,7 @@ def _pairs(text: str) -> dict[int, int]:
 
 
 def _bars(text: str, start: int, pairs: dict[int, int]) -> Iterator[int]:
-    """Where the options of a pair of braces end, not those of braces inside."""
+    """The separators between a pair's options, without those of nested braces."""
     position, end = start + 1, pairs[start]
     while position < end:
         if text[position] == "\\":
@@ -231,7 +231,7 @@ def _is_choice(text: str, start: int, pairs: dict[int, int]) -> bool:
 
 
 def _bound_characters(text: str, start: int, end: int) -> set[int]:
-    """The `$$` behind a separator: `{2$$ and $$a|b}`."""
+    """The `$$` after a separator: `{2$$ and $$a|b}`."""
     closing = text.find("$$", start, end)
     between = text[start:closing]
     return {closing, closing + 1} if closing > 0 and not set(between) & set("{}|") else set()

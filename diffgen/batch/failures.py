@@ -1,4 +1,4 @@
-"""What is said of a line that fails: our own words, or those of a bug."""
+"""The message for a failed line, whether by bad input or a bug."""
 
 from __future__ import annotations
 

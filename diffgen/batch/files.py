@@ -1,7 +1,7 @@
-"""Files of prompts, read record by record: text, JSON Lines, CSV and TOML.
+"""Prompt files, read record by record: text, JSON Lines, CSV and TOML.
 
-A file may be larger than memory, except TOML. What is wrong with a record is one `Problem`; the next
-record is read all the same.
+Files may be larger than memory, except TOML. A fault in a record becomes a `Problem`, and reading
+continues with the next.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BOMS_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One entry of a file: settings as they are written there, `prompt` among them."""
+    """One entry of a file: its settings as written, among them `prompt`."""
 
     line: int
     settings: Mapping[str, Any]
@@ -39,7 +39,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with an entry; `error` is what was raised, if something was."""
+    """A fault in an entry; `error` is the exception behind it, if any."""
 
     line: int
     message: str
@@ -50,7 +50,7 @@ Entry = Record | Problem
 
 
 class BadFile(UsageError):
-    """What is wrong with the entries of a file: `lines` says it of the first, one a line."""
+    """The faults of a file; `lines` are the messages for the first ones."""
 
     def __init__(self, lines: Sequence[str], count: int, name: str) -> None:
         self.lines = tuple(lines)
@@ -60,7 +60,7 @@ class BadFile(UsageError):
 
 
 def check_all(problems: Iterable[Problem | None], name: str) -> None:
-    """Go through what is wrong with each entry of a file, or None. Raises BadFile at the end."""
+    """Consume the faults of a file's entries, None for good ones. Raises BadFile at the end."""
     found: list[str] = []
     count = 0
     for problem in filter(None, problems):
@@ -72,12 +72,12 @@ def check_all(problems: Iterable[Problem | None], name: str) -> None:
 
 
 def name_of(file: str) -> str:
-    """What messages call it."""
+    """The file's name in messages."""
     return "stdin" if file == "-" else file
 
 
 def read_file(file: str) -> Iterator[Entry]:
-    """The records of a file, `-` for stdin, by what its name ends in; text where that says nothing.
+    """The records of a file, `-` for stdin, by its suffix; text for unknown ones.
 
     Raises UsageError for a file that cannot be read at all.
     """
@@ -123,7 +123,7 @@ def _json_records(stream: BinaryIO, _name: str) -> Iterator[Entry]:
 
 
 def _csv_records(stream: BinaryIO, name: str) -> Iterator[Entry]:
-    """A heading of settings' names, then a record a row; an empty cell says nothing."""
+    """A header of settings' names, then one record per row; empty cells are skipped."""
     texts = (line for _, line in _lines(stream, whole=True))
     problems: list[Problem] = []
     rows = csv.reader(_good(texts, problems), strict=True)
@@ -167,7 +167,7 @@ def _row(line: int, heading: list[str], row: list[str]) -> Entry:
 
 
 def _toml_records(stream: BinaryIO, name: str) -> Iterator[Entry]:
-    """`[[picture]]` tables; what stands above them counts for all."""
+    """`[[picture]]` tables; settings above them apply to all."""
     content = stream.read(TOML_AT_MOST + 1)
     if len(content) > TOML_AT_MOST:
         raise UsageError(f"{name} has more than {TOML_AT_MOST >> 20} MiB; JSON Lines have no limit")
@@ -235,8 +235,9 @@ def _good(lines: Iterable[str | Problem], problems: list[Problem]) -> Iterator[s
 
 
 def _lines(stream: BinaryIO, *, whole: bool = False) -> Iterator[tuple[int, str | Problem]]:
-    """Lines with their numbers, one at a time, as they come: without blank ones and blanks at their
-    ends, or `whole`. What follows a byte that is no UTF-8 text is read all the same.
+    """Lines with their numbers, one at a time, stripped and without blank ones unless `whole`.
+
+    Reading continues after a byte that is not UTF-8.
     """
     number = 0
     while raw := stream.readline(LINE_AT_MOST + 2):
@@ -256,7 +257,7 @@ def _lines(stream: BinaryIO, *, whole: bool = False) -> Iterator[tuple[int, str 
         if isinstance(text, Problem) or whole:
             yield number, text
             continue
-        # An old Mac's lines end in \r alone.
+        # Old Mac files end lines in \r alone.
         for piece in text.split("\r"):
             if piece.strip():
                 yield number, piece.strip()

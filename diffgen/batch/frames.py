@@ -1,4 +1,4 @@
-"""Frames between two prompts: what they ask for, and one animation of them."""
+"""Frames between two prompts: their requests, and the animation of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = "{prompt:40}-{seed}-{line:03}.{ext}"  # of frames in a folder, so that t
 
 
 class Animation(PictureOutput):
-    """Gathers the frames of one animation, and writes it when the last of them is there."""
+    """Collects the frames of one animation, and writes it after the last one."""
 
     def __init__(self, target: str, *, frames: int, style: OutputStyle) -> None:
         """Raises UsageError and OutputError as its parent does."""
@@ -36,7 +36,7 @@ class Animation(PictureOutput):
         line: int = 1,
         noted: Noted | None = None,
     ) -> Path | None:
-        """Take in a frame; the path of the animation with the last one, else None."""
+        """Add a frame; returns the animation's path after the last one, else None."""
         self._frames.append((image, record))
         if len(self._frames) < self._count:
             return None
@@ -58,7 +58,7 @@ class Animation(PictureOutput):
 
 
 def is_animation(target: str | None, frames: int) -> bool:
-    """Whether an output is one file for frames."""
+    """Whether an output is one file for all frames."""
     if frames < 2 or not target or PictureOutput.holds_many(target):
         return False
     return Path(target).suffix.lower() in ANIMATIONS
@@ -67,7 +67,7 @@ def is_animation(target: str | None, frames: int) -> bool:
 def check_alone(
     way: Interpolating, prompts: Sequence[str], reading: Reading, base: Mapping[str, Any]
 ) -> None:
-    """Raise UsageError for what does not go together with frames between two prompts."""
+    """Raise UsageError for settings that contradict frames between two prompts."""
     if way.interpolate is None:
         return
     others = {
@@ -82,7 +82,7 @@ def check_alone(
 
 
 def each_frame(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The frames of an animation that is made again; other pictures are one."""
+    """The frames of a replayed animation; another picture is one frame."""
     shares = settings.get("towards")
     if not isinstance(shares, list):
         return [dict(settings)]
@@ -90,5 +90,5 @@ def each_frame(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _record_of_all(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The first one's record, with how far each frame is."""
+    """The first frame's record, with the share of each frame."""
     return {**records[0], "towards": [record["towards"] for record in records]}

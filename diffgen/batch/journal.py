@@ -1,8 +1,8 @@
-"""The journal of a run: JSON lines beside the pictures that say which of them are made.
+"""The journal of a run: JSON lines beside the pictures that record which are finished.
 
-It is only ever appended to, under a lock, and each addition is on the disk before the run goes on.
-So a run that is killed loses what it was making, no more, and several processes may share one
-journal: each takes pictures in its own name, and what a dead process had taken is free again.
+It is only appended to, under a lock, and each addition reaches the disk before the run continues. A
+killed run therefore loses only the picture in progress, and several processes may share one
+journal: each claims pictures in its own name, and a dead process's claims are free again.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from diffgen.jsonfile import parse_json
 
 FORMAT = 1  # of the lines; changes when a key changes its meaning
 KEY_BYTES = 12
-LINE_AT_MOST = 1 << 20  # bytes; longer ones are not ours
+LINE_AT_MOST = 1 << 20  # bytes; longer ones are invalid
 
 State = Literal["taken", "made", "failed"]
 
 
 def key_of(settings: Mapping[str, Any]) -> str:
-    """The name under which a journal knows whatever has these settings (plain values)."""
+    """A journal's key for these settings (plain values)."""
     text = json.dumps(settings, sort_keys=True, ensure_ascii=True)
     return blake2b(text.encode(), digest_size=KEY_BYTES).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a journal says of one picture last. `size` is the file's, in bytes."""
+    """The latest entry of one picture. `size` is the file's, in bytes."""
 
     state: State
     by: str
@@ -51,18 +51,18 @@ class Entry:
 
 
 class Journal:
-    """One process's hold on a journal; a context manager.
+    """One process's handle on a journal; a context manager.
 
-    `request` stands for the command that was given: where a journal already knows it, `seed` is the
-    one that the command drew then, so that it goes on with the same pictures.
+    `request` identifies the command: if the journal already has it, `seed` is the one drawn then,
+    so that the run continues with the same pictures.
     """
 
     def __init__(self, path: Path, *, request: str, seed: int, fresh: bool = False) -> None:
-        """Raises UsageError for a file that is no journal, OutputError for one out of reach."""
+        """Raises UsageError for a file that is no journal, OutputError for an inaccessible one."""
         self.path = path
-        self.damaged: list[int] = []  # numbers of lines that could not be read
+        self.damaged: list[int] = []  # numbers of unreadable lines
         self.seed, self._request = seed, request
-        self.is_known = False  # whether the request had been begun before
+        self.is_known = False  # whether the journal already had the request
         self._known = False
         self._entries: dict[str, Entry] = {}
         self._failed_before: set[str] = set()
@@ -92,17 +92,17 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Let go of what was taken and not made."""
+        """Release unfinished claims."""
         self._alive.release()
         with suppress(OSError):
             self._sign_of(self._me).unlink(missing_ok=True)
 
     def entry(self, key: str) -> Entry | None:
-        """What is known of a picture, without looking at the disk."""
+        """The latest entry of a picture, without a look at the disk."""
         return self._entries.get(key)
 
     def is_made(self, key: str) -> bool:
-        """Whether a picture was made and its file is still there, whole."""
+        """Whether a picture was finished and its file still has its size."""
         entry = self._entries.get(key)
         if entry is None or entry.state != "made" or entry.path is None:
             return False
@@ -112,9 +112,9 @@ class Journal:
             return False
 
     def take(self, keys: Sequence[str]) -> list[str]:
-        """Those of the keys that nobody has made or is making, from now on this process's.
+        """Claim those of the keys that are neither finished nor claimed, and return them.
 
-        A picture that failed is tried again by the next run only.
+        A failed picture is tried again only by the next run.
         """
         if not any(self._is_open(key) for key in keys):
             return []
@@ -125,24 +125,24 @@ class Journal:
         return free
 
     def made(self, key: str, path: Path, size: int, **more: Any) -> None:
-        """Note that a picture is about to be at `path`; `more` are plain values worth keeping.
+        """Record that a picture is about to be at `path`; `more` are plain values to store.
 
-        To be called before the file gets its name: a note without a file is seen through, a file
-        without a note would be made a second time.
+        Call it before the file gets its name: an entry without a file is detected, a file without
+        an entry would be made a second time.
         """
         name = os.path.relpath(path, self.path.parent)
         self._note({"key": key, "state": "made", "by": self._me, "path": name, "size": size} | more)
 
     def failed(self, key: str, error: str, **more: Any) -> None:
-        """Note why a picture could not be made."""
+        """Record why a picture could not be made."""
         self._note({"key": key, "state": "failed", "by": self._me, "error": error} | more)
 
     def release(self, keys: Iterable[str]) -> None:
-        """Give back what was taken, for others to make."""
+        """Release claims, for other processes."""
         self._note(*({"key": key, "state": "taken", "by": ""} for key in keys))
 
     def others_at_work(self, keys: Iterable[str]) -> bool:
-        """Whether another living process has taken one of the keys."""
+        """Whether another living process has claimed one of the keys."""
         with self._locked():
             self._read()
         entries = (self._entries.get(key) for key in keys)
@@ -158,7 +158,7 @@ class Journal:
         return not any(map(self._lives, others))
 
     def _is_open(self, key: str) -> bool:
-        """Whether it may be free by now: what was taken may have been given back."""
+        """Whether it may be free by now, since claims can be released."""
         entry = self._entries.get(key)
         return self._is_free(key) or (entry is not None and entry.state == "taken")
 
@@ -171,7 +171,7 @@ class Journal:
         return not self.is_made(key)
 
     def _lives(self, process: str) -> bool:
-        """A living process holds the lock of its sign; whoever is gone holds none."""
+        """A living process holds the lock of its sign file; a dead one does not."""
         if not process or process in self._dead:
             return False
         if process == self._me:
@@ -228,7 +228,7 @@ class Journal:
             yield
 
     def _read(self) -> None:
-        """Take in what was added since, by whomever."""
+        """Read the additions of all processes."""
         try:
             with self.path.open("rb") as file:
                 file.seek(self._offset)
@@ -269,11 +269,11 @@ class Journal:
             self.seed, self._known = int(line["seed"]), True
 
     def _append(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Write whole lines and wait until the disk has them."""
+        """Append whole lines and wait until they are on the disk."""
         text = "".join(json.dumps(line) + "\n" for line in lines)
         if not text:
             return
-        if self._torn:  # somebody was killed, or the disk was full, in the middle of a line
+        if self._torn:  # a process was killed, or the disk was full, in the middle of a line
             text = "\n" + text
         handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:

@@ -20,7 +20,7 @@ ESCAPED = re.compile(r"(^|\s)\\(--[A-Za-z])")
 # Of an option only: prompts may begin and end with an apostrophe.
 SINGLY_QUOTED = re.compile(r"'([^'\\]*)'(?=\s*$|\s+--[A-Za-z])")
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"(?=\s*$|\s+--[A-Za-z])')
-# sd-scripts' letters, which are other options of ours or none.
+# sd-scripts' letters, which are other options of diffgen or none.
 SD_SCRIPTS = {
     "n": "negative",
     "s": "steps",
@@ -33,10 +33,10 @@ SD_SCRIPTS = {
 
 
 def parse_line(line: str) -> dict[str, str | list[str]]:
-    """The words of a line by the names they are given there; `prompt` is what no option takes.
+    """A line's values by their names there; `prompt` is the text outside of options.
 
-    An option without a value has "", one that is there several times has a list. Raises UsageError
-    for a line without a prompt.
+    An option without a value has "", a repeated one has a list. Raises UsageError for a line
+    without a prompt.
     """
     position, name = 0, "prompt"
     found: dict[str, str | list[str]] = {}
@@ -55,7 +55,7 @@ def parse_line(line: str) -> dict[str, str | list[str]]:
 
 
 def _value(line: str, position: int) -> tuple[str | None, int, str | None]:
-    """A value, where the one behind it begins, and the name of the option that takes that."""
+    """A value, the start of the next one, and the name of its option."""
     start = len(line) - len(line[position:].lstrip())
     quoted = QUOTED.match(line, start) or (SINGLY_QUOTED.match(line, start) if position else None)
     option = OPTION.search(line, quoted.end() if quoted else max(position - 1, 0))

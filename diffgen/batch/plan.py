@@ -1,8 +1,8 @@
-"""What a file comes to: each picture settled and checked before a model is loaded.
+"""The plan of a file: each picture resolved and checked before a model is loaded.
 
-Pictures that may share a network call stand together, and each model's pictures too, so that it is
-loaded once; neither changes a picture. A plan holds a few numbers for each picture; what they ask
-for waits in a temporary file.
+Pictures that may share a network call are grouped, and so are each model's, so that it is loaded
+once; neither changes a picture. A plan holds a few numbers for each picture; their settings are in
+a temporary file.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Job:
     key: str
     line: int
     template: str
-    plan: GeneratePlan  # of its line
+    plan: GeneratePlan  # index within its line
     picture: Picture
     model: str
 
@@ -59,13 +59,13 @@ class Job:
 
     @property
     def group(self) -> Hashable:
-        """Equal for pictures that may be made by the same network calls."""
+        """A key, equal for pictures that may share network calls."""
         return self.plan.group, self.picture.init
 
 
 @dataclass(frozen=True, slots=True)
 class Stock:
-    """A model and what is added to it: what is loaded together."""
+    """A model with its additions: everything that is loaded together."""
 
     model: Model
     adapters: Adapters
@@ -75,7 +75,7 @@ class Stock:
 
     @classmethod
     def of(cls, model: Model, adapters: Adapters, base: str) -> Self:
-        """The stock of a model that is open."""
+        """The stock of an opened model."""
         infos = (info for part in model.checkpoint.tensors.values() for info in part.infos.values())
         files = {info.file for info in infos}
         files |= {each.path for each in (*model.loras, *adapters.loras)}
@@ -85,22 +85,22 @@ class Stock:
 
 
 class Settler:
-    """Settles requests against models, which are opened once and never loaded."""
+    """Resolves requests against models, which are opened once and never loaded."""
 
     def __init__(self, seed: int) -> None:
-        self.seed = seed  # of pictures that name none
+        self.seed = seed  # default of pictures that name none
         self._stocks: dict[str, Stock] = {}
         self._plans: OrderedDict[str, GeneratePlan] = OrderedDict()
 
     def stock(self, given: Given) -> tuple[str, Stock]:
-        """What a variant's settings need, and a name for it. Raises DiffgenError."""
+        """The stock for a variant's settings, and its name. Raises DiffgenError."""
         name = json.dumps([_texts(given, Source), _texts(given, Adapters)])
         if name not in self._stocks:
             self._stocks[name] = _open(given)
         return name, self._stocks[name]
 
     def plan(self, given: Given, prompt: str) -> GeneratePlan:
-        """A variant's settings settled for one prompt. Raises DiffgenError."""
+        """A variant's settings resolved for one prompt. Raises DiffgenError."""
         name, stock = self.stock(given)
         own = {key: given[key] for key in rows(GenerateRequest) if key in given}
         own.setdefault("seed", self.seed)
@@ -116,7 +116,7 @@ class Settler:
 
 
 class BatchPlan:
-    """The pictures of a run, in the order in which they are made."""
+    """The pictures of a run, in the order of drawing."""
 
     def __init__(
         self,
@@ -127,13 +127,13 @@ class BatchPlan:
         all_combinations: bool = False,
         salt: str = "",
     ) -> None:
-        """`salt` stands for whatever else makes a file another: its format, its name."""
+        """`salt` distinguishes files by anything else: format, name."""
         self.settler = Settler(seed)
         self.count = 0  # of pictures
-        self.evaluations = 0  # of networks, where the sampler says before how many it takes
-        self.adaptive = False  # whether some sampler does not say
+        self.evaluations = 0  # of networks, without adaptive samplers
+        self.adaptive = False  # whether a sampler is adaptive
         self.steps = 0  # of the samplers, likewise
-        self.unread: dict[str, str] = {}  # syntax that is drawn as words, by kind
+        self.unread: dict[str, str] = {}  # foreign syntax taken as words, by kind
         self._expander = expander or Expander()
         self._salt = salt
         self._all = all_combinations
@@ -149,14 +149,14 @@ class BatchPlan:
         return len(self._offsets)
 
     def read(self, entries: Iterable[Entry], base: Mapping[str, Sequence[Any]], name: str) -> None:
-        """Check every entry, and keep what is good. Raises BadFile if one is not."""
+        """Check every entry, and add the good ones. Raises BadFile if one is not."""
         check_all(
             (e if isinstance(e, Problem) else self.add(e.line, e.settings, base) for e in entries),
             name,
         )
 
     def add(self, line: int, settings: Given, base: Mapping[str, Sequence[Any]]) -> Problem | None:
-        """Settle what a record asks for; what is wrong with it instead, if something is."""
+        """Resolve a record; returns its fault, if any."""
         try:
             for variant in variants(line, settings, base):
                 for prompt in self._prompts(variant.prompt):
@@ -166,7 +166,7 @@ class BatchPlan:
         return None
 
     def another(self) -> BatchPlan:
-        """An empty plan that goes on where this one is: models that are open stay so."""
+        """An empty plan that shares this one's opened models."""
         plan = BatchPlan(
             seed=self.settler.seed,
             batch_size=self._batch_size,
@@ -245,7 +245,7 @@ class BatchPlan:
             yield Job(key, variant.line, variant.prompt, plan, picture, stock.model.name)
 
     def _unique(self, key: str) -> str:
-        """A line that is there twice makes two pictures."""
+        """A repeated line makes a picture of its own."""
         short = bytes.fromhex(key)[:8]
         number = self._seen[short] = self._seen.get(short, 0) + 1
         return key if number == 1 else f"{key}-{number}"
@@ -254,7 +254,7 @@ class BatchPlan:
         batch: list[Job] = []
         for index in indices:
             for job in self.jobs(index):
-                # An adaptive solver looks at the whole state: one image must not steer another.
+                # An adaptive solver measures the whole state: a batch would couple its images.
                 size = 1 if job.plan.sampling.nfe is None else self._batch_size
                 if batch and (len(batch) >= size or batch[0].group != job.group):
                     yield batch
@@ -265,7 +265,7 @@ class BatchPlan:
 
 
 def _open(given: Given) -> Stock:
-    """The model and the LoRAs that settings name. Raises DiffgenError."""
+    """The model and the LoRAs of some settings. Raises DiffgenError."""
     found = with_paths(given)
     adapters = Adapters.of(found)
     base = json.dumps([_texts(given, Source), [as_text(each) for each in adapters.embeddings]])
@@ -280,7 +280,7 @@ def _stamp(path: Path) -> str:
 
 
 def _texts(given: Given, *groups: type) -> dict[str, Any]:
-    """Settings as `Row.read` takes them, in JSON."""
+    """Settings in the form that `Row.read` takes, as JSON."""
     table = {name: row for group in groups for name, row in rows(group).items()}
     return {
         name: _text(given[name], many=row.setting.repeat)

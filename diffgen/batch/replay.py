@@ -1,4 +1,4 @@
-"""Settings of pictures, by any program, as settings of ours; what cannot be honoured is told."""
+"""Translate the settings of pictures by any program; unsupported ones are reported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diffgen.engine.reading import PictureSettings, read_settings
 from diffgen.errors import DiffgenError, UsageError, one_line
 from diffgen.settings.setting import find
 
-# What other programs say that asks for nothing, or that something else asks for.
+# Keys of other programs without effect, or covered by another key.
 SILENT = {
     *("version", "model hash", "lora hashes", "vae hash", "ti hashes", "hashes", "size", "rng"),
     *("precision", "user", "app", "model"),
@@ -23,7 +23,7 @@ A1111_RNG = {"CPU": "cpu", "NV": "a1111-gpu", "": "a1111-gpu"}
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What a picture asks for, with `prompt` among its settings, and what of it is not honoured."""
+    """A picture's settings, among them `prompt`, and messages about those not honoured."""
 
     source: str
     settings: Mapping[str, Any]
@@ -31,7 +31,7 @@ class Replay:
 
 
 def replay(path: Path) -> Replay:
-    """What makes a picture again. Raises UsageError for one that does not say."""
+    """The settings that redraw a picture. Raises UsageError for one without any."""
     found = read_settings(path)
     if found.record is not None:
         return Replay(found.source, _known(from_record(found.record)))

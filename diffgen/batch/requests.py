@@ -1,7 +1,7 @@
-"""Records as settings: every word looked up in the table, every value read, lists multiplied out.
+"""Records as settings: look up every name, parse every value, multiply out lists.
 
-A record may be a line of a prompt file, a row of a table, what `generate --json` printed or what a
-picture says of itself. A setting with several values makes one variant for each: a matrix.
+A record may be a line of a prompt file, a row of a table, the output of `generate --json` or a
+picture's metadata. A setting with several values makes one variant for each: a matrix.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ GROUPS = (GenerateRequest, Source, Adapters)
 RUN_ONLY = {"batch_size": "--count says how many pictures"}
 RANGE = re.compile(r"\s*(\d+)\s*-\s*(\d+)\s*")
 MORE = "(--help tells more)"
-ANY_SEED = -1  # as A1111 has it: that of the run
+ANY_SEED = -1  # as in A1111: the run's
 MOST_VALUES = 1_000_000  # of one setting, and of a matrix
 # Keys of a record of ours that are no settings by their own names.
 RECORD_ONLY = {"options", "model_path", "fast", "guidance_interval", "sigmas", "steps"}
 RECORD_ONLY |= {"loras", "embeddings"}
 
-# What a line says puts aside what the command says in another way.
+# Settings of a line that override differently named ones of the command.
 INSTEAD = {
     "sigmas": ("steps", "schedule", "timesteps"),
     "timesteps": ("steps", "schedule", "sigmas"),
@@ -38,7 +38,7 @@ INSTEAD = {
     "schedule": ("sigmas", "timesteps"),
 }
 
-Given = Mapping[str, Any]  # values by field name, as `Row.read` takes and gives them
+Given = Mapping[str, Any]  # values by field name, in the forms of `Row.read`
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ class Variant:
 
 
 def variants(line: int, settings: Given, base: Mapping[str, Sequence[Any]]) -> Iterator[Variant]:
-    """What a record asks for; `base` holds values for what it does not say.
+    """The variants of a record; `base` holds defaults.
 
-    Raises UsageError for a word that is no setting and a value that is none.
+    Raises UsageError for an unknown setting and an invalid value.
     """
     if is_record(settings):
         settings = from_record(settings)
@@ -86,7 +86,7 @@ def read_settings(settings: Given) -> tuple[list[str], dict[str, list[Any]]]:
 
 
 def read_typed(given: Given) -> dict[str, list[Any]]:
-    """The values of what was typed on a command line, by field name. Raises UsageError."""
+    """Values from a command line, by field name. Raises UsageError."""
     table = {row.name: row for row in each_row(*GROUPS)}
     found = {}
     for name, value in given.items():
@@ -102,7 +102,7 @@ def read_typed(given: Given) -> dict[str, list[Any]]:
 
 @lru_cache(maxsize=4096)
 def row_of(word: str) -> Row:
-    """The setting that a word means. Raises UsageError for none, and for one of the whole run."""
+    """The setting of a name. Raises UsageError for an unknown one, and for one of the whole run."""
     row = find(word, *GROUPS)
     if row is None:
         hint = did_you_mean(word, _words())
@@ -126,16 +126,16 @@ def read_values(row: Row, value: Any, name: str) -> list[Any]:
 
 
 def is_record(settings: Given) -> bool:
-    """Whether this is a record that diffgen wrote."""
+    """Whether diffgen wrote this record."""
     return "format" in settings and "version" in settings and "sampler" in settings
 
 
 def from_record(record: Given) -> dict[str, Any]:
-    """A record of ours, of this version or an older one, as settings by field name."""
+    """A record of diffgen, of this version or an older one, as settings by field name."""
     known = {row.name for row in each_row(*GROUPS)} - RECORD_ONLY
     found = {name: record[name] for name in known if record.get(name) is not None}
     found |= {name: value for name, value in (record.get("options") or {}).items() if name in known}
-    found.setdefault("prompt_style", "plain")  # that of records from before there were others
+    found.setdefault("prompt_style", "plain")  # the value of records from before there was a choice
     found["prompt"] = record.get("template") or record["prompt"]
     if record.get("sigmas"):
         found["sigmas"] = list(record["sigmas"])
@@ -169,7 +169,7 @@ def _prompts(value: Any) -> list[str]:
 
 
 def _split(row: Row, value: Any) -> list[Any]:
-    """The values of a setting before they are read."""
+    """The values of a setting before they are parsed."""
     if row.setting.repeat:
         several = isinstance(value, list) and any(isinstance(each, list) for each in value)
         return value if several else [value]
@@ -184,7 +184,7 @@ def _split(row: Row, value: Any) -> list[Any]:
 
 
 def _is_listed(row: Row) -> bool:
-    """Whether commas in text separate values: not those of prose and paths."""
+    """Whether commas in text separate values, unlike those of prose and paths."""
     plain = row.kind in (int, float) or get_origin(row.kind) is Literal
     return plain or row.name in ("sampler", "schedule")
 

@@ -1,4 +1,4 @@
-"""Making the pictures of a plan: each written at once and noted, whatever happens to the others."""
+"""Draw the pictures of a plan, and record each; the failure of one affects no other."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger("diffgen")
 
 
 class Listener(Protocol):
-    """Whoever is told what happens, from two threads."""
+    """Receives the events of a run, from two threads."""
 
     def on_step(self, info: StepInfo, batch: Sequence[Job]) -> None: ...
 
@@ -42,20 +42,20 @@ class Listener(Protocol):
 
 
 class Watcher(Protocol):
-    """Whoever looks at pictures while they emerge."""
+    """Previews pictures in progress."""
 
     def on_step(self, info: StepInfo, engine: Engine) -> None: ...
 
 
 class Viewer(Protocol):
-    """Whoever looks at each picture once it is written, as a sheet does."""
+    """Receives each written picture, as a contact sheet does."""
 
     def add(self, image: Image.Image, record: Mapping[str, Any]) -> None: ...
 
 
 @dataclass(slots=True)
 class Tally:
-    """What a run came to."""
+    """The counts of a run."""
 
     made: int = 0
     failed: int = 0
@@ -65,7 +65,7 @@ class Tally:
 
     @property
     def exit_code(self) -> int:
-        """0 if all is made, 3 if some failed, 1 if all did."""
+        """0 if all succeeded, 3 if some failed, 1 if all did."""
         if not self.failed:
             return 0
         return 3 if self.made or self.skipped else 1
@@ -88,7 +88,7 @@ def as_clock(seconds: float) -> str:
 
 
 class Run:
-    """One process's part in making the pictures of a plan."""
+    """One process's part in drawing the pictures of a plan."""
 
     def __init__(
         self,
@@ -103,27 +103,25 @@ class Run:
         watcher: Watcher | None = None,
         saving: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """`load` makes an engine, and `saving` is entered while a picture is written."""
+        """`load` makes an engine; `saving` is a context around writing a picture."""
         self.tally = Tally()
-        self.stopping = threading.Event()  # set to end the run behind the batch in flight
+        self.stopping = threading.Event()  # set to end the run after the batch in progress
         self._plan, self._output, self._load = plan, output, load
         self._listener, self._journal, self._stop_on_error = listener, journal, stop_on_error
         self._saving, self._viewers, self._watcher = saving, viewers, watcher
         self._counting = threading.Lock()  # two threads count
-        self._at_most = 1 << 30  # pictures that memory has room for at once
-        self._again = False  # whether the plan is gone through another time
-        self._told: list[str] = []  # settings of the batch before
-        self._left: list[Sequence[Job]] = []  # of the batch in hand, the last first
+        self._at_most = 1 << 30  # batch size that fits into memory
+        self._again = False  # whether this is a later pass over the plan
+        self._told: list[str] = []  # settings of the previous batch
+        self._left: list[Sequence[Job]] = []  # of the current batch, the last first
         self._stock: Stock | None = None
         self._engine: Engine | None = None  # of that stock
 
     def run(self, plan: BatchPlan | None = None) -> Tally:
-        """Make what is to be made, until all is done or `stopping` is set; another plan than the
-        first if there is one.
+        """Draw a plan, by default the one given at first, until it is done or `stopping` is set.
 
-        A picture that fails, be it by a bug, costs no other. Raises OutputError where a picture
-        cannot be written, which ends a run that can be gone on with, and the first failure of a
-        picture with `stop_on_error`.
+        A picture that fails, even by a bug, affects no other. Raises OutputError if a picture
+        cannot be written, which ends a resumable run, and with `stop_on_error` the first failure.
         """
         self._plan, self._again = plan or self._plan, False
         with Writer(self._write) as writer:
@@ -142,7 +140,7 @@ class Run:
         return self.tally
 
     def _portions(self) -> Iterator[Sequence[Job]]:
-        """What is to be made with `_engine`, as many pictures at once as memory has room for."""
+        """Batches for `_engine`, divided to fit into memory."""
         for stock, batch in self._batches():
             self._left = [batch]
             while self._left:
@@ -155,7 +153,7 @@ class Run:
                     yield jobs
 
     def _batches(self) -> Iterator[tuple[Stock, Sequence[Job]]]:
-        """What this process takes, going through the plan until nobody has left anything behind."""
+        """The batches that this process claims, in passes over the plan until nothing is left."""
         while not self.stopping.is_set():
             before = self.tally.made
             for stock, batches in self._plan.stocks():
@@ -169,7 +167,7 @@ class Run:
                 return
 
     def _have(self, stock: Stock, jobs: Sequence[Job]) -> bool:
-        """Whether there is an engine of a stock; else the pictures that want it have failed."""
+        """Whether an engine of a stock is loaded; if that fails, so do its pictures."""
         try:
             self._use(stock)
         except Exception as error:
@@ -178,23 +176,23 @@ class Run:
         return True
 
     def _use(self, stock: Stock) -> None:
-        """Have the engine of a stock; there is one at a time, whose LoRAs may be exchanged."""
+        """Load a stock's engine; there is one at a time, whose LoRAs may be exchanged."""
         if self._engine and self._stock and self._stock is not stock:
             if self._stock.base == stock.base:
                 self._engine.use_loras(stock.adapters.loras)
                 self._stock = stock
             else:
-                self._engine = None  # before the next takes memory
+                self._engine = None  # before the next one needs the memory
         if self._engine is None:
             self._engine, self._stock = self._load(stock), stock
 
     def _divide(self, jobs: Sequence[Job], error: Exception) -> None:
-        """Have them made in halves where memory ran out, singly where one failed.
+        """Draw in halves if memory ran out, singly if one failed.
 
-        Later: the error holds on to all that the networks had in hand.
+        Call it after the `except` block: the exception keeps the tensors of the network alive.
         """
         if not isinstance(error, DiffgenError):
-            self._engine = None  # a bug may have left anything behind
+            self._engine = None  # a bug may leave the engine in any state
         if len(jobs) == 1:
             self._fail(jobs, error)
         elif isinstance(error, OutOfMemory):
@@ -209,7 +207,7 @@ class Run:
             self._watcher.on_step(info, self._engine)
 
     def _taken(self, batch: Sequence[Job]) -> list[Job]:
-        """What is still to be made of a batch, by this process."""
+        """The pictures of a batch still to be drawn, claimed by this process."""
         wanted = [job for job in batch if not self._is_there(job)]
         if self._journal is None:
             return [] if self._again else wanted
@@ -266,7 +264,7 @@ class Run:
                     picture.image, record, line=job.line, noted=noted if self._journal else None
                 )
         except (OutputError, OSError):
-            raise  # the next picture would not fare better
+            raise  # the next picture would fail, too
         except Exception as error:
             self._fail([job], error)
             return
@@ -278,7 +276,7 @@ class Run:
 
 
 def name_fields(job: Job) -> dict[str, Any]:
-    """What a name may hold, known before the picture is made."""
+    """The fields of a file name that are known before drawing."""
     plan = job.plan.of([job.picture])
     return {
         "prompt": job.prompt,

@@ -1,4 +1,4 @@
-"""The table of settings as JSON Schema (draft 2020-12): what a record of a prompt file may hold."""
+"""The table of settings as JSON Schema (draft 2020-12) for a record of a prompt file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TYPES: dict[Any, str] = {int: "integer", float: "number", bool: "boolean"}
 
 
 def schema() -> dict[str, Any]:
-    """A record with a prompt and any of the settings; lists stand for a matrix."""
+    """A record with a prompt and any of the settings; lists make a matrix."""
     rows = (row for row in each_row(*GROUPS) if row.name not in RUN_ONLY)
     properties = {row.name: _property(row) for row in rows}
     prompt = {"type": "string", "description": "What to draw"}

@@ -1,4 +1,4 @@
-"""A command understood: its prompts settled and checked, its output ready, its journal found."""
+"""A parsed command: its prompts resolved and checked, its output and journal opened."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ class Session:
 
     given: Mapping[str, Any]
     reading: Reading
-    base: Mapping[str, Sequence[Any]]  # values of what the command line says of all pictures
+    base: Mapping[str, Sequence[Any]]  # values from the command line for all pictures
     plan: BatchPlan
     output: PictureOutput
     style: OutputStyle
-    stream: str | None = None  # what is read while pictures are made, if something is
-    notes: tuple[str, ...] = ()  # what of a picture that is made again is not honoured
+    stream: str | None = None  # prompts read during the run, if any
+    notes: tuple[str, ...] = ()  # which settings of a replayed picture are not honoured
 
     @classmethod
     def open(cls, words: Sequence[str], given: Mapping[str, Any]) -> Session:
-        """Understand a command: words of one prompt, and what was typed by field name.
+        """Parse a command: the words of one prompt, and typed settings by field name.
 
-        Raises UsageError, BadFile for what is wrong with entries of a file, and DiffgenError for a
-        model that cannot be opened.
+        Raises UsageError, BadFile for faults in a file's entries, and DiffgenError for a model that
+        cannot be opened.
         """
         reading, output = Reading.of(given), Output.of(given)
         if given.get("interpolate") and "template" not in given:
@@ -81,7 +81,7 @@ class Session:
         return session
 
     def check_names(self) -> None:
-        """Where names that are taken are not numbered, no two pictures may have one.
+        """Unless taken names are numbered, require different names for all pictures.
 
         Raises BadFile.
         """
@@ -98,15 +98,15 @@ class Session:
             raise BadFile(found[:50], len(found), name)
 
     def jobs(self) -> Iterator[Job]:
-        """Every picture, in the order in which they are made."""
+        """Every picture, in the order of drawing."""
         for _, batches in self.plan.stocks():
             for batch in batches:
                 yield from batch
 
     def journal(self, *, fresh: bool) -> Journal | None:
-        """The journal of a prompt file beside the pictures; it knows the seed that was drawn.
+        """The journal of a prompt file beside the pictures; it stores the random seed.
 
-        Raises UsageError and OutputError. None where there is nothing to go on with.
+        Raises UsageError and OutputError. None if the run is not resumable.
         """
         file = self.reading.prompt_file
         if not file or file == "-" or not self.output.is_folder:
@@ -123,7 +123,7 @@ class Session:
         return journal
 
     def arriving(self) -> Iterator[BatchPlan | Problem]:
-        """A plan for each line of stdin, as it comes."""
+        """A plan for each line of stdin, as it arrives."""
         for entry in read_file("-"):
             if isinstance(entry, Record):
                 plan = self.plan.another()
@@ -133,7 +133,7 @@ class Session:
                 yield entry
 
 
-# What of a command line changes no picture, nor its name.
+# Options that change neither a picture nor its name.
 PASSING = {
     *("quiet", "verbose", "progress", "as_json", "resume", "stop_on_error", "summary", "threads"),
     *("show", "preview_every"),
@@ -142,7 +142,7 @@ PASSING = {
 
 
 def _sink(target: str | None, pictures: int, frames: int, style: OutputStyle) -> PictureOutput:
-    """Where pictures go. Raises UsageError and OutputError."""
+    """The output of pictures. Raises UsageError and OutputError."""
     if target is None or not is_animation(target, frames):
         return PictureOutput(target, pictures=pictures, style=style)
     if pictures != frames:
@@ -154,7 +154,7 @@ def _sink(target: str | None, pictures: int, frames: int, style: OutputStyle) ->
 
 
 def style_of(output: Output) -> OutputStyle:
-    """How pictures are named and written. Raises UsageError."""
+    """The style of names and files. Raises UsageError."""
     if output.overwrite and output.skip_existing:
         raise UsageError("--overwrite and --skip-existing contradict each other")
     collision: Collision = "overwrite" if output.overwrite else "number"
@@ -170,7 +170,7 @@ def style_of(output: Output) -> OutputStyle:
 
 
 def empty_plan(given: Mapping[str, Any], reading: Reading, style: OutputStyle) -> BatchPlan:
-    """A plan with nothing in it."""
+    """A plan without pictures."""
     sizes = given.get("batch_size")
     number = Number.of({"batch_size": int(sizes)} if sizes is not None else {})
     written = replace(style, collision="number")
@@ -184,7 +184,7 @@ def empty_plan(given: Mapping[str, Any], reading: Reading, style: OutputStyle) -
 
 
 def _typed_prompts(words: Sequence[str], reading: Reading) -> list[str]:
-    """The words are one prompt, as in other programs."""
+    """All words form one prompt, as in other programs."""
     if list(words) == ["-"]:
         raise UsageError('"-" is no prompt; --prompts - reads prompts from stdin')
     return [*([" ".join(words)] if words else []), *reading.texts]
@@ -193,7 +193,7 @@ def _typed_prompts(words: Sequence[str], reading: Reading) -> list[str]:
 def _overridden(
     settings: Mapping[str, Any], base: Mapping[str, Sequence[Any]], prompts: Sequence[str]
 ) -> dict[str, Any]:
-    """A picture's settings where the command line says nothing else."""
+    """A picture's settings where the command line gives none."""
     typed = set(base) | {other for name in base for other in INSTEAD.get(name, ())}
     found = {name: value for name, value in settings.items() if name not in typed}
     return found | ({"prompt": list(prompts)} if prompts else {})

@@ -1,4 +1,4 @@
-"""One picture of all pictures of a run, small and labelled: a contact sheet or the grid of a matrix."""
+"""One picture of all pictures of a run, small and labelled: a contact sheet, or a matrix's grid."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from diffgen.files import replaced
 if TYPE_CHECKING:
     from PIL import Image
 
-SIDE, LEAST = 192, 128  # pixels of a tile's longer side, at most and at least
+SIDE, LEAST = 192, 128  # largest and smallest longer side of a tile, in pixels
 LABEL = 28  # pixels below a tile, for two lines
 GAP = 6
 MOST = 2500  # tiles
 CHARACTERS = 24  # of a line below a tile
-# What a label may tell, in this order: whatever differs between the pictures.
+# Fields of a label, in this order, as far as they differ between the pictures.
 TOLD = (
     "prompt",
     "towards",
@@ -36,13 +36,13 @@ TOLD = (
 
 @dataclass(slots=True)
 class Sheet:
-    """Gathers pictures as they are made; `columns` is the length of a row, by default near square."""
+    """Collects pictures in small; `columns` is the length of a row, by default near square."""
 
     columns: int | None = None
     _tiles: list[tuple[Image.Image, Mapping[str, Any]]] = field(default_factory=list)
 
     def add(self, image: Image.Image, record: Mapping[str, Any]) -> None:
-        """Take a picture in, made small; from the 2501st on, none."""
+        """Add a picture; pictures after the 2500th are dropped."""
         if len(self._tiles) < MOST:
             small = image.convert("RGB")
             small.thumbnail((SIDE, SIDE))
@@ -52,7 +52,7 @@ class Sheet:
         return len(self._tiles)
 
     def save(self, path: Path) -> None:
-        """Draw the sheet into a file, by its suffix. Raises UsageError and OutputError."""
+        """Write the sheet to a file, by its suffix. Raises UsageError and OutputError."""
         content = BytesIO()
         self._drawn().save(content, format=_format(path))
         try:
@@ -84,13 +84,13 @@ class Sheet:
 
 
 def columns_of(counts: Sequence[int]) -> int | None:
-    """The row of a matrix's grid: its last list of several values; None for no matrix."""
+    """The row length of a matrix's grid: its last list of several values; None without a matrix."""
     several = [count for count in counts if count > 1]
     return several[-1] if several else None
 
 
 def check_sheet(path: str | None) -> None:
-    """Raise UsageError for a name that says no kind of picture."""
+    """Raise UsageError for a name without a picture's suffix."""
     if path is not None:
         _format(Path(path))
 
@@ -111,6 +111,6 @@ def _label(record: Mapping[str, Any], names: Sequence[str]) -> str:
         else f"{name.split('_')[0]} {record[name]}"
         for name in names
     )
-    # Pillow's own font has the letters of western Europe.
+    # Pillow's font has only western European letters.
     text = ", ".join(words).encode("latin-1", "replace").decode("latin-1").replace("\n", " ")
     return f"{text[:CHARACTERS]}\n{text[CHARACTERS : 2 * CHARACTERS]}"

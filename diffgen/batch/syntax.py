@@ -1,4 +1,4 @@
-"""What of prompts is drawn as plain words though it may mean more."""
+"""Foreign syntax in prompts, taken as plain words."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from diffgen.text.foreign_syntax import find_foreign
 
 
 def unread_syntax(plan: GeneratePlan, *, embeddings: bool = False) -> list[str]:
-    """Each kind with its first piece, as in `choices, "[a|b]"`. With `embeddings`, their names are
-    read.
+    """Each kind with its first occurrence, as in `choices, "[a|b]"`.
+
+    With `embeddings`, their names are known.
     """
     request = plan.request
     drawn = [text for text in (*request.prompts, request.prompt_2) if text is not None]

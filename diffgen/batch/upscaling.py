@@ -1,4 +1,4 @@
-"""Pictures to be drawn again at a larger size, as `generate --init FILE --strength 0 --hires 2x` does."""
+"""Redraw pictures at a larger size, as `generate --init FILE --strength 0 --hires 2x` does."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from diffgen.settings.picture import Size
 from diffgen.settings.prompting import Reading
 from diffgen.settings.setting import rows
 
-# What is said of another picture: what it began with, and how large it was.
+# Settings that describe the original's own source and size.
 OF_ITS_OWN = {*rows(Editing), *rows(Enlarging), *rows(Size), "count"}
 TWICE = "2x"
 
 
 def open_upscaling(files: Sequence[Path], given: Mapping[str, Any]) -> Session:
-    """Understand a command: pictures to enlarge, and what was typed by field name.
+    """Parse a command: pictures to enlarge, and typed settings by field name.
 
-    What a picture says of how it was made holds where nothing else was typed. Raises UsageError,
-    PictureError for a file that is no picture, and DiffgenError for a model that cannot be opened.
+    A picture's own settings apply where none were typed. Raises UsageError, PictureError for a file
+    that is no picture, and DiffgenError for a model that cannot be opened.
     """
     reading, output = Reading.of(given), Output.of(given)
     hires = str(given.get("hires") or TWICE)
@@ -55,7 +55,7 @@ def open_upscaling(files: Sequence[Path], given: Mapping[str, Any]) -> Session:
 def _described(
     file: Path, texts: Sequence[str], base: Mapping[str, Sequence[Any]]
 ) -> tuple[dict[str, Any], list[str]]:
-    """What draws a picture again, with `prompt`, and what is to be said of that."""
+    """The settings that redraw a picture, among them `prompt`, and notes on them."""
     typed = set(base) | {other for name in base for other in INSTEAD.get(name, ())} | OF_ITS_OWN
     try:
         found = replay(file)

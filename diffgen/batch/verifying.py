@@ -1,4 +1,4 @@
-"""Whether a picture is what its settings make: it is made again and compared, pixel by pixel."""
+"""Verify that a picture matches its record: draw it again and compare the pixels."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The largest difference of any channel, of 255, and what is not alike."""
+    """The largest difference of any channel, of 255, and remarks."""
 
     difference: int
     notes: tuple[str, ...] = ()
 
 
 class Verifier:
-    """Makes pictures again; the model of the latest one stays loaded."""
+    """Redraws pictures; the latest model stays loaded."""
 
     def __init__(self) -> None:
         self._loaded: tuple[Any, Engine] | None = None
 
     def verify(self, path: Path) -> Verdict:
-        """Compare a picture with what its record makes here.
+        """Compare a picture with the result of its record here.
 
-        Raises UsageError for one that is not ours, DeviceError where it cannot be made as it was,
-        and DiffgenError for what is missing.
+        Raises UsageError for another program's picture, DeviceError for an unavailable device or
+        format, and DiffgenError for missing files.
         """
         found = read_settings(path)
         if found.record is None:
@@ -105,7 +105,7 @@ class Verifier:
 
 
 def _exactly(job: Job, record: Mapping[str, Any]) -> Any:
-    """The picture of the record: its prompt is drawn as it is, choices or not."""
+    """The picture of the record; its prompt is taken literally, without choices."""
     from dataclasses import replace
 
     return replace(job.picture, prompt=record["prompt"])

@@ -1,4 +1,4 @@
-"""Pictures written beside the making of others."""
+"""Write pictures in parallel to drawing."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from diffgen.batch.plan import Job
     from diffgen.engine.drawing import GeneratedImage
 
-AHEAD = 2  # batches that may wait to be written
+AHEAD = 2  # batches in the queue
 
 
 class Writer:
-    """A thread that writes pictures while the next ones are made; a context manager.
+    """A thread that writes pictures while the next ones are drawn; a context manager.
 
-    What goes wrong there is raised by the next `put`, or at the end.
+    Its errors are raised by the next `put`, or at the end.
     """
 
     def __init__(self, write: Callable[[Job, GeneratedImage], None]) -> None:
@@ -37,7 +37,7 @@ class Writer:
             self._raise()
 
     def put(self, jobs: Sequence[Job], pictures: Sequence[GeneratedImage]) -> None:
-        """Hand pictures over; waits where many are waiting."""
+        """Queue pictures for writing; blocks while the queue is full."""
         self._raise()
         self._queue.put(list(zip(jobs, pictures, strict=True)))
 

@@ -1,4 +1,4 @@
-"""Conditioning of several networks' calls as one."""
+"""Join the conditioning of several network calls into one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor
 from diffgen.errors import UsageError
 from diffgen.types import Conditioning
 
-MOST_TOKENS = 1 << 16  # of contexts brought to one length
+MOST_TOKENS = 1 << 16  # tokens of contexts repeated to one length
 
 
 def joined(rows: Sequence[Conditioning]) -> Conditioning:
-    """All rows along the batch; a field is a tensor in all of them or None in all.
+    """All rows along the batch; each field is a tensor in all of them or None in all.
 
-    Contexts of different length are repeated until they are equally long: attention is a mean of
-    values by weight, and the mean of each value taken twice is the same. Raises UsageError where
-    that comes to too many tokens.
+    Contexts of different lengths are repeated to their least common multiple: attention is a
+    weighted mean of values, which repetition does not change. Raises UsageError if that gives too
+    many tokens.
     """
     lengths = {row.context.shape[1] for row in rows}
     common = math.lcm(*lengths)
@@ -37,6 +37,6 @@ def joined(rows: Sequence[Conditioning]) -> Conditioning:
 
 
 def repeated(context: Tensor, tokens: int) -> Tensor:
-    """A context (B, T, D) taken as often as makes it `tokens` long, a multiple of T."""
+    """A context (B, T, D) repeated to `tokens`, a multiple of T."""
     times = tokens // context.shape[1]
     return context if times == 1 else torch.cat([*repeat(context, times)], dim=1)

@@ -1,7 +1,7 @@
-"""What the network is told, from the first noise level to the last.
+"""Conditioning over a run, from the first noise level to the last.
 
-A prompt may change over a run and may be composed of several, and so may the prompts of a batch,
-each in its own way. A `Guide` holds one picture's; `Joined` makes one batch of them at any level.
+A prompt may change over a run and may be composed of several; each prompt of a batch in its own
+way. A `Guide` holds one picture's conditioning; `Joined` batches several at any noise level.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from diffgen.diffusion.conditioning import joined
 from diffgen.errors import UsageError
 from diffgen.types import Conditioning
 
-KEPT = 8  # batches put together; prompts that alternate come back to theirs
+KEPT = 8  # joined batches in memory, for prompts that alternate
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
     """One prompt over a run, with its weight among those that AND joins.
 
-    `stages` are (floor, conditioning of one picture): each counts at noise levels above its floor
-    that are not above the floor before. The last one's floor is below all levels.
+    `stages` are (floor, conditioning of one picture): each applies to noise levels above its floor
+    and up to the floor before. The last one's floor is below all levels.
     """
 
     stages: tuple[tuple[float, Conditioning], ...]
@@ -34,23 +34,23 @@ class Course:
 
     @classmethod
     def constant(cls, cond: Conditioning) -> Course:
-        """The same from the first level to the last."""
+        """A course with the same conditioning at every level."""
         return cls(((-1.0, cond),))
 
     def stage(self, sigma: float) -> int:
-        """Which stage counts at a noise level."""
+        """The stage at a noise level."""
         return next(i for i, (floor, _) in enumerate(self.stages) if sigma > floor)
 
     def map(self, function: Callable[[Conditioning], Conditioning]) -> Course:
-        """The same function applied to every stage."""
+        """A course with a function applied to every stage."""
         return replace(self, stages=tuple((floor, function(cond)) for floor, cond in self.stages))
 
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """What one picture is to be, joined by AND, and what it is not to be.
+    """One picture's positive courses, joined by AND, and its negative one.
 
-    `scale` is its guidance scale where that is not the one of its batch.
+    `scale` is its guidance scale if that differs from the batch's.
     """
 
     cond: tuple[Course, ...]
@@ -58,14 +58,14 @@ class Guide:
     scale: float | None = None
 
     def map(self, function: Callable[[Conditioning], Conditioning]) -> Guide:
-        """The same function applied to every conditioning."""
+        """A guide with a function applied to every conditioning."""
         uncond = None if self.uncond is None else self.uncond.map(function)
         cond = tuple(course.map(function) for course in self.cond)
         return replace(self, cond=cond, uncond=uncond)
 
 
 def constant_guides(cond: Conditioning, uncond: Conditioning | None) -> list[Guide]:
-    """Guides of a batch whose prompts stay the same: one for each row."""
+    """Guides of a batch with constant prompts: one for each row."""
     rows = range(len(cond.context))
 
     def row(batch: Conditioning, index: int) -> Course:
@@ -75,15 +75,15 @@ def constant_guides(cond: Conditioning, uncond: Conditioning | None) -> list[Gui
 
 
 class Scales:
-    """The guidance scales of a batch of B pictures: one for all, or one a picture."""
+    """The guidance scales of a batch of B pictures: one for all, or one for each."""
 
     def __init__(self, own: Iterable[float | None]) -> None:
-        """None for pictures that have the scale of their batch."""
+        """None stands for the batch's scale."""
         self._own = tuple(own)
         self._kept: dict[tuple[float, ...], Tensor] = {}
 
     def at(self, common: float, device: torch.device) -> float | Tensor:
-        """A number where all are equal, else (B, 1, 1, 1), copied to the device once."""
+        """A number if all are equal, else (B, 1, 1, 1), copied to the device once."""
         scales = tuple(common if scale is None else scale for scale in self._own)
         if len(set(scales)) == 1:
             return scales[0]
@@ -95,12 +95,12 @@ class Scales:
 class Joined:
     """The guides of a batch of B pictures.
 
-    A batch of conditioning stays the same object as long as nobody's prompt changes: networks
-    remember what they have read.
+    The joined conditioning stays the same object as long as no prompt changes, since networks cache
+    by identity.
     """
 
     def __init__(self, guides: Sequence[Guide]) -> None:
-        """Raises UsageError for weights that cancel each other where there is no negative."""
+        """Raises UsageError for weights that cancel each other without a negative."""
         self._uncond = [guide.uncond for guide in guides if guide.uncond is not None]
         self._cond = [course for guide in guides for course in guide.cond]
         self._owners = [i for i, guide in enumerate(guides) for _ in guide.cond]
@@ -113,10 +113,10 @@ class Joined:
         self._kept: OrderedDict[tuple[int, ...], Conditioning] = OrderedDict()
 
     def rows(self, sigma: float, *, uncond: bool, perturbed: bool = False) -> Conditioning:
-        """What a batch is told at a noise level.
+        """The batch's conditioning at a noise level.
 
-        What the pictures are not to be, one row each, if `uncond`; what they are to be, one row
-        each or, composed, one for each prompt; and these again, `perturbed`, if asked for.
+        The negatives, one row each, if `uncond`; the prompts, one row each or, if composed, one for
+        each part; and these again if `perturbed`.
         """
         stages = [course.stage(sigma) for course in (*self._uncond, *self._cond)]
         key = (uncond, perturbed, *stages)
@@ -128,14 +128,14 @@ class Joined:
         return self._kept[key]
 
     def spread(self, x: Tensor) -> Tensor:
-        """States (B, ...) for the rows of the prompts."""
+        """Repeat states (B, ...) for the rows of the prompts."""
         return x[self._on(x.device)[0]] if self.composed else x
 
     def compose(self, outputs: Tensor, uncond: Tensor | None) -> Tensor:
         """One output for each picture: u + sum of w_i (c_i - u) (arXiv:2206.01714, equation 11).
 
-        outputs: one row for each prompt; uncond and result: (B, C, h, w). Without `uncond`, the mean
-        by weight.
+        outputs: one row for each prompt; uncond and result: (B, C, h, w). Without `uncond`, the
+        weighted mean.
         """
         if not self.composed:
             return outputs

@@ -1,6 +1,6 @@
-"""The network as a denoiser: the only place that knows half precision.
+"""The network as a denoiser: the only place that handles half precision.
 
-The state and all arithmetic here are float32; the network sees its own dtype.
+The state and all arithmetic here are float32; the network gets its own dtype.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Network(Protocol):
 class ModelDenoiser:
     """A trained network as a function of (x, sigma, conditioning), in sigma space.
 
-    `predict` gives the network's raw output (eps, v or x0) and `to_denoised` turns it into the x0
-    estimate; guidance works on the raw output between the two, where its rescaling is defined
+    `predict` gives the network's raw output (eps, v or x0) and `to_denoised` converts it to the x0
+    estimate; guidance combines raw outputs between the two, where its rescaling is defined
     (arXiv:2305.08891, section 3.4).
     """
 
@@ -50,26 +50,26 @@ class ModelDenoiser:
         return self.to_denoised(self.predict(x, sigma, cond), x, sigma)
 
     def predict(self, x: Tensor, sigma: float, cond: Conditioning) -> Tensor:
-        """The network's output for the state x at noise level sigma, in the network's format."""
+        """The network's raw output for the state x at noise level sigma, in the network's dtype."""
         scaled = (x / self._schedule.state_scale(sigma)).to(self._dtype)
         t = torch.full((x.shape[0],), self._schedule.time(sigma), device=x.device)
         return self._network(scaled, t, cond)
 
     def to_denoised(self, output: Tensor, x: Tensor, sigma: float) -> Tensor:
-        """x0 from the raw output."""
+        """The x0 estimate from the raw output."""
         return self._clipped(self.unclipped(output, x, sigma))
 
     def unclipped(self, output: Tensor, x: Tensor, sigma: float) -> Tensor:
-        """x0 from the raw output, beyond the range of the data if need be."""
+        """The x0 estimate from the raw output, without clipping."""
         keep, gain = x0_weights(self._prediction, sigma, self._data)
         return keep * x + gain * output.float()
 
     def gain(self, sigma: float) -> float:
-        """How much x0 changes with the raw output."""
+        """The derivative of x0 with respect to the raw output."""
         return x0_weights(self._prediction, sigma, self._data)[1]
 
     def guided(self, outputs: Tensor, x: Tensor, sigma: float, scale: float | Tensor) -> Tensor:
-        """x0 from raw outputs (2 B, C, h, w), unconditional ones first, of the states x.
+        """The x0 estimate from raw outputs (2 B, C, h, w), unconditional ones first, of states x.
 
         `scale` is one for all, or (B, 1, 1, 1).
         """

@@ -1,7 +1,7 @@
-"""The registry of guidance: how outputs with and without the prompt become one.
+"""The registry of guidance: rules that combine outputs with and without the prompt.
 
-c is the network's output with the prompt, u without it, s the scale; C and U the same as x0.
-Rows are plain data, without torch, so that a wrong setting is refused before anything is loaded.
+c is the network's output with the prompt, u without it, s the scale; C and U the same as x0. Rows
+are plain data, without torch, so that a wrong setting is refused before anything is loaded.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from diffgen.errors import UsageError
 from diffgen.types import GuidanceName, Stretch
 
 EVERYWHERE = (0.0, math.inf)
-CFG_PLUS_PLUS = 0.6  # where nobody says; pictures are then near those of CFG at 7.5 (section 4)
-# Samplers whose step is x0 + r (x - x0), r = sigma_down / sigma, and the eta they have for good.
+CFG_PLUS_PLUS = 0.6  # the default; pictures are then close to those of CFG at 7.5 (section 4)
+# Samplers whose step is x0 + r (x - x0), r = sigma_down / sigma, and their fixed eta, if any.
 FIRST_ORDER: Mapping[str, float | None] = {"ddim": None, "euler": 0.0, "euler_a": None, "ddpm": 1.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuidanceRule:
-    """One way to guide; `evaluations` is how often the network sees each picture."""
+    """A guidance rule; `evaluations` is the number of network evaluations per picture and step."""
 
     name: str
     equation: str
@@ -62,12 +62,12 @@ GUIDANCE: Mapping[str, GuidanceRule] = MappingProxyType({row.name: row for row i
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guidance:
-    """The guidance of a run, settled.
+    """The resolved guidance of a run.
 
-    `scales` are (floor, scale): each counts at noise levels above its floor that are not above the
-    floor before; below the last floor the last counts. 1 is none. `rescale` pulls the standard
-    deviation of the guided output back to that of c (arXiv:2305.08891, equation 15). Outside of
-    `low < sigma <= high`, `interval`, there is no guidance (arXiv:2404.07724).
+    `scales` are (floor, scale): each applies to noise levels above its floor and up to the floor
+    before; below the last floor the last applies. 1 is none. `rescale` pulls the standard deviation
+    of the guided output back to that of c (arXiv:2305.08891, equation 15). Outside of `low < sigma
+    <= high`, `interval`, there is no guidance (arXiv:2404.07724).
     """
 
     scales: tuple[tuple[float, float], ...]
@@ -83,14 +83,14 @@ class Guidance:
     def constant(
         cls, scale: float, *, rescale: float = 0.0, interval: tuple[float, float] = EVERYWHERE
     ) -> Guidance:
-        """Classifier-free guidance of one scale; 1 or less is none."""
+        """Classifier-free guidance with one scale; 1 or less is none."""
         return cls(scales=((-1.0, max(scale, 1.0)),), rescale=rescale, interval=interval)
 
     @property
     def shared(self) -> Hashable:
-        """Equal for guidances of pictures that one network call may serve.
+        """A key, equal for guidances of pictures that may share a network call.
 
-        Plain scales may differ there if they ask for the same evaluations.
+        Plain scales may differ if they need the same evaluations.
         """
         plain = self.name == "cfg" and len(self.scales) == 1
         return self.scales[0][1] != 1.0 if plain else self.scales
@@ -101,7 +101,7 @@ class Guidance:
         return low < sigma <= high
 
     def scale(self, sigma: float) -> float:
-        """The scale at a noise level; 1 where there is no guidance."""
+        """The scale at a noise level; 1 for no guidance."""
         if not self.applies(sigma):
             return 1.0
         return next((s for floor, s in self.scales if sigma > floor), self.scales[-1][1])
@@ -117,8 +117,7 @@ def scales_of_steps(
 ) -> tuple[tuple[float, float], ...]:
     """The scales of a run by noise level; `options` are the sampler's.
 
-    Raises UsageError for CFG++ with a sampler that it is not defined for, and for a scale of it
-    above 1.
+    Raises UsageError for CFG++ with an unsupported sampler, or with a scale above 1.
     """
     if name == "cfg++" and not all(0.0 <= each.scale <= 1.0 for each in stretches):
         raise UsageError("cfg++ takes guidance scales from 0 to 1")
@@ -137,7 +136,7 @@ def scales_of_steps(
 
 
 def _at(stretches: Sequence[Stretch], share: float, name: GuidanceName) -> float:
-    # A hair, as 0.6 of 10 steps is not 6 exactly.
+    # A tolerance, as 0.6 of 10 steps is not exactly 6.
     inside = (each.scale for each in stretches if each.start - 1e-9 <= share < each.end - 1e-9)
     scale = next(inside, 1.0)
     return scale if name == "cfg++" else max(scale, 1.0)

@@ -1,4 +1,4 @@
-"""Guidance as a wrapper around the model; the rules are those of `diffusion.guidance`."""
+"""Guidance as a wrapper around the model; the rules are in `diffusion.guidance`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from diffgen.diffusion.course import Guide, Joined, Scales
 from diffgen.diffusion.denoiser import ModelDenoiser
 from diffgen.diffusion.guidance import Guidance
 
-APG_ELEMENTS = 128 * 128 * 4  # of the latents for which APG's largest norm is meant
+APG_ELEMENTS = 128 * 128 * 4  # size of the latents that APG's largest norm is for
 
 
 class GuidedDenoiser:
     """A Denoiser for one batch of pictures: all their prompts in one network call.
 
-    What a rule does not need is not computed: without guidance that is the unconditional half,
-    unless AND joins several prompts. Guides may have scales of their own where the guidance is
-    plain. For one run: APG remembers the steps before.
+    Only what the rule needs is computed: without guidance, no unconditional half, unless AND joins
+    several prompts. With plain guidance, guides may have scales of their own. One instance per run:
+    APG remembers the steps before.
     """
 
     def __init__(self, model: ModelDenoiser, guides: Sequence[Guide], guidance: Guidance) -> None:

@@ -1,4 +1,4 @@
-"""Guidance by a text and by a picture, each with a scale of its own (arXiv:2211.09800, section 3.2.1)."""
+"""Guidance by a text and a picture, each with its own scale (arXiv:2211.09800, section 3.2.1)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diffgen.types import Conditioning
 
 
 class ImageGuidedDenoiser:
-    """A Denoiser for U-Nets that were taught to follow an instruction about a picture.
+    """A Denoiser for U-Nets trained to edit a picture by instructions.
 
     One network call of three times the batch: with neither, with the picture alone, with both.
     """
@@ -28,9 +28,9 @@ class ImageGuidedDenoiser:
         guidance_scale: float,
         image_guidance: float,
     ) -> None:
-        """All conditioning has the latents of the picture as `concat`; without it these are 0.
+        """All conditioning has the picture's latents as `concat`; rows without it have zeros.
 
-        Guides may have scales of their own for the text.
+        Guides may have text scales of their own.
         """
         self._model = model
         self._joined = Joined(guides)
@@ -52,7 +52,7 @@ class ImageGuidedDenoiser:
         return self._model.to_denoised(guided, x, sigma)
 
     def _all(self, sigma: float, count: int) -> Conditioning:
-        """The same object as long as no prompt changes: networks remember what they have read."""
+        """The same object as long as no prompt changes: networks cache by identity."""
         both = self._joined.rows(sigma, uncond=True)
         if self._latest is None or self._latest[0] is not both:
             without = both.map(lambda tensor: tensor[:count])

@@ -1,4 +1,4 @@
-"""What the network is told for a picture that lies between two prompts."""
+"""Conditioning for a picture between two prompts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from diffgen.types import Conditioning
 
 
 def between(first: Guide, other: Guide, share: float) -> Guide:
-    """A share of the way from one guide to another, linear in what the text encoders gave.
+    """Interpolate linearly between two guides, in the text encoders' output.
 
-    What the picture is not to be stays the first one's. Both ends are those guides themselves.
-    Raises UsageError for prompts that AND divides into different numbers.
+    The negative is the first one's. Both ends are the guides themselves. Raises UsageError for
+    prompts that AND divides into different numbers.
     """
     if share == 0.0:
         return first
@@ -37,13 +37,13 @@ def _course(a: Course, b: Course, share: float) -> Course:
 
 
 def _above(course: Course, floor: float) -> Conditioning:
-    """What counts at noise levels just above a floor."""
+    """The stage just above a floor."""
     last = course.stages[-1][1]
     return next((cond for own, cond in course.stages if own <= floor), last)
 
 
 def _mixed(a: Conditioning, b: Conditioning, share: float) -> Conditioning:
-    """Texts of different length are brought to one as those of a batch are."""
+    """Texts of different lengths are repeated to one length, as in a batch."""
     common = math.lcm(a.context.shape[1], b.context.shape[1])
     context = lerp(repeated(a.context, common), repeated(b.context, common), share)
     if a.pooled is None or b.pooled is None:

@@ -1,4 +1,4 @@
-"""Repainting a part of a picture with any model and any sampler, as a wrapper around the denoiser."""
+"""Repaint a part of a picture with any model and sampler, by a wrapper around the denoiser."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from diffgen.types import Denoiser
 
 
 class MaskedDenoiser:
-    """A Denoiser that knows what is to come out where the mask is 0: the picture to be kept.
+    """A Denoiser that keeps the picture where the mask is 0.
 
-    There the network sees the picture under as much noise as the state has (the known region of
-    RePaint, arXiv:2201.09865, equation 8a), always of one draw, and its estimate is replaced by the
-    picture itself. Between 0 and 1 the estimate is a mixture, so a soft mask changes a part by its
-    share. Samplers compute each number of the state by itself: none of them can tell.
+    There the network sees the picture with the state's noise level (the known region of RePaint,
+    arXiv:2201.09865, equation 8a), always of one draw, and its estimate is replaced by the picture
+    itself. Between 0 and 1 the estimate is mixed. Samplers treat each element of the state by
+    itself, so they need no change.
     """
 
     def __init__(self, denoise: Denoiser, init: Tensor, mask: Tensor, noise: Tensor) -> None:
@@ -28,5 +28,5 @@ class MaskedDenoiser:
         return self.blended(self._denoise(seen, sigma))
 
     def blended(self, latents: Tensor) -> Tensor:
-        """Latents (B, C, h, w) where they are to be repainted, the picture's elsewhere."""
+        """Latents (B, C, h, w) inside the mask, the picture's elsewhere."""
         return torch.lerp(self._init, latents, self._mask)

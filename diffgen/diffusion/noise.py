@@ -1,9 +1,9 @@
-"""Where randomness comes from: one generator per image, the CPU's or that of another program.
+"""Sources of noise: one generator per image, the CPU's or another program's.
 
-A picture depends on its own seed only, never on its neighbours in the batch, on the batch size or
-on the device. Two sources exist for the noise that stochastic samplers add on the way:
-independent draws from the image's generator (the order diffusers uses), and increments of one
-Brownian path per image, which stay consistent when the number of steps changes.
+A picture depends on its own seed only, not on its neighbours in the batch, the batch size or the
+device. Stochastic samplers draw noise during the run from one of two sources: independent draws
+from the image's generator (in diffusers' order), or increments of one Brownian path per image,
+which stay consistent when the number of steps changes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from diffgen.types import NoiseSource, RngName
 
 
 def generator_for(seed: int) -> torch.Generator:
-    """The CPU generator all draws of one image come from."""
+    """The CPU generator of all draws of one image."""
     return torch.Generator("cpu").manual_seed(seed)
 
 
 class Draws(Protocol):
-    """One image's draws."""
+    """The draws of one image."""
 
     def randn(self, shape: Sequence[int]) -> Tensor:
         """The next draw, float32, on the CPU."""
@@ -35,7 +35,7 @@ class Draws(Protocol):
 
 
 class CpuDraws:
-    """Those of torch's CPU generator, as in diffusers."""
+    """torch's CPU generator, as in diffusers."""
 
     def __init__(self, seed: int) -> None:
         self._generator = generator_for(seed)
@@ -45,7 +45,7 @@ class CpuDraws:
 
 
 class ComfyDraws:
-    """ComfyUI's on a GPU: the first by the CPU, those on the way by the GPU from the same seed."""
+    """ComfyUI's on a GPU: the first draw by the CPU, later ones by the GPU from the same seed."""
 
     def __init__(self, seed: int) -> None:
         self._first: Draws | None = CpuDraws(seed)
@@ -66,7 +66,7 @@ DRAWS: dict[RngName, Callable[[int], Draws]] = {
 class StreamNoise:
     """Independent draws, image by image, each from its own source.
 
-    Drawing the start noise is the first call; diffusers with a list of generators draws alike.
+    The first call draws the start noise; diffusers with a list of generators draws the same.
     """
 
     def __init__(
@@ -91,17 +91,17 @@ class StreamNoise:
 
 
 class NoiseBetween:
-    """The noise of two runs, mixed along the great circle through each pair of draws.
+    """The noise of two runs, interpolated along the great circle through each pair of draws.
 
-    Gaussian draws lie near a sphere, which a straight mixture would leave (Shoemake, SIGGRAPH 1985,
-    section 3.3). A share of 0 is the first to the bit, and 1 the second.
+    Gaussian draws lie near a sphere, which linear interpolation would leave (Shoemake, SIGGRAPH
+    1985, section 3.3). A share of 0 is the first to the bit, and 1 the second.
     """
 
     def __init__(self, first: NoiseSource, second: NoiseSource, share: float) -> None:
         self._first, self._second, self._share = first, second, share
 
     def __call__(self, sigma: float, sigma_next: float) -> Tensor:
-        """(B, C, h, w) float32; both runs draw, so that their order stays their own."""
+        """(B, C, h, w) float32; both runs draw, so that each keeps its own order."""
         first, second = self._first(sigma, sigma_next), self._second(sigma, sigma_next)
         return slerp(first, second, self._share)
 
@@ -114,7 +114,7 @@ def slerp(first: Tensor, second: Tensor, share: float) -> Tensor:
     a, b = first.double(), second.double()
     norms = (a.square().sum(dims, keepdim=True) * b.square().sum(dims, keepdim=True)).sqrt()
     cosine = ((a * b).sum(dims, keepdim=True) / norms).clamp(-1.0, 1.0)
-    angle = cosine.acos().clamp(min=1e-6)  # of equal draws, which a straight mixture keeps
+    angle = cosine.acos().clamp(min=1e-6)  # of equal draws, for which linear interpolation is exact
     mixed = ((1.0 - share) * angle).sin() * a + (share * angle).sin() * b
     return (mixed / angle.sin()).float()
 
@@ -143,8 +143,8 @@ class BrownianPath:
     """A Brownian path W on tau > 0 that is a pure function of its seed.
 
     Every octave [2^k, 2^(k+1)) has its own total increment, refined by midpoint displacement
-    (Levy's construction). Each Gaussian is drawn from a generator seeded by a hash of the place
-    in the tree, so neither the order nor the spacing of queries changes the path.
+    (Levy's construction). Each Gaussian is drawn from a generator seeded by a hash of its node in
+    the tree, so neither the order nor the spacing of queries changes the path.
     """
 
     LEVELS = 16  # below 2^-16 of an octave the path is taken as linear
@@ -164,7 +164,7 @@ class BrownianPath:
         return increment
 
     def _within(self, tau: float) -> Tensor:
-        """W(tau) minus W at the start of tau's octave; the latest is kept for the next step."""
+        """W(tau) minus W at the start of tau's octave; the latest result is cached."""
         if self._latest is None or self._latest[0] != tau:
             self._latest = (tau, self._displace(tau))
         return self._latest[1]

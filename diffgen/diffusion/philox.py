@@ -1,9 +1,9 @@
-"""The Gaussian numbers of a CUDA GPU, computed anywhere.
+"""The Gaussian numbers of a CUDA GPU, computed on any device.
 
-Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) with a seed as
-key, a draw's number and an element's index as counter; two of the four words become one Gaussian by
-Box and Muller. So torch.randn draws on a GPU, as long as a draw has no more elements than the GPU
-has threads for, and A1111 on any device.
+Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) with a seed
+as key, a draw's number and an element's index as counter; two of the four words become one Gaussian
+by Box and Muller. torch.randn draws so on a GPU, if a draw has no more elements than the GPU has
+threads; A1111 does on any device.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MASK = 0xFFFFFFFF
 
 
 class PhiloxDraws:
-    """One image's draws."""
+    """The draws of one image."""
 
     def __init__(self, seed: int) -> None:
         self._seed, self._number = seed, 0

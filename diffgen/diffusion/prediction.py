@@ -26,9 +26,9 @@ Space: TypeAlias = Literal["vp", "flow"]
 
 
 def state_scale(sigma: float, space: Space = "vp", data: float = 1.0) -> float:
-    """x in sigma space is this times the state that a network reads.
+    """x in sigma space is this times the network's input state.
 
-    sqrt(data^2 + sigma^2), or 1 + sigma where the state is a straight line between picture and noise.
+    sqrt(data^2 + sigma^2), or 1 + sigma for a flow, which interpolates picture and noise.
     """
     return 1.0 + sigma if space == "flow" else math.hypot(data, sigma)
 
@@ -67,14 +67,14 @@ def add_noise(x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
 
 
 def noise_in(x: Tensor, x0: Tensor, alpha_bar: Tensor) -> Tensor:
-    """eps of the state x_t, which is what x0 leaves of it."""
+    """eps of the state x_t, given x0."""
     return (x - column(alpha_bar.sqrt()) * x0) / column((1.0 - alpha_bar).sqrt())
 
 
 def regression_target(
     x0: Tensor, noise: Tensor, alpha_bar: Tensor, prediction: Prediction
 ) -> Tensor:
-    """What the network should say of x_t: eps, x0 or v."""
+    """The training target for x_t: eps, x0 or v."""
     if prediction == "eps":
         return noise
     if prediction == "sample":

@@ -1,7 +1,7 @@
 """A sampling run: settings -> noise levels -> latents.
 
-`SamplingPlan` settles everything that can be settled before a network exists, so that a wrong
-setting fails early and the number of network evaluations is known; `run` carries it out.
+`SamplingPlan` resolves everything that does not need a network, so that a wrong setting fails early
+and the number of network evaluations is known; `run` executes it.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ if TYPE_CHECKING:
 
 DEFAULT_STEPS = 20
 
-# Spacings made of training timesteps, whose runs may end at the first table entry instead of 0.
+# Spacings of training timesteps, whose runs may end at the first table entry instead of 0.
 _TIMESTEP_GRIDS = ("leading", "trailing", "linspace", "lcm")
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingPlan:
-    """One run, ready to go: the sampler, its noise levels, and how the state begins."""
+    """One run, ready to execute: the sampler, its noise levels, and the start of the state."""
 
     spec: SamplerSpec
     schedule: SpacingName | None  # None for an explicit list
     sigmas: tuple[float, ...]
-    start: float  # the unit noise is multiplied by this
+    start: float  # factor of the unit start noise
     arguments: Mapping[str, Any]
     options: Mapping[str, float]
     rho: float | None = None
     rng: RngName = "cpu"
-    space: Space = "vp"  # of the states that the network reads
-    whole: tuple[float, ...] = ()  # the noise levels of which `sigmas` are a part
+    space: Space = "vp"  # space of the network's input states
+    whole: tuple[float, ...] = ()  # the whole run's noise levels, of which `sigmas` are a part
 
     @classmethod
     def make(
@@ -67,8 +67,8 @@ class SamplingPlan:
     ) -> SamplingPlan:
         """Resolve the settings against a checkpoint's schedule.
 
-        Raises UsageError for options the sampler does not have and for impossible step counts, and
-        UnsupportedCheckpoint where the checkpoint's own sampler is asked for and not to be had.
+        Raises UsageError for options that the sampler lacks and for impossible step counts, and
+        UnsupportedCheckpoint if the checkpoint's own sampler is asked for and unsupported.
         """
         spec = _spec(settings, config)
         options = _merge_options(spec, settings.options)
@@ -93,7 +93,7 @@ class SamplingPlan:
 
     @property
     def nfe(self) -> int | None:
-        """Network evaluations of the run; None where the sampler decides while it runs."""
+        """Network evaluations of the run; None for an adaptive sampler."""
         if len(self.sigmas) == 1:
             return 0
         return None if self.spec.nfe is None else self.spec.nfe(self.sigmas)
@@ -110,7 +110,7 @@ class SamplingPlan:
     ) -> Tensor:
         """Sample one image per seed; `shape` is (C, h, w). Returns latents (B, C, h, w) float32.
 
-        `noise` replaces the sampler's own source of noise on the way; the start noise stays.
+        `noise` replaces the sampler's source of noise during the run; the start noise stays.
         """
         unit, source = self.noise(seeds, shape, device)
         state = self.walk(denoise, self.begin(unit), noise or source, on_step=on_step)
@@ -124,9 +124,9 @@ class SamplingPlan:
         *,
         variation: tuple[int, float] | None = None,
     ) -> tuple[Tensor, NoiseSource]:
-        """Unit noise (B, C, h, w) float32 to begin with, and the source of noise on the way.
+        """Unit start noise (B, C, h, w) float32, and the source of noise during the run.
 
-        `variation` is another seed and how far the noise is turned towards it, from 0 to 1.
+        `variation` is another seed and the share of its noise, from 0 to 1.
         """
         from diffgen.diffusion.noise import BrownianNoise, NoiseBetween, StreamNoise
 
@@ -141,10 +141,10 @@ class SamplingPlan:
         return unit, brownian if self.spec.noise == "brownian" else stream
 
     def begin(self, noise: Tensor, init: Tensor | None = None) -> Tensor:
-        """The first state: noise alone, or latents of a picture under noise; all (B, C, h, w)."""
+        """The first state: noise alone, or a picture's latents with noise; all (B, C, h, w)."""
         if init is None:
             return noise * self.start
-        # At strength 0 nothing is run, and what stays as it is must not be noisy.
+        # At strength 0 no step is run, so the state must not be noisy.
         return init + noise * self.sigmas[0] if len(self.sigmas) > 1 else init
 
     def walk(
@@ -155,30 +155,30 @@ class SamplingPlan:
         *,
         on_step: StepCallback = ignore,
     ) -> Tensor:
-        """From a state at the first noise level to that at the last, (B, C, h, w) float32."""
+        """From a state at the first noise level to one at the last, (B, C, h, w) float32."""
         for step in self.steps(denoise, x, noise):
             x = step.x
             on_step(step)
         return x
 
     def steps(self, denoise: Denoiser, x: Tensor, noise: NoiseSource) -> Iterator[StepInfo]:
-        """The steps of `walk`, each taken when it is asked for: report, look, or stop between them."""
+        """The steps of `walk`, one at a time: report, preview, or stop between them."""
         if len(self.sigmas) == 1:
             return iter(())
         total = self.spec.steps(self.sigmas)
         steps = self.spec.fn(denoise, x, self.sigmas, noise=noise, **self.arguments)
-        # By a map, as a loop here would stand between the caller and the sampler.
+        # A map, so that no frame stands between the caller and the sampler.
         return map(lambda index, step: StepInfo(index, total, *step), count(), steps)
 
     def latents(self, x: Tensor) -> Tensor:
-        """The last state as latents, as the network would read it where a run ends above 0."""
+        """The last state as latents, scaled as for the network if the run ends above 0."""
         return x / state_scale(self.sigmas[-1], self.space) if len(self.sigmas) > 1 else x
 
 
 def steps_of(strength: float, steps: int) -> int:
-    """How many of `steps` a strength runs: rounded down, as diffusers does.
+    """The number of `steps` that a strength runs: rounded down, as in diffusers.
 
-    Raises UsageError for a strength above 0 that comes to none.
+    Raises UsageError for a strength above 0 that gives none.
     """
     run = min(steps, int(strength * steps + 1e-9))  # 0.29 * 100 is a little less than 29
     if run == 0 and strength > 0.0:
@@ -196,9 +196,9 @@ def _last(sigmas: Sequence[float], strength: float) -> Sequence[float]:
 def _stretch(
     sigmas: Sequence[float], stretch: tuple[float, float], schedule: NoiseSchedule
 ) -> Sequence[float]:
-    """The noise levels between two shares of the timesteps; steps belong to where they begin.
+    """The noise levels between two shares of the timesteps; a step belongs to its start.
 
-    Raises UsageError where no step does.
+    Raises UsageError if that is no step.
     """
     if stretch == (0.0, 1.0):
         return sigmas
@@ -219,7 +219,7 @@ def _spec(settings: Sampling, config: NoiseConfig) -> SamplerSpec:
 
 
 def _schedule(spec: SamplerSpec, settings: Sampling, config: NoiseConfig) -> SpacingName | None:
-    """What spaces the steps; None for an explicit list."""
+    """The spacing of the steps; None for an explicit list."""
     explicit = settings.sigmas is not None or settings.timesteps is not None
     schedule = None if explicit else settings.schedule or spec.schedule or config.spacing
     if settings.rho is not None and schedule not in CURVED:
@@ -243,7 +243,7 @@ def _last_level(
     noise_schedule: NoiseSchedule,
     schedule: SpacingName | None,
 ) -> float:
-    """The noise level where a run ends: 0, or the first of the model's table."""
+    """The last noise level of a run: 0, or the first of the model's table."""
     on_grid = settings.timesteps is not None or schedule in _TIMESTEP_GRIDS
     stops_early = spec.final == "table"
     if spec.final_by_checkpoint and config.final_alpha_one is not None:

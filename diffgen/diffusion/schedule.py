@@ -1,8 +1,8 @@
-"""The noise schedule a model was trained with: timesteps t on one side, sigma on the other.
+"""The noise schedule a model was trained with: timesteps t and noise levels sigma.
 
-sigma = sqrt((1 - alpha_bar) / alpha_bar), with alpha_bar the cumulative product of 1 - beta
-(Ho et al., arXiv:2006.11239); s / (1 - s) for flows, with s a share of noise (arXiv:2403.03206); or
-sigma itself (EDM, arXiv:2206.00364). Tables are built in double precision from plain floats.
+sigma = sqrt((1 - alpha_bar) / alpha_bar), with alpha_bar the cumulative product of 1 - beta (Ho et
+al., arXiv:2006.11239); s / (1 - s) for flows, with s a share of noise (arXiv:2403.03206); or sigma
+itself (EDM, arXiv:2206.00364). Tables are built in double precision from plain floats.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from operator import mul
 from diffgen.diffusion.prediction import Space, state_scale
 from diffgen.types import NoiseConfig, Prediction
 
-# Zero terminal SNR means sigma = infinity. The last alpha_bar is kept at this value instead, so
+# Zero terminal SNR means sigma = infinity. The last alpha_bar is set to this value instead, so
 # that sigma stays a number (4096) and x / sigma still has all its digits.
 MIN_ALPHA_BAR = 2.0**-24
-# A flow begins at nothing but noise, too: for the same reason its sigma ends at 4095.
+# A flow begins at pure noise, too: for the same reason its sigma ends at 4095.
 MIN_SHARE = 2.0**-12
 # Lowest and highest sigma and the deviation of the data, of Playground v2.5 and of CosXL.
 EDM_RANGES: Mapping[Prediction, tuple[float, float, float]] = {
@@ -33,7 +33,7 @@ EDM_RANGES: Mapping[Prediction, tuple[float, float, float]] = {
 class NoiseSchedule:
     """alpha_bar and sigma for t = 0 .. T-1, sigma ascending.
 
-    `shift` is a flow's, None for another; `sigma_data` EDM's.
+    `shift` is a flow's, None for others; `sigma_data` EDM's.
     """
 
     alphas_cumprod: tuple[float, ...]
@@ -80,16 +80,16 @@ class NoiseSchedule:
 
     @property
     def on_betas(self) -> bool:
-        """Whether this is the noise of DDPM, which training and Align Your Steps know alone."""
+        """Whether this is DDPM's noise, which training and Align Your Steps require."""
         return self.shift is None and self.sigma_data is None
 
     @property
     def space(self) -> Space:
-        """What kind of mixture of picture and noise the network reads."""
+        """The mixture of picture and noise that the network's input is."""
         return "vp" if self.shift is None else "flow"
 
     def time(self, sigma: float) -> float:
-        """What the network is told of a noise level: t, 1000 s for flows, ln(sigma) / 4 for EDM."""
+        """The network's input for a noise level: t, 1000 s for flows, ln(sigma) / 4 for EDM."""
         if self.sigma_data is not None:
             return math.log(sigma) / 4.0
         if self.shift is None:
@@ -98,18 +98,18 @@ class NoiseSchedule:
         return self.num_train_timesteps * share
 
     def state_scale(self, sigma: float) -> float:
-        """x in sigma space is this times the state that the network reads."""
+        """x in sigma space is this times the network's input state."""
         return state_scale(sigma, self.space, self.sigma_data or 1.0)
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The lowest and the highest noise level in the model's own words: sigma, or a flow's s."""
+        """The lowest and highest noise level in the model's own unit: sigma, or a flow's s."""
         if self.shift is None:
             return self.sigma_min, self.sigma_max
         return self.sigma_min / (1.0 + self.sigma_min), 1.0
 
     def from_own(self, level: float) -> float:
-        """sigma of a noise level in the model's own words."""
+        """sigma of a noise level in the model's own unit."""
         return level if self.shift is None else _share_to_sigma(level)
 
     def sigma_to_t(self, sigma: float) -> float:
@@ -130,7 +130,7 @@ class NoiseSchedule:
         t = min(max(t, 0.0), len(self.sigmas) - 1.0)
         low = min(int(t), len(self.sigmas) - 2)
         below, above = self.sigmas[low], self.sigmas[low + 1]
-        # Table entries come back to the bit; only fractions pass through the logarithm.
+        # Table entries are exact; only fractions go through the logarithm.
         if t == low:
             return below
         if self.shift is not None:
@@ -158,7 +158,7 @@ def edm_range(config: NoiseConfig) -> tuple[float, float, float]:
 
 
 def _betas(config: NoiseConfig) -> list[float]:
-    """Named beta schedules. Mind the names: CompVis calls `scaled_linear` "linear"."""
+    """Named beta schedules. Beware: CompVis calls `scaled_linear` "linear"."""
     if config.betas is not None:
         return [float(beta) for beta in config.betas]
     steps = config.num_train_timesteps

@@ -1,9 +1,9 @@
-"""Spacings: where on the noise schedule the solver steps. What `--schedule` chooses.
+"""Spacings: the noise levels at which the solver steps, chosen by `--schedule`.
 
-A spacing is a function `(schedule, steps, options) -> sigmas`, descending, one per step. The
-closing noise level (0, or the first table entry where a solver stops there) is added by
-`make_sigmas`. Names follow diffusers (leading, trailing, linspace), ComfyUI (normal, simple,
-sgm_uniform, ddim_uniform, beta, kl_optimal) and k-diffusion (karras, exponential, ...).
+A spacing is a function `(schedule, steps, options) -> sigmas`, descending, one per step.
+`make_sigmas` adds the final noise level (0, or the first table entry for a solver that stops
+there). Names follow diffusers (leading, trailing, linspace), ComfyUI (normal, simple, sgm_uniform,
+ddim_uniform, beta, kl_optimal) and k-diffusion (karras, exponential, ...).
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ Grid: TypeAlias = Literal["rounded", "exact", "extra"]
 
 @dataclass(frozen=True, slots=True)
 class SpacingOptions:
-    """What a spacing may depend on besides the schedule and the number of steps.
+    """Parameters of a spacing besides the schedule and the number of steps.
 
-    `grid` is how a solver's authors lay out leading and linspace: `steps` whole timesteps
-    ("rounded": DDPM, DDIM, PNDM), `steps` exact ones ("exact": the k-diffusion family), or
-    `steps + 1` whole ones without the lowest ("extra": the DPM-Solver family, which so does not
-    spend its last step between two almost equal noise levels). lcm picks its steps from a grid of
-    `distilled_steps`.
+    `grid` is the layout of leading and linspace by a solver's authors: `steps` whole timesteps
+    ("rounded": DDPM, DDIM, PNDM), `steps` exact ones ("exact": the k-diffusion family), or `steps +
+    1` whole ones without the lowest ("extra": the DPM-Solver family, whose last step then is not
+    between two almost equal noise levels). lcm picks its steps from a grid of `distilled_steps`.
     """
 
     grid: Grid = "exact"
@@ -38,7 +37,7 @@ class SpacingOptions:
     distilled_steps: int = 50
 
 
-CURVED: tuple[SpacingName, ...] = ("karras", "polyexponential")  # those that look at rho
+CURVED: tuple[SpacingName, ...] = ("karras", "polyexponential")  # those that use rho
 Spacing: TypeAlias = Callable[[NoiseSchedule, int, SpacingOptions], list[float]]
 
 
@@ -81,7 +80,7 @@ def _leading(schedule: NoiseSchedule, steps: int, options: SpacingOptions) -> li
 
 def _trailing(schedule: NoiseSchedule, steps: int, options: SpacingOptions) -> list[float]:
     total = schedule.num_train_timesteps
-    # The stride as numpy's arange computes it: its rounding decides the ties, as in diffusers.
+    # The stride as numpy's arange computes it: its rounding decides ties, as in diffusers.
     stride = (total - total / steps) - total
     return [schedule.t_to_sigma(round(total + i * stride) - 1) for i in range(steps)]
 
@@ -95,7 +94,7 @@ def _linspace(schedule: NoiseSchedule, steps: int, options: SpacingOptions) -> l
         if steps >= schedule.num_train_timesteps:
             raise UsageError(f"{steps} steps do not fit the linspace schedule of this sampler")
         return [schedule.t_to_sigma(round(t)) for t in _uniform(schedule, steps + 1)[:-1]]
-    # One point alone stands at the low end in numpy's linspace, and so in diffusers' classes.
+    # A single point is the low end in numpy's linspace, and so in diffusers' classes.
     timesteps = _uniform(schedule, steps) if steps > 1 else [0.0]
     if options.grid == "rounded":
         timesteps = [round(t) for t in timesteps]
@@ -124,7 +123,7 @@ def _ddim_uniform(schedule: NoiseSchedule, steps: int, options: SpacingOptions) 
 
 
 def _karras(schedule: NoiseSchedule, steps: int, options: SpacingOptions) -> list[float]:
-    """Karras et al., arXiv:2206.00364, equation 5; rho 7 unless asked otherwise."""
+    """Karras et al., arXiv:2206.00364, equation 5; rho defaults to 7."""
     rho = options.rho or 7.0
     low, high = schedule.ends
     roots = linspace(high ** (1 / rho), low ** (1 / rho), steps)

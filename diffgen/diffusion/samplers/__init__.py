@@ -1,7 +1,7 @@
 """The registry of samplers: one row each, with its paper, cost and conventions.
 
-Rows are plain data and the functions behind them import no torch, so names can be checked and
-tables printed before anything heavy is loaded.
+Rows are plain data and the functions behind them import no torch, so that names can be checked and
+tables printed without loading it.
 """
 
 from __future__ import annotations

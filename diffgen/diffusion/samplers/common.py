@@ -1,4 +1,4 @@
-"""What several samplers share: noise splitting and polynomial weights."""
+"""Helpers of several samplers: noise splitting and polynomial weights."""
 
 from __future__ import annotations
 

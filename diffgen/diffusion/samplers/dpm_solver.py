@@ -1,4 +1,4 @@
-"""The singlestep DPM-Solver (Lu et al., arXiv:2206.00927) in its two ready-made forms.
+"""The singlestep DPM-Solver (Lu et al., arXiv:2206.00927): its fast and adaptive samplers.
 
 `t = -log(sigma)` as in the paper; all updates are exponential integrators for eps. Both samplers
 run to the lowest positive noise level of the run and spend one last evaluation to reach 0.
@@ -72,7 +72,7 @@ def fast_steps(sigmas: Sequence[float]) -> list[int]:
 def sample_dpm_fast(
     denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: NoiseSource
 ) -> Steps:
-    """DPM-Solver-fast: as many evaluations as steps were asked for, uniform in log sigma.
+    """DPM-Solver-fast: as many evaluations as steps asked for, uniform in log sigma.
 
     Only the ends of the run's noise levels are used.
     """
@@ -99,8 +99,8 @@ def sample_dpm_adaptive(
 ) -> Steps:
     """DPM-Solver-23 with adaptive steps (appendix C): the tolerance decides, not `--steps`.
 
-    The error is measured over the whole of x, so x must be a single image for its picture not to
-    depend on its neighbours.
+    The error is a norm over all of x, so x must hold a single image: otherwise pictures would
+    depend on their batch.
     """
     solver = _Solver(denoise)
     t, end = -math.log(sigmas[0]), -math.log(sigmas[-2])
@@ -113,7 +113,7 @@ def sample_dpm_adaptive(
         high = solver.third(x, eps, eps_r, t, h)
         tolerance = (rtol * low.abs().maximum(before.abs())).clamp(min=atol)
         error = float(((low - high) / tolerance).square().mean().sqrt())
-        # A NaN is accepted: it cannot get better, and the engine reports it.
+        # A NaN is accepted: smaller steps cannot cure it, and the engine reports it.
         if not 1.0 < error < math.inf:
             denoised = x - math.exp(-t) * eps
             x, before, t = high, low, t + h

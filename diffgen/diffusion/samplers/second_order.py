@@ -69,7 +69,7 @@ def sample_dpm2(
 
 
 def restart_segment(sigmas: Sequence[float]) -> tuple[int, list[float], int] | None:
-    """(step after which to restart, noise levels of a restart, how often), or None.
+    """(step after which to restart, noise levels of a restart, repetitions), or None.
 
     The paper's interval for text-to-image models is [0.1, 2]. A run without a noise level between
     0.1 and 1, or of fewer than four steps, has no room for a restart.
@@ -90,9 +90,9 @@ def restart_segment(sigmas: Sequence[float]) -> tuple[int, list[float], int] | N
 def sample_restart(
     denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: NoiseSource
 ) -> Steps:
-    """Heun with restarts: jump back up in noise and solve that stretch again (arXiv:2306.14878).
+    """Heun with restarts: add noise and solve the last stretch again (arXiv:2306.14878).
 
-    The added noise contracts the error which the solver has gathered until then.
+    The added noise contracts the solver's accumulated error.
     """
     segment = restart_segment(sigmas)
     for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):

@@ -1,4 +1,4 @@
-"""What the registry knows of one sampler, and how settings beyond the user's are found."""
+"""One row of the registry of samplers, and the settings derived from a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SamplerFn: TypeAlias = Callable[..., Steps]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a sampler is about to go through: the model's noise, the levels and the settings."""
+    """The input of a sampler: the model's noise, the levels and the settings."""
 
     config: NoiseConfig
     schedule: NoiseSchedule
@@ -27,7 +27,7 @@ class Run:
 
 
 def as_given(run: Run) -> dict[str, Any]:
-    """The user's settings, for samplers that need nothing else."""
+    """The user's settings, for samplers that need no others."""
     return dict(run.options)
 
 
@@ -46,7 +46,7 @@ class SamplerSpec:
     """
 
     name: SamplerName
-    label: str  # the name in A1111's list, which goes into the PNG
+    label: str  # A1111's name, for the PNG's metadata
     fn: SamplerFn
     paper: str
     order: int
@@ -69,24 +69,24 @@ class SamplerSpec:
 
 
 def two_per_step(sigmas: Sequence[float]) -> int:
-    """Two evaluations a step, but one for the step that ends at 0."""
+    """Two evaluations a step, but one for a step that ends at 0."""
     return 2 * (len(sigmas) - 1) - (1 if sigmas[-1] == 0.0 else 0)
 
 
 def plms_nfe(sigmas: Sequence[float]) -> int:
-    """One evaluation a step and one more for the halves of the first, if it is not the only one."""
+    """One evaluation a step, and one more for the first unless it is the only one."""
     return len(sigmas) if len(sigmas) > 2 else 1
 
 
 def restart_nfe(sigmas: Sequence[float]) -> int:
-    """As Heun's, and again for each time the segment is gone through."""
+    """As Heun's, and again for each repetition of the segment."""
     segment = restart_segment(sigmas)
     extra = 2 * (len(segment[1]) - 1) * segment[2] if segment else 0
     return two_per_step(sigmas) + extra
 
 
 def plms_output(run: Run) -> dict[str, Any]:
-    """Which output of the network is extrapolated: v where it predicts that, else eps."""
+    """The network output to extrapolate: v if the network predicts it, else eps."""
     return {"combine_v": run.config.prediction == "v"}
 
 
@@ -95,14 +95,14 @@ def tcd_landings(run: Run) -> dict[str, Any]:
     if run.options["eta"] == 0.0:
         return {"landings": run.sigmas[1:]}
     timesteps = [run.schedule.sigma_to_t(sigma) for sigma in run.sigmas[1:]]
-    # Adding a hair before rounding down: t comes back from a logarithm.
+    # A tolerance before rounding down: t went through a logarithm.
     shortened = [int((1.0 - run.options["eta"]) * t + 1e-6) for t in timesteps]
     landings = [run.schedule.t_to_sigma(s) for s in shortened]
     return {"landings": [min(a, b) for a, b in zip(landings, run.sigmas[1:], strict=True)]}
 
 
 def sa_interval(run: Run) -> dict[str, Any]:
-    """Stochastic between timesteps 200 and 800 of 1000, as the paper does on latent models."""
+    """Stochastic between timesteps 200 and 800 of 1000, the paper's choice for latent models."""
     last = run.schedule.num_train_timesteps
     low, high = run.schedule.t_to_sigma(0.2 * last), run.schedule.t_to_sigma(0.8 * last)
     return {"stochastic_between": (low, high)}

@@ -26,8 +26,8 @@ def sample_unipc(
 ) -> Steps:
     """UniPC of the given order for x0 prediction (algorithms 5 to 8), B(h) by `variant`.
 
-    Each evaluation serves twice: it corrects the step that led to it, then predicts the next, so
-    a step costs one evaluation.
+    Each evaluation is used twice: it corrects the step before, then predicts the next, so a step
+    costs one evaluation.
     """
     history: list[Tensor] = []  # x0 estimates, newest first
     x_before, used = x, 0
