@@ -1,1 +1,1 @@
-"""`sample-steps`: how many steps, and which sampler, measured on the model at hand."""
+"""`sample-steps`: measure how many steps, and which sampler, suit a model."""

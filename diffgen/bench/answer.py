@@ -27,12 +27,12 @@ from diffgen.bench.results import Cell, Recommendation, Reference
 from diffgen.bench.uncertainty import OUTSIDE, Difference, log_ratio, paired, values_needed
 from diffgen.settings.axes import title_of
 
-# At 30 dB two pictures are taken for the same unless one looks for the differences.
+# At 30 dB two pictures look the same unless one searches for differences.
 GOOD_PSNR = 30.0
-# Times closer than this are the same time; then the closer picture wins. Samplers of equal cost
+# Times closer than this count as equal; then the closer picture wins. Samplers of equal cost
 # came out up to 8 % apart on a small model and a quiet machine.
 SAME_TIME = 1.1
-# dB by which a reference's two solutions are to agree better than the distance that is good enough:
+# dB by which a reference's two solutions must agree better than the target distance:
 # its error is then at most half as large, and such a distance is known to 1 dB.
 MARGIN = 6.0
 KNEE_CELLS = 3
@@ -49,11 +49,10 @@ References: TypeAlias = Mapping[str, Reference]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What the user wants of a cell, and which cell is "yours": the model's own default.
+    """The user's requirements, and the key of "yours": the model's own default.
 
-    `target_psnr` is the mean distance to the converged picture in dB that is good enough; None
-    is 30 dB. `budget_seconds` bounds a picture's sampling time. `prompts` turns pictures into
-    seeds.
+    `target_psnr` is the acceptable mean distance to the converged picture in dB; None is 30 dB.
+    `budget_seconds` bounds a picture's sampling time. `prompts` turns pictures into seeds.
     """
 
     baseline: str = ""  # Cell.key
@@ -68,7 +67,7 @@ class Question:
 
 
 class Measured(NamedTuple):
-    """A cell with all that a choice needs; `psnr` counts no higher than its reference is sure."""
+    """A cell with its distances; `psnr` is capped by the reference's certainty."""
 
     cell: Cell
     seconds: float
@@ -76,14 +75,14 @@ class Measured(NamedTuple):
     floor: float
 
     def distances(self) -> list[float]:
-        """PSNR of each picture, as far as the reference is sure."""
+        """PSNR of each picture, capped by the reference's certainty."""
         assert self.cell.psnr is not None
         return [min(value, self.floor) for value in self.cell.psnr.values]
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the figures show of a rival against yours."""
+    """The comparison of a rival with yours."""
 
     closer: Difference  # dB, paired
     time: Difference  # log of the ratio
@@ -102,19 +101,19 @@ class Evidence:
 
     @property
     def saves(self) -> bool:
-        """Whether it looks faster, whatever the scatter."""
+        """Whether it looks faster, regardless of scatter."""
         return self.share * SAME_TIME <= 1.0
 
     @property
     def shown(self) -> bool:
-        """Whether a change is shown to gain anything."""
+        """Whether a gain is significant."""
         return self.closer.rises or (self.saves and self.time.falls)
 
 
 def pareto_front(cells: Sequence[Cell], references: References) -> list[str]:
-    """Keys of the cells that no other beats, fastest first.
+    """Keys of the cells that no other dominates, fastest first.
 
-    One beats another by a closer picture in the same time or less, or the same picture in less.
+    One dominates another by a closer picture in the same time or less, or the same picture in less.
     """
     points = sorted(_points(cells, references), key=lambda p: p.seconds)
     return [p.cell.key for p in points if not any(_beats(other, p) for other in points)]
@@ -126,11 +125,11 @@ def _beats(a: Measured, b: Measured) -> bool:
 
 
 def find_knees(cells: Sequence[Cell]) -> dict[str, int]:
-    """The step count of each series of cells after which more steps stop paying.
+    """The step count of each series of cells beyond which more steps gain little.
 
-    SSIM against network evaluations, both scaled to 0 .. 1: the knee is where the curve is
-    highest above its chord (Satopaa et al., "Finding a Kneedle in a Haystack", 2011). It needs
-    three cells, and a curve that rises.
+    SSIM against network evaluations, both scaled to 0 .. 1: the knee is where the curve is highest
+    above its chord (Satopaa et al., "Finding a Kneedle in a Haystack", 2011). It needs three cells,
+    and a rising curve.
     """
     groups: dict[str, list[tuple[int, float, int]]] = {}
     for cell in cells:
@@ -143,9 +142,10 @@ def find_knees(cells: Sequence[Cell]) -> dict[str, int]:
 def recommend(
     cells: Sequence[Cell], references: References, question: Question
 ) -> Recommendation | None:
-    """The cheapest cell that is close enough, or the closest where none is; None for no cells.
+    """The cheapest cell that is close enough, or the closest if none is; None for no cells.
 
-    The cells are those of one solution, with their references. Yours stays unless the change is shown to gain by `RULE`.
+    The cells are those of one solution, with their references. Yours stays unless the change is
+    shown to gain by `RULE`.
     """
     points = _points(cells, references)
     budget = question.budget_seconds
@@ -180,7 +180,7 @@ def recommend(
 
 
 def _choose(points: Sequence[Measured], target: float) -> Measured:
-    """The cheapest that reaches the target, or the closest where none does."""
+    """The cheapest that reaches the target, or the closest if none does."""
     enough = [p for p in points if p.psnr >= target]
     limit = min((p.seconds for p in enough), default=math.inf) * SAME_TIME
     return max((p for p in enough or points if p.seconds <= limit), key=lambda p: p.psnr)
@@ -206,7 +206,7 @@ def _verdict(
 
 
 def _not_shown(best: Measured, yours: Measured, rivals: int, more: int | None) -> str:
-    """What the best of the others came to, and why that is no reason to change."""
+    """The best rival's figures, and why they do not justify a change."""
     if best is yours:
         return ""
     evidence = Evidence.of(best, yours, rivals)
@@ -224,7 +224,7 @@ def _not_shown(best: Measured, yours: Measured, rivals: int, more: int | None) -
 
 
 def _more_seeds(best: Measured, yours: Measured, rivals: int, prompts: int) -> int | None:
-    """How many seeds beyond those measured would show `best` to be closer, if it is."""
+    """How many more seeds would show that `best` is closer, if it is."""
     pairs = [a - b for a, b in zip(best.distances(), yours.distances(), strict=False)]
     needed = values_needed(pairs, OUTSIDE / max(1, rivals))
     if best is yours or needed is None or sum(pairs) <= 0.0:
@@ -241,7 +241,7 @@ def pick_baseline(
 ) -> str:
     """The key of the model's own default, or of the same sampler with the most steps; or "".
 
-    `defaults` are those of the axes that a solution's cells may differ in besides.
+    `defaults` are those of the axes on which a solution's cells may differ.
     """
     own = [
         cell
@@ -255,7 +255,7 @@ def pick_baseline(
 
 
 def describe(cell: Cell) -> str:
-    """`dpmpp_2m + karras, 14 steps`, and what tells it from others of its solution: `, eta 0.5`."""
+    """`dpmpp_2m + karras, 14 steps`, and further axes within its solution: `, eta 0.5`."""
     solved = dict(cell.solution)
     rest = title_of(pair for pair in cell.at.items() if pair[0] not in solved)
     steps = f"{cell.steps} step{'s' if cell.steps > 1 else ''}"
@@ -281,7 +281,7 @@ def _against(choice: Measured, points: Sequence[Measured], baseline: str) -> str
 
 
 def _measured(point: Measured) -> str:
-    """`31.0 +- 1.2` as the table has it."""
+    """`31.0 +- 1.2`, as in the table."""
     psnr = point.cell.psnr
     assert psnr is not None
     interval = f" +- {psnr.ci95:.1f}" if len(psnr.values) > 1 else ""

@@ -33,17 +33,17 @@ from diffgen.bench.storage import Journal
 from diffgen.engine.plan import GeneratePlan
 from diffgen.settings.axes import Point, title_of
 
-# Settings that choose cells, or what is made of them: with others a sweep may be gone on with.
+# Settings that choose cells or evaluate them: a sweep may be resumed with others.
 FREE = (
     *("samplers", "schedules", "steps", "nfe", "repeats", "target_psnr", "budget_seconds"),
-    # What they come to is a condition by itself: the files of weights, a name, a format.
+    # Covered by other conditions: the files of weights, a name, a format.
     *("model", "vae", "base", "probe", "device", "dtype"),
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A request settled for one model: the cells to measure and what "yours" is."""
+    """A request resolved for one model: the cells to measure, and the key of "yours"."""
 
     request: SweepRequest
     models: Sequence[str]
@@ -54,7 +54,7 @@ class Task:
     plans: Mapping[Point, GeneratePlan]  # the same at each point of the further axes
 
     def conditions(self, weights: object) -> dict[str, Any]:
-        """All that decides what a run gives; `weights` tells versions of the model apart."""
+        """Everything that determines a run's result; `weights` identifies the model's version."""
         settings = self.request.settings(self.plan)
         asked = {name: varied(name, value) for name, value in settings.items() if name not in FREE}
         versions = dict(self.machine.versions)
@@ -74,7 +74,7 @@ def _unless_several(request: SweepRequest, name: str, value: str) -> str:
 
 
 def assemble(task: Task, journal: Journal) -> Results:
-    """The results of what has been measured so far."""
+    """The results of everything measured so far."""
     cells = [_cell(task, planned, journal) for planned in task.cells]
     measured = tuple(cell for cell in cells if cell is not None)
     limits = {cell.limit for cell in measured}
@@ -101,7 +101,7 @@ def assemble(task: Task, journal: Journal) -> Results:
 
 
 class _Answer(NamedTuple):
-    """What the cells of one solution come to."""
+    """The evaluation of one solution's cells."""
 
     baseline: str
     front: Sequence[str]
@@ -134,7 +134,7 @@ def _advice(
     references: Mapping[str, Reference],
     question: Question,
 ) -> Recommendation | None:
-    """The recommendation with the command that follows it, and of which solution it is."""
+    """The recommendation with its command, and the solution it is for."""
     advice = recommend(cells, references, question)
     if advice is None:
         return None
@@ -150,7 +150,7 @@ def _advice(
 def _notes(
     journal: Journal, references: Mapping[str, Reference], question: Question
 ) -> Iterator[str]:
-    """What was measured again, and what is not known as well as it should be."""
+    """Remarks on repeated measurements and on insufficient certainty."""
     yield from (drift.sentence() for drift in journal.drifts)
     for reference in references.values():
         if reference.floor_psnr < question.target + MARGIN:

@@ -1,4 +1,4 @@
-"""How well a picture fits its prompt, by a CLIP model from transformers.
+"""CLIP score of pictures and prompts, by a CLIP model from transformers.
 
 transformers is imported when a scorer is made, not before.
 """
@@ -28,7 +28,7 @@ class ClipScorer:
         silence()
         try:
             kind = AutoConfig.from_pretrained(source).model_type
-            if kind != "clip":  # transformers would go on with random weights
+            if kind != "clip":  # transformers would continue with random weights
                 raise UsageError(f"--clip {source} is a {kind} model, not a CLIP model")
             model: Any = CLIPModel.from_pretrained(source)
             self._processor: Any = CLIPProcessor.from_pretrained(source)

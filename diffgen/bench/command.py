@@ -20,12 +20,12 @@ from diffgen.settings.setting import words
 def generate_command(request: SweepRequest, cell: Cell) -> str:
     """`diffgen generate PROMPT ...` for the first prompt and seed, quoted for a POSIX shell.
 
-    All settings of the sweep that change a picture are in it, those of the size only where they
-    were asked for.
+    It includes all settings of the sweep that change a picture; those of the size only if they were
+    given.
     """
     request = request.at(cell.at.items())
     scale: Any = cell.settings["guidance"]
-    sampler: Any = cell.sampler  # a name of ours, from our results
+    sampler: Any = cell.sampler  # a name of diffgen's, from its results
     schedule: Any = cell.schedule
     eta = request.eta if "eta" in SAMPLERS[sampler].options else None
     options = [

@@ -1,9 +1,8 @@
-"""Two sweeps side by side: what became slower, faster, closer or farther.
+"""Compare two sweeps: which cells became slower, faster, closer or farther.
 
-A cell fails where a change is both larger than allowed and beyond the recorded spread of both
-sides: the 95 % interval of the ratio of times (after Welch) lies above 1, or that of the PSNR
-differences, paired by picture, below 0. A single timing or picture has no spread; then the
-allowance alone decides.
+A cell fails if a change exceeds both the allowance and the recorded spread of both sides: the 95 %
+interval of the ratio of times (after Welch) lies above 1, or that of the PSNR differences, paired
+by picture, below 0. A single timing or picture has no spread; then the allowance alone decides.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from diffgen.settings.sampling import Guidance
 from diffgen.settings.setting import rows
 from diffgen.settings.sweep import AXES
 
-# What decides a cell's distance; where these differ there is nothing to compare.
+# Settings that determine a cell's distance; sweeps must agree in them.
 SAME = (
     *("prompts", "negative", "seeds", "guidance", "width", "height"),
     *(name for name in rows(Guidance) if name != "guidance_scale"),
     *("eta", "loras", "embeddings"),
 )
-SEVERAL = "several"  # of an axis: its cells have other keys for other values
+SEVERAL = "several"  # for an axis: its cells have other keys for other values
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +45,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One cell in both sweeps; None where the two cannot be compared."""
+    """One cell in both sweeps; None for differences that cannot be computed."""
 
     key: str
     time: Difference | None  # log of new / old
     psnr: Difference | None  # new - old, in dB
-    problem: str = ""  # why it fails the gate
+    problem: str = ""  # why it fails, if it does
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All changes, and remarks on what was left out."""
+    """All changes, and remarks on what was not compared."""
 
     changes: Sequence[Change]
     notes: Sequence[str]
@@ -81,9 +80,9 @@ class Comparison:
 def compare(old: Results, new: Results, limits: Limits) -> Comparison:
     """Compare the cells that both sweeps have.
 
-    Times are compared only where device, number format and thread count are the same. A PSNR
-    above the floor of the references says nothing, so the lower of the two is the highest that
-    counts. Raises UsageError where nothing can be compared.
+    Times are compared only for equal device, number format and thread count. A PSNR above the floor
+    of the references is meaningless, so values are capped by the lower of the two. Raises
+    UsageError if nothing can be compared.
     """
     check_comparable(old, new.settings, [cell.key for cell in new.cells])
     before = {cell.key: cell for cell in old.cells}
@@ -97,7 +96,7 @@ def compare(old: Results, new: Results, limits: Limits) -> Comparison:
 
 
 def check_comparable(old: Results, settings: Mapping[str, Any], keys: Sequence[str]) -> None:
-    """Raises UsageError where a sweep with these settings and cells cannot be compared."""
+    """Raises UsageError if a sweep with these settings and cells cannot be compared."""
     for name in SAME:
         was, now = (varied(name, given.get(name)) for given in (old.settings, settings))
         if _plain(was) != _plain(now):
@@ -177,7 +176,7 @@ def _line(change: Change) -> str:
 
 
 def _interval(change: Difference, text: Callable[[float], str]) -> str:
-    """` (-1.0% to +3.2%)`, empty where it is not known or has no width."""
+    """` (-1.0% to +3.2%)`, empty if unknown or of no width."""
     if change.half == 0.0 or math.isinf(change.half):
         return ""
     return f" ({text(change.mean - change.half)} to {text(change.mean + change.half)})"

@@ -1,8 +1,8 @@
-"""Whether the machine is still what it was when an interrupted sweep is gone on with.
+"""Detect whether the machine has changed since an interrupted sweep.
 
 One table must not mix the times of an idle and of a busy machine. A few cells of each earlier
-sitting are timed once more; where they say that the machine has changed, the times of that sitting
-are taken again. Pictures and distances stay: they do not depend on it.
+sitting are timed again; if the machine has changed, the times of that sitting are measured again.
+Pictures and distances do not depend on the machine, and stay.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from diffgen.bench.storage import Journal
 
 CONTROLS = 3  # cells of each sitting
 TRIES = 2
-DRIFTED = 1.15  # beyond what timings of one machine differ by from hour to hour
-Clock = Callable[[PlannedCell], float | None]  # the seconds of one run; None where it fails
+DRIFTED = 1.15  # beyond the hourly variation of timings on one machine
+Clock = Callable[[PlannedCell], float | None]  # the seconds of one run; None if it fails
 
 _log = logging.getLogger(__name__)
 
 
 def find_drifts(journal: Journal, cells: Mapping[str, PlannedCell], clock: Clock) -> None:
-    """Time a few cells of each earlier sitting again, and keep in the journal what drifted."""
+    """Time a few cells of each earlier sitting again, and record drifts in the journal."""
     known = {drift.sitting for drift in journal.drifts}
     timed = {run.sitting for run in journal.runs.values() if run.seconds and run.cell in cells}
     for sitting in sorted(timed - known - {journal.sitting}):
@@ -41,9 +41,9 @@ def find_drifts(journal: Journal, cells: Mapping[str, PlannedCell], clock: Clock
 def time_again(
     journal: Journal, cells: Mapping[str, PlannedCell], repeats: int, clock: Clock
 ) -> Iterator[Run]:
-    """Replace the times that no longer count, `repeats` of each cell, round by round.
+    """Replace outdated times, `repeats` of each cell, round by round.
 
-    The other outdated ones are dropped.
+    The remaining outdated ones are dropped.
     """
     runs = {(run.cell, run.round): run for run in journal.outdated() if run.cell in cells}
     for number in sorted({number for _, number in runs}):
@@ -59,7 +59,7 @@ def time_again(
 def _ratios(
     journal: Journal, sitting: int, cells: Mapping[str, PlannedCell], clock: Clock
 ) -> list[float]:
-    """Time now / time then, of a cheap, a middling and a dear cell."""
+    """Time now / time then, of a cheap, a medium and an expensive cell."""
     then: dict[str, list[float]] = {}
     for run in journal.runs.values():
         if run.sitting == sitting and run.seconds and run.cell in cells:

@@ -1,4 +1,4 @@
-"""What in the folder of a sweep is its own: nothing else is replaced or removed."""
+"""The files of a sweep in its folder: nothing else is replaced or removed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ JOURNAL, RESULTS, TABLE = "journal.jsonl", "results.json", "results.csv"
 CELLS, REFERENCES = "cells", "references"
 SCHEMAS = "diffgen.sample-steps/"  # of every version
 
-# What values of the further axes add to a name: `-guidance_3-rescale_0.7`.
+# Suffix for values of the further axes: `-guidance_3-rescale_0.7`.
 AT = rf"(-({'|'.join(BY_LABEL)})_[a-z0-9.+-]+?)*"
-# By folder, the names that a sweep gives. The journal goes last: it says whose folder this is.
+# File names of a sweep, by folder. The journal comes last: it identifies the folder.
 OWN = {
     CELLS: rf"(reference(-[a-z0-9_]+)?|[a-z0-9_]+-[a-z0-9_]+-\d+){AT}(-p\d+)?\.png",
     REFERENCES: rf"reference(-[a-z0-9_]+)?{AT}\.safetensors",
@@ -29,9 +29,9 @@ OWN = {
 
 @contextmanager
 def kept_to_ourselves(folder: Path) -> Iterator[None]:
-    """Lock the folder, which is made if need be, against other sweeps.
+    """Create the folder if need be, and lock it against other sweeps.
 
-    Raises UsageError where it is not a sweep's to write into, OutputError where one is at work.
+    Raises UsageError if it is not a sweep's, OutputError if one is running in it.
     """
     check_folder(folder)
     begun = False
@@ -46,7 +46,7 @@ def kept_to_ourselves(folder: Path) -> Iterator[None]:
 
 
 def check_folder(folder: Path) -> None:
-    """Raises UsageError where a sweep would be written among other people's files."""
+    """Raises UsageError for a folder with other files."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; -o takes a folder")
     try:
@@ -58,7 +58,7 @@ def check_folder(folder: Path) -> None:
 
 
 def is_sweep(folder: Path) -> bool:
-    """Whether this is a sweep's folder: its journal says so, or where that is damaged, the rest."""
+    """Whether this is a sweep's folder, by its journal or, if that is damaged, other files."""
     journal = folder / JOURNAL
     if not journal.is_file():
         return False
@@ -68,7 +68,7 @@ def is_sweep(folder: Path) -> bool:
 
 
 def clear(folder: Path) -> None:
-    """Remove what a sweep wrote; other files stay, and so do folders that hold some."""
+    """Remove a sweep's files; other files stay, and so do their folders."""
     for name, pattern in OWN.items():
         place = folder / name
         for path in place.iterdir() if place.is_dir() else ():
@@ -82,7 +82,7 @@ def clear(folder: Path) -> None:
 
 @contextmanager
 def writing_into(folder: Path) -> Iterator[None]:
-    """Turn what the system says about a failing write into OutputError."""
+    """Turn failures of writing into OutputError."""
     try:
         yield
     except OSError as error:

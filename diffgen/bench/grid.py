@@ -1,6 +1,6 @@
-"""What a sweep measures: samplers x schedules x steps, read from the command line's little lists.
+"""The grid of a sweep: samplers x schedules x steps, parsed from the command line's lists.
 
-And x the values of each axis, a setting of which several values were given (`settings.axes`).
+Also x the values of each axis, a setting given several values (`settings.axes`).
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ PlanMaker = Callable[[Sampling, Point], SamplingPlan]
 class Grid:
     """The axes of a sweep.
 
-    None among the schedules is each sampler's default on the model. With `by_calls` the numbers
-    of `steps` are budgets of network evaluations: each sampler takes the most steps that fit, so
-    that Heun stands beside Euler at equal cost. `points` are the values of the further axes.
+    None among the schedules is each sampler's default on the model. With `by_calls` the numbers of
+    `steps` are budgets of network evaluations: each sampler takes the most steps that fit, so that
+    Heun is compared with Euler at equal cost. `points` are the values of the further axes.
     """
 
     samplers: tuple[SamplerChoice, ...]
@@ -65,10 +65,10 @@ class Grid:
         by_calls: bool = False,
         points: tuple[Point, ...] = ((),),
     ) -> Grid:
-        """Read the three lists: names, aliases, globs and groups; names; numbers and ranges.
+        """Parse the three lists: names, aliases, globs and groups; names; numbers and ranges.
 
-        Raises UsageError for empty lists and numbers below 1, and for unknown names, all of them
-        at once.
+        Raises UsageError for empty lists and numbers below 1, and for unknown names, all of them at
+        once.
         """
         option = "--nfe" if by_calls else "--steps"
         return cls(
@@ -82,7 +82,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """One cell to measure, settled and checked; `point` has its values on the further axes."""
+    """One cell to measure, resolved and checked; `point` has its values on the further axes."""
 
     plan: SamplingPlan
     steps: int
@@ -90,18 +90,18 @@ class PlannedCell:
 
     @cached_property
     def key(self) -> str:
-        """The same as `Cell.key` of the finished cell."""
+        """`Cell.key` of the finished cell."""
         return f"{self.plan.spec.name}-{self.plan.schedule}-{self.steps}{suffix_of(self.point)}"
 
     @property
     def stochastic(self) -> bool:
-        """Whether noise is drawn on the way: by samplers that have an eta where that is above 0."""
+        """Whether the run draws noise: a sampler with eta does if that is above 0."""
         options = self.plan.options
         return options["eta"] > 0.0 if "eta" in options else self.plan.spec.stochastic
 
 
 def plan_cells(grid: Grid, make_plan: PlanMaker) -> list[PlannedCell]:
-    """The cells of a grid, each once: two schedules may come to the same for a sampler.
+    """The cells of a grid, each once: two schedules may be the same for a sampler.
 
     A sampler that chooses its own steps gets one cell per schedule. `make_plan` fills in the
     model's defaults; the UsageError it raises for impossible steps passes through.
@@ -124,7 +124,7 @@ def point_of(point: Point, sampler: SamplerName) -> Point:
 def plan_cell(
     asked: Sampling, point: Point, make_plan: PlanMaker, *, by_calls: bool = False
 ) -> PlannedCell:
-    """One cell at a point; with `by_calls` the steps asked for are network evaluations."""
+    """One cell at a point; with `by_calls` the steps are network evaluations."""
     asked = replace(asked, eta=dict(point).get("eta"))
     plan = make_plan(asked, point)
     if by_calls:
@@ -133,9 +133,9 @@ def plan_cell(
 
 
 def shuffled(cells: Sequence[PlannedCell], round_number: int) -> list[PlannedCell]:
-    """The cells in an order of their own for each round, the same on every machine.
+    """The cells in a different order for each round, the same on every machine.
 
-    A machine that grows slower while it warms up so favours no sampler.
+    So a machine that slows down while it warms up favours no sampler.
     """
     order = list(cells)
     random.Random(f"sample-steps {round_number}").shuffle(order)
@@ -143,7 +143,7 @@ def shuffled(cells: Sequence[PlannedCell], round_number: int) -> list[PlannedCel
 
 
 def parse_samplers(text: str) -> tuple[SamplerChoice, ...]:
-    """`ddim, dpmpp*, DPM++ 2M Karras, deterministic` -> samplers, each once. Raises UsageError."""
+    """Parse `ddim, dpmpp*, DPM++ 2M Karras, deterministic`, each once. Raises UsageError."""
     found: dict[SamplerChoice, None] = {}
     unknown = []
     for word in parse_words("--samplers", text):
@@ -156,7 +156,7 @@ def parse_samplers(text: str) -> tuple[SamplerChoice, ...]:
 
 
 def parse_schedules(text: str) -> tuple[SpacingName | None, ...]:
-    """`default, karras, ays` -> schedules, None for the default. Raises UsageError."""
+    """Parse `default, karras, ays`, None for the default. Raises UsageError."""
     found: dict[SpacingName | None, None] = {}
     unknown = []
     for word in parse_words("--schedules", text):

@@ -1,7 +1,7 @@
-"""What tells the limits of cells apart, which their pictures come nearer to with more steps.
+"""The limit of each cell: the picture that it converges to with more steps.
 
-Settings that change the equation, as the guidance scale does, give each value a limit of its own:
-what a cell's distance measures is then the error of its sampler, never what the setting does.
+Settings that change the equation, such as the guidance scale, give each value its own limit: a
+cell's distance then measures the error of its sampler, never the effect of the setting.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Pairs = Iterable[tuple[str, object]]  # a point, or the items of `Cell.at`
 
 
 def solution_of(pairs: Pairs) -> Point:
-    """The part of a point that decides which equation is solved."""
+    """The part of a point that determines the equation."""
     return tuple((label, value) for label, value in pairs if BY_LABEL[label].solves)
 
 
@@ -39,15 +39,15 @@ def by_solution(cells: Iterable[Cell]) -> list[list[Cell]]:
 def limit_key(sampler: str, pairs: Pairs, *, stochastic: bool) -> str:
     """The key of a cell's reference in `Results.references`.
 
-    All deterministic cells of one solution share theirs. A stochastic one's is its sampler's own,
-    and another for each eta.
+    All deterministic cells of one solution share one. A stochastic cell's is its sampler's own, one
+    for each eta.
     """
     own, parts = _parts(sampler, pairs, stochastic=stochastic)
     return f"{own}{suffix_of(parts)}".removeprefix("-")
 
 
 def limit_title(sampler: str, pairs: Pairs, *, stochastic: bool) -> str:
-    """The same for a reader."""
+    """The limit's title for readers."""
     own, parts = _parts(sampler, pairs, stochastic=stochastic)
     return ", ".join(filter(None, [own, title_of(parts)]))
 

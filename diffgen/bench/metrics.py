@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-# PSNR of pictures that are equal to the last bit would be infinite, which JSON cannot say.
+# PSNR of identical pictures would be infinite, which JSON cannot express.
 MAX_PSNR = 100.0
 WINDOW, WINDOW_SIGMA = 11, 1.5
 K1, K2 = 0.01, 0.03
@@ -30,10 +30,10 @@ def psnr(a: Image.Image, b: Image.Image) -> float:
 
 
 def ssim(a: Image.Image, b: Image.Image) -> float:
-    """Structural similarity of two 8-bit pictures; 1 where they are equal.
+    """Structural similarity of two 8-bit pictures; 1 if they are equal.
 
-    Wang et al. 2004 (IEEE TIP 13:4): Gaussian window of 11 x 11 with sigma 1.5, K1 = 0.01,
-    K2 = 0.03, the mean over all places where the whole window fits, and over the channels. In a
+    Wang et al. 2004 (IEEE TIP 13:4): Gaussian window of 11 x 11 with sigma 1.5, K1 = 0.01, K2 =
+    0.03, the mean over all positions where the whole window fits, and over the channels. In a
     picture smaller than the window, the window is cut to the largest odd size that fits.
     """
     x, y = _levels(a)[:, None], _levels(b)[:, None]  # (C, 1, H, W)

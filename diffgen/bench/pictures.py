@@ -1,4 +1,4 @@
-"""The PNG files of a sweep: written whole, and read back only where they are what was written."""
+"""The PNG files of a sweep: written atomically, and verified when read back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 from diffgen.files import replaced
 
 MAX_PIXELS = 1 << 26  # of one picture: 8192 x 8192
-KEPT = 8  # pictures of each cell that are kept as files; figures are kept of all
+KEPT = 8  # pictures of each cell stored as files; figures are stored for all
 
 
 def picture_name(stem: str, number: int = 0) -> str:
@@ -18,13 +18,13 @@ def picture_name(stem: str, number: int = 0) -> str:
 
 
 def write_png(image: Image.Image, path: Path) -> None:
-    """Put a picture in place. Raises OSError."""
+    """Write a picture atomically. Raises OSError."""
     with replaced(path) as part:
         image.save(part, format="PNG")
 
 
 def read_png(path: Path) -> Image.Image | None:
-    """A picture written before; None where it is missing, cut off, no PNG or absurdly large."""
+    """A stored picture; None if it is missing, cut off, no PNG or too large."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
             if image.width * image.height > MAX_PIXELS:

@@ -52,10 +52,10 @@ from diffgen.settings.axes import Point
 from diffgen.settings.sampling import Sampling
 from diffgen.types import Denoiser, SamplerName, SpacingName
 
-SCHEDULE: SpacingName = "exponential"  # uniform in log sigma, so that all scales get their share
+SCHEDULE: SpacingName = "exponential"  # uniform in log sigma, over all scales
 MAX_STEPS = 800
 SETTLED, GAIN = 100, 0.5  # steps, dB
-BATCH = 4  # pictures solved together: a picture never depends on its neighbours
+BATCH = 4  # batch size: a picture never depends on its neighbours
 
 
 _log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What cells converge to: the ODE (`sampler` None) or one sampler's SDE, at a solution.
+    """The limit of cells: the ODE (`sampler` None) or one sampler's SDE, at a solution.
 
     `key` is that of the record in `Results.references`, `title` its name for readers.
     """
@@ -92,7 +92,7 @@ ODE = Limit()
 
 @dataclass(frozen=True, slots=True)
 class Converged:
-    """A reference with what it is of every picture."""
+    """A reference with its picture of every seed and prompt."""
 
     record: Reference
     latents: Tensor  # (pictures, C, h, w) float32 on the CPU
@@ -101,7 +101,7 @@ class Converged:
 
 @dataclass(frozen=True, slots=True)
 class Solver:
-    """One way to the limit: a sampler with its settings and spacing."""
+    """One way to compute the limit: a sampler with its settings and spacing."""
 
     sampler: SamplerName
     label: str
@@ -110,7 +110,7 @@ class Solver:
     share: float = 1.0  # of the reference's steps
 
     def plan(self, subject: Subject, steps: int) -> SamplingPlan:
-        """`steps` noise levels from the model's highest to its lowest, begun as said above."""
+        """`steps` noise levels from the model's highest to its lowest, started as above."""
         settings = Sampling(
             sampler=self.sampler,
             schedule=self.schedule,
@@ -143,8 +143,8 @@ def converge(
 ) -> tuple[Reference, Tensor]:
     """Solve for all pictures, twice; latents (pictures, C, h, w) on the CPU.
 
-    `count` wraps each denoiser, for whoever watches. Raises DiffgenError where the solution is
-    not finite.
+    `count` wraps each denoiser, for progress. Raises DiffgenError for a solution that is not
+    finite.
     """
     solver, check = solvers(limit)
     plan = solver.plan(subject, steps)
@@ -177,10 +177,10 @@ def converge_until(
     floor: float,
     count: Callable[[Denoiser], Denoiser],
 ) -> tuple[Reference, Tensor]:
-    """The same with the steps doubled until the two solutions agree to `floor` dB.
+    """Solve with doubled steps until the two solutions agree to `floor` dB.
 
-    It ends at `MAX_STEPS`, and where doubling `SETTLED` steps or more gained less than `GAIN`:
-    then rounding is what is left.
+    It ends at `MAX_STEPS`, and if doubling `SETTLED` steps or more gained less than `GAIN`: then
+    only rounding is left.
     """
     record, latents = converge(subject, limit, steps, count)
     while record.floor_psnr < floor and 2 * record.steps <= MAX_STEPS:
@@ -200,25 +200,25 @@ def converge_until(
 
 
 def calls(subject: Subject, limit: Limit, steps: int) -> int:
-    """Network evaluations that `converge` will spend."""
+    """Network evaluations of `converge`."""
     batches = -(-len(subject.pictures) // BATCH)
     plans = [solver.plan(subject, steps) for solver in solvers(limit)]
     return batches * sum(plan.nfe or 0 for plan in plans)
 
 
 def file_name(key: str) -> str:
-    """What the files of a reference are called, without a suffix, by its key."""
+    """The stem of a reference's files, from its key."""
     return f"reference-{key}" if key else "reference"
 
 
 def save_latents(latents: Tensor, path: Path) -> None:
-    """Put the latents of a reference in place. Raises OSError."""
+    """Write the latents of a reference atomically. Raises OSError."""
     with replaced(path) as part:
         part.write_bytes(save({"latents": latents.contiguous()}))
 
 
 def load_latents(path: Path, subject: Subject) -> Tensor | None:
-    """Latents written before, or None where they are not usable for this subject."""
+    """Stored latents, or None if they do not fit this subject."""
     try:
         latents = load_file(path)["latents"]
     except (OSError, SafetensorError, KeyError):
@@ -227,12 +227,12 @@ def load_latents(path: Path, subject: Subject) -> Tensor | None:
 
 
 def attach(subject: Subject, record: Reference, latents: Tensor) -> Converged:
-    """A reference ready for comparing."""
+    """A reference prepared for comparisons."""
     return Converged(record, latents, decode(subject, latents))
 
 
 def decode(subject: Subject, latents: Tensor) -> list[Image.Image]:
-    """The pictures of latents, decoded one by one, as each cell's is."""
+    """Decode latents one by one, as each cell's are."""
     with torch.inference_mode():
         return [subject.decode(row[None].to(subject.device))[0] for row in latents]
 
@@ -242,7 +242,7 @@ def _steps(plan: SamplingPlan) -> int:
 
 
 def _solve(subject: Subject, plan: SamplingPlan, count: Callable[[Denoiser], Denoiser]) -> Tensor:
-    """All pictures in batches; one by one where memory does not allow more."""
+    """All pictures in batches; one by one if memory does not allow more."""
     indices = range(len(subject.pictures))
     try:
         return _solve_batches(

@@ -1,4 +1,4 @@
-"""What a user asks of a sweep."""
+"""A user's request for a sweep."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from diffgen.settings.sweep import AXES, BY_LABEL, STEPS, Axes, Measuring, Varie
 class SweepRequest(Axes, Varied, Measuring, Prompting, Size, Guidance, Source, Adapters, Machine):
     """Everything that decides what a sweep measures.
 
-    `samplers`, `schedules`, `steps` and `nfe` are lists as typed; `nfe` replaces `steps` by
-    budgets of network evaluations. None means the model's own default. `several` has the values,
-    more than one, of settings that are axes of the grid (`settings.sweep.AXES`), by field name;
-    the field itself is at its default then. Raises UsageError.
+    `samplers`, `schedules`, `steps` and `nfe` are lists as typed; `nfe` replaces `steps` by budgets
+    of network evaluations. None means the model's default. `several` has the values, more than one,
+    of settings that are axes of the grid (`settings.sweep.AXES`), by field name; the field itself
+    then has its default. Raises UsageError.
     """
 
     prompts: tuple[str, ...]
@@ -73,9 +73,9 @@ class SweepRequest(Axes, Varied, Measuring, Prompting, Size, Guidance, Source, A
     def from_settings(
         cls, settings: Mapping[str, Any], typed: Mapping[str, Any] = MappingProxyType({})
     ) -> Self:
-        """The request behind earlier results, or what was `typed`, by field name, instead.
+        """The request of earlier results, overridden by what was `typed`, by field name.
 
-        Raises UsageError where they make none.
+        Raises UsageError for results without valid settings.
         """
         prompts = settings.get("prompts")
         if not isinstance(prompts, list | tuple) or not all(isinstance(p, str) for p in prompts):
@@ -101,7 +101,7 @@ class SweepRequest(Axes, Varied, Measuring, Prompting, Size, Guidance, Source, A
         )
 
     def points(self) -> tuple[Point, ...]:
-        """The values of the further axes in all combinations; one without any where there is none."""
+        """The combinations of the further axes' values; a single empty one without axes."""
         axes = [
             [(axis.label, mark) for mark, _ in self.marked(name)]
             for name, axis in AXES.items()
@@ -128,15 +128,15 @@ class SweepRequest(Axes, Varied, Measuring, Prompting, Size, Guidance, Source, A
 
     @property
     def takes_default_steps(self) -> bool:
-        """Whether nobody said how many steps are to be measured."""
+        """Whether the steps are the default."""
         return self.steps == STEPS and self.nfe is None
 
     def pictures(self) -> tuple[Picture, ...]:
-        """What every cell draws: each prompt with each seed."""
+        """The pictures of every cell: each prompt with each seed."""
         return tuple(Picture(prompt, seed) for prompt in self.prompts for seed in self.seeds)
 
     def generate_request(self, **changes: Any) -> GenerateRequest:
-        """The same for one run of `generate`, by default with the model's own sampler."""
+        """The request for one run of `generate`, by default with the model's own sampler."""
         shared = {
             name: value
             for group in (Prompting, Size, Guidance)

@@ -1,4 +1,4 @@
-"""The results of a sweep as plain data: what results.json holds and every view is drawn from."""
+"""The results of a sweep as plain data: results.json, and the source of every view."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from diffgen.bench.limits import limit_key, solution_of
 from diffgen.settings.axes import Point, suffix_of
 
 SCHEMA = "diffgen.sample-steps/2"
-READABLE = ("diffgen.sample-steps/1", SCHEMA)  # the first knew no further axes
+READABLE = ("diffgen.sample-steps/1", SCHEMA)  # version 1 had no further axes
 
-FORM = {"extra": "forbid", "allow_inf_nan": False}  # what pydantic is to check when reading
+FORM = {"extra": "forbid", "allow_inf_nan": False}  # for pydantic, when reading
 
-# ok: measured. no_limit: ran, but has no converged picture to be compared with (lcm).
+# ok: measured. no_limit: ran, but has no converged picture to compare with (lcm).
 # failed: `reason` says why (out of memory, numbers that are not finite, ...).
 CellStatus: TypeAlias = Literal["ok", "no_limit", "failed"]
 
@@ -49,11 +49,11 @@ class Timing:
 class Cell:
     """One sampler with one schedule and step count, at one value of each further axis.
 
-    `at` has these values by label, those alone that the sweep varies and the sampler has.
-    `nfe` counts calls at the network. The distances are to the converged solution of the same
-    seed: `latent_rmse` in latent space, `psnr` (dB) and `ssim` in pixel space; `clip` is the
-    CLIP score against the prompt. `seconds` is sampling alone. `picture` is the file of the first
-    picture, relative to the report's folder; `peak_memory` is in bytes.
+    `at` has these values by label, for the axes that the sweep varies and the sampler has. `nfe`
+    counts network evaluations. The distances are to the converged solution of the same seed:
+    `latent_rmse` in latent space, `psnr` (dB) and `ssim` in pixel space; `clip` is the CLIP score
+    against the prompt. `seconds` is sampling alone. `picture` is the file of the first picture,
+    relative to the report's folder; `peak_memory` is in bytes.
     """
 
     __pydantic_config__ = FORM
@@ -83,28 +83,28 @@ class Cell:
 
     @property
     def series(self) -> str:
-        """What cells have in common that differ in their steps alone."""
+        """A key for cells that differ only in steps."""
         return f"{self.sampler}-{self.schedule}{suffix_of(self.at.items())}"
 
     @property
     def solution(self) -> Point:
-        """Equal for cells that solve the same equation, whose pictures can be held together."""
+        """A key, equal for cells that solve the same equation and are therefore comparable."""
         return solution_of(self.at.items())
 
     @property
     def limit(self) -> str:
-        """The key in `Results.references` of what it is compared with."""
+        """The key in `Results.references` of the cell's reference."""
         return limit_key(self.sampler, self.at.items(), stochastic=self.stochastic)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """The converged solution all distances are measured to.
+    """The converged solution that distances are measured to.
 
-    `floor_*` is the disagreement with a second solver: below it differences mean nothing. A
-    stochastic sampler's reference is itself on the same Brownian path with `steps` steps; its
-    floor is against half as many. `picture` is the file of the first picture; `title` says whose
-    reference it is where there are several.
+    `floor_*` is the disagreement with a second solver: smaller differences are meaningless. A
+    stochastic sampler's reference is itself on the same Brownian path with `steps` steps; its floor
+    is against half as many. `picture` is the file of the first picture; `title` names the reference
+    if there are several.
     """
 
     __pydantic_config__ = FORM
@@ -123,7 +123,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What the timings were taken on."""
+    """The machine of the timings."""
 
     __pydantic_config__ = FORM
 
@@ -136,10 +136,10 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """The plain answer: a cell, the sentence that says why, and the `generate` command to paste.
+    """The answer: a cell, a sentence with the reason, and the `generate` command to paste.
 
-    `more_seeds` is how many more would tell the best of the others from "yours", where that is
-    what the sentence says.
+    `more_seeds` is how many more would distinguish the best rival from "yours", if the sentence
+    says so.
     """
 
     __pydantic_config__ = FORM
@@ -152,14 +152,14 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """A whole sweep. `settings` are all that was asked for, by option name.
+    """A whole sweep. `settings` are all settings, by option name.
 
-    `references` maps "" to the deterministic reference and a stochastic sampler's name to its
-    own; where an axis changes the solution, its value follows (see `Cell.limit`). `front` lists
+    `references` maps "" to the deterministic reference and a stochastic sampler's name to its own,
+    followed by the value of any axis that changes the solution (see `Cell.limit`). `front` lists
     the keys of the Pareto-optimal cells (quality against seconds), fastest first, solution by
-    solution; `knees` maps `Cell.series` to the step count where more steps stop paying.
+    solution; `knees` maps `Cell.series` to the step count beyond which more steps gain little.
     `recommendation` is that of the first solution, `other_recommendations` those of the others.
-    `notes` are sentences on what was measured again or could not be told.
+    `notes` are remarks on repeated or uncertain measurements.
     """
 
     __pydantic_config__ = FORM

@@ -1,4 +1,4 @@
-"""One run is one picture of one cell; a cell's figures are made of its runs."""
+"""Runs, each one picture of one cell, and the figures of a cell computed from them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ NO_LIMIT = (
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """The times of a sitting, counted from 0, no longer count: the machine has changed.
+    """The times of a sitting, counted from 0, are outdated: the machine has changed.
 
-    `ratio` is the time of the same runs now to what it was.
+    `ratio` is the time of the same runs now to the time then.
     """
 
     __pydantic_config__ = FORM
@@ -29,7 +29,7 @@ class Drift:
     ratio: float
 
     def sentence(self) -> str:
-        """What happened, for the user."""
+        """The message for the user."""
         slower = self.ratio > 1.0
         factor = self.ratio if slower else 1.0 / self.ratio
         return (
@@ -40,12 +40,12 @@ class Drift:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What one run of a sampler gave.
+    """The result of one run of a sampler.
 
-    Each round of a sweep makes one run of every cell: of the pictures in turn, then, where more
-    repeats are asked for than there are pictures, of the first ones again for their time alone.
-    `reason` says why a run failed; whatever was not measured is None. `sitting` is the part of a
-    sweep, between two interruptions, in which it was timed.
+    Each round of a sweep makes one run of every cell: of the pictures in turn, then, for more
+    repeats than pictures, of the first ones again for their time alone. `reason` says why a run
+    failed; anything not measured is None. `sitting` counts the parts of a sweep between
+    interruptions.
     """
 
     __pydantic_config__ = FORM
@@ -66,12 +66,11 @@ class Run:
 
 
 def has_limit(spec: SamplerSpec) -> bool:
-    """Whether ever more steps bring a sampler's picture to a limit of its own.
+    """Whether a sampler's picture converges with more steps.
 
-    An ODE solver has one, and so has an SDE solver on a fixed Brownian path. Samplers of
-    distilled models jump to x0 and draw fresh noise of full strength at every step: more steps,
-    another picture. Restart jumps back up by noise that depends on where its steps fall, and how
-    often on how many there are.
+    An ODE solver's does, and an SDE solver's on a fixed Brownian path. Samplers of distilled models
+    jump to x0 and draw fresh noise of full strength at every step: more steps, another picture.
+    Restart adds noise that depends on its steps' positions and number.
     """
     return not spec.distilled and spec.name != "restart"
 
@@ -88,7 +87,7 @@ def make_cell(
     why = reason or (NO_LIMIT if status == "no_limit" else "")
     done = [] if reason else sorted(runs, key=lambda run: run.round)
 
-    # Cells are compared picture by picture: what follows a picture that is missing has to wait.
+    # Cells are compared picture by picture, so pictures after a missing one are left out.
     unbroken = [run for number, run in enumerate(done) if run.round == number]
 
     def over_pictures(name: str) -> Statistic | None:

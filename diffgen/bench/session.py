@@ -37,7 +37,7 @@ SAVE_EVERY = 5.0  # seconds
 
 
 class Film(NamedTuple):
-    """The denoised estimate of every step of one run, and the noise level it was made at."""
+    """The denoised estimate at every step of one run, and each step's noise level."""
 
     name: str
     frames: Sequence[Image.Image]
@@ -45,7 +45,7 @@ class Film(NamedTuple):
 
 
 class Session:
-    """One sweep on one model. Making it checks all that can be checked before weights are read."""
+    """One sweep on one model. The constructor checks everything that needs no weights."""
 
     def __init__(self, request: SweepRequest) -> None:
         """Raises UsageError where the request does not fit the model, WeightsError or ConfigError
@@ -127,9 +127,9 @@ class Session:
         return self._plans[point]
 
     def _with_yours(self, cells: list[PlannedCell]) -> list[PlannedCell]:
-        """With what `generate` does by default, at each point: the answer is held against it.
+        """Add the default of `generate` at each point, as the baseline.
 
-        Left out where the user chose the steps, and where the reference takes fewer.
+        Left out if the user chose the steps, or if the reference takes fewer.
         """
         found = {cell.key: cell for cell in cells}
         for asked in self.request.points() if self.request.takes_default_steps else ():
@@ -143,14 +143,14 @@ class Session:
 
     @property
     def journal(self) -> Journal:
-        """What has been measured; there once the folder is open."""
+        """The measurements so far; available once the folder is open."""
         assert self._journal is not None
         return self._journal
 
     def plan_run(self, settings: Sampling, point: Point | None = None) -> SamplingPlan:
         """One run as `generate` would make it at a point. Raises UsageError.
 
-        The default schedule of the model's own sampler is the one that goes with it.
+        The model's own sampler keeps its default schedule.
         """
         point = self.request.points()[0] if point is None else point
         own, schedule = self._plan_at(point).sampling, settings.schedule
@@ -165,11 +165,11 @@ class Session:
         return self._model(point).plan(request).sampling
 
     def measure(self, listener: Listener, announce: Callable[[int], None]) -> None:
-        """Load the model and measure what the folder lacks, storing results all the while.
+        """Load the model and measure what the folder lacks, storing results continuously.
 
-        `announce` is told how many network evaluations are to come. May be interrupted at any
-        point: `results` gives what there is. Raises UsageError for a CLIP model that cannot be
-        loaded, and what loading a model raises.
+        `announce` gets the number of network evaluations to come. May be interrupted at any point:
+        `results` returns what there is. Raises UsageError for a CLIP model that cannot be loaded,
+        and what loading a model raises.
         """
         if self._is_complete():
             announce(0)
@@ -198,13 +198,13 @@ class Session:
                 saved = time.monotonic()
 
     def results(self) -> Results:
-        """What has been measured so far, stored in the folder. Raises OutputError."""
+        """Compute the results so far, and store them in the folder. Raises OutputError."""
         results = assemble(self.task, self.journal)
         write_results(results, self.journal.path.parent)
         return results
 
     def film(self, plan: SamplingPlan) -> Film:
-        """Draw the first picture once more and keep what each step took it to be."""
+        """Draw the first picture again, and record every step's estimate."""
         from diffgen.bench.frames import denoised_frames
 
         frames, sigmas = denoised_frames(self._load().cell(self.request.points()[0]), plan)
@@ -253,12 +253,12 @@ class Session:
 
 
 def _points(cell: PlannedCell) -> tuple[Point, Point]:
-    """Where a cell is, and where its reference is."""
+    """The plans of a cell and of its reference."""
     return cell.point, solution_of(cell.point)
 
 
 def _fingerprint(model: Model) -> str:
-    """Tells when the weights of a model have been written anew."""
+    """A fingerprint of a model's weights files."""
     files = {file for tensors in model.checkpoint.tensors.values() for file in tensors.files}
     return _stamp(files | {lora.path for lora in model.loras})
 

@@ -41,7 +41,7 @@ from diffgen.files import remove_parts, replaced
 from diffgen.jsonfile import parse_json
 
 T = TypeVar("T")
-# What is wrong with a value, by pydantic's name for it; any other cannot be what it is.
+# Messages for pydantic's error types; other values are just invalid.
 FAULTS = {
     "missing": "is missing",
     "missing_argument": "is missing",
@@ -64,7 +64,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Journal:
-    """What a folder already holds. Its first line is a header: the schema and the conditions.
+    """The content of a folder. The first line is a header: the schema and the conditions.
 
     Runs may be taken over only where all conditions are equal: everything besides the grid and
     the number of repeats that decides what a run gives. What the values of axes are made of, the
@@ -91,8 +91,8 @@ class Journal:
     ) -> Journal:
         """Begin a journal, or go on with the one in the folder; what is damaged is made anew.
 
-        Raises UsageError where the folder cannot be written or holds other people's files, or a
-        sweep under other conditions or of another version that `fresh` was not to replace.
+        Raises UsageError if the folder cannot be written, holds other files, or a sweep under other
+        conditions or of another version that `fresh` does not replace.
         """
         path = folder / JOURNAL
         check_folder(folder)
@@ -110,7 +110,7 @@ class Journal:
             journal._add_values(values)
             for name in (CELLS, REFERENCES):
                 (folder / name).mkdir(exist_ok=True)
-                remove_parts(folder / name)  # of a sweep that was killed
+                remove_parts(folder / name)  # left by a killed sweep
         except OSError as error:
             raise UsageError(f"cannot write into {folder}: {error.strerror or error}") from error
         return journal
@@ -126,7 +126,7 @@ class Journal:
         _check_header(header, path, conditions)
         damaged = [n for n, line in enumerate(lines, 2) if not journal._take(line)]
         if damaged and damaged[-1] == len(lines) + 1:
-            damaged.pop()  # the last line was cut off when the sweep was
+            damaged.pop()  # the last line is cut off in a killed sweep
         if damaged:
             numbers = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
             _log.warning("%s: damaged, line %s; what they held is measured again", path, numbers)
@@ -137,12 +137,12 @@ class Journal:
         return journal
 
     def _take(self, line: bytes) -> bool:
-        """Whether the line is one of ours; an empty one closed what was cut off."""
+        """Whether the line is valid; an empty one ends a cut-off line."""
         entry = _parse_line(line)
         if entry is None:
             return not line
         if run := _made(Run, entry.get("run")):
-            if not run.reason:  # what failed is tried again
+            if not run.reason:  # failed runs are tried again
                 self.runs[run.cell, run.round] = run
         elif reference := _made(Reference, entry.get("reference")):
             self.references[str(entry.get("name"))] = reference
@@ -157,7 +157,7 @@ class Journal:
         return True
 
     def _forget_damaged_pictures(self) -> None:
-        """Runs whose picture cannot be shown are made again."""
+        """Runs whose picture is unreadable are made again."""
         for key, run in list(self.runs.items()):
             if run.picture and read_png(self.path.parent / run.picture) is None:
                 _log.warning("%s is missing or damaged; it is made again", run.picture)
@@ -172,28 +172,28 @@ class Journal:
             self._append(json.dumps({"values": new}))
 
     def add_run(self, run: Run) -> None:
-        """Keep a run, on disk at once."""
+        """Store a run, on disk at once."""
         run = replace(run, sitting=self.sitting)
         self.runs[run.cell, run.round] = run
         self._append(json.dumps({"run": asdict(run)}))
 
     def add_reference(self, name: str, reference: Reference) -> None:
-        """Keep a reference whose latents have been written, on disk at once."""
+        """Store a reference whose latents have been written, on disk at once."""
         self.references[name] = reference
         self._append(json.dumps({"name": name, "reference": asdict(reference)}))
 
     def add_drift(self, drift: Drift) -> None:
-        """Keep that the machine is not what it was: timings of a sitting no longer count."""
+        """Store that the machine has changed: timings of a sitting are outdated."""
         self.drifts.append(drift)
         self._append(json.dumps({"drift": asdict(drift)}))
 
     def outdated(self) -> list[Run]:
-        """The runs with timings of a sitting that no longer counts."""
+        """The runs with outdated timings."""
         gone = {drift.sitting for drift in self.drifts}
         return [r for r in self.runs.values() if r.sitting in gone and r.seconds is not None]
 
     def add_text_seconds(self, seconds: float) -> None:
-        """Keep how long a prompt took to encode."""
+        """Store how long a prompt took to encode."""
         self.text_seconds = seconds
         self._append(json.dumps({"text_seconds": seconds}))
 
@@ -209,14 +209,14 @@ class Journal:
 
 
 def write_results(results: Results, folder: Path) -> None:
-    """results.json and results.csv, each replaced in one go. Raises OutputError."""
+    """Write results.json and results.csv atomically. Raises OutputError."""
     with writing_into(folder):
         _write(folder / RESULTS, json.dumps(asdict(results), indent=1, ensure_ascii=False) + "\n")
         _write(folder / TABLE, _csv(results))
 
 
 def read_results(path: Path) -> Results:
-    """Read results.json, or the one in a folder. Raises UsageError where it cannot be used."""
+    """Read results.json, or the one in a folder. Raises UsageError if it is unusable."""
     path = path / RESULTS if path.is_dir() else path
     try:
         text = path.read_text(encoding="utf-8")
@@ -242,7 +242,7 @@ def read_results(path: Path) -> Results:
 
 
 def find_nonsense(results: Results) -> str:
-    """The first value that no sweep gives, with its key; empty where there is none."""
+    """The first impossible value, with its key; empty if there is none."""
     for number, cell in enumerate(results.cells):
         where = f"cells[{number}]"
         if cell.steps < 1 or cell.nfe < 0:
@@ -264,7 +264,7 @@ def _key(path: Sequence[int | str]) -> str:
 
 
 def _made(kind: type[T], value: object) -> T | None:
-    """What a line of the journal holds, None where it is no such thing."""
+    """The content of a journal line, None if it is invalid."""
     from pydantic import TypeAdapter, ValidationError
 
     if not isinstance(value, dict):

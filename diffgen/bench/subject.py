@@ -1,4 +1,4 @@
-"""What a sweep measures: a denoiser for each picture and a way to see its latents."""
+"""The subject of a sweep: a denoiser for each picture, and a decoder."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class Subjects(Protocol):
     """A subject for each point of a sweep's further axes; all draw the same pictures."""
 
     def cell(self, point: Point) -> Subject:
-        """What is measured there."""
+        """The subject of cells at a point."""
 
     def reference(self, solution: Point) -> Subject:
-        """What the cells of a solution are held against: the same equation, computed exactly."""
+        """The subject of a solution's reference: the same equation, computed exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def engine_subject(engine: Engine, plan: GeneratePlan, pictures: Sequence[Pictur
 def encode(
     engine: Engine, plan: GeneratePlan, pictures: Sequence[Picture]
 ) -> tuple[Mapping[str, Guide], float]:
-    """What the network is told of each prompt, and the median seconds to encode one.
+    """Guides of all prompts, and the median seconds to encode one.
 
     Each prompt is encoded once, alone, as `generate` does it.
     """
@@ -189,7 +189,7 @@ def subject_of(
 
 
 def describe_machine(model: Model, device: DeviceName, dtype: DtypeName) -> Machine:
-    """Where a model would run and in what format, which are those of `generate`.
+    """The device and number format of a run, as in `generate`.
 
     Raises DeviceError.
     """
@@ -211,7 +211,7 @@ def describe_machine(model: Model, device: DeviceName, dtype: DtypeName) -> Mach
 
 
 def _processor() -> str:
-    """The processor's name as people know it; Python alone tells only its family on Linux."""
+    """The processor's model name; on Linux, Python knows only its family."""
     if CPU_INFO.exists():
         lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""Measuring every cell of a grid: the loop, and what one run of it takes.
+"""Measure every cell of a grid.
 
 Text is encoded once and each reference solved once, for all cells. Then come rounds: in each,
 every cell draws one picture, in an order shuffled anew. So whatever the machine does in the
@@ -40,15 +40,16 @@ from diffgen.errors import DiffgenError, OutputError
 from diffgen.settings.axes import Point, title_of
 from diffgen.types import Denoiser
 
-ADAPTIVE_CALLS = 40  # a guess, for the time left only
-FAILURES = (DiffgenError, RuntimeError, ArithmeticError, ValueError)  # of one cell, not of all
+ADAPTIVE_CALLS = 40  # a guess, only for the time left
+# Errors of one cell, not of all.
+FAILURES = (DiffgenError, RuntimeError, ArithmeticError, ValueError)
 Scorer = Callable[[Image.Image, str], float]
 
 _log = logging.getLogger(__name__)
 
 
 class Listener(Protocol):
-    """Somebody who wants to know how far the sweep is."""
+    """Receives the progress of a sweep."""
 
     def begin(self, label: str) -> None: ...
 
@@ -56,7 +57,7 @@ class Listener(Protocol):
 
 
 class CountingDenoiser:
-    """A denoiser that counts its calls, each of which is one network evaluation."""
+    """A denoiser that counts its calls, which are network evaluations."""
 
     def __init__(self, denoise: Denoiser, listener: Listener) -> None:
         self.calls = 0
@@ -70,7 +71,7 @@ class CountingDenoiser:
 
 @dataclass
 class Sweep:
-    """A grid of cells measured; what is already in the journal is not repeated."""
+    """Measures a grid of cells, except those in the journal."""
 
     subjects: Subjects
     pictures: Sequence[Picture]
@@ -80,14 +81,14 @@ class Sweep:
     reference_steps: int
     repeats: int
     scorer: Scorer | None = None
-    floor: float = 0.0  # dB to which references are to agree
+    floor: float = 0.0  # dB to which references must agree
     _converged: dict[str, Converged | str] = field(default_factory=dict)  # by the limit's key
 
     def run(self) -> Iterator[Run]:
         """Measure, yielding each run as soon as it is in the journal.
 
-        A cell that fails is a run with its reason, and is not tried again this time. Raises
-        OutputError where the folder cannot be written.
+        A failed cell is a run with its reason, and is not tried again this time. Raises OutputError
+        if the folder cannot be written.
         """
         stages = self._stages()
         for cells in stages:
@@ -178,7 +179,7 @@ class Sweep:
         return self.subjects.reference(limit.solution)
 
     def _converge(self, limit: Limit) -> Converged | str:
-        """A reference, from the folder where it is there; or why there is none."""
+        """A reference, from the folder if it is there; or why there is none."""
         folder, stem = self.journal.path.parent, references.file_name(limit.key)
         path = folder / REFERENCES / f"{stem}.safetensors"
         subject = self._truth(limit)
@@ -211,7 +212,7 @@ class Sweep:
         yield from time_again(self.journal, named, self.repeats, self._clock)
 
     def _clock(self, cell: PlannedCell) -> float | None:
-        """The seconds of one run that is not looked at; None where it fails, which is told."""
+        """The seconds of one run without evaluation; None if it fails, which is logged."""
         timed_only = Run(cell=cell.key, round=len(self.pictures))
         try:
             with torch.inference_mode(), memory_errors():
@@ -245,10 +246,10 @@ class Sweep:
             return replace(run, reason=_one_line(error))
 
     def _sample(self, cell: PlannedCell, run: Run, listener: Listener) -> tuple[Run, Tensor]:
-        """Exactly what `generate` does, timed; latents to be looked at afterwards.
+        """Run exactly what `generate` does, timed; returns the latents.
 
-        Where a sampler draws independent noise, it is run once more along its Brownian path,
-        untimed: drawing that takes longer.
+        A sampler with independent noise runs once more along its Brownian path, untimed, since that
+        noise takes longer to draw.
         """
         subject, plan = self.subjects.cell(cell.point), cell.plan
         index = run.round % len(self.pictures)
@@ -261,7 +262,7 @@ class Sweep:
         run = replace(run, nfe=denoise.calls, seconds=seconds, peak_memory=peak_memory(device))
         if run.round < len(self.pictures) and _needs_path(cell):
             path = BrownianNoise(seeds, shape, device)
-            # A denoiser is for one run: some remember the steps before.
+            # A denoiser is for one run: some have a state.
             again = CountingDenoiser(subject.denoiser([index]), listener)
             latents = plan.run(again, seeds, shape, device, noise=path)
         if not bool(torch.isfinite(latents).all()):
@@ -271,7 +272,7 @@ class Sweep:
     def _look(
         self, cell: PlannedCell, run: Run, latents: Tensor, converged: Converged | None
     ) -> Run:
-        """Decode, compare with the reference, score, and keep the first pictures."""
+        """Decode, compare with the reference, score, and store the first pictures."""
         subject = self.subjects.cell(cell.point)
         start = _now(subject.device)
         image = subject.decode(latents)[0]
@@ -305,7 +306,7 @@ class _Nobody:
 
 
 def _needs_path(cell: PlannedCell) -> bool:
-    """Whether `generate` draws independent noise where the distance asks for a Brownian path."""
+    """Whether `generate` draws independent noise while the distance needs a Brownian path."""
     spec = cell.plan.spec
     return cell.stochastic and spec.noise != "brownian" and has_limit(spec)
 

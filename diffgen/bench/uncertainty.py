@@ -17,13 +17,13 @@ from itertools import accumulate
 
 from diffgen.bench.results import Statistic, Timing
 
-OUTSIDE = 0.05  # the probability that an interval misses what it is of
-MOST = 10_000  # values that anybody would take
+OUTSIDE = 0.05  # the probability that an interval misses the true value
+MOST = 10_000  # largest sensible number of values
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A difference with half the width of its interval, infinite where the spread is not known."""
+    """A difference with half the width of its interval, infinite if the spread is unknown."""
 
     mean: float
     half: float
@@ -48,15 +48,15 @@ def statistic(values: Sequence[float]) -> Statistic:
 
 
 def paired(a: Sequence[float], b: Sequence[float], outside: float = OUTSIDE) -> Difference:
-    """a - b, value by value; where one is longer, its last values have no partner."""
+    """a - b, value by value; surplus values of the longer one are dropped."""
     differences = [x - y for x, y in zip(a, b, strict=False)]
     return Difference(math.fsum(differences) / len(differences), _half(differences, outside))
 
 
 def log_ratio(a: Timing, b: Timing, outside: float = OUTSIDE) -> Difference:
-    """log(a / b) of two timings by their medians, with the interval of Welch for their logarithms.
+    """log(a / b) of two timings by their medians, with Welch's interval for their logarithms.
 
-    The medians are what is shown, and one hiccup does not move them; it widens the interval.
+    Medians are robust against a single outlier, which only widens the interval.
     """
     mean = math.log(a.median / b.median)
     x, y = [math.log(value) for value in a.repeats], [math.log(value) for value in b.repeats]
@@ -66,15 +66,15 @@ def log_ratio(a: Timing, b: Timing, outside: float = OUTSIDE) -> Difference:
     total = sum(parts)
     if total == 0.0:
         return Difference(mean, 0.0)
-    # v = total^2 / sum(part^2 / (n - 1)), rounded down: rather too wide than too narrow
+    # v = total^2 / sum(part^2 / (n - 1)), rounded down, for the wider interval
     degrees = total**2 / sum(p**2 / (len(v) - 1) for p, v in zip(parts, (x, y), strict=True))
     return Difference(mean, t_quantile(math.floor(degrees + 1e-9), outside) * math.sqrt(total))
 
 
 def values_needed(differences: Sequence[float], outside: float = OUTSIDE) -> int | None:
-    """The least n whose interval would leave out 0, were mean and spread to stay as they are.
+    """The least n whose interval would exclude 0, with the same mean and spread.
 
-    t(n - 1) s / sqrt(n) < |mean|. None where the spread is not known, or for more than `MOST`.
+    t(n - 1) s / sqrt(n) < |mean|. None if the spread is unknown, or for more than `MOST`.
     """
     if len(differences) < 2:
         return None
@@ -95,13 +95,13 @@ def values_needed(differences: Sequence[float], outside: float = OUTSIDE) -> int
 
 @cache
 def t_quantile(degrees: int, outside: float = OUTSIDE) -> float:
-    """The t with P(|T| > t) = `outside` for Student's T of that many degrees of freedom.
+    """The t with P(|T| > t) = `outside` for Student's T with that many degrees of freedom.
 
-    With T = sqrt(degrees) tan(theta) the density of theta is cos(theta)^(degrees - 1), which is
-    smooth on a finite interval; the midpoint rule sums it up.
+    With T = sqrt(degrees) tan(theta) the density of theta is cos(theta)^(degrees - 1), smooth on a
+    finite interval, and integrated by the midpoint rule.
     """
     cells = 20_000
-    # Beyond this angle nothing is left of the density of many degrees.
+    # Beyond this angle the density of many degrees underflows.
     width = min(math.pi / 2, 12.0 / math.sqrt(degrees)) / cells
     mass = list(accumulate(math.cos((i + 0.5) * width) ** (degrees - 1) for i in range(cells)))
     target = (1.0 - outside) * mass[-1]

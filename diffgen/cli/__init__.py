@@ -1,6 +1,6 @@
-"""The command line: three lines per command, one place where errors end.
+"""The command line: the commands, and the one place where errors end.
 
-Nothing here imports torch before a request has been understood.
+Nothing here imports torch before a request has been parsed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class Commands(TyperGroup):
-    """The commands, with their help in full and a word for whoever left out `generate`."""
+    """The group of commands: full help texts, and a hint if `generate` was left out."""
 
     def resolve_command(
         self, ctx: Context, args: list[str]

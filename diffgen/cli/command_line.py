@@ -1,4 +1,4 @@
-"""The command that was given, as a line to paste."""
+"""The current command as a line to paste."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def command_line(
 ) -> str:
     """This command again, quoted for a shell, with `more` options that it does not have yet.
 
-    The flag `without` is left out where it is an option, but not where it is the value of one of
-    the `groups` of settings, nor a word behind `--`. `launcher` are the words of the program that
-    started this one, by default read from the system.
+    The flag `without` is dropped as an option, but not as the value of one of the `groups` of
+    settings, nor after `--`. `launcher` are the words of the parent program, by default read from
+    the system.
     """
     program, *given = sys.argv if arguments is None else arguments
     takers = {flag for row in each_row(*groups) if row.kind is not bool for flag in _flags(row)}
@@ -43,9 +43,7 @@ def _flags(row: Row) -> list[str]:
 def _divided(
     given: Sequence[str], takers: Collection[str]
 ) -> tuple[list[tuple[str, bool]], Sequence[str]]:
-    """The words in front of `--` and whether each is the value of an option, which `takers` have;
-    and the words from there on, which are no options.
-    """
+    """The words before `--` and whether each is the value of one of `takers`; and the rest."""
     options: list[tuple[str, bool]] = []
     is_value = False
     for place, word in enumerate(given):
@@ -59,20 +57,20 @@ def _divided(
 def _launched(
     given: list[str], environment: Mapping[str, str], launcher: Sequence[str] | None
 ) -> list[str]:
-    """How torchrun was told to start this command, with its options; empty if that is unknown."""
+    """The torchrun command that started this one, with its options; empty if unknown."""
     if "TORCHELASTIC_RUN_ID" not in environment:
         return []
     words = list(_parent() if launcher is None else launcher)
     before = len(words) - len(given)
     if before < 2 or words[before:] != given:
         return []
-    # A script is run by an interpreter, which nobody typed.
+    # A script's interpreter was not typed.
     script = Path(words[1]).name
     return [script, *words[2:before]] if script == "torchrun" else words[:before]
 
 
 def _parent() -> list[str]:
-    """The words of the program that started this one; none where the system does not tell."""
+    """The command line of the parent process; empty if the system does not tell."""
     try:
         words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().split(b"\0")
     except OSError:
@@ -92,7 +90,7 @@ def _start(program: Path, environment: Mapping[str, str]) -> list[str]:
 
 
 def _nodes(environment: Mapping[str, str]) -> list[str]:
-    """This machine among several, as torchrun is told of it without a rendezvous."""
+    """torchrun's options for this machine among several, without a rendezvous."""
     count = environment.get("GROUP_WORLD_SIZE", "1")
     if count == "1":
         return []

@@ -1,7 +1,7 @@
-"""What a shell offers for the value of an option: names, with a word about each.
+"""Shell completion of option values: names with short descriptions.
 
-Completing loads no torch, and stays silent about a configuration that cannot be read: the command
-itself will say what is wrong with it. Where nothing is offered, the shell offers files.
+Completion loads no torch, and ignores an unreadable configuration: the command itself reports that.
+Without suggestions, the shell completes files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Source = Callable[[], Iterator[Offer]]
 
 
 def completion_of(field: str) -> Callable[[str], list[Offer]] | None:
-    """What completes the values of a setting, by its field's name; None where nothing does."""
+    """The completion of a setting's values, by its field's name; None if there is none."""
     source = SOURCES.get(field)
     if source is None:
         return None
@@ -34,7 +34,7 @@ def completion_of(field: str) -> Callable[[str], list[Offer]] | None:
 
 
 def _matching(source: Source, word: str) -> list[Offer]:
-    """Each name once, the first time that it is offered."""
+    """Each name once, with its first description."""
     found: dict[str, str] = {}
     try:
         for name, about in source():
@@ -59,7 +59,7 @@ def _schedules() -> Iterator[Offer]:
 
 
 def _weights(kind: Kind) -> Iterator[Offer]:
-    """Names of a kind of weights: the known ones, then the files in the user's folders."""
+    """Names of a kind of weights: registered ones, then files in the user's folders."""
     from diffgen.configuration import Configuration
     from diffgen.weights.registry import known_entries
     from diffgen.weights.shelf import items

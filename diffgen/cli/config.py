@@ -1,4 +1,4 @@
-"""`diffgen config`: where the configuration is, and what it comes to."""
+"""`diffgen config`: show and write the configuration."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _write(words: Sequence[str]) -> None:
 
 
 def _shown(found: Configuration, model: str | None) -> dict[str, Any]:
-    """Every value with its source, plain."""
+    """Every value with its source, as plain data."""
     from diffgen.configured import all_tables, default_model, settings_for
 
     named = model or str(default_model(found).value)

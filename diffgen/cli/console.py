@@ -18,11 +18,11 @@ from diffgen.errors import OutputError, one_line
 if TYPE_CHECKING:
     from rich.table import Table
 
-PIPE_WIDTH = 160  # characters, where no terminal says how wide it is
+PIPE_WIDTH = 160  # characters, for a terminal of unknown width
 GONE = "its reader has gone away"
 
 Aside = Callable[[], AbstractContextManager[None]]
-_aside: Aside = nullcontext  # what takes a bar and a preview off the terminal for a moment
+_aside: Aside = nullcontext  # contexts that hide a bar and a preview
 _lock = threading.RLock()
 
 
@@ -42,16 +42,16 @@ def print_line(line: str) -> None:
 
 
 def print_event(value: Any) -> None:
-    """One JSON value on a line of stderr, for a program that follows the run."""
+    """One JSON value on a line of stderr, for programs that follow the run."""
     with _lock, _aside():
         print(json.dumps(value), file=sys.stderr, flush=True)
 
 
 def print_result(line: str) -> None:
-    """One line of results on stdout, at once, so that a reader need not wait for the end.
+    """One line of results on stdout, flushed, so that a reader need not wait for the end.
 
-    Raises OutputError if nobody reads any more. Any other failure is for the exit code to tell: a
-    full disk below the list of pictures is no reason not to make them.
+    Raises OutputError if the reader has gone. Other failures only affect the exit code: a full disk
+    under the list of pictures is no reason to stop drawing.
     """
     with _lock, _aside():
         print(line, flush=True)
@@ -61,16 +61,16 @@ def print_result(line: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on a line of stdout; in ASCII where it names a file that is no UTF-8."""
+    """One JSON value on a line of stdout; ASCII if it contains a file name that is not UTF-8."""
     text = json.dumps(value, ensure_ascii=False)
     strange = any("\ud800" <= char <= "\udfff" for char in text)
     print_result(json.dumps(value) if strange else text)
 
 
 def print_table(build: Callable[[Sequence[str]], Table], sacrifice: Sequence[str]) -> None:
-    """A table on stdout, without as many of the columns `sacrifice` as the terminal has no room for.
+    """A table on stdout, without columns of `sacrifice` that do not fit the terminal.
 
-    `build` makes the table without the columns it is told. Raises OutputError as `print_result`.
+    `build` makes the table without the given columns. Raises OutputError as `print_result`.
     """
     from rich.console import Console
 
@@ -99,7 +99,7 @@ def lost_results(stream: GuardedStream) -> str:
 
 @contextmanager
 def reported_pipe() -> Iterator[None]:
-    """Turn a failing stdout, where a picture itself is written to it, into OutputError."""
+    """Turn a failure of stdout, while a picture is written to it, into OutputError."""
     try:
         yield
     except OSError as error:
@@ -110,20 +110,20 @@ def reported_pipe() -> Iterator[None]:
 
 
 def erase_lines(count: int) -> None:
-    """Take the last lines off the terminal that stderr is."""
+    """Erase the last lines of the terminal on stderr."""
     print(f"\x1b[{count}A\r\x1b[J", end="", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def logged_notes(verbose: bool) -> Iterator[None]:
-    """Show what the library logs while a command runs: warnings, and with `verbose` the rest."""
+    """Show the library's log while a command runs: warnings, and with `verbose` everything."""
     with _handled(logging.getLogger("diffgen"), logging.INFO if verbose else logging.WARNING):
         yield
 
 
 @contextmanager
 def kept_warnings(verbose: bool) -> Iterator[None]:
-    """Keep the warnings of Python and of libraries from users; `verbose` shows them as notes."""
+    """Hide warnings of Python and of libraries from users; `verbose` shows them as notes."""
     others = logging.getLogger()
     with warnings.catch_warnings():
         logging.captureWarnings(True)
@@ -136,16 +136,16 @@ def kept_warnings(verbose: bool) -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Have the terminal to oneself, without what moves there."""
+    """Use the terminal without bars and previews."""
     with _lock, _aside():
         yield
 
 
 @contextmanager
 def beside(aside: Aside) -> Iterator[None]:
-    """Print every line inside `aside()`, which takes what moves off the terminal.
+    """Print every line inside `aside()`, which hides a bar or preview.
 
-    The last one to be put there is the first line above the others.
+    Hides nest in the order of registration.
     """
     global _aside
     before = _aside
@@ -186,7 +186,7 @@ class _NoteHandler(logging.Handler):
 
 
 def _to_stderr(word: str, colour: str, message: str) -> None:
-    """Text of others in `message` cannot steer the terminal, nor pass for a second line."""
+    """Escape foreign text in `message`, so that it cannot control the terminal or fake a line."""
     plain = "NO_COLOR" in os.environ or not sys.stderr.isatty()
     mark = word if plain or not word else f"\x1b[{colour}m{word}\x1b[0m"
     with _lock, _aside():

@@ -1,4 +1,4 @@
-"""`diffgen convert`: another layout, another number format."""
+"""`diffgen convert`: another layout or number format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`diffgen doctor`: what runs here, where, in which number format, and what makes it slow."""
+"""`diffgen doctor`: devices and number formats of this machine, and what makes it slow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from diffgen.configuration import Configuration, Given
 
-FEW_CORES = 4  # of a CPU on which a person waits for each picture
+FEW_CORES = 4  # on a CPU, where each picture takes a noticeable time
 SDXL = 7 * 10**9  # bytes of its weights in half precision
 LARGEST_CELL = 1000  # characters
 Rows = list[tuple[str, str]]
@@ -30,7 +30,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> int:
     """Tell what runs on this machine, and what is slow or wrong here."""
-    environment = machine.thread_variables()  # as the user has it: what follows adds to it
+    environment = machine.thread_variables()  # before this command adds to it
     configuration, given, troubles = _configuration()
     threads = given.get("threads")
     settle_threads(threads.value if threads else None)
@@ -51,7 +51,7 @@ def doctor(
 
 
 def _configuration() -> tuple[Configuration, Mapping[str, Given], list[str]]:
-    """What the user configured, and what of it cannot be read."""
+    """The user's configuration, and its unreadable parts."""
     from diffgen.configuration import Configuration, config_path
     from diffgen.configured import default_model, settings_for
 
@@ -63,7 +63,7 @@ def _configuration() -> tuple[Configuration, Mapping[str, Given], list[str]]:
 
 
 def _computing(given: Mapping[str, Given], troubles: list[str]) -> dict[str, Any]:
-    """The device and the number format that a run would have."""
+    """The device and the number format of a run."""
     import torch
 
     from diffgen.device import Precision, pick_device
@@ -96,7 +96,7 @@ def _hardware(chosen: device) -> str:
 
 
 def _reason(chosen: device) -> str:
-    """Why `auto` takes the number format that it takes."""
+    """Why `auto` chooses its number format."""
     import torch
 
     from diffgen.device import multiplies_bf16
@@ -150,7 +150,7 @@ def _places(configuration: Configuration) -> dict[str, Any]:
 
 
 def slow(facts: Mapping[str, Any]) -> Iterator[str]:
-    """What makes runs slow on a machine of which these are the facts, one line each."""
+    """Causes of slow runs among a machine's facts, one line each."""
     if facts["device"] == "cpu":
         yield from _slow_cpu(facts)
     yield from _slow_threads(facts["threads"])
@@ -197,7 +197,7 @@ def _short_of_room(memory: Mapping[str, Any], disk: Mapping[str, Any]) -> Iterat
 
 
 def _rows(facts: Mapping[str, Any]) -> Rows:
-    """The facts as lines for people."""
+    """The facts as readable lines."""
     kept = facts["versions"]
     threads = facts["threads"]
     rows: Rows = [(name, found) for name, found in kept.items() if found]
@@ -222,7 +222,7 @@ def _rows(facts: Mapping[str, Any]) -> Rows:
 
 
 def _said(threads: Mapping[str, Any]) -> str:
-    """Who settled the number of threads, and what the environment says of them."""
+    """The source of the number of threads, and the environment's variables."""
     said = [f"{name}={value}" for name, value in threads["environment"].items()]
     if threads["configured_by"]:
         said.insert(0, f"by {threads['configured_by']}")

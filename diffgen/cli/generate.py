@@ -55,7 +55,7 @@ def generate(words: Prompts = None, *, given: dict[str, Any]) -> int:
 
     The path of each picture is printed as soon as it is finished.
     """
-    # Not above: --help and the other commands do without.
+    # Imported here: --help and the other commands do without.
     from diffgen.batch.session import Session
 
     with making(given, lambda: Session.open(words or [], given)) as (run, plans):
@@ -68,9 +68,9 @@ def generate(words: Prompts = None, *, given: dict[str, Any]) -> int:
 def making(
     given: Mapping[str, Any], opened: Callable[[], Session]
 ) -> Iterator[tuple[Run, Iterable[BatchPlan]]]:
-    """A run, told of as the settings say, and the plans that it is to make.
+    """Set up a run with its progress, and the plans to draw.
 
-    Ends the command where only a plan is wanted.
+    Ends the command if only a plan is wanted.
     """
     settle_threads(given.get("threads"))
     from diffgen.batch.sheet import check_sheet
@@ -92,7 +92,7 @@ def making(
 
 
 def _told(opened: Callable[[], Session], prompt_file: str | None) -> Session:
-    """A session, with what is to be said of it."""
+    """Open a session, and print notes on it."""
     from diffgen.cli.prompts import listed_problems, tell_syntax, tell_terminal
 
     tell_terminal(prompt_file)
@@ -115,7 +115,7 @@ def _check_stdout(output: Output) -> None:
 def _reported(
     session: Session, running: Running, talk: Talk, output: Output, previews: Previews | None
 ) -> Iterator[tuple[Run, Iterable[BatchPlan]]]:
-    """The run of a session and its plans, with a journal, progress, sheets and a closing line."""
+    """A session's run and its plans, with journal, progress, sheets and a closing line."""
     sheets = _sheets(session, running)
     journal = session.journal(fresh=not running.resume)
     with (
@@ -130,7 +130,7 @@ def _reported(
             kind=talk.progress,
             as_json=output.as_json,
             file=session.reading.prompt_file,
-            pace=None if previews else pace,  # drawing takes time too
+            pace=None if previews else pace,  # drawing the sheet takes time too
         )
         viewers: list[Viewer] = [*sheets.values(), *([Screen()] if output.show else [])]
         run = _run(session, running, tracker, journal, viewers, previews)
@@ -165,7 +165,7 @@ def _run(
         _loader(Machine.of(session.given), exact=running.exact),
         tracker,
         journal=journal,
-        # An animation without a frame is none.
+        # An animation needs all of its frames.
         stop_on_error=running.stop_on_error or isinstance(session.output, Animation),
         viewers=viewers,
         watcher=previews,
@@ -204,7 +204,7 @@ def _loader(machine: Machine, *, exact: bool) -> Callable[[Stock], Engine]:
 
 @contextmanager
 def _told_when_stopped(run: Run, tracker: Tracker, *, goes_on: bool) -> Iterator[None]:
-    """A run that can go on ends behind the batch in flight; any other at once."""
+    """On a signal, a resumable run finishes the batch in progress; others stop at once."""
     try:
         if goes_on:
             with finishing_first(run.stopping) as came:
@@ -218,7 +218,7 @@ def _told_when_stopped(run: Run, tracker: Tracker, *, goes_on: bool) -> Iterator
 
 
 def _plans(session: Session, run: Run, tracker: Tracker) -> Iterator[BatchPlan]:
-    """What the command asks for, and what stdin does, line by line as it comes."""
+    """The plan of the command, or those of stdin, line by line."""
     from diffgen.batch.files import Problem
 
     yield session.plan

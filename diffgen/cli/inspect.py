@@ -1,4 +1,4 @@
-"""`diffgen inspect`: what a file is."""
+"""`diffgen inspect`: the kind and contents of a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain facts about this machine and what is installed on it, for `diffgen doctor`."""
+"""Facts about this machine and its installed packages, for `diffgen doctor`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = (
     *("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub"),
     *("pillow", "numpy", "triton"),
 )
-# What settles the number of threads, or how they wait for each other.
+# Variables for the number of threads and how they wait.
 THREAD_VARIABLES = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_THREAD_LIMIT", "OMP_WAIT_POLICY"),
     *("KMP_BLOCKTIME", "KMP_AFFINITY", "GOMP_CPU_AFFINITY", "GOMP_SPINCOUNT", "OMP_PROC_BIND"),
@@ -26,25 +26,25 @@ CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of main memory; None where the system does not say."""
+    """Bytes of main memory; None if unknown."""
 
     total: int | None
-    free: int | None  # to be had without swapping
+    free: int | None  # available without swapping
     swapped: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """How many cores there are, how many this process may use, and what else runs on them."""
+    """The number of cores, how many this process may use, and their load."""
 
     all: int
     usable: int
-    quota: float | None  # cores' worth of time that a container is given
-    load: float | None  # processes that want to run, over the last minute
+    quota: float | None  # the container's CPU quota, in cores
+    load: float | None  # load average of the last minute
 
 
 def versions() -> dict[str, str | None]:
-    """Of diffgen, Python and what diffgen stands on; None for what is not installed."""
+    """Versions of diffgen, Python and its dependencies; None for absent ones."""
     from importlib.metadata import PackageNotFoundError, version
 
     found: dict[str, str | None] = {"diffgen": __version__, "python": platform.python_version()}
@@ -57,7 +57,7 @@ def versions() -> dict[str, str | None]:
 
 
 def processor() -> str:
-    """The CPU by its maker's name, or by its kind where the system does not tell."""
+    """The CPU's model name, or its architecture if that is unknown."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
             if line.startswith("model name"):
@@ -81,7 +81,7 @@ def _quota() -> float | None:
 
 
 def memory() -> Memory:
-    """Of the system, or of the container where that has less."""
+    """The system's memory, or the container's if that has less."""
     table = _meminfo()
     total, free = table.get("MemTotal"), table.get("MemAvailable")
     with suppress(OSError, ValueError):
@@ -108,7 +108,7 @@ def _meminfo() -> dict[str, int]:
 
 
 def free_disk(path: Path) -> int | None:
-    """Bytes free where a path is or would be."""
+    """Bytes free at a path, which need not exist yet."""
     with suppress(OSError):
         there = next((each for each in (path, *path.parents) if each.exists()), path)
         return shutil.disk_usage(there).free
@@ -116,9 +116,7 @@ def free_disk(path: Path) -> int | None:
 
 
 def folder_size(folder: Path) -> int | None:
-    """Bytes of the files below, each counted where it lies and not where links name it; None for
-    no folder.
-    """
+    """Bytes of the files below, counting links only at their target; None without a folder."""
     if not folder.is_dir():
         return None
     return sum(_sizes(folder))
@@ -134,5 +132,5 @@ def _sizes(folder: Path) -> Iterator[int]:
 
 
 def thread_variables(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What the environment says of threads."""
+    """The environment's variables for threads."""
     return {name: environment[name] for name in THREAD_VARIABLES if name in environment}

@@ -24,9 +24,9 @@ LARGEST = 32 << 20  # bytes; glibc takes no larger threshold for blocks of their
 
 
 def keep_freed_memory() -> None:
-    """From now on, where the C library is glibc and nobody has settled it before.
+    """Keep freed memory from now on, if the C library is glibc and the user has not tuned it.
 
-    For programs only: a library has no business with the heap of its host.
+    For programs only: a library must not tune its host's heap.
     """
     _tell_malloc(
         {
@@ -38,12 +38,12 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Until `keep_freed_memory`: give every large block back to the system when it is freed."""
+    """Return every large block to the system when it is freed, until `keep_freed_memory`."""
     _tell_malloc({M_MMAP_THRESHOLD: SMALLEST})
 
 
 def keep_from_first_step(on_step: StepCallback) -> StepCallback:
-    """Report steps, the first of which has packed the weights: keep freed memory from then on."""
+    """Wrap step reports: keep freed memory from the first step on, after weights are packed."""
 
     def report(info: StepInfo) -> None:
         if info.index == 0:
@@ -58,7 +58,7 @@ def _tell_malloc(settings: Mapping[int, int]) -> None:
         return
     import ctypes
 
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has no mallopt
     if mallopt:
         for name, value in settings.items():
             mallopt(name, value)
@@ -66,10 +66,10 @@ def _tell_malloc(settings: Mapping[int, int]) -> None:
 
 @contextmanager
 def loading_to_stay() -> Iterator[None]:
-    """What is imported and made inside lives as long as the process: nothing of it is collected.
+    """Freeze what is imported and made inside: it lives as long as the process.
 
-    Unless it fails: a traceback holds on to all that its functions had in hand. The collector is
-    left as it was found.
+    Not on failure, as a traceback keeps its functions' objects alive. The collector's state is
+    restored.
     """
     was_on = gc.isenabled()
     gc.disable()

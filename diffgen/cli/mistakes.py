@@ -1,4 +1,4 @@
-"""What is wrong with a command line, in our own words: one line that says what to write instead."""
+"""Rewrite usage errors: one line that says what to type instead."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMED = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EIS
 
 
 def explain(error: typer.TyperException) -> str:
-    """A usage error of the parser, which speaks of types and inputs."""
+    """A usage error of the parser, in the user's terms."""
     if isinstance(error, typer.BadParameter):
         return f"{_wrong_value(error)} {MORE}"
     option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
@@ -35,7 +35,7 @@ def explain(error: typer.TyperException) -> str:
 
 
 def no_command(arguments: Sequence[str], commands: Iterable[str]) -> str:
-    """For a first word that is no command: most likely a prompt."""
+    """For a first word that is no command, most likely a prompt."""
     first = arguments[0]
     if near := get_close_matches(first, list(commands), n=1):
         return f'no command {shown(first)}. Did you mean "{near[0]}"? {MORE}'
@@ -47,7 +47,7 @@ def no_command(arguments: Sequence[str], commands: Iterable[str]) -> str:
 
 
 def known_trouble(error: Exception) -> tuple[str, int] | None:
-    """What the system says of files and memory, as a line and an exit code."""
+    """Common errors of files and memory, as a line and an exit code."""
     if isinstance(error, MemoryError):
         return "out of memory; ask for less at a time", 1
     if isinstance(error, RuntimeError) and "home directory" in str(error):

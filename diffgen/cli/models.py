@@ -1,4 +1,4 @@
-"""`diffgen models`: what is known and what is on this machine."""
+"""`diffgen models`: registered models and those on this machine."""
 
 from __future__ import annotations
 

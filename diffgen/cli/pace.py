@@ -1,4 +1,4 @@
-"""How long pictures take on this machine, as its last runs of each model and size tell."""
+"""Estimate how long pictures take, from earlier runs of each model and size on this machine."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ if TYPE_CHECKING:
     from diffgen.batch.plan import Job
     from diffgen.settings.running import Machine
 
-MOST = 1000  # kinds of pictures that are remembered, the latest
+MOST = 1000  # number of remembered kinds of pictures
 
 
 class Pace:
-    """Seconds by kind of picture: of one evaluation of the network, and of all the rest.
+    """Seconds by kind of picture: of one network evaluation, and of everything else.
 
-    A run on "auto" counts for that, and for what it came to: to ask what it would come to takes
-    torch, which takes longer than all else that `--dry-run` does. A file that cannot be read or
-    written costs an estimate, no more.
+    A run on "auto" is stored under that and under the device it resolved to: resolving needs torch,
+    which takes longer than all of `--dry-run`. An unusable file only costs the estimate.
     """
 
     def __init__(self, file: Path | None, machine: Machine) -> None:
@@ -35,14 +34,14 @@ class Pace:
 
     @classmethod
     def of_user(cls, machine: Machine) -> Pace:
-        """What this user's runs took."""
+        """The times of this user's runs."""
         from diffgen.weights.hashes import cache_folder
 
         folder = cache_folder()
         return cls(folder and folder / "pace.json", machine)
 
     def seconds(self, job: Job) -> float | None:
-        """What a picture will take; None for a kind that was never made."""
+        """The estimate for a picture; None for an unknown kind."""
         kind = _kind(job, self._machine.device, self._machine.dtype)
         rates, evaluations = self._known.get(kind), job.plan.evaluations
         if rates is None or evaluations is None:
@@ -50,7 +49,7 @@ class Pace:
         return rates[0] * evaluations + rates[1]
 
     def learn(self, job: Job, record: Mapping[str, Any]) -> None:
-        """Take in what a picture took. The last of a run counts: the first also packs weights."""
+        """Add a picture's times. The last of a run wins: the first also packs weights."""
         if evaluations := job.plan.evaluations:
             timings = record["timings"]
             sampling = timings.get("sampling", 0.0)
@@ -60,7 +59,7 @@ class Pace:
                     self._learned[_kind(job, device, dtype)] = rates
 
     def keep(self) -> None:
-        """Write down what was learned, beside what others have learned meanwhile."""
+        """Store the times, merged with those stored meanwhile by other processes."""
         if self._file is None or not self._learned:
             return
         others = {kind: r for kind, r in _read(self._file).items() if kind not in self._learned}
@@ -72,9 +71,7 @@ class Pace:
 
 
 def _kind(job: Job, device: str, dtype: str) -> str:
-    """What decides the time of an evaluation: the model, the size, whether there are two sides,
-    whether some of it is left out, where it is computed and in which number format.
-    """
+    """All that determines an evaluation's time: model, size, guidance, DeepCache, device, dtype."""
     plan = job.plan
     guided = "guided" if plan.guidance_scale != 1 else "plain"
     fast = " fast" if plan.request.fast else ""

@@ -1,7 +1,7 @@
-"""What other programs call our options, beyond the single words that the settings themselves know.
+"""Names of other programs for diffgen's options, beyond the aliases of the settings.
 
-diffusers' scripts, CompVis', A1111, sd-scripts, sd.cpp. Keys are what to write here; words are in
-lower case, with hyphens, and without the first ones.
+diffusers' scripts, CompVis', A1111, sd-scripts, sd.cpp. Keys are the options here; words are in
+lower case, with hyphens, and without leading ones.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `--dry-run` prints: the pictures there would be, and what they would cost."""
+"""The output of `--dry-run`: the planned pictures and their cost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROMPT_SHOWN = 60  # characters
 
 
 def print_plan(session: Session, *, as_json: bool) -> None:
-    """Each picture's name and settings on stdout, and the sums on stderr."""
+    """Print each picture's name and settings on stdout, and the totals on stderr."""
     from diffgen.batch.run import name_fields
 
     pace = Pace.of_user(Machine.of(session.given))
@@ -49,7 +49,7 @@ def print_plan(session: Session, *, as_json: bool) -> None:
 
 
 def _time(seconds: Sequence[float | None], count: int) -> str:
-    """How long all pictures will take, by those that were looked at."""
+    """The estimated time of all pictures, extrapolated from known ones."""
     from diffgen.batch.run import as_clock
 
     known = [each for each in seconds if each is not None]

@@ -1,4 +1,4 @@
-"""How far a piece of work is: nothing, plain lines, or a bar on a terminal. Always on stderr."""
+"""Progress on stderr: silent, plain lines, or a bar on a terminal."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from diffgen.types import ProgressKind
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-NARROW = 70  # columns of a terminal; below, the bar is short and has no speed
+NARROW = 70  # columns of a terminal; below, the bar is short and shows no speed
 
 
 class Display:
-    """Plain lines. Nobody sees `update`, so that whoever reports says a line now and then."""
+    """Plain lines. `update` shows nothing, so callers print a line now and then."""
 
     live = False
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Print a permanent line."""
         print_line(line)
 
     def update(self, label: str, done: int, total: int | None) -> None:
-        """What is being done and how far it is; None where nobody knows how much there is."""
+        """Show the current work and its progress; `total` is None if unknown."""
 
 
 class Silent(Display):
@@ -39,7 +39,7 @@ class Silent(Display):
 
 
 class Bar(Display):
-    """A bar in the terminal's last line, off it while any other line is printed."""
+    """A bar in the terminal's last line, hidden while any other line is printed."""
 
     live = True
 
@@ -54,8 +54,8 @@ class Bar(Display):
             self._task,
             description=one_line(label, at_most=60),
             completed=done,
-            total=total and max(total, done),  # more may turn out to be needed than was expected
-            refresh=begins,  # so that short work is seen too
+            total=total and max(total, done),  # the total may have been an underestimate
+            refresh=begins,  # so that short work is visible too
         )
 
     @contextmanager
@@ -71,9 +71,7 @@ class Bar(Display):
 def progress(
     *, quiet: bool, in_bytes: bool = False, kind: ProgressKind = "auto"
 ) -> Iterator[Display]:
-    """Somebody to tell how far the work is, counted in pieces or in bytes; "auto" is a bar on a
-    terminal and lines elsewhere.
-    """
+    """A display for work counted in pieces or bytes; "auto" is a bar on a terminal, else lines."""
     no_terminal = not sys.stderr.isatty() or os.environ.get("TERM") in ("dumb", "unknown")
     if quiet or kind in ("none", "json"):
         yield Silent()
@@ -87,9 +85,9 @@ def progress(
 
 
 def _rich_bar(*, in_bytes: bool) -> Progress:
-    """A bar that fits one line of this terminal, and leaves stdout and stderr to us.
+    """A bar that fits into one line of this terminal, without rich's redirection.
 
-    Redirected by rich, results would go to stderr, and long lines would be broken.
+    Redirection would send results to stderr and break long lines.
     """
     from rich import progress
     from rich.console import Console

@@ -16,8 +16,8 @@ from diffgen.errors import UsageError, some
 def read_prompts(prompts: Sequence[str] | None, file: str | None) -> list[str]:
     """Prompts from the command line, then those of the file, for one set of settings.
 
-    Raises UsageError for none at all or a file that cannot be read, and BadFile for what is wrong
-    with its entries, settings of their own among it.
+    Raises UsageError for no prompts or an unreadable file, and BadFile for faults in its entries,
+    such as settings of their own.
     """
     if "-" in (prompts or ()):
         raise UsageError('"-" is no prompt; --prompts - reads prompts from stdin')
@@ -32,7 +32,7 @@ def read_prompts(prompts: Sequence[str] | None, file: str | None) -> list[str]:
 
 
 def _take(entry: Entry, found: list[str]) -> Problem | None:
-    """Keep the prompts of an entry; what is wrong with it instead, if something is."""
+    """Add the prompts of an entry; returns its fault, if any."""
     if isinstance(entry, Problem):
         return entry
     try:
@@ -52,7 +52,7 @@ def _take(entry: Entry, found: list[str]) -> Problem | None:
 
 @contextmanager
 def listed_problems() -> Iterator[None]:
-    """Print what is wrong with the entries of a file, a line each, before the error that says so."""
+    """Print the faults in a file's entries, a line each, before the error."""
     try:
         yield
     except BadFile as bad:
@@ -62,15 +62,15 @@ def listed_problems() -> Iterator[None]:
 
 
 def tell_terminal(file: str | None) -> None:
-    """Say what is waited for where somebody is to type the prompts."""
+    """Say that prompts are read from the terminal, if it is one."""
     if file == "-" and sys.stdin is not None and sys.stdin.isatty():
         print_note("reading prompts from the terminal, one a line; Ctrl-D ends them")
 
 
 def tell_syntax(pieces: Sequence[str], *, strict: bool) -> None:
-    """Say what of the prompts is going to be drawn as plain words though it may mean more.
+    """Warn about syntax in prompts that is taken as plain words.
 
-    `pieces` are what `unread_syntax` found. Raises UsageError instead if `strict`.
+    `pieces` are from `unread_syntax`. Raises UsageError instead if `strict`.
     """
     if not pieces:
         return

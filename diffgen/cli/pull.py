@@ -1,4 +1,4 @@
-"""`diffgen pull`: fetch a model, and check that it is the one."""
+"""`diffgen pull`: fetch a model, and verify it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from diffgen.weights.download import Fetched
     from diffgen.weights.hub import Order
 
-SAY_EVERY = 30.0  # seconds, where there is no bar
+SAY_EVERY = 30.0  # seconds between lines, without a bar
 
 
 def pull(
@@ -77,7 +77,7 @@ def _fetch(wanted: Any, display: Display, *, offline: bool) -> list[Fetched]:
 
 
 class Teller:
-    """Moves the bar, and where there is none says now and then how far it is."""
+    """Moves the bar, or prints a line now and then."""
 
     def __init__(self, display: Display) -> None:
         self._display, self._said = display, time.monotonic()

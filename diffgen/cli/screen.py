@@ -1,8 +1,8 @@
-"""`--show` and `--preview-every`: pictures drawn in the terminal that stderr is.
+"""`--show` and `--preview-every`: draw pictures in the terminal on stderr.
 
-By the protocol of kitty or as sixels where the terminal says that it knows them, else as half
-blocks of text. textual-image draws, and asks the terminal; it does so on Python's stdout and stdin,
-which may be a pipe and a file of prompts here.
+Uses kitty's protocol or sixels if the terminal reports support, else half blocks of text.
+textual-image draws, and queries the terminal; it uses Python's stdout and stdin, which may be a
+pipe and a file of prompts here.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
     from diffgen.engine.previewing import Previewer
     from diffgen.types import StepInfo
 
-LINES_LEFT = 2  # below a picture, for its path and the prompt of the shell
+LINES_LEFT = 2  # lines below a picture, for its path and the shell's prompt
 ABREAST = 4  # previews of a batch
 
 
 class Screen:
-    """Takes pictures as a sheet does, and draws each at once."""
+    """Draws each written picture at once."""
 
     def __init__(self, option: str = "--show") -> None:
-        """`option` is who asked for it."""
+        """`option` is the option that asked for it, for messages."""
         self._option = option
         self.works = can_draw()
         self.lines = 0  # of the last picture
 
     def add(self, image: Image.Image, record: Mapping[str, Any]) -> None:
-        """Draw a picture as large as the terminal; a terminal that fails is left in peace."""
+        """Draw a picture as large as the terminal; after a failure, draw no more."""
         del record
         self.draw(lambda: image)
 
     def draw(self, picture: Callable[[], Image.Image]) -> None:
-        """Make a picture and draw it, where that works."""
+        """Produce a picture and draw it, if the terminal works."""
         if not self.works:
             return
         try:
@@ -56,13 +56,13 @@ class Screen:
 
 
 class Previews:
-    """Draws pictures while they emerge, above the progress bar.
+    """Previews pictures in progress, above the progress bar.
 
-    Whatever else is printed takes the place of the last one.
+    Any other output replaces the last preview.
     """
 
     def __init__(self, every: int) -> None:
-        """Raises UsageError where there is no terminal to draw in."""
+        """Raises UsageError without a terminal to draw in."""
         self._screen, self._every = Screen("--preview-every"), every
         if not self._screen.works:
             raise UsageError(
@@ -73,14 +73,14 @@ class Previews:
 
     @contextmanager
     def shown(self) -> Iterator[Previews]:
-        """Have them there, and nothing of them behind."""
+        """Show previews inside the block, and erase them after it."""
         with beside(self._erased):
             yield self
             with undisturbed():
                 pass
 
     def on_step(self, info: StepInfo, engine: Engine) -> None:
-        """Draw what a step has found; not the last one's, which is the picture itself."""
+        """Preview a step, except the last one, which is the picture itself."""
         if (info.index + 1) % self._every == 0 and info.index + 1 != info.total:
             self._screen.draw(lambda: _row(self._of(engine).images(info.denoised)))
 
@@ -111,7 +111,7 @@ def _row(images: Sequence[Image.Image]) -> Image.Image:
 
 
 def can_draw() -> bool:
-    """Whether stderr is a terminal with colours, and ours: a background job must not ask it things."""
+    """Whether stderr is a colour terminal in the foreground: a background job must not query it."""
     stream = sys.__stderr__
     if stream is None or stream.closed or not stream.isatty():
         return False
@@ -119,13 +119,13 @@ def can_draw() -> bool:
         return False
     try:
         return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
-    except (OSError, AttributeError):  # not the terminal that controls us; Windows has no groups
+    except (OSError, AttributeError):  # not the controlling terminal; Windows has no process groups
         return True
 
 
 @contextmanager
 def _on_terminal() -> Iterator[None]:
-    """Let Python's first streams be the terminal at stderr, where textual-image looks for it."""
+    """Set Python's original streams to the terminal on stderr, where textual-image looks."""
     before = sys.__stdin__, sys.__stdout__
     stream = sys.__stderr__
     assert stream is not None
@@ -142,7 +142,7 @@ def _on_terminal() -> Iterator[None]:
 
 
 def _draw(image: Image.Image) -> int:
-    """Draw a picture at the cursor, which is below it then; the lines in between."""
+    """Draw a picture at the cursor, which moves below it; returns the lines in between."""
     stream = sys.__stdout__
     assert stream is not None
     if 0 in os.get_terminal_size(stream.fileno()):
@@ -150,7 +150,7 @@ def _draw(image: Image.Image) -> int:
     from rich.console import Console
     from textual_image.renderable import Image as Picture
 
-    # Colours are what was asked for, whatever NO_COLOR says of words.
+    # Pictures need colours, even if NO_COLOR asks for plain words.
     console = Console(file=stream, no_color=False)
     drawn = Picture(image, width="auto", height="auto")
     with console.capture() as captured:

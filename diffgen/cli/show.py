@@ -1,4 +1,4 @@
-"""`diffgen show`: what a prompt means."""
+"""`diffgen show`: the settings of a picture, or the meaning of a prompt."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _weighed(pieces: Sequence[dict[str, Any]]) -> str:
 
 
 def _ranges(steps: Sequence[int]) -> str:
-    """`1-10,15`: numbers that follow each other are a range."""
+    """`1-10,15`: consecutive numbers become ranges."""
     runs = groupby(enumerate(steps), key=lambda pair: pair[1] - pair[0])
     ends = [[step for _, step in run] for _, run in runs]
     return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in ends)

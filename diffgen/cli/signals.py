@@ -1,4 +1,4 @@
-"""Being asked to stop: by Ctrl-C, by a service manager, or by a terminal that closes."""
+"""Requests to stop: Ctrl-C, a service manager, or a closing terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffgen.signals import heard
 
 
 class Asked(KeyboardInterrupt):
-    """A signal came."""
+    """A signal arrived."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Asked(KeyboardInterrupt):
 
 
 class Stopped(DiffgenError):
-    """What had been done when a signal came, and how to go on."""
+    """The state of the run when a signal came, and how to resume."""
 
     def __init__(self, asked: KeyboardInterrupt, message: str) -> None:
         number = getattr(asked, "number", signal.SIGINT)
@@ -35,10 +35,10 @@ def reason(number: int) -> str:
 
 @contextmanager
 def asked_to_stop() -> Iterator[list[int]]:
-    """Raise Asked at the first signal; gives a list that holds its number then.
+    """Raise Asked at the first signal; yields a list that then holds its number.
 
-    The second one ends the process at once. Signals that the program was started to ignore, as
-    under nohup, stay ignored.
+    The second one ends the process at once. Signals ignored from the start, as under nohup, stay
+    ignored.
     """
     came: list[int] = []
 
@@ -53,7 +53,7 @@ def asked_to_stop() -> Iterator[list[int]]:
 
 @contextmanager
 def finishing_first(stopping: Event) -> Iterator[list[int]]:
-    """Let the first signal set `stopping` and the second raise Asked; gives a list of what came."""
+    """The first signal sets `stopping`, the second raises Asked; yields a list of signals."""
     came: list[int] = []
 
     def ask(number: int, _frame: FrameType | None) -> None:
@@ -69,7 +69,7 @@ def finishing_first(stopping: Event) -> Iterator[list[int]]:
 
 @contextmanager
 def _handled(ask: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Have every signal handled so, and as before behind that."""
+    """Install a handler for all signals, and restore the previous ones afterwards."""
     before = {number: signal.getsignal(number) for number in heard()}
     for number in before:
         signal.signal(number, ask)

@@ -27,7 +27,7 @@ EXIT_CODES = (
     ("3", "some pictures failed"),
     ("130, 143, 129", "stopped by a signal"),
 )
-GIVEN = "given"  # the argument that takes the settings
+GIVEN = "given"  # the parameter that receives the settings
 
 
 def with_settings(
@@ -37,13 +37,13 @@ def with_settings(
     as_text: Iterable[type] = (),
     instead: Mapping[str, Row] = MappingProxyType({}),
 ) -> Callable[..., Callable[..., Any]]:
-    """Turn a command's argument `given` into the options of some groups of settings.
+    """Turn a command's parameter `given` into the options of some groups of settings.
 
-    `given` then holds what was typed, read and checked, by field name; what was not typed is
-    absent, so that defaults stay where they are declared. `without` names fields to leave out,
-    `configured` those that the user's configuration may give where they were not typed; None: all.
-    Of the groups `as_text`, what was typed is left as it was: such a command reads and finds files
-    for itself. `instead` has rows, by field name, that take the place of the groups' own.
+    `given` then holds the typed values, parsed and checked, by field name; untyped ones are absent,
+    so that defaults stay where they are declared. `without` names fields to leave out, `configured`
+    those that the user's configuration may supply (None: all). Values of the groups `as_text` stay
+    unparsed, and their files are not looked up. `instead` has rows, by field name, that replace the
+    groups' own.
     """
     own_rows = {name: row for group in groups for name, row in rows(group).items()}
     table = {name: instead.get(name, row) for name, row in own_rows.items()}
@@ -60,7 +60,7 @@ def with_settings(
         own = [each for name, each in signature(command).parameters.items() if name != GIVEN]
         options = [_parameter(row, read=name not in unread) for name, row in table.items()]
         shown = [*(each.replace(annotation=_hint(command, each)) for each in own), *options]
-        # For Typer alone, which asks for these.
+        # Typer inspects these.
         command.__signature__ = Signature(shown)  # type: ignore[attr-defined]
         command.__annotations__ = {each.name: each.annotation for each in shown}
         command.settle = settle  # type: ignore[attr-defined]  # for `PanelledCommand`
@@ -70,9 +70,9 @@ def with_settings(
 
 
 class PanelledCommand(TyperCommand):
-    """A command whose options are listed by panel, with examples and exit codes below them.
+    """A command whose help lists options by panel, then examples and exit codes.
 
-    One that takes settings is called with what its options came to, not with one after the other.
+    A command with settings is called with all parsed values at once.
     """
 
     def __init__(self, name: str | None, *, callback: Callable[..., Any], **more: Any) -> None:
@@ -130,7 +130,7 @@ def _given(
 def configured_settings(
     given: dict[str, Any], configured: Collection[str] | None, *, find_files: bool
 ) -> dict[str, Any]:
-    """What was typed, what the configuration says of the rest, and the files that names stand for."""
+    """Typed values, configured values for the rest, and paths for file names."""
     from diffgen.engine.named_files import with_paths
 
     if configured is None or configured:
@@ -147,7 +147,7 @@ def configured_settings(
 
 
 def _called(row: Row) -> str:
-    """What an error line calls a setting that needs its name where it has a grammar."""
+    """The name of a setting in error lines, if its grammar does not include it."""
     return f"--{row.word}" if row.setting.parse else row.name.replace("_", " ")
 
 
@@ -173,10 +173,10 @@ def _metavar(row: Row) -> str | None:
 
 
 def _typed(row: Row, *, read: bool) -> Any:
-    """What Typer makes of the words: text where the setting has a grammar of its own."""
+    """The Typer type of a setting: text if it has its own grammar."""
     if row.setting.repeat:
         return list[str] | None
     own_grammar = row.setting.parse or row.listed or get_origin(row.kind) is tuple
     if (not read and row.kind is not bool) or own_grammar:
         return str | None
-    return Optional[row.kind]  # noqa: UP045 - the type is not known here
+    return Optional[row.kind]  # noqa: UP045 - the type is only known at run time

@@ -1,8 +1,7 @@
-"""The standard streams, made so that neither a word nor a result can end a run.
+"""Guarded standard streams: no failure to print can end a run.
 
-Words go to stderr: where nobody can read them any more, they are dropped. Results go to stdout, as
-UTF-8 whatever the locale says, file names as the bytes they are: a failure is kept, for the exit
-code to tell.
+Messages go to stderr, and are dropped if it fails. Results go to stdout, as UTF-8 whatever the
+locale, file names as their raw bytes; a failure is recorded for the exit code.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ ESCAPED = "diffgen.escaped"
 
 
 class GuardedStream(io.TextIOBase):
-    """A text stream that keeps its first failure instead of raising it, and drops what follows.
+    """A text stream that records its first failure instead of raising it, and drops the rest.
 
     `None` stands for a stream that was closed when the program started.
     """
@@ -47,12 +46,12 @@ class GuardedStream(io.TextIOBase):
 
     @property
     def is_closed(self) -> bool:
-        """Whether there never was such a stream."""
+        """Whether the stream was closed from the start."""
         return self._inner is None
 
     @property
     def buffer(self) -> BinaryIO:
-        """The bytes below, which do raise."""
+        """The underlying binary stream, which raises."""
         if self._inner is None:
             raise _closed()
         return self._inner.buffer
@@ -74,20 +73,20 @@ class GuardedStream(io.TextIOBase):
 
 
 def silence(stream: TextIO | GuardedStream | None) -> None:
-    """Let what is still buffered go nowhere: it would raise again when the interpreter ends."""
+    """Discard what is still buffered: it would raise again at the interpreter's exit."""
     if stream is not None:
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def stdout_is_closed() -> bool:
-    """Whether this program was started without one."""
+    """Whether the program was started with stdout closed."""
     return isinstance(sys.stdout, GuardedStream) and sys.stdout.is_closed
 
 
 @contextmanager
 def guarded_streams() -> Iterator[GuardedStream]:
-    """Guard both streams while a program runs. Gives the one for results."""
+    """Guard both streams while a program runs; yields the one for results."""
     _occupy_closed_descriptors()
     results, words = GuardedStream(_as_utf8(sys.stdout)), GuardedStream(sys.stderr)
     before = sys.stdout, sys.stderr
@@ -100,7 +99,7 @@ def guarded_streams() -> Iterator[GuardedStream]:
 
 
 def _occupy_closed_descriptors() -> None:
-    """The next file opened must not become stdout, to receive what libraries print there."""
+    """Keep the next opened file from becoming stdout, where libraries print."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -115,7 +114,7 @@ def _as_utf8(stream: TextIO | None) -> TextIO | None:
 
 
 def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Bytes of file names that are no UTF-8 as they are, any other stray surrogate as `\\ud800`."""
+    r"""File names' bytes as they are, other stray surrogates as `\ud800`."""
     assert isinstance(error, UnicodeEncodeError)
     with suppress(UnicodeEncodeError):
         piece = error.object[error.start : error.end]

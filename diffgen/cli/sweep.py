@@ -1,4 +1,4 @@
-"""What `diffgen sample-steps` does: measure, show, compare."""
+"""The work of `diffgen sample-steps`: measure, show, compare."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ from diffgen.settings.sweep import Comparing, Report
 def run_sweep(
     prompts: list[str] | None, given: dict[str, Any], groups: Sequence[type] = ()
 ) -> None:
-    """The command; `given` holds the settings that were typed, of these groups.
+    """Run the command; `given` holds the typed settings of these groups.
 
-    Raises UsageError, Stopped after a signal, and typer.Exit with 1 when a comparison fails.
+    Raises UsageError, Stopped after a signal, and typer.Exit with 1 if a comparison fails.
     """
     # Understand what is to be measured.
     comparing, report, talk = Comparing.of(given), Report.of(given), Talk.of(given)
@@ -71,7 +71,7 @@ def run_sweep(
         settings = request.settings(session.task.plan)
         check_comparable(old, settings, [cell.key for cell in session.task.cells])
     shot = session.plan_run(film) if film else None
-    # Measure, and show what there is also where that was interrupted.
+    # Measure, and show the results so far even if interrupted.
     with logged_notes(talk.verbose), kept_to_ourselves(folder):
         session.open(folder, fresh=report.fresh)
         asked = _measure(session, shot, folder, quiet=talk.quiet)
@@ -85,7 +85,7 @@ def run_sweep(
 
 
 def _request(prompts: list[str] | None, given: dict[str, Any], old: Results | None) -> SweepRequest:
-    """What was asked for, on top of the sweep to compare with."""
+    """The request, on top of that of the sweep to compare with."""
     if "steps" in given and "nfe" in given:
         raise UsageError("give one of --steps and --nfe")
     settings: dict[str, Any] = dict(old.settings) if old else {}
@@ -129,7 +129,7 @@ def _parse_film(text: str) -> Sampling:
 def _measure(
     session: Session, film: SamplingPlan | None, folder: Path, *, quiet: bool
 ) -> KeyboardInterrupt | None:
-    """Run the sweep; what stopped it, if it was."""
+    """Run the sweep; returns the exception that stopped it, if any."""
     try:
         with progress(quiet=quiet) as display:
             listener = SweepProgress(display)
@@ -151,7 +151,7 @@ def _write_film(film: Film, folder: Path, *, quiet: bool) -> None:
 
 
 def _show(results: Results, folder: Path, *, as_json: bool) -> None:
-    """Draw the views into the folder and say what came out."""
+    """Draw the views into the folder and print the results."""
     report = _draw(results, folder)
     if as_json:
         print_json(asdict(results))
@@ -182,7 +182,7 @@ def _draw(results: Results, folder: Path) -> Path:
 
 
 def _passes(comparison: Comparison, *, as_json: bool) -> bool:
-    """Say what changed, beside the results where those are for a program to read."""
+    """Print the changes; to stderr if stdout holds JSON."""
     for line in comparison.lines():
         (print_line if as_json else print_result)(line)
     return not comparison.failed

@@ -1,4 +1,4 @@
-"""How far a sweep is."""
+"""The progress of a sweep."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LINE_EVERY = 10.0  # seconds
 
 
 class SweepProgress:
-    """Hears what is being done, how many network evaluations are to come, and of each one."""
+    """Displays the current work and counts network evaluations."""
 
     def __init__(self, display: Display) -> None:
         self._display = display

@@ -1,9 +1,8 @@
-"""How the threads of a command wait for each other, and how many there are.
+"""Set the number of a command's threads, and how they wait for each other.
 
-OpenMP's threads spin while they wait, for some milliseconds and more. Where another process needs
-the same cores, the spinning keeps the thread that all wait for from running: with two busy processes
-on two cores a picture took 25 times as long. Threads that sleep instead lose a few microseconds
-at each barrier, which is within the noise on an idle machine (scripts/bench_busy.py).
+OpenMP's threads spin while they wait. If another process needs the same cores, that keeps the
+thread that all wait for from running. Threads that sleep instead lose a few microseconds at each
+barrier, within the noise on an idle machine (scripts/bench_busy.py).
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ import sys
 
 # GNU's, LLVM's and Intel's runtimes read the first; LLVM's and Intel's prefer the second.
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
-CHOICES = (*PASSIVE, "GOMP_SPINCOUNT", "KMP_LIBRARY")  # any of these says that the user chose
+CHOICES = (*PASSIVE, "GOMP_SPINCOUNT", "KMP_LIBRARY")  # any of these means that the user chose
 
 
 def settle_threads(count: int | None = None) -> None:
-    """Let threads sleep while they wait, unless the environment says otherwise; `count` of them.
+    """Let threads sleep while they wait, unless the environment is set; `count` of them.
 
     Runtimes read the environment once, when torch is imported, so this comes first.
     """

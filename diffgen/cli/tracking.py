@@ -1,4 +1,4 @@
-"""What `generate` says while it works: a line a picture, a bar, or events for programs."""
+"""Reports of `generate`: a line a picture, a bar, or events for programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROMPT_SHOWN = 150  # characters
 
 
 class Tracker:
-    """Counts the steps and pictures of a run, and tells of each. `file` is where lines come from.
+    """Counts and reports the steps and pictures of a run. `file` is the prompt file.
 
     `pace` learns how long pictures take.
     """
@@ -45,7 +45,7 @@ class Tracker:
         self._keep = keep_from_first_step(ignore)
 
     def expect(self, pictures: int) -> None:
-        """There are more to make than the plan said."""
+        """Add pictures to the expected number."""
         self._pictures += pictures
 
     def on_step(self, info: StepInfo, batch: Sequence[Job]) -> None:
@@ -56,13 +56,13 @@ class Tracker:
             at = {"step": info.index + 1, "steps": info.total or None}
             print_event({"event": "step", **at, "done": self._done, "pictures": self._pictures})
         label = counted(self._pictures, "picture")
-        if not info.total:  # an adaptive sampler: nobody knows how many steps are left
+        if not info.total:  # an adaptive sampler: the remaining steps are unknown
             self._display.update(label, info.index + 1, None)
         else:
             self._display.update(label, self._steps, self._plan.steps or None)
 
     def made(self, job: Job, path: Path | None, record: Mapping[str, Any]) -> None:
-        """Tell where a picture is, or what it is, and how far the run is."""
+        """Report a picture's path or record, and the progress of the run."""
         if path and self._as_json:
             print_json({"path": str(path), **record})
         elif path:
@@ -93,7 +93,7 @@ class Tracker:
             self._display.say(self._line(summary))
 
     def _line(self, summary: str) -> str:
-        """The line about a picture: which it is, what it took, and how long the rest will."""
+        """The line about a picture: its settings, its time, and the time left."""
         if self._pictures == 1:
             return summary
         seconds = self._seconds_left()
@@ -108,7 +108,7 @@ class Tracker:
         return round(per_picture * (self._pictures - self._done))
 
     def rest(self, *, goes_on: bool) -> str:
-        """For the line about being stopped: what is made, and how to make the others."""
+        """For the message after a signal: what is finished, and the command for the rest."""
         again = "; the same command goes on" if goes_on else ""
         if not self._done:
             return f"; no picture was made{again}"
@@ -138,7 +138,7 @@ def _summary(record: Mapping[str, Any]) -> str:
 
 
 def _steps(record: Mapping[str, Any]) -> str:
-    """`10 steps`, or `6 of 10 steps` where a picture was changed; two passes as `10 + 4 steps`."""
+    """`10 steps`, or `6 of 10 steps` after editing; two passes as `10 + 4 steps`."""
     steps, run = record["steps"], record.get("steps_run", record["steps"])
     if (again := record.get("hires_steps_run")) is not None:
         return f"{run} + {again} steps"

@@ -108,7 +108,7 @@ def _how_to_go_on(outcome: Outcome) -> str:
 
 
 def _found(recipe: str) -> Path:
-    """A recipe by path, or by name among those on board. Raises UsageError."""
+    """A recipe by path, or by the name of a shipped one. Raises UsageError."""
     path = Path(recipe)
     if path.exists():
         return path
@@ -127,7 +127,7 @@ def _recipe(
     *,
     lora: bool,
 ) -> Recipe:
-    """The recipe in a file, or the one made up for --lora from what was given.
+    """The recipe in a file, or one generated for --lora.
 
     Raises UsageError and ConfigError.
     """
@@ -151,7 +151,7 @@ def _recipe(
 
 
 def _check_text(folder: Path | None) -> None:
-    """Raise UsageError for a name of bytes that are no text, which not all that is written can hold."""
+    """Raise UsageError for a name that is not UTF-8, which recipes and cards cannot hold."""
     if folder and not is_text(str(folder)):
         raise UsageError(f"the run's folder {folder} is not UTF-8; name another with -o")
 
@@ -159,7 +159,7 @@ def _check_text(folder: Path | None) -> None:
 def _places(
     recipe: Recipe, file: Path | None, output: Path | None, *, resume: bool
 ) -> tuple[Path, Path | None]:
-    """The run's folder, and the file that was asked for instead of one."""
+    """The run's folder, and the file to write instead of one."""
     if output is None or output.suffix != SUFFIX:
         return output or Path("runs") / (file.stem if file else recipe.name), None
     if recipe.target != "lora":
@@ -172,7 +172,7 @@ def _places(
 
 
 def _finished(recipe: Recipe, model: Path, file: Path | None) -> Path:
-    """What the run was for, put where it was asked for."""
+    """The run's result, copied to the requested file."""
     if recipe.target != "lora":
         return model
     from diffgen.train.export import copy_file
@@ -186,7 +186,7 @@ def _finished(recipe: Recipe, model: Path, file: Path | None) -> Path:
 
 
 class _Reporter:
-    """Numbers of every step on a bar, or on lines whenever they are logged."""
+    """Shows the numbers of every step on a bar, or as lines when logged."""
 
     def __init__(self, display: Display) -> None:
         self._display = display

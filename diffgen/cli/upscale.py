@@ -1,4 +1,4 @@
-"""`diffgen upscale`: pictures drawn again at a larger size."""
+"""`diffgen upscale`: redraw pictures at a larger size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`diffgen verify`: make pictures again and compare."""
+"""`diffgen verify`: redraw pictures and compare."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a sweep found, drawn: tables, plots, sheets, films and a page."""
+"""Views of a sweep: tables, plots, sheets, films and a page."""

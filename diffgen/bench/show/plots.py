@@ -46,25 +46,25 @@ STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "grid.color": LINE,
     "text.color": INK,
-    "text.parse_math": False,  # a model may be called anything
+    "text.parse_math": False,  # a model's name may contain anything
     "xtick.color": SOFT,
     "ytick.color": SOFT,
     "ytick.left": False,
     "svg.fonttype": "none",
-    "svg.hashsalt": "diffgen",  # the same results, the same file
+    "svg.hashsalt": "diffgen",  # equal results give equal files
 }
 
 
 def write_plots(results: Results, folder: Path) -> None:
     """Draw PSNR of every cell with its confidence interval; needs no display.
 
-    The floor is where the reference is no longer known any better; the front is drawn against
-    seconds, which is what it is about. Raises OutputError.
+    The floor is the certainty of the reference; the Pareto front is drawn against seconds. Raises
+    OutputError.
     """
     import matplotlib
 
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        # A name in a script the font lacks is drawn as boxes, which is no reason to complain.
+        # Glyphs that the font lacks are drawn as boxes, without a warning.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = _figure(results)
         for name, options in (
@@ -94,7 +94,7 @@ def _figure(results: Results) -> Figure:
         axis.set_title(title)
     axes[0].set_ylabel("PSNR against the converged picture (dB)")
     handles, labels = axes[1].get_legend_handles_labels()
-    # Points come before lines in matplotlib's list; the samplers are what one looks for.
+    # matplotlib lists points before lines; here samplers come first.
     entries = sorted(
         zip(handles, labels, strict=True), key=lambda entry: entry[1] in (FRONT, RECOMMENDED)
     )
@@ -123,7 +123,7 @@ def _draw(axis: Axes, results: Results, series: Sequence[Series], cost: Cost) ->
     _draw_recommendation(axis, results, measured, cost)
     _set_scales(axis, [_cost(cell, cost) for cell in measured], every=cost == "nfe")
     levels = [*map(_psnr, measured), *([] if floor is None else [floor])]
-    # What the means and the floor span; the bars of a few pictures would reach far beyond.
+    # The range of means and floor; error bars of few pictures would exceed it.
     room = max(1.0, 0.06 * (max(levels) - min(levels)))
     axis.set_ylim(min(levels) - room, max(levels) + room)
 
@@ -149,9 +149,9 @@ def _draw_series(axis: Axes, series: Series, cost: Cost) -> None:
 
 
 def _floor(results: Results, measured: Sequence[Cell]) -> float | None:
-    """PSNR between the two solutions behind a reference that deterministic samplers share.
+    """PSNR between the two solutions of a reference shared by deterministic samplers.
 
-    Of several, that of the least sure one.
+    Of several references, the least certain one's.
     """
     shared = common_references(results, measured)
     return min((each.floor_psnr for each in shared), default=None)
@@ -172,7 +172,7 @@ def _draw_floor(axis: Axes, floor: float) -> None:
 
 
 def _draw_front(axis: Axes, front: Sequence[Cell], cost: Cost, label: str | None) -> None:
-    """Ringed points, and against seconds the border of what can be had for one solution."""
+    """Rings around the front's points; against seconds, also its line, for a single solution."""
     x, y = [_cost(cell, cost) for cell in front], [_psnr(cell) for cell in front]
     if cost == "seconds":
         axis.step(x, y, where="post", color=ACCENT, alpha=0.25, linewidth=5, zorder=1)
@@ -206,7 +206,7 @@ def _draw_recommendation(
 
 
 def _set_scales(axis: Axes, costs: Sequence[float], *, every: bool) -> None:
-    """A logarithmic axis of costs, with its ticks as plain numbers: at each cost if `every`."""
+    """A logarithmic axis of costs, with plain numbers as ticks: at each cost if `every`."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
     axis.set_xscale("log")
@@ -218,7 +218,7 @@ def _set_scales(axis: Axes, costs: Sequence[float], *, every: bool) -> None:
 
 
 def _apart(costs: Sequence[float]) -> list[float]:
-    """The costs that lie a twentieth of the logarithmic axis apart, so that all can be read."""
+    """Costs at least a twentieth of the logarithmic axis apart, so that labels do not overlap."""
     room = (max(costs) / min(costs)) ** 0.05
     kept: list[float] = []
     for cost in sorted(set(costs)):

@@ -1,7 +1,8 @@
-"""report.html: everything a sweep found, in one file that needs no network and no server.
+"""report.html: the whole sweep in one file that needs no network and no server.
 
 The page is a skeleton, a style sheet and JavaScript modules (`diffgen/assets/report`), joined into
-one, with the results put in as JSON. The scripts only ever set text, never markup, so a prompt cannot become one.
+one, with the results embedded as JSON. The scripts set text, never markup, so a prompt cannot
+inject any.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from diffgen.settings.sweep import BY_LABEL
 SCRIPTS = ("data.js", "page.js", "dialog.js", "plot.js", "table.js", "sheet.js", "main.js")
 _IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)
 _EXPORT = re.compile(r"^export ", re.MULTILINE)
-# Label, unit, digits, whether more is better, whether the axis is logarithmic, and what it is.
+# Label, unit, digits, whether more is better, whether the axis is logarithmic, and a description.
 METRICS: Mapping[str, tuple[str, str, int, bool, bool, str]] = {
     "psnr": ("PSNR", "dB", 1, True, False, "against the converged picture of the same seed"),
     "ssim": ("SSIM", "", 3, True, False, "structural similarity, 1 where pictures are equal"),
@@ -39,9 +40,9 @@ BESIDE = ("results.csv", "results.json", "plots.png", "sheet.png")
 
 
 def write_report(results: Results, folder: Path) -> Path:
-    """Write report.html into the folder, with the pictures that are in its `cells`.
+    """Write report.html into the folder, with the pictures in its `cells`.
 
-    Raises OutputError where it cannot be written.
+    Raises OutputError.
     """
     parts = {
         "title": html.escape(f"sample-steps: {results.model}"),
@@ -60,17 +61,17 @@ def _asset(name: str) -> str:
 
 
 def _joined(module: str) -> str:
-    """A module as a part of one: no name is there twice, and a file:// page may import nothing."""
+    """A module as a part of one script: names are unique, and a file:// page may not import."""
     return _EXPORT.sub("", _IMPORT.sub("", module))
 
 
 def _script_value(value: object) -> str:
-    """JSON that can stand inside <script> whatever the strings hold."""
+    """JSON that is safe inside <script>, whatever the strings contain."""
     return json.dumps(value, separators=(",", ":"), default=str).replace("<", "\\u003c")
 
 
 def _page(results: Results, folder: Path) -> dict[str, Any]:
-    """All the page shows, as plain values; texts are ready to be shown."""
+    """The page's data as plain values; texts are formatted."""
     series = views.all_series(results)
     return {
         "model": results.model,
@@ -121,7 +122,7 @@ def _fronts(results: Results) -> list[list[str]]:
 
 
 def _files(folder: Path) -> list[str]:
-    """The files beside the report: those every sweep gets, then the films."""
+    """The files beside the report: those of every sweep, then the films."""
     films = folder.glob("trajectory-*")
     return [*BESIDE, *sorted(film.name for film in films if film.suffix in (".png", ".gif"))]
 
@@ -201,7 +202,7 @@ def _cell(results: Results, cell: Cell, series: int, folder: Path) -> dict[str, 
 
 
 def _plain_at(cell: Cell) -> dict[str, float | str]:
-    """The values on the further axes as what they are sorted by."""
+    """The values on the further axes as sort keys."""
     return {
         label: value_text(value) if isinstance(value, bool) else value
         for label, value in cell.at.items()
@@ -209,7 +210,7 @@ def _plain_at(cell: Cell) -> dict[str, float | str]:
 
 
 def _more_pictures(results: Results, cell: Cell, folder: Path) -> list[dict[str, Any]]:
-    """The kept pictures after the first, by their files beside the page, which would grow large."""
+    """The stored pictures after the first, as links: embedding them would bloat the page."""
     name = views.reference_name(results, cell)
     more = []
     for number, label in enumerate(views.picture_labels(results.settings)[:KEPT]):
@@ -229,7 +230,7 @@ def _more_pictures(results: Results, cell: Cell, folder: Path) -> list[dict[str,
 
 
 def _numbers(cell: Cell) -> list[tuple[str, str]]:
-    """What the dialog lists of a cell; only what was measured."""
+    """The numbers of a cell in the dialog, as far as they were measured."""
     rows = [
         ("Network evaluations", str(cell.nfe)),
         ("Sampling", views.timing_text(cell.seconds)),
@@ -251,7 +252,7 @@ def _statistic(name: str, statistic: Statistic | None) -> str:
 
 
 def _each_picture(cell: Cell) -> str:
-    """PSNR of every single picture: one bad one hides in a mean."""
+    """PSNR of every single picture: a mean hides an outlier."""
     if not cell.psnr or len(cell.psnr.values) < 2:
         return ""
     shown = [f"{value:.1f}" for value in cell.psnr.values[:SHOWN_VALUES]]
@@ -274,12 +275,12 @@ def _strings(value: object) -> list[str]:
 
 
 def _settings(settings: Mapping[str, object]) -> list[tuple[str, str]]:
-    """What was asked for, as text; what is None was left to the model."""
+    """The settings as text; None was the model's choice."""
     return [(name, _plain(value)) for name, value in settings.items() if value is not None]
 
 
 def _plain(value: object) -> str:
-    """A setting as a reader writes it."""
+    """A setting as a readable text."""
     if isinstance(value, list | tuple):
         return ", ".join(
             " + ".join(item) or NONE if isinstance(item, list) else _plain(item) for item in value

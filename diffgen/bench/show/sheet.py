@@ -22,7 +22,7 @@ LEGEND = (
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where things are on the sheet, in pixels."""
+    """The positions on the sheet, in pixels."""
 
     tile: tuple[int, int]
     columns: tuple[int, ...]  # step counts
@@ -44,7 +44,7 @@ class Layout:
 
 
 def write_sheet(results: Results, folder: Path) -> Path | None:
-    """Write sheet.png from the pictures in the folder's `cells`; None where there are none.
+    """Write sheet.png from the pictures in the folder's `cells`; None without any.
 
     Raises OutputError.
     """
@@ -63,7 +63,7 @@ def write_sheet(results: Results, folder: Path) -> Path | None:
 
 
 class _Sheet:
-    """The sheet while it is drawn."""
+    """The sheet in progress."""
 
     def __init__(self, results: Results, folder: Path, layout: Layout) -> None:
         self._results, self._folder, self._layout = results, folder, layout
@@ -71,7 +71,7 @@ class _Sheet:
         self._draw = ImageDraw.Draw(self.canvas)
 
     def draw_header(self) -> None:
-        """What is shown, and the headings of the columns."""
+        """The title, and the headings of the columns."""
         settings, layout = self._results.settings, self._layout
         prompt, seed = views.first_prompt(settings), views.first_seed(settings)
         shown = [f'"{prompt}"' if prompt else "", f"seed {seed}" if seed else ""]
@@ -112,7 +112,7 @@ class _Sheet:
         self._write((x, y + height + 5), _caption(cell), fill=fill)
 
     def _paste(self, place: tuple[int, int], file: Path | None, empty: str) -> None:
-        """A picture, or a grey tile that says why there is none."""
+        """A picture, or a grey tile with the reason for its absence."""
         x, y = self._layout.place(*place)
         width, height = self._layout.tile
         if file is None:

@@ -38,8 +38,8 @@ UNMEASURED = {"no_limit": "no limit", "failed": "failed", "ok": DASH}
 def results_table(results: Results, left_out: Collection[str] = ()) -> Table:
     """Every cell, by network evaluations and then by PSNR; failed ones last.
 
-    `left_out` are columns, of SACRIFICE, that it is to do without. The caption explains the marks,
-    and says why cells failed or have no distance.
+    `left_out` are columns, of SACRIFICE, to omit. The caption explains the marks, and why cells
+    failed or have no distance.
     """
     from rich import box
     from rich.table import Table
@@ -67,7 +67,7 @@ def results_table(results: Results, left_out: Collection[str] = ()) -> Table:
 def _add_column(table: Table, name: str) -> None:
     if name in ("", "sampler"):
         table.add_column(name, min_width=2, no_wrap=True)
-    elif name == "schedule":  # may be cut: what is left of it can be told apart
+    elif name == "schedule":  # may be cut, and stays distinguishable
         table.add_column(name, overflow="crop")
     elif name in BY_LABEL and BY_LABEL[name].loads:  # what names begin with is often the same
         table.add_column(name, justify="right", overflow="fold")
@@ -102,7 +102,7 @@ def _mark(results: Results, cell: Cell) -> str:
 
 
 def _value(cell: Cell, axis: str) -> str:
-    """A cell's value on a further axis; samplers need not have it."""
+    """A cell's value on a further axis, which samplers may lack."""
     return value_text(cell.at[axis]) if axis in cell.at else DASH
 
 
@@ -121,7 +121,7 @@ def _style(results: Results, cell: Cell) -> str:
 
 
 def _caption(results: Results) -> Text:
-    """The legend and the floor, then one line per reason with all cells it holds for."""
+    """The legend and the floor, then one line per reason with all its cells."""
     from rich.text import Text
 
     lines = [LEGEND]
@@ -138,7 +138,7 @@ def _caption(results: Results) -> Text:
 
 
 def _floors(results: Results) -> list[str]:
-    """How sure the references of the deterministic cells are, and what they are there for."""
+    """The certainty of the deterministic cells' references, and their use."""
     floors = [reference.floor_psnr for reference in common_references(results, results.cells)]
     exact = ", in fp32" if "dtype" in axes_of(results) else ""
     if len(floors) < 2:
@@ -153,7 +153,7 @@ def _floors(results: Results) -> list[str]:
 
 
 def _name(cells: list[Cell]) -> list[str]:
-    """`euler + karras 4/6/8`: the cells of a group, those that differ in steps as one."""
+    """`euler + karras 4/6/8`: the cells of a group, merged over steps."""
     steps: dict[str, list[int]] = {}
     for cell in cells:
         at = f", {title_of(cell.at.items())}," if cell.at else ""

@@ -1,4 +1,4 @@
-"""Labelled pictures on a canvas, with Pillow alone: what contact sheets and strips are made of."""
+"""Labelled pictures on a canvas, with Pillow alone, for contact sheets and strips."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SMALLEST, LARGEST = 128, 256
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font."""
+    """Pillow's built-in font."""
     return ImageFont.load_default(size)
 
 
 def tile_size(width: int, height: int) -> tuple[int, int]:
-    """What a picture is drawn at: small ones by a whole factor, large ones within `LARGEST`."""
+    """The size of a drawn picture: enlarged by a whole factor, or reduced to `LARGEST`."""
     longest = max(width, height)
     if longest <= LARGEST:
         factor = max(1, -(-SMALLEST // longest))
@@ -27,14 +27,14 @@ def tile_size(width: int, height: int) -> tuple[int, int]:
 
 
 def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """A picture at this size, its pixels as squares where that is larger."""
+    """A picture at this size, with hard pixels if enlarged."""
     enlarged = size[0] > picture.width
     method = Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
     return picture.convert("RGB").resize(size, method)
 
 
 def shortened(text: str, size: int, width: int) -> str:
-    """As much of a text as fits into `width` pixels."""
+    """The beginning of a text that fits into `width` pixels."""
     text = " ".join(text.split())
     if font(size).getlength(text) <= width:
         return text
@@ -52,7 +52,7 @@ def write_text(
     fill: str = INK,
     width: int | None = None,
 ) -> None:
-    """One line of text from its upper left corner, cut where it is wider than `width`."""
+    """One line of text from its upper left corner, cut at `width`."""
     draw.text(
         at, text if width is None else shortened(text, size, width), fill=fill, font=font(size)
     )

@@ -1,4 +1,4 @@
-"""What each step of one run took the picture to be: a strip, and two animations of it."""
+"""The estimate at each step of one run: a strip, and two animations."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ BAR = 3
 def write_trajectory(
     frames: Sequence[Image.Image], sigmas: Sequence[float], folder: Path, *, name: str
 ) -> list[Path]:
-    """Draw the denoised estimate of every step, `sigmas` the noise level each step began at.
+    """Draw the denoised estimate of every step; `sigmas` are the noise levels at each step's start.
 
     Writes NAME-strip.png, and the animations NAME-animated.png and NAME-animated.gif. Raises
-    UsageError for a run without steps and OutputError where a file cannot be written.
+    UsageError for a run without steps and OutputError for a file that cannot be written.
     """
     if not frames:
         raise UsageError("a trajectory needs at least one step")
@@ -78,7 +78,7 @@ def _note(total: int) -> str:
 
 
 def _still(frame: Image.Image, labels: Sequence[tuple[str, str]], index: int) -> Image.Image:
-    """One frame of the animation: the picture, how far the run is, and a label."""
+    """One frame of the animation: the picture, a progress bar and a label."""
     width, height = tiles.tile_size(*frame.size)
     if max(frame.size) < tiles.LARGEST:
         factor = max(1, tiles.LARGEST // max(frame.size))

@@ -1,4 +1,4 @@
-"""What all views of a sweep share: the order of its cells, colours, numbers as text, writing files."""
+"""Shared by all views of a sweep: the order of cells, colours, formatted numbers, writing files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diffgen.files import replaced
 from diffgen.settings.axes import title_of
 from diffgen.settings.sweep import BY_LABEL
 
-# Told apart on white and on black, and by people who see fewer colours; neighbours differ most.
+# Distinct on white and on black, also for the colour-blind; neighbours differ most.
 PALETTE = (
     "#3d78c2",
     "#d9782d",
@@ -27,7 +27,7 @@ PALETTE = (
     "#7d7a74",
     "#8d6238",
 )
-# Of a line, on and off in points, by how often the palette was used up before; () is solid.
+# Dashes of a line, on and off in points, for each pass through the palette; () is solid.
 DASHES: tuple[tuple[int, ...], ...] = ((), (6, 4), (2, 3), (8, 3, 2, 3))
 TICKS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)  # of a logarithmic axis, in each decade
 FRONT, RECOMMENDED = "Pareto front", "recommended"
@@ -37,7 +37,7 @@ PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Cells that differ in their steps alone, from few to many, and how they are drawn.
+    """Cells that differ only in steps, ascending, and their style.
 
     `at` are their values on the further axes as text, `dashes` is one of DASHES.
     """
@@ -56,7 +56,7 @@ class Series:
 
 
 def all_series(results: Results) -> list[Series]:
-    """The cells by what they have in common but for their steps, in the order of the sweep."""
+    """The cells grouped by everything but their steps, in the order of the sweep."""
     groups: dict[str, list[Cell]] = {}
     for cell in results.cells:
         groups.setdefault(cell.series, []).append(cell)
@@ -75,9 +75,9 @@ def all_series(results: Results) -> list[Series]:
 
 
 def by_cost(cells: Sequence[Cell]) -> list[Cell]:
-    """Fewest evaluations first, and among equals the closest picture; failed cells last.
+    """Fewest evaluations first, ties by the closest picture; failed cells last.
 
-    Solution by solution: the distances of two are not measured to the same picture.
+    Solution by solution, since their distances have different references.
     """
     solutions = list(dict.fromkeys(cell.solution for cell in cells))
 
@@ -90,7 +90,7 @@ def by_cost(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def reference_name(results: Results, cell: Cell) -> str | None:
-    """The key in `results.references` of what a cell was compared with; None where nothing."""
+    """The key of a cell's reference in `results.references`; None without one."""
     known = cell.status == "ok" and cell.limit in results.references
     return cell.limit if known else None
 
@@ -101,7 +101,7 @@ def axes_of(results: Results) -> list[str]:
 
 
 def common_references(results: Results, cells: Iterable[Cell]) -> list[Reference]:
-    """Those that the deterministic ones of some cells share, one for each solution."""
+    """The references shared by deterministic cells, one for each solution."""
     names = dict.fromkeys(cell.limit for cell in cells if not cell.stochastic)
     return [results.references[name] for name in names if name in results.references]
 
@@ -112,14 +112,14 @@ def reference_label(reference: Reference) -> str:
 
 
 def picture_file(folder: Path, cell: Cell, number: int = 0) -> Path | None:
-    """A cell's picture, None where it has none that can be shown."""
+    """A cell's picture; None if it has none that can be shown."""
     if cell.status == "failed":
         return None
     return _readable(folder / CELLS / picture_name(cell.key, number))
 
 
 def reference_file(folder: Path, name: str, number: int = 0) -> Path | None:
-    """The picture of a reference by its key in `Results.references`, None where there is none."""
+    """A reference's picture by its key in `Results.references`, None without one."""
     stem = f"reference-{name}" if name else "reference"
     return _readable(folder / CELLS / picture_name(stem, number))
 
@@ -129,7 +129,7 @@ def _readable(path: Path) -> Path | None:
 
 
 def picture_labels(settings: Mapping[str, object]) -> list[str]:
-    """What tells the pictures of a cell apart, in their order: `seed 1`, `"a cat", seed 0`."""
+    """Labels of a cell's pictures, in order: `seed 1`, `"a cat", seed 0`."""
     prompts, seeds = settings.get("prompts"), settings.get("seeds")
     if not isinstance(prompts, list | tuple) or not isinstance(seeds, list | tuple):
         return []
@@ -139,19 +139,19 @@ def picture_labels(settings: Mapping[str, object]) -> list[str]:
 
 
 def first_prompt(settings: Mapping[str, object]) -> str:
-    """The prompt of the pictures that are shown."""
+    """The prompt of the shown pictures."""
     prompts = settings.get("prompts")
     return str(prompts[0]) if isinstance(prompts, list | tuple) and prompts else ""
 
 
 def first_seed(settings: Mapping[str, object]) -> str:
-    """The seed of the pictures that are shown, as text."""
+    """The seed of the shown pictures, as text."""
     seeds = settings.get("seeds")
     return str(seeds[0]) if isinstance(seeds, list | tuple) and seeds else ""
 
 
 def seconds_text(seconds: float) -> str:
-    """Three digits, with the unit: `84 ms`, `0.412 s`, `12.3 s`, `154 s`."""
+    """Three digits with the unit: `84 ms`, `0.412 s`, `12.3 s`, `154 s`."""
     if seconds < 0.0995:
         return f"{seconds * 1000:.3g} ms"
     if seconds < 99.95:
@@ -160,7 +160,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def plain_seconds(timing: Timing | None) -> str:
-    """The median without a unit, for a column of a table; `-` where there is none."""
+    """The median without a unit, for a column of a table; `-` without any."""
     if timing is None:
         return DASH
     return f"{timing.median:.{3 if timing.median < 9.9995 else 1}f}"
@@ -177,12 +177,12 @@ def timing_text(timing: Timing | None) -> str:
 
 
 def spread_text(statistic: Statistic, digits: int) -> str:
-    """Half the width of the confidence interval, empty where one picture says nothing of it."""
+    """Half the width of the confidence interval, empty for a single picture."""
     return f"{statistic.ci95:.{digits}f}" if len(statistic.values) > 1 else ""
 
 
 def statistic_text(statistic: Statistic | None, digits: int) -> str:
-    """`31.24 +- 0.85`, with the sign; `-` where there is none."""
+    """`31.24 +- 0.85`, with the sign; `-` without a value."""
     if statistic is None:
         return DASH
     spread = spread_text(statistic, digits)
@@ -191,7 +191,7 @@ def statistic_text(statistic: Statistic | None, digits: int) -> str:
 
 
 def memory_text(size: int | None) -> str:
-    """`412 MiB`, `7.3 GiB`; `-` where it was not measured."""
+    """`412 MiB`, `7.3 GiB`; `-` if not measured."""
     if size is None:
         return DASH
     mebibytes = size / 2**20
@@ -199,7 +199,7 @@ def memory_text(size: int | None) -> str:
 
 
 def write_file(path: Path, write: Callable[[Path], object]) -> Path:
-    """Let `write` make a file, which is put in place whole. Raises OutputError."""
+    """Let `write` make a file, and move it into place. Raises OutputError."""
     try:
         with replaced(path) as part:
             write(part)
