@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from diffgen.errors import UnsupportedCheckpoint
 from diffgen.weights.files import Shape
-from diffgen.weights.kinds import kind_of
+from diffgen.weights.kinds import foreign_kind, kind_of
 from diffgen.weights.ldm.roots import rooted
 
 Shapes: TypeAlias = Mapping[str, Shape]
@@ -44,6 +44,7 @@ ENCODER = re.compile(
 AUTOENCODER = re.compile(
     r"(first_stage_model\.|vae\.)?(en|de)coder\.(conv_in|down|mid|up|norm_out).*"
 )
+UP = "model.diffusion_model.output_blocks.0.0.in_layers.0.weight"  # ControlNets have none
 TINY = re.compile(r"(taesd_)?((en|de)coder\.layers\.)?\d+\.(conv\.\d+\.)?(weight|bias)")
 
 
@@ -64,7 +65,10 @@ class Contents:
 
 def contents_of(shapes: Shapes) -> Contents:
     """Classify a file by the names and shapes of its tensors."""
-    holds = _holds(_as_whole_models(shapes))
+    whole = _as_whole_models(shapes)
+    holds = _holds(whole)
+    if holds != "lora" and UP not in whole and (kind := foreign_kind(shapes)):
+        return Contents("unknown", named=kind)
     if holds == "unknown":
         kind = kind_of(shapes)
         return Contents(holds, named=kind and kind.partition(";")[0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import starmap
@@ -44,6 +45,10 @@ OTHER_STARTS: Mapping[bytes, str] = {
     b"GGUF": "a GGUF file, which only a model or an autoencoder may be",
     b"\x89PNG": "a picture",
     b"\xff\xd8\xff": "a picture",
+    b"PK\x03\x04": "a zip archive; unpack it and name what is inside",
+    b"\x1f\x8b": "a packed archive (gzip); unpack it and name what is inside",
+    b"7z\xbc\xaf": "a packed archive (7z); unpack it and name what is inside",
+    b"Rar!": "a packed archive (RAR); unpack it and name what is inside",
 }
 WEB_PAGE_STARTS = (b"<!doctype", b"<html", b"<?xml", b"<head")
 
@@ -185,11 +190,23 @@ def refuse_pickle(path: Path) -> None:
 
 
 def _pickle_error(path: Path) -> WeightsError:
+    named = path.suffix.lower() in PICKLE_SUFFIXES  # convert goes by the name
+    source = path.name if named else f"{path.stem}.ckpt"
+    rename = "" if named else f"call it {source} and "
     return WeightsError(
         f"{path} is a pickle, which can run any code when it is loaded, so diffgen does not open "
-        f"it; use the model's .safetensors files, or, to read its tensors and nothing else: diffgen "
-        f"convert {path.name} {path.stem}.safetensors"
+        f"it; use the model's .safetensors files, or, to read its tensors and nothing else, {rename}"
+        f"run: diffgen convert {source} {path.stem}.safetensors"
     )
+
+
+def _is_pickle(path: Path, start: bytes) -> bool:
+    """Whether a file is one, by itself or, as PyTorch writes it, in a zip archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(".pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # or one cut off
+        return start.startswith(PICKLE_STARTS) and path.suffix.lower() != ".zip"
 
 
 def _header_length(path: Path, start: bytes, size: int) -> int:
@@ -214,11 +231,14 @@ def _other_format(path: Path, start: bytes) -> WeightsError:
         )
     if start.lstrip().lower().startswith(WEB_PAGE_STARTS):
         return WeightsError(f"{path} is a web page, not weights; download the file itself again")
-    if start.startswith(PICKLE_STARTS):
+    if _is_pickle(path, start):
         return _pickle_error(path)
     for beginning, kind in OTHER_STARTS.items():
         if start.startswith(beginning):
-            return WeightsError(f"{path} is {kind}, not a safetensors file")
+            what, _, advice = kind.partition("; ")
+            return WeightsError(
+                f"{path} is {what}, not a safetensors file{advice and f'; {advice}'}"
+            )
     return WeightsError(
         f"{path} is not a safetensors file: it starts with {start[:16]!r}; download it again"
     )

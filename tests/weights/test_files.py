@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import struct
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,6 +147,10 @@ def test_metadata_is_what_the_file_says_besides(tmp_path: Path) -> None:
         (struct.pack("<Q", 100_000) + b"[" * 100_000, "its header is damaged"),
         (LFS_POINTER, "Git-LFS pointer.*git lfs pull"),
         (b"GGUF\x03\0\0\0" + bytes(90), "a GGUF file, which only a model or an autoencoder may"),
+        (
+            b"\x1f\x8b\x08\x00" + b"\xff" * 90,
+            r"packed archive \(gzip\), not a safetensors file; unpack it",
+        ),
         (b"\x89PNG\r\n\x1a\n" + bytes(90), "is a picture"),
         (b"\n <!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),
         (b'{"error": "Repository not found"}', "is not a safetensors file: it starts with b'{"),
@@ -172,6 +177,18 @@ def test_a_header_length_that_looks_like_a_pickle_is_a_length(tmp_path: Path) ->
     save_file({"a": torch.zeros(1)}, path, metadata={"note": "x" * spare})
     assert path.read_bytes().startswith(b"\x80\x02")
     assert set(read_header(path)) == {"a"}
+
+
+def test_an_archive_is_a_pickle_if_it_holds_one(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    torch.save({"a": torch.zeros(1)}, path)
+    advice = r"is a pickle.*call it model\.ckpt and run: diffgen convert model\.ckpt model\.safet"
+    with pytest.raises(WeightsError, match=advice):
+        read_header(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.safetensors", b"")
+    with pytest.raises(WeightsError, match="is a zip archive, not a safetensors file; unpack it"):
+        read_header(path)
 
 
 @pytest.mark.parametrize("name", ["model.ckpt", "pytorch_model.bin", "model.pt", "model.pth"])

@@ -18,7 +18,7 @@ from diffgen.weights.float8 import unscaled
 from diffgen.weights.foreign_quants import refuse_packed
 from diffgen.weights.gguf import is_gguf, read_gguf
 from diffgen.weights.keymap import IGNORED, TEXT_RULES, to_canonical
-from diffgen.weights.kinds import kind_of
+from diffgen.weights.kinds import foreign_kind, kind_of
 from diffgen.weights.ldm import detect
 from diffgen.weights.ldm.averages import only_averaged
 from diffgen.weights.ldm.claims import Claim, read_claims, settle
@@ -48,7 +48,9 @@ FAMILY_OF_CONTEXT: Final = {
     2048: "Stable Diffusion XL",
     1280: "the refiner of Stable Diffusion XL",
 }
+NOT_RUN: Final = "which diffgen does not run"
 LORA: Final = r"lora_|lycoris_|.+\.lora_(A|B|up|down)\."
+UP: Final = f"{UNET[0]}output_blocks.0.0.in_layers.0.weight"
 # Training for v spreads this bias: 0.09 separates all known Stable Diffusion 2 models, by ComfyUI's
 # finding. Nothing in a name or a shape tells.
 TELLS_V: Final = f"{UNET[0]}output_blocks.11.1.transformer_blocks.0.norm1.bias"
@@ -82,7 +84,7 @@ def open_single_file(
     try:
         refuse_packed(infos)
         claims = [*_asked(asked), *read_claims(path, metadata, asked or ())]
-        opened = _opened(unscaled(rooted(infos)), claims, needs_vae=needs_vae, base=base)
+        opened = _opened(unscaled(_rooted(infos)), claims, needs_vae=needs_vae, base=base)
     except UnsupportedCheckpoint as error:
         raise UnsupportedCheckpoint(f"{path} cannot be used as a model: {error}") from error
     except (IndexError, ValueError) as error:  # a vector where all models have a matrix
@@ -96,6 +98,21 @@ def open_single_file(
     names = [path.stem, metadata.get("modelspec.title", "")]
     config = as_distilled(opened.config, names, asked or {}, path.name)
     return replace(opened, config=config)
+
+
+def _rooted(infos: Infos) -> dict[str, TensorInfo]:
+    """As `rooted`; half a U-Net, as a ControlNet has it, is called by its name."""
+    try:
+        found = rooted(infos)
+        problem = None
+    except UnsupportedCheckpoint as error:
+        found, problem = {}, error
+    kind = None if UP in found else foreign_kind(infos)
+    if kind:
+        raise UnsupportedCheckpoint(f"it is {kind}, {NOT_RUN}")
+    if problem:
+        raise problem
+    return found
 
 
 def read_any(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
@@ -190,7 +207,9 @@ def _without_unet(infos: Infos) -> str:
     whole = below(infos, (*CLIP, *OPEN_CLIP)) and below(infos, VAE)
     kind = None if whole else kind_of(infos)
     if kind:
-        return f"it is {kind}" + ("" if ";" in kind else ", which diffgen does not run")
+        return f"it is {kind}" + ("" if ";" in kind else f", {NOT_RUN}")
+    if not infos:
+        return "it has no tensors"
     return (
         f"it has no U-Net ({UNET[0]}*) of Stable Diffusion 1, 2 or XL; its tensors are "
         f"{some(list(infos))}"

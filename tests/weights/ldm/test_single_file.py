@@ -374,3 +374,14 @@ def test_the_scale_of_latents_in_a_yaml(files, tmp_path):
     shutil.copy(files["sd1"], tmp_path / "a.safetensors")
     (tmp_path / "a.yaml").write_text("model: {params: {scale_factor: 0.25}}")
     assert Checkpoint.open(tmp_path / "a.safetensors").config.vae.scaling_factor == 0.25
+
+
+def test_blocks_of_a_unet_that_is_no_model_are_called_by_their_name(tmp_path):
+    names = ["down_blocks.0.resnets.0.conv1.weight", "controlnet_cond_embedding.conv_in.weight"]
+    file = tmp_path / "a.safetensors"
+    save_file({name: torch.zeros(1, 1) for name in names}, file)
+    with pytest.raises(UnsupportedCheckpoint, match="it is a ControlNet, which diffgen does not"):
+        Checkpoint.open(file)
+    save_file({}, file)
+    with pytest.raises(UnsupportedCheckpoint, match=r"it has no tensors$"):
+        Checkpoint.open(file)
