@@ -72,7 +72,7 @@ class Checkpoint:
             rest = None if base is None else cls.open(base)
             opened = cls._file(path, needs_vae=vae is None, asked=asked, base=rest)
         else:
-            opened = cls._folder(path)
+            opened = cls._folder(path, asked)
         config, tensors = opened.config, dict(opened.tensors)
         if vae is not None:
             other, tensors["vae"] = open_vae(vae, config)
@@ -113,9 +113,10 @@ class Checkpoint:
         return cls(config, path, {**base.tensors, **single.tensors}, vocabularies)
 
     @classmethod
-    def _folder(cls, path: Path) -> Self:
+    def _folder(cls, path: Path, asked: Mapping[str, object]) -> Self:
         names = [path.resolve().name, *(part for part in path.parts if part.startswith("models--"))]
-        config = as_distilled(read_model_config(path), names, {}, path.name, says_sampler=True)
+        config = read_model_config(path, asked)
+        config = as_distilled(config, names, asked, path.name, says_sampler=True)
         # A refiner has the second encoder of XL alone.
         second = config.is_xl and len(config.text) == 1
         own = {"text_encoder": "text_encoder_2"} if second else {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,10 +37,12 @@ SDXL_PIPELINES = (
     "StableDiffusionXLInpaintPipeline",
     "StableDiffusionXLInstructPix2PixPipeline",
 )
-# Pipelines with additional networks, which are not read.
+# Pipelines of the same networks: with additional ones, which are not read, or guided otherwise.
 WITH_EXTRAS = re.compile(
-    r"StableDiffusion(XL)?(ControlNet|Union|Adapter|SAG|PAG|AttendAndExcite|Panorama|KDiffusion)+"
-    r"(Img2Img|Inpaint)?Pipeline"
+    r"(?:Semantic)?StableDiffusion(XL)?"
+    r"(ControlNet|Union|Adapter|SAG|PAG|AttendAndExcite|Panorama|KDiffusion|LongPromptWeighting"
+    r"|Reference|Differential|DiffEdit|Pix2PixZero|ModelEditing|Paradigms|InstantID|Mega|Comparison"
+    r"|Tiling|Interpolation|IPEX)*(Img2Img|Inpaint)?Pipeline(Safe)?"
 )
 FAMILY_BY_CONTEXT: Mapping[int, Family] = {768: "sd1", 1024: "sd2"}
 
@@ -66,8 +68,10 @@ A_MODEL_FOLDER = (
 )
 
 
-def read_model_config(folder: Path) -> ModelConfig:
+def read_model_config(folder: Path, asked: Collection[str] = ()) -> ModelConfig:
     """Read the JSON files of a folder in diffusers layout.
+
+    `asked` are the fields that the user sets, for which the scheduler's file is not asked.
 
     Raises WeightsError for a folder in another layout, UnsupportedCheckpoint for a model of another
     kind and ConfigError for a malformed file.
@@ -81,7 +85,7 @@ def read_model_config(folder: Path) -> ModelConfig:
         text=_read_text(index, sdxl=sdxl),
         unet=unet,
         vae=vae,
-        schedule=_read_schedule(index, latent_sd=vae is not None and not sdxl),
+        schedule=_read_schedule(index, asked, latent_sd=vae is not None and not sdxl),
         zero_empty_prompt=sdxl and index.get("force_zeros_for_empty_prompt", True),
     )
     if config.conditioning != "score":
@@ -91,8 +95,11 @@ def read_model_config(folder: Path) -> ModelConfig:
 
 def _is_sdxl(index: JsonObject) -> bool:
     """Whether the folder's pipeline is one of SDXL. Raises UnsupportedCheckpoint for others."""
+    name = index.data.get("_class_name")
+    if isinstance(name, list) and name:  # file and class of custom code, which is not run
+        index = JsonObject(index.path, {**index.data, "_class_name": name[-1]})
     extra = WITH_EXTRAS.fullmatch(index.get("_class_name", ""))
-    if extra is None:
+    if extra is None or extra[0] in (*SD_PIPELINES, *SDXL_PIPELINES):
         pipeline = one_of(index, "_class_name", (*SD_PIPELINES, *SDXL_PIPELINES))
         return pipeline in SDXL_PIPELINES
     logger.warning(
@@ -186,6 +193,8 @@ def _read_text(index: JsonObject, *, sdxl: bool) -> tuple[ClipTextConfig, ...]:
 
 def _read_encoder(index: JsonObject, component: str) -> ClipTextConfig:
     config = _component(index, component, ("CLIPTextModel", "CLIPTextModelWithProjection"))
+    if config.data.get("model_type") == "clip":  # the config of both halves of CLIP
+        config = JsonObject(config.path, config.table("text_config"))
     projected = _class_of(index, component) == "CLIPTextModelWithProjection"
     text = ClipTextConfig(
         vocab_size=config.get("vocab_size", 49408),
@@ -202,8 +211,9 @@ def _read_encoder(index: JsonObject, component: str) -> ClipTextConfig:
     return text
 
 
-def _read_schedule(index: JsonObject, *, latent_sd: bool) -> NoiseConfig:
+def _read_schedule(index: JsonObject, asked: Collection[str], *, latent_sd: bool) -> NoiseConfig:
     config = JsonObject.read(index.path.parent / "scheduler" / "scheduler_config.json")
-    schedule = read_schedule(config, _class_of(index, "scheduler") or config.get("_class_name", ""))
+    class_name = _class_of(index, "scheduler") or config.get("_class_name", "")
+    schedule = read_schedule(config, class_name, asked)
     # StableDiffusionPipeline overrides these two, which were wrong in its first checkpoints.
     return replace(schedule, steps_offset=1, clip=None) if latent_sd else schedule

@@ -13,10 +13,14 @@ S = TypeVar("S", bound=str)
 
 
 def refuse_other_values(config: JsonObject, allowed: Mapping[str, Sequence[object]]) -> None:
-    """Raise UnsupportedCheckpoint if an option has another value; absent and null are accepted."""
+    """Raise UnsupportedCheckpoint if an option has another value.
+
+    Absent and null are accepted, and a list of allowed values, one per level.
+    """
     for key, values in allowed.items():
         value = config.data.get(key)
-        if value is not None and value not in values:
+        each = value if isinstance(value, list) and value else [value]
+        if value is not None and value not in values and any(v not in values for v in each):
             raise unsupported(config, key, values)
 
 

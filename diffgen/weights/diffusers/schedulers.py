@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -53,10 +53,7 @@ ALLOWED: Mapping[str, Sequence[object]] = {
     "use_lu_lambdas": (False,),
 }
 # Options for noise other than a table of betas: no other sampler helps.
-NOISE: Mapping[str, Sequence[object]] = {
-    "timestep_type": ("discrete",),
-    "use_flow_sigmas": (False,),
-}
+NOISE: Mapping[str, Sequence[object]] = {"timestep_type": ("discrete",)}
 
 # Options that a class ignores, at the equivalent value.
 NO_CLIP: Options = {"clip_sample": False}
@@ -91,6 +88,15 @@ CLASSES: Mapping[str, SchedulerClass] = {
     ),
     "DDIMScheduler": SchedulerClass(
         "ddim", defaults={"timestep_spacing": "leading", "clip_sample": True}, ignored=NO_SIGMAS
+    ),
+    "DDIMParallelScheduler": SchedulerClass(
+        "ddim", defaults={"timestep_spacing": "leading", "clip_sample": True}, ignored=NO_SIGMAS
+    ),
+    "DDPMParallelScheduler": SchedulerClass(
+        "ddpm",
+        defaults={"timestep_spacing": "leading", "clip_sample": True},
+        ignored=NO_SIGMAS,
+        allowed={"variance_type": ("fixed_small", "fixed_small_log")},
     ),
     "PNDMScheduler": SchedulerClass(
         "plms",
@@ -162,12 +168,15 @@ FLOW_CLASSES: Mapping[str, SamplerName] = {
     "FlowMatchEulerDiscreteScheduler": "euler",
     "FlowMatchHeunDiscreteScheduler": "heun",
 }
+FLOW_PREFIX = "FlowMatch"
+FLOW_WORDS = {"flow_prediction", "flow"}
 # Shifts that depend on the size of the picture belong to other families of models.
+FLOW_SHIFTS: Mapping[str, Sequence[object]] = {"use_dynamic_shifting": (False,)}
+FLOW_NOISE: Mapping[str, Sequence[object]] = {"invert_sigmas": (False,)}
 FLOW_ALLOWED: Mapping[str, Sequence[object]] = {
-    "use_dynamic_shifting": (False,),
-    "invert_sigmas": (False,),
     "shift_terminal": (),
     "stochastic_sampling": (False,),
+    "use_flow_sigmas": (False,),
 }
 FLOW_SPACING: Options = {"timestep_spacing": "linspace"}
 EDM_CLASSES: Mapping[str, SamplerName] = {
@@ -187,14 +196,15 @@ CURVES: Sequence[SpacingName] = ("karras", "exponential")
 UNKNOWN = SchedulerClass("euler")  # used for its noise only, never for its sampler
 
 
-def read_schedule(config: JsonObject, class_name: str) -> NoiseConfig:
+def read_schedule(config: JsonObject, class_name: str, asked: Collection[str] = ()) -> NoiseConfig:
     """Read scheduler_config.json as diffusers' scheduler `class_name` would.
 
     An unsupported class or option is no error yet: the same file describes the noise that the model
-    was trained with, and a user may choose another sampler. Raises UnsupportedCheckpoint for
+    was trained with, and a user may choose another sampler. `asked` are the fields that the user
+    sets ("prediction", "shift"), for which the file is not asked. Raises UnsupportedCheckpoint for
     another kind of noise and ConfigError for impossible numbers.
     """
-    if other := _other_noise(config, class_name):
+    if other := _other_noise(config, class_name, asked):
         check_schedule(other, lambda name: config.named(KEYS.get(name, name)))
         return other
     kind = CLASSES.get(class_name, UNKNOWN)
@@ -206,7 +216,10 @@ def read_schedule(config: JsonObject, class_name: str) -> NoiseConfig:
         )
     given = {key: value for key, value in config.data.items() if value is not None}
     read = JsonObject(config.path, {**DEFAULTS, **kind.defaults, **given, **kind.ignored})
-    refuse_other_values(read, NOISE)
+    if "prediction" in asked:
+        read = JsonObject(config.path, {**read.data, "prediction_type": None})
+    else:
+        refuse_other_values(read, NOISE)
     schedule = NoiseConfig(
         beta_schedule=one_of(read, "beta_schedule", BETA_SCHEDULES),
         beta_start=read.get("beta_start", 0.0),
@@ -227,17 +240,14 @@ def read_schedule(config: JsonObject, class_name: str) -> NoiseConfig:
     return schedule
 
 
-def _other_noise(config: JsonObject, class_name: str) -> NoiseConfig | None:
+def _other_noise(config: JsonObject, class_name: str, asked: Collection[str]) -> NoiseConfig | None:
     """The schedule of a flow or EDM model; None for betas."""
-    if class_name in FLOW_CLASSES:
-        refuse_other_values(config, FLOW_ALLOWED)
-        return NoiseConfig(
-            prediction="flow",
-            shift=config.get("shift", 1.0),
-            num_train_timesteps=config.get("num_train_timesteps", 1000),
-            sampler=FLOW_CLASSES[class_name],
-            spacing=_spacing(JsonObject(config.path, {**config.data, **FLOW_SPACING})),
-        )
+    told = {
+        config.data.get("prediction_type"),
+        "flow" if config.data.get("use_flow_sigmas") else "",
+    }
+    if class_name.startswith(FLOW_PREFIX) or ("prediction" not in asked and told & FLOW_WORDS):
+        return _flow(config, class_name, asked)
     continuous = config.data.get("timestep_type") == "continuous"
     v = config.data.get("prediction_type") == "v_prediction"
     if class_name not in EDM_CLASSES and not (continuous and v):
@@ -256,14 +266,33 @@ def _other_noise(config: JsonObject, class_name: str) -> NoiseConfig | None:
         spacing=one_of(JsonObject(config.path, {"sigma_schedule": curve}), "sigma_schedule", CURVES)
         if plain
         else _spacing(spacing),
-        unsupported=_solver(config) if plain else None,
+        unsupported=_why_not(config, EDM_ALLOWED) if plain else None,
     )
 
 
-def _solver(config: JsonObject) -> str | None:
-    """The reason why an EDM solver is unsupported, if it is."""
+def _flow(config: JsonObject, class_name: str, asked: Collection[str]) -> NoiseConfig:
+    refuse_other_values(config, FLOW_NOISE if "shift" in asked else {**FLOW_NOISE, **FLOW_SHIFTS})
+    own = FLOW_CLASSES.get(class_name)
+    return NoiseConfig(
+        prediction="flow",
+        shift=config.get("shift" if own else "flow_shift", config.get("shift", 1.0)),
+        num_train_timesteps=config.get("num_train_timesteps", 1000),
+        sampler=own or CLASSES.get(class_name, UNKNOWN).sampler,
+        spacing=_spacing(JsonObject(config.path, {**config.data, **FLOW_SPACING})),
+        unsupported=_why_not(config, FLOW_ALLOWED) if own else _no_class(config, class_name),
+    )
+
+
+def _no_class(config: JsonObject, class_name: str) -> str:
+    """The reason why a class's sampler is unsupported, at least on this model's noise."""
+    on_flow = " on a flow" if class_name in CLASSES else ""
+    return f"{config.path}: the scheduler class {shown(class_name)} is not supported{on_flow}"
+
+
+def _why_not(config: JsonObject, allowed: Mapping[str, Sequence[object]]) -> str | None:
+    """The option, with file and key, that makes a sampler unsupported; None if none does."""
     try:
-        refuse_other_values(config, EDM_ALLOWED)
+        refuse_other_values(config, allowed)
     except UnsupportedCheckpoint as error:
         return str(error)
     return None
@@ -272,12 +301,8 @@ def _solver(config: JsonObject) -> str | None:
 def _unsupported(config: JsonObject, kind: SchedulerClass, class_name: str) -> str | None:
     """Why the file's sampler is unsupported, with file and key; None if it is supported."""
     if kind is UNKNOWN:
-        return f"{config.path}: the scheduler class {shown(class_name)} is not supported"
-    try:
-        refuse_other_values(config, {**ALLOWED, **kind.allowed})
-    except UnsupportedCheckpoint as error:
-        return str(error)
-    return None
+        return _no_class(config, class_name)
+    return _why_not(config, {**ALLOWED, **kind.allowed})
 
 
 def _sampler(config: JsonObject, kind: SchedulerClass) -> SamplerName:

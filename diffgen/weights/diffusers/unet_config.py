@@ -80,7 +80,7 @@ def read_unet_config(config: JsonObject) -> UNetConfig:
     unet = UNetConfig(
         in_channels=config.get("in_channels", 4),
         out_channels=config.get("out_channels", 4),
-        sample_size=_same_everywhere(config, "sample_size"),
+        sample_size=min(_numbers(config, "sample_size", ()), default=UNetConfig().sample_size),
         channels=channels,
         blocks=_per_level(config, "layers_per_block", levels, 2),
         depth=depth,

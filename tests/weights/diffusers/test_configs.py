@@ -152,6 +152,23 @@ def test_one_number_written_as_a_list() -> None:
     assert (config.sample_size, config.context_dim) == (64, 768)
 
 
+@pytest.mark.parametrize(("size", "taken"), [([64, 96], 64), ([96, 64], 64), (None, 64)])
+def test_a_size_that_only_recommends_is_never_refused(size: object, taken: int) -> None:
+    assert unet_config(sample_size=size).sample_size == taken
+
+
+def test_one_choice_written_for_each_level() -> None:
+    assert unet_config(only_cross_attention=[False] * 4) == unet_config()
+
+
+def test_the_config_of_both_halves_of_clip(edited: Callable[..., Path]) -> None:
+    text = json.loads((CONFIGS / "sd15" / "text_encoder" / "config.json").read_text())
+    folder = edited(
+        "sd15", "text_encoder/config.json", model_type="clip", hidden_size=1, text_config=text
+    )
+    assert read_model_config(folder) == read_model_config(CONFIGS / "sd15")
+
+
 @pytest.mark.parametrize(
     "option",
     [
@@ -164,7 +181,7 @@ def test_one_number_written_as_a_list() -> None:
         {"up_block_types": ["AttnUpBlock2D"] * 4},
         {"only_cross_attention": True},
         {"cross_attention_dim": [768, 768, 768, 1024]},
-        {"sample_size": [64, 96]},
+        {"only_cross_attention": [False, True, False, False]},
     ],
 )
 def test_networks_that_ours_is_not(option: dict[str, Any]) -> None:
@@ -178,7 +195,6 @@ def test_networks_that_ours_is_not(option: dict[str, Any]) -> None:
     [
         ({"layers_per_block": [1, 2]}, '"layers_per_block" has 2 entries where .* has 4'),
         ({"down_block_types": ["DownBlock2D"]}, '"down_block_types" has 1 entries'),
-        ({"sample_size": None}, '"sample_size" is missing'),
         ({"in_channels": "4"}, '"in_channels" should be a whole number, not "4"'),
         ({"in_channels": True}, '"in_channels" should be a whole number, not true'),
         ({"use_linear_projection": 1}, '"use_linear_projection" should be true or false, not 1'),
@@ -358,6 +374,9 @@ def test_uneven_depths_that_make_no_network(change, message) -> None:
         ("sd15", "StableDiffusionControlNetImg2ImgPipeline"),
         ("sdxl", "StableDiffusionXLControlNetUnionInpaintPipeline"),
         ("sdxl", "StableDiffusionXLPAGPipeline"),
+        ("sd15", "StableDiffusionPipelineSafe"),
+        ("sd15", "StableDiffusionLongPromptWeightingPipeline"),
+        ("sdxl", "StableDiffusionXLDifferentialImg2ImgPipeline"),
     ],
 )
 def test_pipelines_with_networks_beside(edited, caplog, base: str, name: str) -> None:
@@ -366,7 +385,22 @@ def test_pipelines_with_networks_beside(edited, caplog, base: str, name: str) ->
     assert f"is a {name}: only its text encoders, U-Net" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["StableDiffusion3Pipeline", "StableDiffusionXLFooPipeline", ""])
-def test_pipelines_that_nobody_knows(edited, name: str) -> None:
+def test_a_pipeline_with_code_of_its_own(edited) -> None:
+    folder = edited("sdxl", "model_index.json", _class_name=["mine", "StableDiffusionXLPipeline"])
+    assert read_model_config(folder) == read_model_config(CONFIGS / "sdxl")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "StableDiffusion3Pipeline",
+        "StableDiffusionXLFooPipeline",
+        "StableDiffusionUpscalePipeline",
+        "StableDiffusionLDM3DPipeline",
+        ["mine", "MyPipeline"],
+        "",
+    ],
+)
+def test_pipelines_that_nobody_knows(edited, name: str | list[str]) -> None:
     with pytest.raises(UnsupportedCheckpoint, match='"_class_name"'):
         read_model_config(edited("sd15", "model_index.json", _class_name=name))

@@ -151,9 +151,8 @@ def test_options_that_would_change_the_picture(class_name: str, option: dict[str
 @pytest.mark.parametrize(
     "option",
     [
-        {"use_flow_sigmas": True},
         {"timestep_type": "continuous"},
-        {"prediction_type": "flow_prediction"},
+        {"prediction_type": "score"},
         {"beta_schedule": "laplace"},
         {"timestep_spacing": "karras"},
     ],
@@ -211,9 +210,40 @@ def test_flows_say_their_shift() -> None:
     assert (found.sampler, found.spacing) == ("euler", "linspace")
     assert schedule("FlowMatchHeunDiscreteScheduler").sampler == "heun"
     assert schedule("FlowMatchEulerDiscreteScheduler", use_beta_sigmas=True).spacing == "beta"
-    for options in ({"use_dynamic_shifting": True}, {"shift_terminal": 0.1}):
-        with pytest.raises(UnsupportedCheckpoint):
-            schedule("FlowMatchEulerDiscreteScheduler", **options)
+    with pytest.raises(UnsupportedCheckpoint, match="invert_sigmas"):
+        schedule("FlowMatchEulerDiscreteScheduler", invert_sigmas=True)
+
+
+@pytest.mark.parametrize(
+    ("class_name", "options"),
+    [
+        ("FlowMatchEulerDiscreteScheduler", {"shift": 2.5, "shift_terminal": 0.1}),
+        ("FlowMatchLCMScheduler", {"shift": 2.5, "beta_schedule": "linear"}),
+        ("UniPCMultistepScheduler", {"use_flow_sigmas": True, "flow_shift": 2.5}),
+        (
+            "DPMSolverMultistepScheduler",
+            {"prediction_type": "flow_prediction", "flow_shift": 2.5, "beta_schedule": "linear"},
+        ),
+    ],
+)
+def test_flows_of_samplers_that_are_not_here(class_name: str, options: dict[str, Any]) -> None:
+    found = schedule(class_name, **options)
+    assert (found.prediction, found.shift) == ("flow", 2.5)
+    assert found.unsupported
+
+
+def test_what_the_user_says_is_not_asked_of_the_file() -> None:
+    def read(class_name: str, asked: tuple[str, ...], **options: Any) -> NoiseConfig:
+        path = Path("scheduler_config.json")
+        given = {"beta_schedule": "linear", "beta_start": 0.001, **options}
+        return read_schedule(JsonObject(path, given), class_name, asked)
+
+    odd = {"prediction_type": "score", "timestep_type": "continuous"}
+    assert read("EulerDiscreteScheduler", ("prediction",), **odd).beta_start == 0.001
+    dynamic = {"use_dynamic_shifting": True}
+    with pytest.raises(UnsupportedCheckpoint, match="use_dynamic_shifting"):
+        read("FlowMatchEulerDiscreteScheduler", (), **dynamic)
+    assert read("FlowMatchEulerDiscreteScheduler", ("shift",), **dynamic).prediction == "flow"
 
 
 @pytest.mark.parametrize(
