@@ -14,6 +14,8 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from diffgen.models.rotations import rotated_inputs, rotated_outputs
+
 Parts: TypeAlias = Mapping[str, Tensor]
 Difference: TypeAlias = Callable[[Tensor, Parts, float | None], Tensor]
 
@@ -129,44 +131,14 @@ def _glora(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
     return _scale(alpha, len(a2)) * (through + (b1 @ b2).reshape(weight.shape))
 
 
-def _rotations(blocks: Tensor, bound: float) -> Tensor:
-    """Cayley: (I + Q)(I - Q)^-1 of Q = B - B^T, clipped to the norm `bound` unless that is 0."""
-    skew = blocks - blocks.transpose(-1, -2)
-    if bound:
-        norm = skew.norm() + 1e-8
-        skew = skew * torch.clamp(bound / norm, max=1.0)
-    one = torch.eye(blocks.shape[-1], device=blocks.device)
-    if blocks.device.type == "meta":
-        return skew
-    turns: Tensor = (one + skew) @ torch.linalg.inv(one - skew)
-    return turns
+def _scaled(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
+    """The same with the whole numbers, 1 for no change."""
+    return _ia3(weight, {**p, "scaling": p["scales"] - 1}, alpha)
 
 
-def _oft(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
-    """R W - W with a block-diagonal rotation of the outputs, or a butterfly of several.
-
-    Files store the bound of a rotation as alpha, for each output.
-    """
-    turns, turned = _rotations(p["blocks"], (alpha or 0.0) * len(weight)), weight
-    if turns.ndim == 3:
-        size = turns.shape[-1]
-        turned = weight.reshape(-1, size, *weight.shape[1:])
-        turned = torch.einsum("knm,kn...->km...", turns, turned).reshape(weight.shape)
-    else:
-        for stage, blocks in enumerate(turns):
-            turned = _butterfly(turned, blocks, stage)
-    if "rescale" in p:
-        turned = turned * p["rescale"].reshape(-1, *[1] * (weight.ndim - 1))
-    return turned - weight
-
-
-def _butterfly(weight: Tensor, blocks: Tensor, stage: int) -> Tensor:
-    """Rotate outputs that are 2^stage half-blocks apart."""
-    size, rest = blocks.shape[-1], weight.shape[1:]
-    half = 2**stage * (size // 2)
-    mixed = weight.reshape(-1, 2, half, *rest).transpose(1, 2).reshape(-1, size, *rest)
-    mixed = torch.einsum("bij,bj...->bi...", blocks, mixed)
-    return mixed.reshape(-1, half, 2, *rest).transpose(1, 2).reshape(weight.shape)
+def _whole(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
+    """From W to the weights in the file."""
+    return p["whole"].reshape(weight.shape) - weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,5 +179,8 @@ KINDS: Mapping[str, Kind] = {
     "full": Kind("full difference", _full, (_all("diff"),)),
     "ia3": Kind("IA3", _ia3, (_all("scaling", "on_input"),)),
     "glora": Kind("GLoRA", _glora, (_all("a1", "a2", "b1", "b2"),)),
-    "oft": Kind("OFT", _oft, (_all("blocks"),), frozenset({"rescale"})),
+    "scaled": Kind("IA3", _scaled, (_all("scales"),), frozenset({"by_input"})),
+    "oft": Kind("OFT", rotated_outputs, (_all("blocks"),), frozenset({"rescale"})),
+    "turned": Kind("OFT", rotated_inputs, (_all("turns"),), frozenset({"rows"})),
+    "whole": Kind("whole weights", _whole, (_all("whole"),)),
 }

@@ -33,7 +33,8 @@ Holds: TypeAlias = Literal[
 # Width of the text that a U-Net of each family reads; 1280 is the refiner's.
 CONTEXT: Mapping[int, str] = {768: "sd1", 1024: "sd2", 2048: "sdxl", 1280: "sdxl"}
 LORA = re.compile(
-    r"(lora|lycoris|oft|hada|lokr)_.+|.+\.(lora[._].+|hada_.+|lokr_.+|oft_.+|dora_scale|alpha)"
+    r"(lora|lycoris|oft|hada|lokr)_.+|.+\.(lora[._].+|hada_.+|lokr_.+|b?oft_.+|ia3_l.*|dora_scale|alpha"
+    r"|set_weight|diff|diff_b|w_norm|b_norm|on_input)"
 )
 ATTENTION = re.compile(r".*attn2[._]to_k(\.lora[._](?:down|A)|_lora\.down)?(\.\w+)?(\.weight)")
 EMBEDDING = re.compile(r"emb_params|string_to_param.*|clip_[lg]|<.+>")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial as partial_of
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -13,12 +14,15 @@ from diffgen.types import Component
 from diffgen.weights.adapters.layer import AdapterOfLayer
 from diffgen.weights.adapters.misfit import misfit
 from diffgen.weights.adapters.names import STRAYS, Layer, flat, layer_table, split
+from diffgen.weights.adapters.orthogonal import unsaid
 from diffgen.weights.adapters.peft import read_peft_options
 from diffgen.weights.checkpoint import Checkpoint
 from diffgen.weights.files import LazyTensors, Shape, open_tensors, read_metadata
 from diffgen.weights.textual_inversion import BUNDLED
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from diffgen.models.deltas import Delta
 
 logger = logging.getLogger("diffgen")
@@ -55,13 +59,28 @@ def read_lora(path: Path, checkpoint: Checkpoint, *, partial: bool = False) -> D
         raise misfit(path, tensors, strange, fits, checkpoint.config, metadata)
     _report(path, found, len(tensors))
     options = read_peft_options(path, metadata)
+    options.refuse_changed_base()
+    for open_question in dict.fromkeys(unsaid(keys, options) for keys in found.layers.values()):
+        if open_question:
+            logger.warning("%s has no adapter_config.json beside it to say %s", path, open_question)
     deltas: dict[Component, dict[str, Delta]] = {}
     for layer, keys in found.layers.items():
         adapter = AdapterOfLayer(
-            path, layer, shapes[layer], biases.get(layer), keys, tensors, found.thirds.get(layer)
+            path,
+            layer,
+            shapes[layer],
+            biases.get(layer),
+            keys,
+            tensors,
+            partial_of(_base_bias, checkpoint, layer),
+            found.thirds.get(layer),
         )
         deltas.setdefault(layer[0], {})[layer[1]] = adapter.delta(options)
     return deltas
+
+
+def _base_bias(checkpoint: Checkpoint, layer: Layer) -> Tensor:
+    return checkpoint.tensors[layer[0]][f"{layer[1]}.bias"]
 
 
 def _report(path: Path, found: _Sorted, count: int) -> None:

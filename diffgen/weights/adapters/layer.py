@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from diffgen.errors import UnsupportedCheckpoint, WeightsError, some
 from diffgen.weights.adapters.names import Layer
+from diffgen.weights.adapters.orthogonal import prepared
 from diffgen.weights.adapters.peft import PeftOptions
 from diffgen.weights.files import LazyTensors, Shape
 
@@ -27,7 +28,8 @@ RANKS = {"lora": ("down",), "loha": ("w1_b",), "lokr": ("lokr_w2_b", "lokr_w1_b"
 class AdapterOfLayer:
     """The tensors of one layer's adapter, by part.
 
-    `third` picks the queries, keys or values of an adapter that covers all three.
+    `third` picks the queries, keys or values of an adapter that covers all three; `base_bias`
+    reads the layer's own bias.
     """
 
     path: Path
@@ -36,6 +38,7 @@ class AdapterOfLayer:
     bias: Shape | None
     keys: Mapping[str, str]
     tensors: LazyTensors
+    base_bias: Callable[[], Tensor]
     third: int | None = None
 
     def delta(self, options: PeftOptions) -> Delta:
@@ -43,10 +46,13 @@ class AdapterOfLayer:
         from diffgen.models.deltas import LayerDelta
         from diffgen.models.lora import LoraDelta
 
-        parts = {part: self._tensor(part) for part in self.keys if part not in NUMBERS}
-        bias = parts.pop("bias", None)
-        if bias is not None and tuple(bias.shape) != self.bias:
-            raise self._misfit(bias.shape)
+        try:
+            found = {part: self._tensor(part) for part in self.keys if part not in NUMBERS}
+            parts = prepared(found, self.layer, self.shape, options)
+        except ValueError as error:
+            raise self._misfit() from error
+        of_b = parts.get("bias") if self.keys.get("bias", "").endswith(".bias") else None
+        bias = self._bias(parts)
         magnitude = parts.pop("magnitude", None)
         scale = parts.pop("dora_scale", None) if magnitude is None else magnitude
         kind = self._kind(frozenset(parts), bias is not None)
@@ -60,13 +66,29 @@ class AdapterOfLayer:
         rows = magnitude is not None or scale is None or not self._of_columns(scale)
         delta = LayerDelta(kind, parts, alpha, scale, rows, bias)
         self._check_fit(delta)
-        if kind == "lora" and bias is not None and self.keys["bias"].endswith(".bias"):
+        if kind == "lora" and bias is not None and of_b is not None:
             share = 1.0 if alpha is None else alpha / len(parts["down"])
-            return replace(delta, bias=bias.float() * share)  # of B: scaled with it
+            return replace(delta, bias=bias + (share - 1.0) * of_b.float())  # scaled as B is
         plain = kind == "lora" and set(parts) == {"down", "up"} and scale is None and bias is None
         if plain and alpha is not None and parts["down"].ndim == len(self.shape):
             return LoraDelta(parts["down"], parts["up"], alpha)
         return delta
+
+    def _bias(self, parts: dict[str, Tensor]) -> Tensor | None:
+        """What is added to the layer's bias; its parts are taken out."""
+        bias, whole = parts.pop("bias", None), parts.pop("whole_bias", None)
+        for given in (bias, whole):
+            if given is not None and tuple(given.shape) != self.bias:
+                raise self._misfit(given.shape)
+        if whole is not None:
+            whole = whole.float() - self.base_bias().float()
+            return whole if bias is None else whole + bias.float()
+        if self.bias is not None and "scales" in parts and "by_input" not in parts:
+            scales = parts["scales"].float().flatten()
+            if tuple(scales.shape) != self.bias:
+                raise self._misfit()
+            return (scales - 1) * self.base_bias().float()
+        return bias
 
     def _alpha(self, kind: str, parts: Mapping[str, Tensor], options: PeftOptions) -> float | None:
         """The layer's alpha, or else the file's; None for adapters without a rank."""

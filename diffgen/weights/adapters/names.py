@@ -45,6 +45,11 @@ PARTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(rf"(.+?){pattern}"), part)
     for pattern, part in (
         (rf"\.lora_B{_NAMED}\.bias", "bias"),
+        (rf"\.oft_R{_NAMED}(?:\.weight)?", "turns"),
+        (rf"\.boft_R{_NAMED}", "butterfly"),
+        (rf"\.boft_s{_NAMED}", "rows"),
+        (rf"\.ia3_l{_NAMED}", "scales"),
+        (r"\.set_weight", "whole"),
         (r"[._]lora(?:_linear_layer)?[._]down(?:\.weight)?", "down"),
         (r"[._]lora(?:_linear_layer)?[._]up(?:\.weight)?", "up"),
         (r"\.lora_mid(?:\.weight)?", "mid"),
@@ -69,6 +74,10 @@ PARTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\.on_input", "on_input"),
     )
 )
+# Whole weights and biases that PEFT saves beside its adapters (modules_to_save, bias="all").
+WHOLE = re.compile(
+    r"(base_model\.model\..+?)(?:\.base_layer|\.modules_to_save(?:\.[\w-]+)?)?\.(weight|bias)"
+)
 IN_PROJ = "attn.in_proj"
 # From canonical names of a text encoder's layers to OpenCLIP's.
 _LAYER, _BLOCK = r"text_model\.encoder\.layers\.(\d+)", r"transformer.resblocks.\1"
@@ -87,15 +96,12 @@ TO_Q = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_ou
 STRAYS = re.compile(r"(?:.*[._])?(?:position_ids|logit_scale)|bundle_emb\..+|emb_params|clip_[lg]")
 # Parts of known but unsupported methods, by the names that their programs use.
 UNREAD: Mapping[str, re.Pattern[str]] = {
-    "an OFT of PEFT": re.compile(r".+\.oft_[Rr](?:\..+)?"),
-    "a BOFT of PEFT": re.compile(r".+\.boft_[Rs](?:\..+)?"),
-    "an IA3 of PEFT": re.compile(r".+\.ia3_l(?:\..+)?"),
+    "an OFT of PEFT before version 0.16": re.compile(r".+\.oft_r(?:\..+)?"),
     "a VeRA": re.compile(r".+\.vera_(?:lambda_[bd]|[AB])(?:\..+)?"),
     "a FourierFT": re.compile(r".+\.fourierft_spectrum(?:\..+)?"),
     "an HRA": re.compile(r".+\.hra_u(?:\..+)?"),
     "a T-LoRA": re.compile(r".+\.(?:[pq]_layer\.weight|lambda_layer)"),
     "a LoRA of a vocabulary (lora_embedding)": re.compile(r".+\.lora_embedding_[AB](?:\..+)?"),
-    "a file of whole weights (set_weight)": re.compile(r".+\.set_weight"),
     "a LyCORIS with sparse biases": re.compile(r".+\.bias_(?:indices|values|size)"),
     "a LyCORIS with learned scalars": re.compile(r".+\.scalar"),
     "a motion LoRA (AnimateDiff)": re.compile(r".*motion_modules\..+"),
@@ -111,6 +117,8 @@ def split(key: str) -> tuple[str, str] | None:
     for pattern, part in PARTS:
         if match := pattern.fullmatch(key):
             return match[1], part
+    if match := WHOLE.fullmatch(key):
+        return match[1], "whole" if match[2] == "weight" else "whole_bias"
     return None
 
 

@@ -412,15 +412,12 @@ def test_nothing_that_fits_is_no_part(sd1_checkpoint: Checkpoint, tmp_path: Path
 @pytest.mark.parametrize(
     ("key", "kind"),
     [
-        (f"base_model.model.{QUERY}.oft_R.weight", "an OFT of PEFT"),
-        (f"base_model.model.{QUERY}.boft_R", "a BOFT of PEFT"),
-        (f"base_model.model.{QUERY}.ia3_l", "an IA3 of PEFT"),
+        (f"base_model.model.{QUERY}.oft_r", "an OFT of PEFT before version 0.16"),
         ("base_model.vera_A", "a VeRA"),
         ("lllite_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.down.0.weight", "LLLite"),
         ("image_proj.proj.weight", "an IP-Adapter"),
         ("lora_controlnet", "a Control-LoRA"),
         (f"text_encoder.{TEXT}.lora_embedding_A", r"a LoRA of a vocabulary \(lora_embedding\)"),
-        (f"diffusion_model.{QUERY}.set_weight", r"a file of whole weights \(set_weight\)"),
         (f"lora_unet_{QUERY.replace('.', '_')}.bias_indices", "a LyCORIS with sparse biases"),
         (f"lora_unet_{QUERY.replace('.', '_')}.scalar", "a LyCORIS with learned scalars"),
         ("768.0.linear.0.weight", "a hypernetwork"),
@@ -550,10 +547,26 @@ def test_a_lora_of_the_autoencoder_is_named(
     assert set(read_lora(path, sd1_checkpoint, partial=True)) == {"unet", "text_encoder"}
 
 
-def test_whole_weights_beside_adapters_are_named(
-    sd1_checkpoint: Checkpoint, tmp_path: Path
+@pytest.mark.parametrize(
+    "key",
+    [
+        "base_model.model.conv_in.weight",
+        "base_model.model.conv_in.modules_to_save.default.weight",
+        "diffusion_model.conv_in.set_weight",
+    ],
+)
+def test_whole_weights_take_the_place_of_the_models(
+    key: str, sd1_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
-    whole = {"base_model.model.conv_in.weight": torch.ones(32, 4, 3, 3)}
+    base = sd1_checkpoint.tensors["unet"]["conv_in.weight"]
+    new = torch.randn(base.shape)
+    path = write(tmp_path / "x.safetensors", sd1_checkpoint, "peft", **{key: new})
+    change = read_lora(path, sd1_checkpoint)["unet"]["conv_in"].change(base)
+    torch.testing.assert_close(base + change, new)
+
+
+def test_whole_weights_in_other_names_are_named(sd1_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    whole = {"unet.conv_in.weight": torch.ones(32, 4, 3, 3)}
     path = write(tmp_path / "x.safetensors", sd1_checkpoint, "peft", **whole)
     said = r"has whole weights beside its adapters \(PEFT's modules_to_save\).*conv_in\.weight"
     with pytest.raises(UnsupportedCheckpoint, match=said):
