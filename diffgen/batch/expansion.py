@@ -91,12 +91,13 @@ class Expander:
         yield from map("".join, product(*lists))
 
     def _check_wildcards(self, template: str) -> None:
-        ahead = WILDCARD.findall(template)
+        ahead, found = WILDCARD.findall(template), set()
         while ahead:
-            if (name := ahead.pop()) not in self._known:
-                items = self._manager.items(name)
-                self._known.add(name)
-                ahead += (found for item in items for found in WILDCARD.findall(item.content))
+            if (name := ahead.pop()) not in found | self._known:
+                found.add(name)
+                lines = (item.content for item in self._manager.items(name))
+                ahead += (inner for line in lines for inner in WILDCARD.findall(line))
+        self._known |= found
 
     def _pieces(self, template: str) -> list[Piece]:
         if "{" not in template and (self._folder is None or "__" not in template):
