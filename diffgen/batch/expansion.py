@@ -91,7 +91,8 @@ class Expander:
         yield from map("".join, product(*lists))
 
     def _check_wildcards(self, template: str) -> None:
-        ahead, found = WILDCARD.findall(template), set()
+        ahead: list[str] = WILDCARD.findall(template)
+        found: set[str] = set()
         while ahead:
             if (name := ahead.pop()) not in found | self._known:
                 found.add(name)

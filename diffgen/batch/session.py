@@ -26,6 +26,7 @@ from diffgen.settings.output import Output
 from diffgen.settings.picture import Number
 from diffgen.settings.prompting import Interpolating, Reading
 
+OURS = "diffgen"  # the source of our own pictures
 NO_PROMPT = 'no prompt given: try "red barn at sunset"'
 
 
@@ -63,8 +64,10 @@ class Session:
         frames: list[dict[str, Any]] = [*way.records]
         if asked:
             frames = each_frame(_overridden(asked.settings, base, prompts))
+        notes = [*asked.notes] if asked else []
         for line, frame in enumerate(frames, 1):
-            _must(plan.add(line, frame, base))
+            foreign = asked is not None and asked.source != OURS
+            notes += _add(plan, line, frame, base, foreign=foreign)
         for prompt in prompts if asked is None else ():
             _must(plan.add(1, {"prompt": prompt}, base))
         if reading.prompt_file and not streams:
@@ -75,8 +78,8 @@ class Session:
         elif not prompts and not streams and not frames:
             raise UsageError(NO_PROMPT)
         sink = _sink(output.output, plan.count, len(frames), style)
-        notes = asked.notes if asked else ()
-        session = cls(given, reading, base, plan, sink, style, "-" if streams else None, notes)
+        stream = "-" if streams else None
+        session = cls(given, reading, base, plan, sink, style, stream, tuple(notes))
         session.check_names()
         return session
 
@@ -197,6 +200,34 @@ def _overridden(
     typed = set(base) | {other for name in base for other in INSTEAD.get(name, ())}
     found = {name: value for name, value in settings.items() if name not in typed}
     return found | ({"prompt": list(prompts)} if prompts else {})
+
+
+def _add(
+    plan: BatchPlan,
+    line: int,
+    frame: Mapping[str, Any],
+    base: Mapping[str, Sequence[Any]],
+    *,
+    foreign: bool,
+) -> list[str]:
+    """Plan a frame. What another program says and no picture here can have is left out, and told.
+
+    Raises DiffgenError for any other problem.
+    """
+    notes: list[str] = []
+    problem = plan.add(line, frame, base)
+    while problem and foreign and isinstance(problem.error, UsageError):
+        for name in reversed(list(frame)):  # details come behind what they are about
+            less = {other: value for other, value in frame.items() if other != name}
+            left = plan.add(line, less, base) if name != "prompt" else problem
+            if left is None or left.message != problem.message:
+                notes.append(f"{name.replace('_', ' ')} is not honoured: {problem.message}")
+                frame, problem = less, left
+                break
+        else:
+            break
+    _must(problem)
+    return notes
 
 
 def _must(problem: Problem | None) -> None:

@@ -98,7 +98,7 @@ class Reading(Group):
         Path | None,
         Setting(
             "--from",
-            "Make a picture again: one of diffgen, A1111, ComfyUI, InvokeAI or NovelAI; options win",
+            "Make a picture of any program again, or ComfyUI's graph in a .json; options win",
             "FILE",
             parse=parse_path,
             peers="params-from config-from-metadata",

@@ -62,6 +62,69 @@ def test_where_a1111_draws_noise(tmp_path: Path, said: str, rng: str) -> None:
     assert replay(path).settings["rng"] == rng
 
 
+RNG = {"rng": "a1111-gpu", "eta": None}
+LINE = "a barn\nSteps: 7, Sampler: {}, CFG scale: 6, Seed: 11, Size: 64x64"
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        (
+            LINE.format("Euler a") + ", Denoising strength: 0.4, Hires upscale: 2, Hires steps: 5, "
+            "Hires upscaler: Latent",
+            {"hires": "2x", "hires_strength": 0.4, "hires_steps": 5, "hires_upscaler": "latent"},
+        ),
+        (LINE.format("Euler"), {"schedule": "normal"}),
+        (LINE.format("DPM++ 2M") + ", Schedule type: Automatic", {"schedule": "karras"}),
+        (LINE.format("DPM++ 2M"), {"schedule": "normal"}),
+        (LINE.format("Euler") + ", Tiling: True", {"seamless": "xy"}),
+        (
+            LINE.format("Euler") + ", Variation seed: 3, Variation seed strength: 0.2",
+            {"variation": "3:0.2"},
+        ),
+        (LINE.format("euler") + ", Eta: 0.0, RNG: cuda, Version: stable-diffusion.cpp", RNG),
+    ],
+)
+def test_what_a1111s_words_mean(tmp_path: Path, text: str, settings: Any) -> None:
+    found = replay(put(tmp_path / "a.png", parameters=text))
+    assert {name: found.settings.get(name) for name in settings} == settings
+    assert not found.notes
+
+
+def test_what_no_picture_here_can_have_is_left_out_and_told(tmp_path: Path) -> None:
+    text = LINE.format("DPM++ 2M Karras") + ", Eta: 0.2, Hires steps: 5"
+    path = put(tmp_path / "a.png", parameters=text)
+    session = Session.open([], {"output": f"{tmp_path}/", "from_picture": path})
+    (job,) = session.jobs()
+    assert (job.seed, job.plan.sampling.schedule, job.plan.second) == (11, "karras", None)
+    said = "; ".join(session.notes)
+    assert "eta is not honoured: sampler dpmpp_2m has no eta" in said
+    assert "hires steps is not honoured" in said
+    with pytest.raises(UsageError, match="has no eta"):
+        Session.open([], {"output": f"{tmp_path}/", "from_picture": path, "eta": "0.2"})
+
+
+def test_a_graph_with_a_seed_of_another_name(tmp_path: Path) -> None:
+    sampler = {
+        "noise_seed": 5,
+        "steps": 20,
+        "cfg": 7,
+        "sampler_name": "euler",
+        "scheduler": "karras",
+    }
+    sampler |= {"add_noise": "enable", "start_at_step": 0, "end_at_step": 10000}
+    sampler |= {"model": ["4", 0], "positive": ["6", 0], "negative": ["6", 0]}
+    graph = {
+        "3": {"class_type": "KSamplerAdvanced", "inputs": sampler},
+        "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "storybook"}},
+        "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a (red:1.2) barn"}},
+    }
+    found = replay(put(tmp_path / "a.png", prompt=json.dumps(graph)))
+    wanted = {"seed": 5, "rng": "comfy", "prompt_style": "comfy", "schedule": "karras"}
+    assert {name: found.settings[name] for name in wanted} == wanted
+    assert not found.notes
+
+
 def jobs(tmp_path: Path, words: list[str], **given: Any) -> list[Any]:
     session = Session.open(words, {"output": f"{tmp_path}/", **given})
     return list(session.jobs())

@@ -19,8 +19,9 @@ from diffgen.engine.metadata import make_record, parameters_text
 from diffgen.engine.model import Model
 from diffgen.engine.origin import Origin
 from diffgen.engine.plan import Picture
-from diffgen.engine.reading import parse_parameters, read_settings, read_texts
+from diffgen.engine.reading import parse_parameters, read_settings
 from diffgen.engine.request import GenerateRequest
+from diffgen.engine.texts import read_texts
 from diffgen.errors import UsageError
 
 IMAGE = Image.radial_gradient("L").convert("RGB").resize((64, 48))
