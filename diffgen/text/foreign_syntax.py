@@ -39,13 +39,24 @@ UNREAD = {
         r"|(?<!\S)-[sSWHC] ?\d{1,9}"
     ),
 }
+# Of compel, by the styles in which it is plain text; "c++" is a word.
+COMPEL = {
+    "compel's weights (--prompt-style compel reads them)": (
+        r"[^\W\d_]{2,40}+(?:\+{2,9}|-{2,9})(?=[\s,.)]|$)|\)(?:\+{1,9}|-{1,9})(?=[\s,.)]|$)"
+        r"|\)\d{1,9}\.\d{1,9}(?=[\s,)]|$)"
+    ),
+}
+BLENDS = {"compel's blends": r"\)\.(?:blend|and|add|swap|attend)\(|\bwithLora\(|\w\.swap\("}
 TABLE, JSON = "a table's heading", "JSON"
-_PATTERNS = {kind: re.compile(pattern) for kind, pattern in (READ | UNREAD).items()}
+_PATTERNS = {
+    kind: re.compile(pattern) for kind, pattern in (READ | UNREAD | COMPEL | BLENDS).items()
+}
 
 
 def find_foreign(prompts: Iterable[str], style: PromptStyle = "plain") -> dict[str, str]:
     """The kinds of syntax that a style ignores, each with its first occurrence in quotes."""
-    kinds = (READ | UNREAD) if style == "plain" else UNREAD
+    kinds = UNREAD | BLENDS | (READ if style == "plain" else {})
+    kinds |= COMPEL if style != "compel" else {}
     found: dict[str, str] = {}
     for prompt in prompts:
         for kind, is_of in ((JSON, _is_json), (TABLE, _is_heading)):

@@ -40,6 +40,12 @@ _NUMBER = re.compile(
     r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[-+]?(?:nan|inf))\s*", re.IGNORECASE
 )
 _PARTNER = {")": "(", "]": "["}
+# compel's: signs or a number right behind a bracket, signs right behind a word.
+PLUS, MINUS = 1.1, 0.9
+_AFTER_BRACKET = re.compile(r"\++|-+|\d+\.?\d*|\.\d+")
+_WORD = re.compile(
+    r"(?P<word>(?:\\[-+]|[^\s()\",.=+-]|[-+](?=[^\s()\",.=+-]))++)(?P<signs>\++|-+)?"
+)
 
 
 class _Item(NamedTuple):
@@ -67,6 +73,20 @@ class _Parser:
         self._items = list(_items(text))
         self._partners = _matched(self._items)
         self._literal: list[str] = []  # kinds of syntax taken as words
+        # In compel's style, the weight behind a bracket by where that opens.
+        self._behind = dict(self._take_weights()) if style == "compel" else {}
+
+    def _take_weights(self) -> Iterator[tuple[int, float]]:
+        """Cut the weights behind brackets off the text that follows."""
+        for index, item in enumerate(self._items[1:], 1):
+            closed = self._items[index - 1]
+            if item.kind != "text" or not (closed.kind == "symbol" and closed.text == ")"):
+                continue
+            match = _AFTER_BRACKET.match(item.text)
+            if match and index - 1 in self._partners:
+                rest = item.position + match.end()
+                self._items[index] = _Item("text", item.text[match.end() :], rest)
+                yield self._partners[index - 1], _compel_weight(match[0])
 
     def prompt(self) -> Prompt:
         terms = tuple(self._terms())
@@ -123,13 +143,32 @@ class _Parser:
         if item.kind in ("AND", "lora"):
             where = "the negative prompt" if self._negative else "brackets"
             self._literal.append(f"{text} in {where}")
+        if item.kind == "text" and self._style == "compel":
+            return tuple(self._signed(text, weight))
         return (Piece(text, weight),)
+
+    def _signed(self, text: str, weight: float) -> Iterator[Piece]:
+        """The words of a text, those with signs behind them by themselves."""
+        done = 0
+        for match in _WORD.finditer(text):
+            if match["signs"] is None:
+                continue
+            if match.start() > done:
+                yield Piece(text[done : match.start()], weight)
+            own = self._bounded(weight * _compel_weight(match["signs"]), shown(match[0]))
+            yield Piece(match["word"], own)
+            done = match.end()
+        if done < len(text):
+            yield Piece(text[done:], weight)
 
     def _round(self, start: int, end: int, weight: float, depth: int) -> Nodes:
         colons = self._at_top(start, end, ":")
         number = self._number(colons[-1] + 1, end) if colons else None
+        if self._style == "compel":
+            weight = self._within(weight * self._behind.get(start - 1, 1.0), start, end)
         if number is None:
-            inner = self._within(weight * MORE, start, end)
+            more = 1.0 if self._style == "compel" else MORE
+            inner = self._within(weight * more, start, end)
             return self._nodes(start, end, inner, depth)
         given = self._weight(number, start, end)
         product = given if self._style == "comfy" else self._within(weight * given, start, end)
@@ -172,9 +211,14 @@ class _Parser:
         return self._within(float(number), start, end)
 
     def _within(self, weight: float, start: int, end: int) -> float:
+        if abs(weight) <= MAX_WEIGHT:
+            return weight
+        return self._bounded(weight, self._source(start, end))
+
+    def _bounded(self, weight: float, source: str) -> float:
         if not abs(weight) <= MAX_WEIGHT:
             raise UsageError(
-                f"{self._source(start, end)} has the weight {weight:g}, where weights are from "
+                f"{source} has the weight {weight:g}, where weights are from "
                 f"{-MAX_WEIGHT:g} to {MAX_WEIGHT:g}; \\( and \\) are brackets without a weight"
             )
         return weight
@@ -228,6 +272,12 @@ def _matched(items: list[_Item]) -> dict[int, int]:
                 break
         partners |= {other: index, index: other}
     return partners
+
+
+def _compel_weight(text: str) -> float:
+    if text[0] in "+-":
+        return float((PLUS if text[0] == "+" else MINUS) ** len(text))
+    return float(text)
 
 
 def _finite(number: str, source: str) -> float:

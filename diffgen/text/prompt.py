@@ -5,6 +5,8 @@ r"""What a prompt asks for: its words with weights, over the run of steps.
     (x)         weight 1.1, multiplied where brackets nest
     [x]         weight 1 / 1.1
     (x:1.3)     weight 1.3; in ComfyUI's style the innermost number alone counts
+    x++ (x)-- (x)1.3   in compel's style: 1.1 for a plus, 0.9 for a minus, multiplied, or the number;
+                brackets alone weigh nothing
     BREAK       what follows begins the next chunk of tokens
     [x:y:when]  x, and y after step `when`; with a point, `when` is a share of the steps
     [x:when]    nothing, and x after step `when`
