@@ -235,6 +235,11 @@ class ModelConfig:
         return self.family == "sdxl"
 
     @property
+    def is_refiner(self) -> bool:
+        """Whether the model is like the refiner of Stable Diffusion XL, with its second encoder."""
+        return self.is_xl and len(self.text) == 1
+
+    @property
     def prompt_style(self) -> PromptStyle:
         """The default prompt style: A1111's with CLIP's vocabulary, else plain."""
         knows_clip = all(encoder.vocab_size >= CLIP_VOCABULARY for encoder in self.text)

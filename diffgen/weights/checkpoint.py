@@ -17,7 +17,7 @@ from diffgen.models.checks import check_model, check_networks, check_vae
 from diffgen.models.config import ModelConfig
 from diffgen.types import TEXT_ENCODERS, Component, Prediction
 from diffgen.weights.diffusers.configs import read_model_config
-from diffgen.weights.diffusers.folder import weight_files
+from diffgen.weights.diffusers.folder import folder_name, weight_files
 from diffgen.weights.few_steps import as_distilled
 from diffgen.weights.files import LazyTensors, Shape, TensorInfo, open_tensors
 from diffgen.weights.foreign_quants import refuse_packed
@@ -117,16 +117,16 @@ class Checkpoint:
         names = [path.resolve().name, *(part for part in path.parts if part.startswith("models--"))]
         config = read_model_config(path, asked)
         config = as_distilled(config, names, asked, path.name, says_sampler=True)
-        # A refiner has the second encoder of XL alone.
-        second = config.is_xl and len(config.text) == 1
-        own = {"text_encoder": "text_encoder_2"} if second else {}
+        refiner = config.is_refiner
         tensors = {
-            part: _open_component(path / own.get(part, part), part) for part in components(config)
+            part: _open_component(path / folder_name(part, is_refiner=refiner), part)
+            for part in components(config)
         }
-        tokenizers = ("tokenizer_2",) if second else ("tokenizer", "tokenizer_2")
-        return cls(
-            config, path, tensors, tuple(path / name for name in tokenizers[: len(config.text)])
+        names = [part.replace("text_encoder", "tokenizer") for part in TEXT_ENCODERS]
+        tokenizers = tuple(
+            path / folder_name(name, is_refiner=refiner) for name in names[: len(config.text)]
         )
+        return cls(config, path, tensors, tokenizers)
 
     def load_into(
         self,

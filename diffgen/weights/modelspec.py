@@ -60,4 +60,6 @@ def architecture(config: ModelConfig) -> str:
     if family == "sd2":
         v = config.schedule.prediction == "v"
         return f"stable-diffusion-v2-{'768-v' if v else '512'}"
-    return "stable-diffusion-xl-v1-base" if family == "sdxl" else "stable-diffusion-v1"
+    if family == "sdxl":
+        return f"stable-diffusion-xl-v1-{'refiner' if config.is_refiner else 'base'}"
+    return "stable-diffusion-v1"

@@ -12,7 +12,7 @@ from diffgen.types import TEXT_ENCODERS, Component, LoraRef
 from diffgen.weights.casting import Format, cast, format_of
 from diffgen.weights.checkpoint import CLIP_VOCABULARY, Checkpoint, check_fit
 from diffgen.weights.diffusers.copying import copy_configs, copy_vocabulary
-from diffgen.weights.diffusers.folder import STEMS
+from diffgen.weights.diffusers.folder import STEMS, folder_name
 from diffgen.weights.diffusers.layout import write_json, write_model_configs
 from diffgen.weights.files import LazyTensors
 from diffgen.weights.ldm.averages import EMA, averaged_name
@@ -124,7 +124,7 @@ def write_folder(folder: Path, checkpoint: Checkpoint, made: Components, step: S
     else:
         _write_configs(folder, checkpoint)
     for component, parts in made.items():
-        place = folder / component
+        place = folder / folder_name(component, is_refiner=checkpoint.config.is_refiner)
         place.mkdir(exist_ok=True)
         write_parts(place / f"{STEMS[component]}.safetensors", parts, {"format": "pt"}, step=step)
 
@@ -138,7 +138,8 @@ def _write_configs(folder: Path, checkpoint: Checkpoint) -> None:
     write_model_configs(folder, replace(config, text=unpadded), ids)
     known = zip(TEXT_ENCODERS, config.text, checkpoint.tokenizers, pads, strict=False)
     for name, text, vocabulary, pad in known:
-        place = folder / name.replace("text_encoder", "tokenizer")
+        tokenizer = name.replace("text_encoder", "tokenizer")
+        place = folder / folder_name(tokenizer, is_refiner=config.is_refiner)
         copy_vocabulary(vocabulary, place, max_tokens=text.max_tokens)
         if vocabulary != CLIP_VOCABULARY:
             continue  # a base's copy is complete

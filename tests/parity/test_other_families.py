@@ -18,6 +18,8 @@ from tiny_models import random_unet
 from diffgen.engine.engine import Engine
 from diffgen.engine.model import Model
 from diffgen.errors import UnsupportedCheckpoint, UsageError
+from diffgen.weights.convert import Conversion, convert
+from diffgen.weights.files import read_metadata
 
 pytestmark = [pytest.mark.parity, numpy_2_warns]
 
@@ -230,13 +232,28 @@ def test_refiners_are_told_a_score(sdxl, tmp_path):
     save_file(whole, tmp_path / "refiner.safetensors")
     noise = torch.Generator().manual_seed(SEED)
     latents = torch.randn(1, 4, 8, 8, generator=noise)
-    for source in ("refiner.safetensors", "folder"):
+    for source, target in CONVERSIONS.items():
+        asked = Conversion(source=str(tmp_path / source), target=tmp_path / target)
+        convert(asked, lambda *_: None)
+    spoken = read_metadata(tmp_path / "file_of_folder.safetensors")["modelspec.architecture"]
+    assert spoken == "stable-diffusion-xl-v1-refiner"
+    back = StableDiffusionXLImg2ImgPipeline.from_pretrained(tmp_path / "folder_of_file")
+    assert back.text_encoder is None
+    assert back.config.requires_aesthetics_score
+    for source in ("refiner.safetensors", "folder", *CONVERSIONS.values()):
         engine = Engine.load(tmp_path / source, device="cpu", dtype="fp32")
         assert engine.config.conditioning == "score"
         assert not engine.config.zero_empty_prompt
         (actual,) = our_pictures(engine, steps=4, **SIZE)
         (expected,) = refined_from_noise(refiner, latents)
         assert psnr(actual, expected) >= LEAST_DB, source
+
+
+CONVERSIONS = {
+    "refiner.safetensors": "folder_of_file",
+    "folder": "file_of_folder.safetensors",
+    "folder_of_file": "folder_of_folder",
+}
 
 
 def refined_from_noise(pipeline, latents):

@@ -26,6 +26,11 @@ PART = re.compile(r"-\d{5}-of-\d{5}")
 VARIANTS = ("", ".fp16", ".bf16", ".non_ema")
 
 
+def folder_name(part: str, *, is_refiner: bool) -> str:
+    """The folder of a component or a tokenizer: a refiner's one encoder is the second of XL."""
+    return f"{part}_2" if is_refiner and part in ("text_encoder", "tokenizer") else part
+
+
 def weight_files(folder: Path, component: Component) -> list[Path]:
     """The safetensors files of a component: one, or the shards that its index names.
 

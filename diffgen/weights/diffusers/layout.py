@@ -13,6 +13,7 @@ from diffgen.jsonfile import JsonObject
 from diffgen.models.config import ClipTextConfig, Depth, ModelConfig, UNetConfig, VaeConfig
 from diffgen.types import TEXT_ENCODERS, NoiseConfig
 from diffgen.weights.diffusers.configs import read_model_config
+from diffgen.weights.diffusers.folder import folder_name
 from diffgen.weights.diffusers.schedulers import (
     CLASSES,
     EDM_CLASSES,
@@ -42,13 +43,12 @@ def write_model_configs(
     `tokens` are the ids of the end and padding tokens of each text encoder. Raises ConfigError for
     an architecture or a schedule that the layout cannot express.
     """
-    if config.conditioning == "score":
-        raise ConfigError("an SDXL refiner cannot be written as a model folder")
     scheduler = scheduler_class(config.schedule)
     write_json(folder / "model_index.json", _index(config, scheduler))
     write_json(folder / "unet" / "config.json", unet_json(config.unet))
     for name, text, (end, pad) in zip(TEXT_ENCODERS, config.text, tokens, strict=False):
-        write_json(folder / name / "config.json", text_json(text, end, pad))
+        place = folder / folder_name(name, is_refiner=config.is_refiner)
+        write_json(place / "config.json", text_json(text, end, pad))
     schedule = {"_class_name": scheduler, **schedule_json(config.schedule)}
     write_json(folder / "scheduler" / "scheduler_config.json", schedule)
     if config.vae:
@@ -64,8 +64,13 @@ def _index(config: ModelConfig, scheduler: str) -> dict[str, Any]:
         parts |= SECOND
         own = {"force_zeros_for_empty_prompt": config.zero_empty_prompt}
         absent.remove("safety_checker")
+    name = "StableDiffusionXLPipeline" if config.is_xl else "StableDiffusionPipeline"
+    if config.is_refiner:
+        name = "StableDiffusionXLImg2ImgPipeline"
+        own["requires_aesthetics_score"] = config.conditioning == "score"
+        absent += ["text_encoder", "tokenizer"]
     return {
-        "_class_name": "StableDiffusionXLPipeline" if config.is_xl else "StableDiffusionPipeline",
+        "_class_name": name,
         **own,
         **{name: list(kind) for name, kind in parts.items()},
         **{name: [None, None] for name in absent},
