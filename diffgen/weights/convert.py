@@ -21,6 +21,7 @@ from diffgen.weights.contents import contents_of
 from diffgen.weights.files import PICKLE_SUFFIXES, LazyTensors, open_tensors
 from diffgen.weights.finding import locate
 from diffgen.weights.gguf import is_gguf
+from diffgen.weights.ldm.noise_tables import ALPHAS, SIGMAS
 from diffgen.weights.ldm.single_file import read_any
 from diffgen.weights.modelspec import modelspec
 from diffgen.weights.pickles import write_unpickled
@@ -161,7 +162,7 @@ def _to_file(
 
     parts = single_file_parts(checkpoint.config, made) | marks(checkpoint.config)
     if checkpoint.source.is_file():
-        parts |= _edm_marks(checkpoint.source)
+        parts |= _noise_marks(checkpoint)
     if asked.ema == "keep":
         parts |= _averages(checkpoint, asked.dtype)
     with _placed(asked) as file:
@@ -175,10 +176,12 @@ def _to_folder(asked: Conversion, checkpoint: Checkpoint, made: Components, repo
         check_folder(folder, checkpoint.config, made, _counted("comparing", _all(made), report))
 
 
-def _edm_marks(source: Path) -> dict[str, Part]:
-    """The tensors that mark a file's noise schedule as EDM's."""
-    infos, _ = read_any(source)
-    return parts_of(LazyTensors({k: i for k, i in infos.items() if k.startswith("edm_")}))
+def _noise_marks(checkpoint: Checkpoint) -> dict[str, Part]:
+    """The tensors that mark a file's noise schedule as EDM's, or hold a table of its own."""
+    infos, _ = read_any(checkpoint.source)
+    tables = (ALPHAS, SIGMAS) if checkpoint.config.schedule.betas else ()
+    told = {k: i for k, i in infos.items() if k.startswith("edm_") or k in tables}
+    return parts_of(LazyTensors(told))
 
 
 def _averages(checkpoint: Checkpoint, dtype: Format | None) -> dict[str, Part]:

@@ -1,4 +1,4 @@
-"""Models distilled to few steps, recognised by a file's name or its modelspec title.
+"""Models distilled to few steps, recognised by a file's name, modelspec title or SHA-256.
 
 Their tensors do not tell: sampled as their base they give grey or burnt pictures. The numbers are
 those of the makers' model cards.
@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from diffgen.models.config import ModelConfig
 from diffgen.types import Prediction, SamplerName, SpacingName
+from diffgen.weights.hashes import sha256
+from diffgen.weights.reading import opened, stamp
+from diffgen.weights.registry import read_registry, registry_path
 
 logger = logging.getLogger("diffgen")
 
@@ -91,6 +95,24 @@ def known_kind(names: Iterable[str]) -> FewSteps | None:
     return None
 
 
+def published_names(file: Path) -> Iterator[str]:
+    """The names under which this very file is published, of models that are drawn in few steps.
+
+    It is hashed only where one of those has its size to the byte.
+    """
+    size = file.stat().st_size
+    for name, entry in read_registry(registry_path()).items():
+        for known in entry.files:
+            if entry.steps and known.sha256 and known.size == size and _is(file, known.sha256):
+                yield from (Path(known.path).stem, name)
+
+
+def _is(file: Path, digits: str) -> bool:
+    with opened(file) as stream:
+        known = stamp(stream)
+    return sha256(file, known) == digits
+
+
 def as_distilled(
     config: ModelConfig,
     names: Iterable[str],
@@ -98,13 +120,17 @@ def as_distilled(
     where: str,
     *,
     says_sampler: bool = False,
+    file: Path | None = None,
 ) -> ModelConfig:
     """The config with the sampling of the kind that a name matches, logged as a warning.
 
     `asked` are the user's own claims, which win; `says_sampler` means that the model's files
-    specify the sampling except for the steps and the guidance.
+    specify the sampling except for the steps and the guidance. Where no name matches, the SHA-256
+    of `file` may.
     """
-    kind = known_kind(names)
+    kind, by = known_kind(names), "name"
+    if kind is None and file is not None:
+        kind, by = known_kind(published_names(file)), "sha256"
     if kind is None or not config.schedule.on_betas:
         return config
     if says_sampler:
@@ -122,9 +148,10 @@ def as_distilled(
         unet = replace(unet, sample_size=kind.sample_size)
     guidance = None if config.embeds_guidance else kind.guidance
     logger.warning(
-        "%s is taken for %s, by its name: %s of %s on %s, guidance %s unless you say otherwise",
+        "%s is taken for %s, by its %s: %s of %s on %s, guidance %s unless you say otherwise",
         where,
         kind.name,
+        by,
         "1 step" if kind.steps == 1 else f"{kind.steps} steps",
         kind.sampler,
         kind.spacing,

@@ -1,4 +1,4 @@
-"""The standard deviation of a small tensor, without torch: it marks v-prediction models of SD 2."""
+"""The numbers of a small tensor and their spread, without torch: marks of how it was trained."""
 
 from __future__ import annotations
 
@@ -17,19 +17,25 @@ FORMATS = {"F16": "e", "F32": "f", "F64": "d"}
 
 def spread(info: TensorInfo) -> float:
     """The standard deviation of a tensor's numbers, as torch's `std`. Raises WeightsError."""
+    found = numbers(info)
+    if len(found) < 2:
+        raise WeightsError(f"{info.file}: {info.key} has too few numbers to tell anything by")
+    return stdev(found)
+
+
+def numbers(info: TensorInfo) -> list[float]:
+    """A tensor's numbers in one row. Raises WeightsError."""
     if info.op is not None or info.dtype not in (*FORMATS, "BF16"):
-        return float(LazyTensors({"it": info})["it"].float().std())
-    count = prod(info.place.shape)
-    size = count * DTYPES[info.dtype][0]
+        tensor = LazyTensors({"it": info})["it"]
+        return [float(number) for number in tensor.float().flatten().tolist()]
+    size = prod(info.place.shape) * DTYPES[info.dtype][0]
     with opened(info.file) as file:
         file.seek(info.place.start)
         data = file.read(size)
         check_stamp(info.file, file, {info.place.stamp})
     if len(data) < size:
         raise changed(info.file)
-    if count < 2:
-        raise WeightsError(f"{info.file}: {info.key} has too few numbers to tell anything by")
-    return stdev(_numbers(data, info.dtype))
+    return _numbers(data, info.dtype)
 
 
 def _numbers(data: bytes, dtype: str) -> list[float]:

@@ -486,3 +486,25 @@ def test_the_writer_writes_what_safetensors_reads(tmp_path: Path) -> None:
     assert found.keys() == tensors.keys()
     assert all(torch.equal(verifying._bytes(found[n]), verifying._bytes(tensors[n])) for n in found)
     assert read_metadata(tmp_path / "x") == {"k": "v"}
+
+
+def test_a_table_of_noise_goes_along(files: dict[str, Path], tmp_path: Path) -> None:
+    betas = torch.linspace(0.0015**0.5, 0.0195**0.5, 1000, dtype=torch.float64) ** 2
+    table = {"alphas_cumprod": (1 - betas).cumprod(0).float()}
+    save_file(load_file(files["sd1"]) | table, tmp_path / "a.safetensors")
+    path = run(tmp_path / "a.safetensors", tmp_path / "b.safetensors").path
+    assert torch.equal(load_file(path)["alphas_cumprod"], table["alphas_cumprod"])
+
+
+def test_averages_alone_are_the_unet(files: dict[str, Path], tmp_path: Path) -> None:
+    """`use` and `drop` give the same: there is nothing else to take."""
+    tensors = load_file(with_averages(files["sd1"], tmp_path / "both.safetensors"))
+    plain = "model.diffusion_model."
+    alone = {key: t for key, t in tensors.items() if not key.startswith(plain)}
+    save_file(alone, tmp_path / "alone.safetensors")
+    for ema in ("use", "drop"):
+        made = load_file(
+            run(tmp_path / "alone.safetensors", tmp_path / f"{ema}.safetensors", ema=ema).path
+        )
+        assert torch.equal(made[f"{plain}out.2.bias"], tensors["model_ema.diffusion_modelout2bias"])
+        assert not any(key.startswith("model_ema") for key in made)

@@ -1,5 +1,6 @@
 """diffgen.weights.few_steps: distilled models are known by their names, and sampled as they should be."""
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from diffgen.engine.model import Model
 from diffgen.engine.request import GenerateRequest
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
 from diffgen.types import NoiseConfig
+from diffgen.weights import few_steps
 from diffgen.weights.few_steps import as_distilled, known_kind
 
 SDXL = ModelConfig(
@@ -80,3 +82,31 @@ def test_a_file_is_sampled_so_unless_told_otherwise(tmp_path, by_title):
     own = model.plan(GenerateRequest(prompts=["a"], steps=5, guidance_scale=3.0, sampler="ddim"))
     assert (len(own.sampling.sigmas), own.guidance_scale) == (6, 3.0)
     assert own.sampling.spec.name == "ddim"
+
+
+def test_a_file_of_any_name_is_known_by_its_bytes(tmp_path, monkeypatch, caplog):
+    file = tmp_path / "model.safetensors"
+    save_file(single_file_tensors(make_pipeline("sdxl"), "sdxl"), file)
+    size, digits = file.stat().st_size, hashlib.sha256(file.read_bytes()).hexdigest()
+    registry = tmp_path / "weights.toml"
+    monkeypatch.setattr(few_steps, "registry_path", lambda: registry)
+
+    def steps_of(size, digits):
+        registry.write_text(ENTRY.format(size=size, digits=digits))
+        return Model.open(file).checkpoint.config.steps
+
+    assert steps_of(size, digits) == 8
+    assert "is taken for SDXL-Lightning, by its sha256: 8 steps of euler on trailing" in caplog.text
+    assert steps_of(size, "0" * 64) is None
+    monkeypatch.setattr(few_steps, "sha256", None)  # not even asked for a file of another size
+    assert steps_of(size + 1, digits) is None
+
+
+ENTRY = """
+[light]
+description = "x"
+license = "x"
+repository = "a/b"
+steps = 8
+files = [{{ path = "sdxl_lightning_8step.safetensors", size = {size}, sha256 = "{digits}" }}]
+"""

@@ -150,6 +150,8 @@ def read_clip(shapes: Shapes, family: SingleFamily, *, second: bool = False) -> 
     open_clips = second or family == "sd2"
     vocabulary, width = _needed(shapes, "embeddings.token_embedding.weight")
     layers = _count(shapes, r"encoder\.layers\.(\d+)\..+")
+    if family == "sd2" and _has_spare(shapes, width, layers):
+        layers -= 1
     if family != "sd1":  # which always uses the last layer
         _check_layers(family, width, layers)
     return ClipTextConfig(
@@ -196,6 +198,8 @@ def _has_spare(shapes: Shapes, width: int, layers: int) -> bool:
     """
     if width == SD2_WIDTH:
         return layers == LAYERS["sd2", SD2_WIDTH] + 1
+    if "embeddings.token_embedding.weight" in shapes:
+        return False
     return any(key.startswith(("text_projection", "logit_scale")) for key in shapes)
 
 

@@ -25,6 +25,7 @@ from diffgen.weights.ldm.claims import Claim, read_claims, settle
 from diffgen.weights.ldm.configs import EDM_STATISTICS, config_on_base, whole_config
 from diffgen.weights.ldm.detect import SingleFamily
 from diffgen.weights.ldm.names import canonical_vae, open_clip_rules, unet_rules
+from diffgen.weights.ldm.noise_tables import table_claims
 from diffgen.weights.ldm.parts import (
     CLIP,
     LEFT_OVER,
@@ -96,7 +97,7 @@ def open_single_file(
     if only_averaged(infos):
         logger.warning("%s has its U-Net's averaged weights (EMA) alone, which are used", path)
     names = [path.stem, metadata.get("modelspec.title", "")]
-    config = as_distilled(opened.config, names, asked or {}, path.name)
+    config = as_distilled(opened.config, names, asked or {}, path.name, file=path)
     return replace(opened, config=config)
 
 
@@ -230,11 +231,11 @@ def _family_alone(context: int, label: bool, base: ModelConfig | None) -> Single
 
 
 def _text(infos: Infos, config: ClipTextConfig) -> Infos:
-    if not named_by_open_clip(infos):
-        return to_canonical(infos, TEXT_RULES)
-    spare = f"transformer.resblocks.{config.layers}."
-    kept = {key: info for key, info in infos.items() if not key.startswith(spare)}
-    return to_canonical(kept, open_clip_rules(config.layers))
+    """An encoder's tensors, without the layer behind those in use that Stable Diffusion 2 has."""
+    spare = re.compile(rf"(.*\.)?(resblocks|encoder\.layers)\.{config.layers}\..+")
+    kept = {key: info for key, info in infos.items() if not spare.fullmatch(key)}
+    open_clip = named_by_open_clip(infos)
+    return to_canonical(kept, open_clip_rules(config.layers) if open_clip else TEXT_RULES)
 
 
 def _marks(infos: Infos, family: SingleFamily) -> Iterator[Claim]:
@@ -249,6 +250,7 @@ def _marks(infos: Infos, family: SingleFamily) -> Iterator[Claim]:
         yield Claim("the tensor v_pred", {"prediction": "v"})
     if "ztsnr" in infos:
         yield Claim("the tensor ztsnr", {"zero_snr": True})
+    yield from table_claims(infos)
     if family == "sd2" and TELLS_V in infos:
         kind = "v" if spread(infos[TELLS_V]) > V_SPREAD else "eps"
         yield Claim(f"the spread of {TELLS_V}", {"prediction": kind})

@@ -17,13 +17,15 @@ from diffusers.loaders.single_file_utils import (
 from safetensors.torch import load_file, save_file
 from single_files import V_BIAS, make_pipeline, single_file_tensors, write_single_file
 
+from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.errors import UnsupportedCheckpoint, WeightsError
 from diffgen.models.build import build_empty
 from diffgen.models.clip import ClipTextModel
 from diffgen.models.unet import UNet
 from diffgen.models.vae import Autoencoder
+from diffgen.types import NoiseConfig
 from diffgen.weights.checkpoint import CLIP_VOCABULARY, Checkpoint
-from diffgen.weights.ldm.detect import read_open_clip
+from diffgen.weights.ldm.detect import read_clip, read_open_clip
 from diffgen.weights.ldm.single_file import TELLS_V, open_single_file
 
 FAMILIES = ["sd1", "sd2", "sdxl"]
@@ -385,3 +387,58 @@ def test_blocks_of_a_unet_that_is_no_model_are_called_by_their_name(tmp_path):
     save_file({}, file)
     with pytest.raises(UnsupportedCheckpoint, match=r"it has no tensors$"):
         Checkpoint.open(file)
+
+
+def table_of(**noise):
+    return torch.tensor(NoiseSchedule.from_config(NoiseConfig(**noise)).alphas_cumprod)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("zero_snr", [False, True])
+@pytest.mark.parametrize("sigmas", [False, True])
+def test_a_table_of_noise_tells_zero_snr(changed, files, dtype, zero_snr, sigmas):
+    """Whether it is LDM's of alpha_bar or SGM's of sigma, infinite at the end."""
+    alphas = table_of(zero_snr=zero_snr)
+    if zero_snr:
+        alphas[-1] = 0.0
+    key = "denoiser.sigmas" if sigmas else "alphas_cumprod"
+    table = ((1 - alphas) / alphas).sqrt() if sigmas else alphas
+    file = changed("sdxl", lambda tensors: tensors.update({key: table.to(dtype)}))
+    found, plain = open_single_file(file).config.schedule, open_single_file(files["sdxl"]).config
+    assert found.zero_snr == zero_snr
+    assert found.betas is None
+    assert zero_snr or found == plain.schedule
+
+
+def test_a_table_of_other_noise_is_taken(changed, caplog):
+    """Beginning and end of LDM's first models, which the families' are not."""
+    alphas = table_of(beta_start=0.0015, beta_end=0.0195)
+    file = changed("sd1", lambda tensors: tensors.update(alphas_cumprod=alphas.float()))
+    found = NoiseSchedule.from_config(open_single_file(file).config.schedule).alphas_cumprod
+    torch.testing.assert_close(torch.tensor(found), alphas, rtol=1e-4, atol=1e-6)
+    assert not caplog.records
+    file = changed("sd1", lambda tensors: tensors.update(alphas_cumprod=alphas.half()))
+    assert open_single_file(file).config.schedule.betas is None
+    assert "alphas_cumprod is another table of noise" in caplog.text
+
+
+@pytest.mark.parametrize("table", [torch.zeros(1000), torch.ones(1000), torch.rand(1000)])
+def test_what_is_no_table_of_noise_says_nothing(changed, files, caplog, table):
+    file = changed("sd1", lambda tensors: tensors.update(alphas_cumprod=table))
+    assert open_single_file(file).config == open_single_file(files["sd1"]).config
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("layers", "used"), [(24, 23), (23, 23), (22, None)])
+def test_sd_2s_encoder_under_transformers_names(layers, used):
+    shapes = {
+        "embeddings.token_embedding.weight": (49408, 1024),
+        "embeddings.position_embedding.weight": (77, 1024),
+        **{f"encoder.layers.{n}.mlp.fc1.weight": (4096, 1024) for n in range(layers)},
+    }
+    if used is None:
+        with pytest.raises(UnsupportedCheckpoint, match=f"has {layers} layers where that of"):
+            read_clip(shapes, "sd2")
+        return
+    config = read_clip(shapes, "sd2")
+    assert (config.layers, config.activation, config.pad) == (used, "gelu", "!")
