@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diffgen.device import DTYPES
 from diffgen.errors import DiffgenError
+from diffgen.settings.picture import MAX_SEED
 from diffgen.train import state
 from diffgen.train.data.dataset import Batch
 from diffgen.train.dist import World, reduction
@@ -43,7 +44,7 @@ class Learner:
         )
         self.step = 0
         self.skipped = 0  # steps whose fp16 gradients overflowed
-        torch.manual_seed(recipe.run.seed + world.rank)
+        torch.manual_seed((recipe.run.seed + world.rank) % (MAX_SEED + 1))
 
     def learn(self, batches: Iterator[Batch]) -> dict[str, float]:
         """One optimizer step; its losses and gradient norm, averaged over all processes.

@@ -35,7 +35,9 @@ def _matrix_shape(shape: Shape) -> Shape:
 AS_MATRIX = TensorOp(shape=_matrix_shape, apply=lambda t: t.reshape(_matrix_shape(tuple(t.shape))))
 
 # Not weights: position ids and CLIP's training temperature.
-IGNORED = re.compile(r"(.*\.)?(position_ids|logit_scale)")
+IGNORED = re.compile(
+    r"(.*\.)?(position_ids|logit_scale|vision_model\..+|visual_projection\.weight)"
+)
 
 # Saved with some encoders that do not use it.
 SPARE = frozenset({"text_projection.weight"})

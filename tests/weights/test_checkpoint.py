@@ -290,3 +290,18 @@ def test_a_folder_saved_with_an_adapter_loaded(
     ours = loaded(rewrite(UNET, adapt), "unet").state_dict()
     assert all(torch.equal(ours[key], plain[key]) for key in plain)
     assert "saved with an adapter loaded, which is left out: 2 tensors" in caplog.text
+
+
+def test_of_a_whole_clip_the_half_that_reads_text_is_taken(
+    sd1: TinyModel, rewrite: Rewrite
+) -> None:
+    other = {
+        "vision_model.embeddings.class_embedding": torch.zeros(3),
+        "visual_projection.weight": torch.zeros(3, 3),
+        "text_projection.weight": torch.zeros(3, 3),
+        "logit_scale": torch.zeros(()),
+    }
+    plain = load_file(sd1.folder / "text_encoder" / "model.safetensors")
+    folder = rewrite("text_encoder/model.safetensors", lambda tensors: tensors | other)
+    found = loaded(folder, "text_encoder").state_dict()
+    assert len(found) == len([name for name in plain if "position_ids" not in name])

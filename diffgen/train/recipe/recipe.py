@@ -10,6 +10,7 @@ from typing import Literal
 
 from diffgen.limits import required, within
 from diffgen.models.config import ClipTextConfig, UNetConfig, VaeConfig
+from diffgen.settings.picture import MAX_SEED
 from diffgen.types import NoiseConfig, Prediction
 
 
@@ -184,7 +185,7 @@ class RunRecipe:
     steps: int = required(1)
     batch_size: int = within(1, 1)
     accumulate: int = within(1, 1)
-    seed: int = within(0, 0, 2**31)
+    seed: int = within(0, 0, MAX_SEED)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     parallel: Literal["ddp", "fsdp"] = "ddp"
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
@@ -214,7 +215,7 @@ class SamplesRecipe:
     every: int = within(1000, 1)
     steps: int | None = within(None, 1)
     guidance: float = within(4.0, 0.0)
-    seed: int = within(7, 0)
+    seed: int = within(7, 0, MAX_SEED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
