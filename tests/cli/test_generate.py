@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 STORYBOOK = ROOT / "diffgen" / "assets" / "storybook"
 UNET = "unet/diffusion_pytorch_model.safetensors"
 QUICK = ("--steps", "1", "--seed", "7")
+SMALL = ("-W", "128", "-H", "128")
 
 
 class Result(NamedTuple):
@@ -366,7 +367,7 @@ def test_signals_leave_what_is_done_and_say_how_to_go_on(
     started: Callable[..., "subprocess.Popen[str]"],
     tmp_path: Path,
 ) -> None:
-    process = started("x", "--steps", "150", "--seed", "7", "-c", "3")
+    process = started("x", "--steps", "150", "--seed", "7", "-c", "3", *SMALL)
     assert process.stdout
     assert process.stdout.readline() == "x-7.png\n"
     time.sleep(0.3)
@@ -446,7 +447,7 @@ def test_words_that_the_model_does_not_know_are_told(run: Run) -> None:
 
 
 def test_half_precision_on_a_cpu_is_told(run: Run) -> None:
-    result = run("x", *QUICK, "-q", "--device", "cpu", "--dtype", "fp16")
+    result = run("x", *QUICK, *SMALL, "-q", "--device", "cpu", "--dtype", "fp16")
     assert result == (
         0,
         "x-7.png\n",
