@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,9 +18,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from diffgen.batch.lines import parse_line
-from diffgen.errors import ConfigError, UsageError, shown
+from diffgen.errors import ConfigError, DiffgenError, UsageError, reason_of, shown
 from diffgen.jsonfile import parse_json, parse_toml
 
+logger = logging.getLogger("diffgen")
 LINE_AT_MOST = 256 << 10  # bytes
 TOML_AT_MOST = 64 << 20  # bytes
 PROBLEMS_SHOWN = 50
@@ -270,3 +272,10 @@ def _decoded(raw: bytes, number: int) -> str | Problem:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return Problem(number, "not UTF-8 text; save the file as UTF-8")
+
+
+def logged_reason(error: Exception) -> str:
+    """One line about a failure; the traceback of a bug is logged for --verbose."""
+    if not isinstance(error, DiffgenError):
+        logger.info("it arose here", exc_info=error)
+    return reason_of(error)

@@ -21,15 +21,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from diffgen.batch.expansion import Expander
-from diffgen.batch.failures import told
-from diffgen.batch.files import Entry, Problem, check_all
+from diffgen.batch.files import Entry, Problem, check_all, logged_reason
 from diffgen.batch.journal import key_of
 from diffgen.batch.requests import GROUPS, Given, Variant, variants
-from diffgen.batch.syntax import unread_syntax
 from diffgen.engine.model import Model
 from diffgen.engine.named_files import with_paths
 from diffgen.engine.plan import GeneratePlan, Picture
 from diffgen.engine.request import GenerateRequest
+from diffgen.engine.steering import unread_syntax
 from diffgen.engine.tags import find_tags, known_words
 from diffgen.jsonfile import parse_json
 from diffgen.settings.model import Adapters, Source
@@ -162,7 +161,7 @@ class BatchPlan:
                 for prompt in self._prompts(variant.prompt):
                     self._keep(replace(variant, prompt=prompt))
         except Exception as error:
-            return Problem(line, told(error), error)
+            return Problem(line, logged_reason(error), error)
         return None
 
     def another(self) -> BatchPlan:

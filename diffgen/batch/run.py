@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from diffgen.batch.failures import told
+from diffgen.batch.files import logged_reason
 from diffgen.batch.journal import Journal
 from diffgen.batch.plan import BatchPlan, Job, Stock
 from diffgen.batch.writer import Writer
@@ -239,7 +239,7 @@ class Run:
     def _fail(self, jobs: Sequence[Job], error: Exception) -> None:
         if self._stop_on_error:
             raise error
-        reason = told(error)
+        reason = logged_reason(error)
         for job in jobs:
             with self._counting:
                 self.tally.failed += 1

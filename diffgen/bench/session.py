@@ -205,7 +205,7 @@ class Session:
 
     def film(self, plan: SamplingPlan) -> Film:
         """Draw the first picture again, and record every step's estimate."""
-        from diffgen.bench.frames import denoised_frames
+        from diffgen.bench.subject import denoised_frames
 
         frames, sigmas = denoised_frames(self._load().cell(self.request.points()[0]), plan)
         name = f"trajectory-{plan.spec.name}-{plan.schedule}-{len(plan.sigmas) - 1}"

@@ -16,14 +16,23 @@ from torch import Tensor
 
 from diffgen import __version__
 from diffgen.bench.results import Machine
-from diffgen.device import Precision, pick_device, release_memory, synchronize
+from diffgen.device import Precision, memory_errors, pick_device, release_memory, synchronize
 from diffgen.diffusion.course import Guide
+from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.engine.engine import Engine
 from diffgen.engine.model import Model
 from diffgen.engine.plan import GeneratePlan, Picture
 from diffgen.settings.axes import Point
-from diffgen.types import Denoiser, DeviceName, DtypeName, EmbeddingRef, LoraRef, NoiseConfig
+from diffgen.types import (
+    Denoiser,
+    DeviceName,
+    DtypeName,
+    EmbeddingRef,
+    LoraRef,
+    NoiseConfig,
+    StepInfo,
+)
 
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -218,3 +227,18 @@ def _processor() -> str:
         if names:
             return names[0]
     return platform.processor() or platform.machine()
+
+
+def denoised_frames(subject: Subject, plan: SamplingPlan) -> tuple[list[Image.Image], list[float]]:
+    """Sample the first picture; one frame a step, and the noise level the step began at."""
+    frames: list[Image.Image] = []
+    sigmas = [plan.sigmas[0]]
+
+    def keep(info: StepInfo) -> None:
+        frames.extend(subject.decode(info.denoised))
+        sigmas.append(info.sigma)
+
+    with torch.inference_mode(), memory_errors():
+        seeds = subject.seeds([0])
+        plan.run(subject.denoiser([0]), seeds, subject.shape, subject.device, on_step=keep)
+    return frames, sigmas[:-1]

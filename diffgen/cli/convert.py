@@ -11,6 +11,7 @@ from diffgen.cli.console import logged_notes, print_json, print_line, print_resu
 from diffgen.cli.progress import progress
 from diffgen.cli.signals import Stopped
 from diffgen.cli.signature import with_settings
+from diffgen.errors import in_bytes
 from diffgen.settings.converting import Converting
 from diffgen.settings.output import Talk
 
@@ -56,8 +57,6 @@ def convert(
         return
     print_result(str(made.path))
     if not talk.quiet:
-        from diffgen.weights.sizes import in_bytes
-
         print_line(f"{made.tensors} tensors, {in_bytes(made.size)}, read back and compared")
 
 

@@ -12,7 +12,7 @@ import typer
 from diffgen.cli import machine
 from diffgen.cli.console import print_json, print_table
 from diffgen.cli.threads import settle_threads
-from diffgen.errors import DiffgenError, one_line
+from diffgen.errors import DiffgenError, in_bytes, one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -184,7 +184,6 @@ def _slow_threads(threads: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _short_of_room(memory: Mapping[str, Any], disk: Mapping[str, Any]) -> Iterator[str]:
-    from diffgen.weights.sizes import in_bytes
 
     free, swapped = memory["free"], memory["swapped"]
     if free is not None and free < SDXL:
@@ -236,7 +235,6 @@ def _memory(memory: Mapping[str, int | None]) -> str:
 
 
 def _size(size: int | None, otherwise: str) -> str:
-    from diffgen.weights.sizes import in_bytes
 
     return otherwise if size is None else in_bytes(size)
 

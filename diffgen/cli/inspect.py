@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diffgen.cli.console import print_json, print_note, print_result
-from diffgen.errors import one_line, shown, some
+from diffgen.errors import in_bytes, one_line, shown, some
 
 if TYPE_CHECKING:
     from diffgen.weights.inspection import Component, Fit, Report
@@ -47,7 +47,6 @@ def inspect(
 
 
 def _lines(report: Report) -> Iterator[str]:
-    from diffgen.weights.sizes import in_bytes
 
     yield _line("file", report.path)
     yield _line("what", ", ".join(_what(report)))

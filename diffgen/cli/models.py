@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diffgen.cli.console import print_json, print_table
+from diffgen.errors import in_bytes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,7 +62,6 @@ def _row_names() -> tuple[str, ...]:
 
 def _row(each: Listed) -> dict[str, str]:
     from diffgen.errors import one_line
-    from diffgen.weights.sizes import in_bytes
 
     cells = {
         "name": each.name,

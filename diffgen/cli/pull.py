@@ -10,6 +10,7 @@ import typer
 from diffgen.cli.console import print_json, print_line, print_result
 from diffgen.cli.progress import Display, progress
 from diffgen.cli.signals import Stopped
+from diffgen.errors import in_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +60,6 @@ def pull(
 
 
 def _announcement(wanted: Any) -> str:
-    from diffgen.weights.sizes import in_bytes
 
     order = wanted.order
     size = "" if order.size is None else f", {in_bytes(order.size)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -11,7 +12,6 @@ from typing import Any
 
 import typer
 
-from diffgen.batch.syntax import unread_syntax
 from diffgen.bench.compare import Comparison, Limits, check_comparable, compare
 from diffgen.bench.folder import check_folder, kept_to_ourselves
 from diffgen.bench.request import SweepRequest
@@ -27,16 +27,18 @@ from diffgen.cli.console import (
     print_result,
     print_table,
 )
-from diffgen.cli.progress import progress
+from diffgen.cli.progress import Display, progress
 from diffgen.cli.prompts import listed_problems, read_prompts, tell_syntax
 from diffgen.cli.signals import Stopped
-from diffgen.cli.sweep_progress import SweepProgress
 from diffgen.diffusion.sampling import SamplingPlan
+from diffgen.engine.steering import unread_syntax
 from diffgen.errors import DiffgenError, UsageError
 from diffgen.settings.output import Talk
 from diffgen.settings.sampling import Sampling
 from diffgen.settings.setting import rows
 from diffgen.settings.sweep import Comparing, Report
+
+LINE_EVERY = 10.0  # seconds between lines, without a bar
 
 
 def run_sweep(
@@ -186,3 +188,35 @@ def _passes(comparison: Comparison, *, as_json: bool) -> bool:
     for line in comparison.lines():
         (print_line if as_json else print_result)(line)
     return not comparison.failed
+
+
+class SweepProgress:
+    """Displays the current work and counts network evaluations."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._label, self._done, self._total = "loading", 0, 0
+        self._start = self._latest = time.monotonic()
+
+    def begin(self, label: str) -> None:
+        self._label = label
+        self._update()
+
+    def expect(self, calls: int) -> None:
+        self._total = calls
+        self._start = self._latest = time.monotonic()
+        if not self._display.live:
+            self._display.say(f"{calls} network evaluations to come")
+
+    def called(self) -> None:
+        self._done += 1
+        self._update()
+        now = time.monotonic()
+        if not self._display.live and now - self._latest >= LINE_EVERY:
+            self._latest = now
+            left = (now - self._start) / self._done * max(self._total - self._done, 0)
+            line = f"{self._label}: {self._done} of {self._total}, {left:.0f} s left"
+            self._display.say(line)
+
+    def _update(self) -> None:
+        self._display.update(self._label, self._done, self._total or None)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from PIL.Image import Resampling
 from torch import Tensor
 
 from diffgen.diffusion.course import Guide
 from diffgen.engine.clock import Clock
 from diffgen.engine.editing import Beginning
-from diffgen.engine.enlarging import enlarged
-from diffgen.engine.images import to_pixels
+from diffgen.engine.images import to_images, to_pixels
 from diffgen.engine.metadata import make_record
 from diffgen.engine.plan import GeneratePlan, Picture
+from diffgen.errors import WeightsError, one_line
+from diffgen.types import Size
 
 if TYPE_CHECKING:
     from diffgen.engine.engine import Engine
@@ -135,3 +139,25 @@ class Drawing:
         images = [enlarged(image, size, upscaler) for image in images]
         pixels = [to_pixels(image, channels=engine.config.pixel_channels) for image in images]
         return torch.cat([engine.encode_image(each) for each in pixels])
+
+
+def enlarged(image: Image.Image, size: Size, upscaler: str) -> Image.Image:
+    """A picture at another size, by lanczos or by the file of an upscaling model.
+
+    Raises WeightsError for a file that is no upscaling model.
+    """
+    if upscaler != "lanczos":
+        image = _by_model(image, Path(upscaler).expanduser())
+    return image if image.size == size else image.resize(size, Resampling.LANCZOS)
+
+
+def _by_model(image: Image.Image, path: Path) -> Image.Image:
+    try:
+        spandrel = import_module("spandrel")  # an optional package
+        model = spandrel.ModelLoader(device="cpu").load_from_file(path)
+    except Exception as error:
+        raise WeightsError(f"{path} is no upscaling model: {one_line(str(error))}") from error
+    with torch.inference_mode():
+        # Such models take and give colours from 0 to 1.
+        large = model(to_pixels(image, channels=3).add(1.0).div(2.0))
+    return to_images(large * 2.0 - 1.0)[0]

@@ -20,10 +20,10 @@ from diffgen.weights.diffusers.configs import read_model_config
 from diffgen.weights.diffusers.folder import folder_name, weight_files
 from diffgen.weights.few_steps import as_distilled
 from diffgen.weights.files import LazyTensors, Shape, TensorInfo, open_tensors
-from diffgen.weights.foreign_quants import refuse_packed
 from diffgen.weights.keymap import FOLDER_RULES, SPARE, to_canonical
 from diffgen.weights.ldm.single_file import open_single_file
 from diffgen.weights.noise import with_noise
+from diffgen.weights.quantised import refuse_packed
 from diffgen.weights.registry import PACKAGE
 from diffgen.weights.vae import open_vae
 

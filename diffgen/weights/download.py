@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeAlias
 
 from diffgen.configuration import Folders
-from diffgen.errors import OutputError, WeightsError
+from diffgen.errors import OutputError, WeightsError, in_bytes
 from diffgen.files import locked
 from diffgen.weights.hashes import sha256
 from diffgen.weights.hub import SHA256, Order, endpoint, is_offline, plain_errors
 from diffgen.weights.reading import opened, settled_stamp
 from diffgen.weights.registry import RemoteFile
 from diffgen.weights.shelf import folder_of, is_whole
-from diffgen.weights.sizes import in_bytes
 
 if TYPE_CHECKING:
     from huggingface_hub.file_download import HfFileMetadata

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffgen.configuration import Configuration, Folders
-from diffgen.errors import UsageError, did_you_mean, shown, some
+from diffgen.errors import UsageError, did_you_mean, in_bytes, shown, some
 from diffgen.weights import shelf
 from diffgen.weights.registry import PACKAGE, Kind, ModelEntry, known_entries, user_registry_path
-from diffgen.weights.sizes import in_bytes
 
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 NAMES_SHOWN = 8

@@ -49,20 +49,13 @@ def open_vae(path: Path, model: ModelConfig) -> tuple[VaeConfig, LazyTensors]:
     """
     if not path.exists():
         raise UsageError(f"there is no autoencoder at {path}")
-    try:
+    with detect.unusable(f"{path} cannot be used as autoencoder"):
         config, infos = _from_file(path, model) if path.is_file() else _from_folder(path, model)
         if config.latent_channels != model.unet.out_channels:
             raise UnsupportedCheckpoint(
                 f"it has {config.latent_channels} latent channels, the model's U-Net "
                 f"{model.unet.out_channels}"
             )
-    except UnsupportedCheckpoint as error:
-        raise UnsupportedCheckpoint(f"{path} cannot be used as autoencoder: {error}") from error
-    except (IndexError, ValueError) as error:  # a vector where all models have a matrix
-        raise UnsupportedCheckpoint(
-            f"{path} cannot be used as autoencoder: its tensors have other shapes than Stable "
-            "Diffusion's"
-        ) from error
     return config, LazyTensors(infos)
 
 

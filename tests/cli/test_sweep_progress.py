@@ -1,8 +1,8 @@
 import pytest
 
-from diffgen.cli import sweep_progress
+from diffgen.cli import sweep
 from diffgen.cli.progress import progress
-from diffgen.cli.sweep_progress import SweepProgress
+from diffgen.cli.sweep import SweepProgress
 
 
 def follow(*, quiet: bool) -> None:
@@ -24,7 +24,7 @@ def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
 def test_lines_say_how_much_is_left(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep_progress, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(sweep, "LINE_EVERY", 0.0)
     follow(quiet=False)
     out, err = capsys.readouterr()
     assert out == ""

@@ -7,7 +7,8 @@ the kinds of text encoder determine.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
 from diffgen.errors import UnsupportedCheckpoint
@@ -33,6 +34,19 @@ LAYERS: Mapping[tuple[SingleFamily, int], int] = {
     ("sdxl", 1280): 32,
 }
 VAE_SCALES: Mapping[SingleFamily, float] = {"sd1": 0.18215, "sd2": 0.18215, "sdxl": 0.13025}
+
+
+@contextmanager
+def unusable(reason: str) -> Iterator[None]:
+    """Begin the errors about a file's tensors with `reason`, which names the file."""
+    try:
+        yield
+    except UnsupportedCheckpoint as error:
+        raise UnsupportedCheckpoint(f"{reason}: {error}") from error
+    except (IndexError, ValueError) as error:  # a vector where all models have a matrix
+        raise UnsupportedCheckpoint(
+            f"{reason}: its tensors have other shapes than Stable Diffusion's"
+        ) from error
 
 
 def read_unet(shapes: Shapes, family: SingleFamily) -> UNetConfig:

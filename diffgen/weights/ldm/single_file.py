@@ -14,8 +14,6 @@ from diffgen.models.config import ClipTextConfig, ModelConfig
 from diffgen.types import TEXT_ENCODERS, Component, NoiseConfig
 from diffgen.weights.few_steps import as_distilled
 from diffgen.weights.files import LazyTensors, TensorInfo, read_header, read_metadata
-from diffgen.weights.float8 import unscaled
-from diffgen.weights.foreign_quants import refuse_packed
 from diffgen.weights.gguf import is_gguf, read_gguf
 from diffgen.weights.keymap import IGNORED, TEXT_RULES, to_canonical
 from diffgen.weights.kinds import foreign_kind, kind_of
@@ -39,6 +37,7 @@ from diffgen.weights.ldm.parts import (
     named_by_open_clip,
 )
 from diffgen.weights.ldm.roots import rooted
+from diffgen.weights.quantised import refuse_packed, unscaled
 from diffgen.weights.spread import spread
 
 logger = logging.getLogger("diffgen")
@@ -82,17 +81,10 @@ def open_single_file(
     for an unreadable YAML beside it, UnsupportedCheckpoint for an unknown kind of model.
     """
     infos, metadata = read_any(path)
-    try:
+    with detect.unusable(f"{path} cannot be used as a model"):
         refuse_packed(infos)
         claims = [*_asked(asked), *read_claims(path, metadata, asked or ())]
         opened = _opened(unscaled(_rooted(infos)), claims, needs_vae=needs_vae, base=base)
-    except UnsupportedCheckpoint as error:
-        raise UnsupportedCheckpoint(f"{path} cannot be used as a model: {error}") from error
-    except (IndexError, ValueError) as error:  # a vector where all models have a matrix
-        raise UnsupportedCheckpoint(
-            f"{path} cannot be used as a model: its tensors have other shapes than Stable "
-            "Diffusion's"
-        ) from error
     _report_strangers(path, rooted(infos))
     if only_averaged(infos):
         logger.warning("%s has its U-Net's averaged weights (EMA) alone, which are used", path)

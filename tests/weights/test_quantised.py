@@ -1,4 +1,4 @@
-"""diffgen.weights.foreign_quants: weights packed by other programs are named as what they are."""
+"""diffgen.weights.quantised: weights packed by other programs are named as what they are."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import Tensor
 from diffgen.errors import UnsupportedCheckpoint
 from diffgen.weights.checkpoint import Checkpoint
 from diffgen.weights.files import read_header
-from diffgen.weights.foreign_quants import refuse_packed
+from diffgen.weights.quantised import refuse_packed
 
 if TYPE_CHECKING:
     from tiny_models import TinyModel
