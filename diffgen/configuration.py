@@ -1,7 +1,7 @@
 """The user's configuration: a default model, folders of models, settings, settings per model.
 
-A value is taken from the command line, else from the environment (`DIFFGEN_STEPS` for `steps`),
-else from config.toml; what none of them says, the model or diffgen decides.
+A value on the command line wins over the environment (`DIFFGEN_STEPS` for `steps`), and that over
+config.toml; without any, the model's or diffgen's default applies.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TABLES = ("folders", "settings", "models")
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Where to look for files by name; `programs` are folders of A1111, ComfyUI or InvokeAI."""
+    """Folders to search for files by name; `programs` are folders of A1111, ComfyUI or InvokeAI."""
 
     models: tuple[Path, ...] = ()
     loras: tuple[Path, ...] = ()
@@ -38,7 +38,7 @@ FOLDER_VARIABLES = {f"{PREFIX}{spec.name.upper()}": spec.name for spec in fields
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A value, and who gave it: an environment variable, or a key of the file."""
+    """A value and its source: an environment variable, or a key of the file."""
 
     value: Any
     source: str
@@ -46,7 +46,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Configuration:
-    """What the environment and config.toml say; `path` is where the file is, or would be."""
+    """The values of the environment and config.toml; `path` is the file's, existing or not."""
 
     path: Path
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Configuration:
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Configuration:
-        """The user's file, if there is one. Raises ConfigError naming file and key."""
+        """Read the user's file, if it exists. Raises ConfigError naming file and key."""
         path = config_path(environment)
         text = read_text(path, at_most=MAX_CONFIG) if path.exists() else ""
         found = cls(path, parse_toml(text, str(path)), dict(environment))
@@ -62,7 +62,7 @@ class Configuration:
         return found
 
     def check(self) -> None:
-        """Raise ConfigError for the first thing in the file that is not understood."""
+        """Raise ConfigError for the first unknown key or invalid value of the file."""
         for key, value in self.data.items():
             if key not in ("model", *TABLES):
                 hint = did_you_mean(key, ["model", *TABLES])
@@ -84,12 +84,12 @@ class Configuration:
 
     @cached_property
     def folders(self) -> Folders:
-        """The folders, those of the environment instead of the file's."""
+        """The folders of the environment, else of the file."""
         return Folders(**{name: given.value for name, given in self.given_folders.items()})
 
     @cached_property
     def given_folders(self) -> dict[str, Given]:
-        """The folders that are given, by the names of `Folders`' fields. Raises ConfigError."""
+        """The given folders, by the names of `Folders`' fields. Raises ConfigError."""
         table = self.data.get("folders", {})
         known = [spec.name for spec in fields(Folders)]
         for key in table:
@@ -107,7 +107,7 @@ class Configuration:
         return found
 
     def _paths(self, name: str, value: object) -> list[Path]:
-        """Paths as the file has them: a string or a list, relative to the file's folder."""
+        """Paths in the file: a string or a list, relative to the file's folder."""
         texts: list[Any] = value if isinstance(value, list) else [value]
         one = name == "downloads"
         if not texts or not all(isinstance(text, str) and text for text in texts):
@@ -119,7 +119,7 @@ class Configuration:
 
 
 def config_path(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where the configuration is: DIFFGEN_CONFIG, or config.toml in the user's folder."""
+    """The path of the configuration: DIFFGEN_CONFIG, or config.toml in the user's folder."""
     given = environment.get(f"{PREFIX}CONFIG")
     return Path(given).expanduser() if given else config_folder() / "config.toml"
 

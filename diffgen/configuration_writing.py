@@ -1,4 +1,4 @@
-"""Changes one value of config.toml and leaves the rest of the file as its owner wrote it."""
+"""Change one value of config.toml, and leave the rest of the file untouched."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ KEYS = "model, folders.NAME, settings.NAME or models.MODEL.NAME"
 def write_value(key: str, value: str) -> Path:
     """Set `model`, `folders.loras`, `settings.steps` or `models.sdxl.steps`; the file's path.
 
-    The file is made if need be, and is not touched if the value is not understood. Raises
-    UsageError, ConfigError for a file that is broken already, OutputError.
+    Creates the file if need be, and does not touch it for an invalid value. Raises UsageError,
+    ConfigError for an already invalid file, OutputError.
     """
     path = config_path()
     table, name, literal = _understood(key, value)
@@ -49,7 +49,7 @@ def write_value(key: str, value: str) -> Path:
 
 
 def _understood(key: str, value: str) -> tuple[str, str, str]:
-    """The table's heading, the key in it and the value as TOML has them."""
+    """The table's heading, the key in it and the value, as TOML."""
     table, _, name = key.rpartition(".")
     first, _, model = table.partition(".")
     if key == "model":
@@ -79,7 +79,7 @@ def _literal(read: Any, text: str) -> str:
 
 
 def _edited(text: str, table: str, name: str, literal: str) -> str:
-    """The text with a line for this key: in its place, at its table's end, or in a new table."""
+    """The text with a line for this key: replaced, at its table's end, or in a new table."""
     lines, line = text.splitlines(), f"{name} = {literal}"
     begin = 0 if not table else _index_of(lines, rf"\s*\[\s*{re.escape(table)}\s*\]\s*(#.*)?")
     if begin is None:

@@ -1,6 +1,6 @@
-"""Settings that the environment and the configuration give where the command line is silent.
+"""Settings from the environment and the configuration, as defaults of the command line.
 
-They are read by the same table as the command line: `diffgen.settings`.
+They are parsed by the same table as the command line: `diffgen.settings`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GROUPS: tuple[type, ...] = (
     *(Prompting, Size, Number, Sampling, Guidance, Overrides, Adapters),
     *(Output, Machine, Threads, Talk),
 )
-# A setting that was typed puts others aside: they say the same in another way.
+# A typed setting overrides configured ones that express the same differently.
 INSTEAD: Mapping[str, tuple[str, ...]] = {
     "sigmas": ("steps", "schedule", "timesteps"),
     "timesteps": ("steps", "schedule", "sigmas"),
@@ -34,10 +34,10 @@ INSTEAD: Mapping[str, tuple[str, ...]] = {
 
 
 def with_configuration(given: Mapping[str, Any], configuration: Configuration) -> dict[str, Any]:
-    """What was typed, on top of the settings for the model that is meant, which is among them.
+    """Typed settings, completed by those configured for their model, or the default model.
 
-    Raises ConfigError for the first setting of the file that is not understood, UsageError for one
-    of the environment.
+    Raises ConfigError for the first invalid setting of the file, UsageError for one of the
+    environment.
     """
     model = given.get("model") or default_model(configuration).value
     asked = {"model": model, **given}
@@ -51,12 +51,12 @@ def with_configuration(given: Mapping[str, Any], configuration: Configuration) -
 
 
 def default_model(configuration: Configuration) -> Given:
-    """The model to take where none is named."""
+    """The model to use if none is named."""
     return configuration.model or Given(DEFAULT_MODEL, "diffgen")
 
 
 def settings_for(model: str, configuration: Configuration) -> dict[str, Given]:
-    """The settings in effect for a model, by field name: those of all models, its own, the environment's."""
+    """A model's settings by field name: all models', then its own, then the environment's."""
     tables = _tables(configuration)
     own = next((table for name, table in tables.items() if name and _is_called(model, name)), {})
     return {**tables[""], **own, **_of_environment(configuration.environment)}
@@ -68,7 +68,7 @@ def all_tables(configuration: Configuration) -> dict[str, dict[str, Given]]:
 
 
 def _tables(configuration: Configuration) -> dict[str, dict[str, Given]]:
-    """All tables, also those of other models: a mistake is told when it is made."""
+    """All tables, also those of other models, so that every mistake is reported."""
     path, data = configuration.path, configuration.data
     tables = {"": dict(_of_table(f"{path} [settings]", data.get("settings", {})))}
     for name, table in data.get("models", {}).items():
@@ -106,6 +106,6 @@ def _of_environment(environment: Mapping[str, str]) -> dict[str, Given]:
 
 
 def _is_called(model: str, name: str) -> bool:
-    """Whether a table's name means the model: its name, or its file's with or without suffix."""
+    """Whether a table's name matches the model: its name, or its file's with or without suffix."""
     path = Path(model)
     return name.casefold() in (model.casefold(), path.name.casefold(), path.stem.casefold())

@@ -1,4 +1,4 @@
-"""Which device to run on, and in which number formats."""
+"""The device and number formats of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def pick_device(name: DeviceName = "auto") -> torch.device:
-    """The device asked for, or the best there is. Raises DeviceError if it is not available."""
+    """The device asked for, or the best available one. Raises DeviceError for an absent one."""
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -35,16 +35,16 @@ def pick_device(name: DeviceName = "auto") -> torch.device:
 
 
 def multiplies_bf16(device: torch.device) -> bool:
-    """Whether this is a CPU with instructions for products of bfloat16, in a torch that uses them."""
+    """Whether this is a CPU with bfloat16 instructions, in a torch that uses them."""
     if device.type != "cpu" or not torch.backends.mkldnn.enabled:
         return False
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def send(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:
-    """A CPU tensor on a device, in a number format, without waiting for what the device is doing.
+    """Move a CPU tensor to a device and number format without waiting for the device.
 
-    A GPU fetches page-locked memory by itself and converts it faster than a CPU does.
+    A GPU copies page-locked memory by itself, and converts faster than a CPU does.
     """
     if torch.device(device).type != "cuda":
         return tensor.to(device, dtype or tensor.dtype)
@@ -52,7 +52,7 @@ def send(tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None =
 
 
 def available_memory() -> int:
-    """Bytes of main memory that can be had without swapping; 0 where the system does not say."""
+    """Bytes of main memory available without swapping; 0 if unknown."""
     with suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         line = next(line for line in lines if line.startswith("MemAvailable:"))
@@ -61,14 +61,14 @@ def available_memory() -> int:
 
 
 def release_memory() -> None:
-    """Give back what nobody refers to any more, before something large takes its place."""
+    """Free unreferenced objects before something large is allocated."""
     gc.collect()  # networks refer to themselves
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all it was told to; a CPU always has."""
+    """Wait until the device has finished its queue; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -76,7 +76,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Begin a new count for `peak_memory`, where the device keeps one."""
+    """Start a new count for `peak_memory`, if the device keeps one."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -84,7 +84,7 @@ def reset_peak_memory(device: torch.device) -> None:
 def peak_memory(device: torch.device) -> int | None:
     """Bytes: of tensors since `reset_peak_memory` on a GPU, else of the whole process so far.
 
-    None where the system does not say (Windows).
+    None if unknown (Windows).
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -98,7 +98,7 @@ def peak_memory(device: torch.device) -> int | None:
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turn torch's ways of running out of memory into OutOfMemory with advice."""
+    """Turn torch's out-of-memory errors into OutOfMemory with advice."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -124,7 +124,7 @@ class Precision:
     def pick(
         cls, name: DtypeName, device: torch.device, *, vae_overflows: bool = False
     ) -> Precision:
-        """`auto` is fp16 on GPUs, bf16 on CPUs that multiply it and fp32 on others.
+        """`auto` is fp16 on GPUs, bf16 on CPUs with instructions for it and fp32 on others.
 
         `vae_overflows` marks autoencoders that cannot decode in fp16 (SDXL's original one).
         """
@@ -137,19 +137,19 @@ class Precision:
 
     @property
     def name(self) -> str:
-        """The U-Net's format, by the name users know it."""
+        """The U-Net's format, by its name for users."""
         return next(name for name, dtype in DTYPES.items() if dtype == self.unet)
 
 
 def be_deterministic() -> None:
-    """From now on, let this process choose only kernels that give equal results for equal inputs."""
+    """From now on, use only deterministic kernels in this process."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
 
 
 def take_own_gpu() -> None:
-    """Where torchrun started several processes on a machine, let each use a GPU of its own."""
+    """Under torchrun, give each process of a machine its own GPU."""
     rank = os.environ.get("LOCAL_RANK", "")
     if rank.isdigit() and torch.cuda.is_available():
         torch.cuda.set_device(int(rank) % torch.cuda.device_count())

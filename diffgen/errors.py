@@ -66,7 +66,7 @@ class OutputError(DiffgenError):
 
 
 def reason_of(error: Exception) -> str:
-    """What an error line says of any exception: our own messages, else the kind and its words."""
+    """The text of an error line for any exception: diffgen's own message, else type and message."""
     if isinstance(error, DiffgenError):
         return str(error)
     words = f": {error}" if str(error) else ""

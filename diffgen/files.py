@@ -1,4 +1,4 @@
-"""Files put in place whole or not at all, and locks that name their holder."""
+"""Write files atomically, and lock folders."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 PART = re.compile(r"\.[0-9a-f]{12}\.part(\.\w*)?")
-NOBODY = "another process"  # whose number is not known
-ATTEMPTS = 5  # to lock a folder that others remove
+NOBODY = "another process"  # whose number is unknown
+ATTEMPTS = 5  # to lock a folder that another process removes
 
 
 @contextmanager
 def replaced(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """A temporary path beside `path`, which takes its place at the end of the block.
+    """Yield a temporary path beside `path`, renamed to it at the end of the block.
 
-    The file has the mode that the user's umask gives. `durable` waits until the disk holds it, so
-    that it outlives a power cut. Raises OSError; what was begun is removed.
+    The file's mode follows the user's umask. `durable` waits for the disk, so that the file
+    survives a power cut. Raises OSError; a partial file is removed.
     """
     with _part(path) as part:
         yield part
@@ -39,10 +39,10 @@ def replaced(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def created(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """As `replaced`, but never in place of another file.
+    """As `replaced`, but never over an existing file.
 
-    Raises FileExistsError at the end of the block if something has the name by then, even if
-    another process took it a moment ago.
+    Raises FileExistsError at the end of the block if the name is taken by then, even by a race with
+    another process.
     """
     with _part(path) as part:
         yield part
@@ -55,7 +55,7 @@ def created(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of `folder` once it is whole."""
+    """Yield a new folder to fill, which replaces `folder` at the end of the block."""
     new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -73,10 +73,10 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
-    """Keep other processes out of `folder`, which is made if need be, until the end of the block.
+    """Lock `folder`, created if need be, against other processes until the end of the block.
 
-    Raises OutputError naming the process that is at work there, and for a folder that cannot be
-    made; UsageError where a file is in its way. A folder that stays empty is removed.
+    Raises OutputError naming the process that holds the lock, and for a folder that cannot be
+    created; UsageError for a file in its place. A folder that stays empty is removed.
     """
     from filelock import FileLock, Timeout
 
@@ -101,7 +101,7 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
 
 
 def _take(lock: BaseFileLock, folder: Path, path: Path) -> None:
-    """Make the folder and lock it, again where its last user removes it at this moment."""
+    """Create the folder and lock it, again if its last user removes it in between."""
     from filelock import Timeout
 
     for attempt in range(ATTEMPTS):
@@ -110,18 +110,18 @@ def _take(lock: BaseFileLock, folder: Path, path: Path) -> None:
             lock.acquire()
             return
         except Timeout:
-            # filelock takes a lock that is unlinked while it is opened for one in use.
+            # filelock mistakes a lock that is unlinked while being opened for one in use.
             if path.exists() or attempt == ATTEMPTS - 1:
                 raise
 
 
 def was_locked(folder: Path, name: str = ".lock") -> bool:
-    """Whether a process of ours has been at work in a folder."""
+    """Whether a process of diffgen has locked this folder before."""
     return _holder(folder / name) != NOBODY
 
 
 def _leave_no_empty(folder: Path, lock: Path) -> None:
-    """Remove a folder that holds nothing but its lock."""
+    """Remove a folder that contains only its lock."""
     with suppress(OSError):
         if list(folder.iterdir()) == [lock]:
             lock.unlink()
@@ -135,7 +135,7 @@ def _holder(lock: Path) -> str:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what a process that was killed had begun to write; for whoever is alone in a folder."""
+    """Remove partial files of killed processes; requires the lock of the folder."""
     for path in folder.glob(".*.part*"):
         if PART.fullmatch(path.name):
             with suppress(OSError):
@@ -144,9 +144,9 @@ def remove_parts(folder: Path) -> None:
 
 @contextmanager
 def _part(path: Path) -> Iterator[Path]:
-    # A name of bounded length, with the suffix that writers choose their format by.
+    # A name of bounded length, with the suffix from which writers choose their format.
     part = path.with_name(f".{secrets.token_hex(6)}.part{path.suffix[:32]}")
-    # O_EXCL follows no link that somebody else put there.
+    # O_EXCL does not follow another user's link.
     os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield part
@@ -160,7 +160,7 @@ def _claim(part: Path, path: Path) -> None:
         os.link(part, path)
     except FileExistsError:
         raise
-    except OSError:  # a file system without links (FAT, some shares): take the name, then fill it
+    except OSError:  # a file system without links (FAT, some shares): claim the name, then fill it
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         os.replace(part, path)
 

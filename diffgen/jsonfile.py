@@ -1,4 +1,4 @@
-"""JSON and TOML that others wrote, with errors that name the file, the line and the key."""
+"""Untrusted JSON and TOML, with errors that name the file, the line and the key."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ TOO_LONG = "it has a number of thousands of digits"
 
 @dataclass(frozen=True, slots=True)
 class JsonObject:
-    """A JSON object and the file it came from, read key by key with checked types.
+    """A JSON object and its file, read key by key with checked types.
 
-    `null` counts as absent: it is how diffusers and transformers write an option that is off.
+    `null` counts as absent: diffusers and transformers write it for an option that is off.
     """
 
     path: Path
@@ -44,17 +44,17 @@ class JsonObject:
         return cls(path, data)
 
     def optional(self, key: str, kind: type[T]) -> T | None:
-        """The value under `key`, or None. Raises ConfigError if it is not of this kind."""
+        """The value under `key`, or None. Raises ConfigError for a value of another kind."""
         value = self.data.get(key)
         return None if value is None else self._checked(key, value, kind)
 
     def get(self, key: str, default: T) -> T:
-        """The value under `key`, of the default's type; the default where there is none."""
+        """The value under `key`, of the default's type, or the default."""
         value = self.optional(key, type(default))
         return default if value is None else value
 
     def many(self, key: str, kind: type[T]) -> tuple[T, ...] | None:
-        """The list under `key`, a lone value counting as a list of one; None where absent."""
+        """The list under `key`, with a single value as a list of one; None if absent."""
         value = self.data.get(key)
         if value is None:
             return None
@@ -62,19 +62,19 @@ class JsonObject:
         return tuple(self._checked(key, v, kind) for v in values)
 
     def many_or(self, key: str, kind: type[T], default: tuple[T, ...]) -> tuple[T, ...]:
-        """The same, or the default where absent; an empty list stays one."""
+        """As `many`, with a default if absent; an empty list stays empty."""
         found = self.many(key, kind)
         return default if found is None else found
 
     def table(self, key: str) -> dict[str, Any]:
-        """The object under `key`; an empty one where there is none."""
+        """The object under `key`; an empty one if absent."""
         value = self.data.get(key)
         if value is not None and not isinstance(value, dict):
             raise ConfigError(f'{self.path}: "{key}" should be an object, not {shown(value)}')
         return value or {}
 
     def named(self, key: str) -> str:
-        """How errors call the value under `key`."""
+        """The name of the value under `key` in errors."""
         return f'{self.path}: "{key}"'
 
     def _checked(self, key: str, value: object, kind: type[T]) -> T:
@@ -85,7 +85,7 @@ class JsonObject:
 
 
 def of_kind(value: object, kind: type[T]) -> T | None:
-    """A value of exactly this kind, None for any other; a whole number does for a float."""
+    """A value of exactly this kind, None for any other; a whole number may stand for a float."""
     if kind is float and type(value) is int:
         with suppress(OverflowError):
             value = float(value)
@@ -117,9 +117,9 @@ def read_text(path: Path, *, at_most: int) -> str:
 
 
 def parse_json(text: str, where: str, *, line: int = 1) -> Any:
-    """The value that JSON text stands for; its first line is `line` of the file `where`.
+    """Parse JSON text; its first line is `line` of the file `where`.
 
-    Raises ConfigError for all that Python's parser raises, and for a key that an object has twice.
+    Raises ConfigError for every error of Python's parser, and for a repeated key.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def parse_json(text: str, where: str, *, line: int = 1) -> Any:
 
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
-    """The tables of TOML text. Raises ConfigError for all that Python's parser raises."""
+    """Parse TOML text. Raises ConfigError for every error of Python's parser."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -12,7 +12,7 @@ from diffgen.errors import ConfigError, shown
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-# How a field is called where it was read: `"block_out_channels"` of a file for `channels`, say.
+# A field's name in its file, such as `"block_out_channels"` for `channels`.
 Naming: TypeAlias = Callable[[str], str]
 
 MAX_LAYERS = 256  # of any network
@@ -24,18 +24,18 @@ def within(default: Any, low: float, high: float = math.inf) -> Any:
 
 
 def required(low: float, high: float = math.inf) -> Any:
-    """The same without a default."""
+    """As `within`, without a default."""
     return field(metadata={"low": low, "high": high})
 
 
 def check_ranges(config: DataclassInstance, named: Naming) -> None:
-    """Raise ConfigError for the first number of a dataclass that is not in its range."""
+    """Raise ConfigError for the first number of a dataclass outside its range."""
     for spec in fields(config):
         check_range(getattr(config, spec.name), spec.metadata, named(spec.name))
 
 
 def check_range(value: object, limits: Mapping[str, float], name: str) -> None:
-    """Raise ConfigError for a number, or one in tuples, out of its limits or not finite."""
+    """Raise ConfigError for a number, or one in tuples, outside its limits or not finite."""
     low, high = limits.get("low", -math.inf), limits.get("high", math.inf)
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, tuple):

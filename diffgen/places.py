@@ -10,12 +10,12 @@ import platformdirs
 
 
 def config_folder() -> Path:
-    """Where the configuration lies: ~/.config/diffgen on Linux."""
+    """The folder of the configuration: ~/.config/diffgen on Linux."""
     return platformdirs.user_config_path("diffgen", appauthor=False)
 
 
 def data_folder() -> Path:
-    """Where models are downloaded to: ~/.local/share/diffgen on Linux."""
+    """The folder for downloaded models: ~/.local/share/diffgen on Linux."""
     return platformdirs.user_data_path("diffgen", appauthor=False)
 
 

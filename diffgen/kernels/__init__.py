@@ -1,1 +1,1 @@
-"""Operators of the networks: `reference` says what they compute, `triton` does it faster."""
+"""Operators of the networks: `reference` specifies them, `triton` computes them faster."""

@@ -1,8 +1,8 @@
-"""The operators as the networks call them, by the backend that DIFFGEN_KERNELS names.
+"""The operators as the networks call them, on the backend that DIFFGEN_KERNELS names.
 
-`torch` is plain torch. `triton` is the Triton kernels, and an error where they cannot run; with
-TRITON_INTERPRET=1 they run on any machine, slowly. `auto`, the default, takes for each operator
-what was measured to be fastest. The Triton kernels have not been timed on a GPU, so that is torch.
+`torch` is plain torch. `triton` is the Triton kernels, and an error if they cannot run; with
+TRITON_INTERPRET=1 they run on any machine, slowly. `auto`, the default, is the fastest measured
+backend of each operator. The Triton kernels have not been timed on a GPU, so that is torch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def group_norm_silu(
     eps: float,
     shift: Tensor | None = None,
 ) -> Tensor:
-    """See `reference.group_norm_silu`. The Triton kernel answers in channels_last."""
+    """See `reference.group_norm_silu`. The Triton kernel returns channels_last."""
     if _by_triton(x, weight):
         from diffgen.kernels.triton.norm import group_norm_silu as kernel
 
@@ -78,7 +78,7 @@ def guided(
 
 @cache
 def backend() -> str:
-    """What DIFFGEN_KERNELS asks for. Raises UsageError for a word that is none of BACKENDS."""
+    """The backend in DIFFGEN_KERNELS. Raises UsageError for a value that is none of BACKENDS."""
     chosen = os.environ.get(VARIABLE, "auto")
     if chosen not in BACKENDS:
         raise UsageError(f'{VARIABLE}="{chosen}" is no backend: use {", ".join(BACKENDS)}')
@@ -86,7 +86,7 @@ def backend() -> str:
 
 
 def check_backend(device: torch.device) -> None:
-    """Raises UsageError or DeviceError where the backend asked for cannot run on a device."""
+    """Raises UsageError or DeviceError if the chosen backend cannot run on a device."""
     if backend() != "triton":
         return
     if find_spec("triton") is None:
@@ -102,5 +102,5 @@ def _by_triton(*tensors: Tensor) -> bool:
     if backend() != "triton":
         return False
     check_backend(tensors[0].device)
-    # The kernels know no gradients: training computes by torch.
+    # The kernels have no gradients: training uses torch.
     return not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))

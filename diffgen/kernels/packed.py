@@ -1,9 +1,9 @@
-"""Weights laid out once for oneDNN, for networks on the CPU.
+"""Weights in oneDNN's block layout, for networks on the CPU.
 
-oneDNN multiplies blocks of weights that lie together, and otherwise brings them into that order in
-every call: 1.7 GB of them in each step of a Stable Diffusion U-Net in bfloat16. Each layer packs its
-weights for the first input it sees. Inputs of other sizes may ask for other blocks and pay for
-reordering in every call, so layers are called in the forms whose blocks depend on the size least.
+oneDNN multiplies weights in blocks, and otherwise converts them in every call: 1.7 GB in each step
+of a Stable Diffusion U-Net in bfloat16. Each layer packs its weights for the first input it gets.
+Inputs of other sizes may need other blocks and pay for a conversion in every call, so layers use
+the forms whose blocks depend least on the size.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch.backends import mkldnn
 from diffgen.device import available_memory, multiplies_bf16
 
 Size: TypeAlias = tuple[int, int]
-FEW_PIXELS: Final = 4  # of a map so small that oneDNN takes other blocks everywhere
-SPARED: Final = 2 << 30  # bytes that further packings leave to others
+FEW_PIXELS: Final = 4  # of a map so small that oneDNN always uses other blocks
+SPARED: Final = 2 << 30  # bytes of memory that further packings leave free
 X86: Final = ("x86_64", "AMD64")
 NO_FUSION: Final[tuple[Any, ...]] = ("none", [], "")  # what follows the product: nothing
 
@@ -36,7 +36,7 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         rows = x.numel() // x.shape[-1]
-        if rows == 1:  # the one size with blocks of its own; a second row costs nothing
+        if rows == 1:  # a single row has blocks of its own; a second one costs nothing
             return self.forward(x.expand(2, *x.shape))[0]
         if not self.packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
@@ -48,8 +48,8 @@ class PackedLinear(nn.Module):
 class PackedPointwise(nn.Module):
     """A 1 x 1 convolution as a linear layer of each pixel's channels.
 
-    As a convolution its blocks depend on the size of the map in float32, and oneDNN reorders them by
-    its slowest code.
+    As a convolution its blocks depend on the size of the map in float32, and oneDNN converts them
+    by its slowest code.
     """
 
     def __init__(self, layer: nn.Conv2d) -> None:
@@ -68,8 +68,8 @@ class PackedPointwise(nn.Module):
 class PackedConv2d(nn.Module):
     """A convolution with packed weights, for inference.
 
-    Where blocks follow the size of the map, weights are packed once for each size. Packings of
-    earlier sizes stay while memory is plentiful, and make room otherwise.
+    Where blocks depend on the size of the map, weights are packed once for each size. Earlier
+    packings stay while memory is plentiful.
     """
 
     def __init__(self, layer: nn.Conv2d) -> None:
@@ -89,7 +89,7 @@ class PackedConv2d(nn.Module):
         """(B, C_in, h, w) -> (B, C_out, h', w')."""
         size = (x.shape[2], x.shape[3])
         if not blocks_follow_size() and size[0] * size[1] > FEW_PIXELS:
-            size = (0, 0)  # all larger maps are served by one packing
+            size = (0, 0)  # all larger maps share one packing
         weight = self.packings.get(size)
         if weight is None:
             weight = self.packings[size] = self._pack(list(x.shape))
@@ -113,23 +113,23 @@ class PackedConv2d(nn.Module):
 def blocks_follow_size() -> bool:
     """Whether oneDNN's blocks for 3 x 3 convolutions depend on the size of the map.
 
-    With AVX-512 they hardly do, and its reordering is quick. With AVX2 they do, and reordering takes
+    With AVX-512 they hardly do, and conversion is quick. With AVX2 they do, and conversion takes
     longer than the convolution of a small map.
     """
     return not torch.cpu._is_avx512_supported()
 
 
 def is_pointwise(layer: nn.Conv2d) -> bool:
-    """Whether a convolution treats each pixel by itself, all channels together."""
+    """Whether a convolution maps each pixel by itself, over all channels."""
     return (layer.kernel_size, layer.stride, layer.groups) == ((1, 1), (1, 1), 1) and not any(
         layer.padding
     )
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether packing helps: on x86, in float32, and in bfloat16 where that is multiplied.
+    """Whether packing helps: on x86, in float32, and in bfloat16 if that has instructions.
 
-    On other processors oneDNN calls other libraries; nothing was measured there.
+    On other processors oneDNN calls other libraries, which were not measured.
     """
     there = mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's own
     if device.type != "cpu" or platform.machine() not in X86 or not there:

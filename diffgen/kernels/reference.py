@@ -1,4 +1,4 @@
-"""The operators in plain torch: the specification of every other backend, and the CPU's way."""
+"""The operators in plain torch: the specification of every other backend, and the CPU's."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def gated_gelu(x: Tensor) -> Tensor:
 def attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:
     """Scaled dot-product attention (arXiv:1706.03762, eq. 1).
 
-    q: (B, heads, T, D); k, v: (B, heads, S, D); result: (B, heads, T, D). `causal` hides from
-    token t the ones after it.
+    q: (B, heads, T, D); k, v: (B, heads, S, D); result: (B, heads, T, D). `causal` masks later
+    tokens.
     """
     if q.device.type == "cpu" and not causal and q.shape[-2] * k.shape[-2] <= SMALL_LOGITS:
         return _small_attention(q, k, v)
@@ -51,8 +51,9 @@ def guided(
 ) -> Tensor:
     """keep * x + gain * (u + scale * (c - u)): guidance (arXiv:2207.12598) and the x0 estimate.
 
-    outputs: (2 B, C, h, w), a network's unconditional u before its conditional c; x and result:
-    (B, C, h, w), in whose number format all is computed. `scale` is one for all, or (B, 1, 1, 1).
+    outputs: (2 B, C, h, w), a network's unconditional u before its conditional c; x and result: (B,
+    C, h, w), which has the number format of the arithmetic. `scale` is one for all, or (B, 1, 1,
+    1).
     """
     uncond, cond = outputs.to(x.dtype).chunk(2)
     return keep * x + gain * (uncond + scale * (cond - uncond))

@@ -1,1 +1,1 @@
-"""Picture files: opened safely, upright, in the colours they mean. Imports no torch."""
+"""Picture files: opened safely, upright, in sRGB. Imports no torch."""

@@ -1,4 +1,4 @@
-"""Sizes, crops, canvases and masks of pictures that are to be changed."""
+"""Sizes, crops, canvases and masks of init pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffgen.types import Size
 
 Box: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 Sides: TypeAlias = tuple[int, int, int, int]  # the same order, as amounts
-LARGEST = 2.0  # times the side that a model was trained at, where nobody asks for a size
+LARGEST = 2.0  # times the model's native side, if no size is given
 
 
 def opaque(image: Image.Image) -> Image.Image:
@@ -24,7 +24,7 @@ def opaque(image: Image.Image) -> Image.Image:
 
 
 def transparency(image: Image.Image) -> Image.Image | None:
-    """White where a picture is transparent, in mode L; None where nothing of it is."""
+    """White where a picture is transparent, in mode L; None if it is opaque."""
     if image.mode != "RGBA":
         return None
     mask = image.getchannel("A").point(lambda level: 255 - level)
@@ -32,7 +32,7 @@ def transparency(image: Image.Image) -> Image.Image | None:
 
 
 def as_mask(image: Image.Image) -> Image.Image:
-    """A picture's brightness in mode L; what is transparent counts as black."""
+    """A picture's brightness in mode L; transparent pixels count as black."""
     if image.mode == "RGBA":
         black = Image.new("RGBA", image.size, "black")
         image = Image.alpha_composite(black, image)
@@ -40,10 +40,10 @@ def as_mask(image: Image.Image) -> Image.Image:
 
 
 def fitted(image: Image.Image, size: Size, fit: Fit) -> Image.Image:
-    """A picture at another size; one of that size stays as it is.
+    """A picture at another size; one of that size is returned unchanged.
 
-    `crop` fills the size and loses what stands over on two sides, `pad` shows all and continues the
-    edges into what is left, `stretch` changes the shape.
+    `crop` fills the size and cuts two sides, `pad` shows all and continues the edges into the rest,
+    `stretch` changes the shape.
     """
     if image.size == size:
         return image
@@ -99,10 +99,10 @@ def softened(mask: Image.Image, radius: float) -> Image.Image:
 def size_for(
     original: Size, width: int | None, height: int | None, *, factor: int, native: int
 ) -> Size:
-    """Which size to draw a picture at, in multiples of `factor`.
+    """The size to draw a picture at, in multiples of `factor`.
 
-    Its own, as far as that is no more than LARGEST times a model's `native` side; a single given
-    side has the other follow.
+    By default its own, up to LARGEST times a model's `native` side; with one given side, the other
+    one follows from the shape.
     """
     if width and height:
         return width, height
@@ -119,12 +119,12 @@ def size_for(
 
 
 def crop_around(mask: Image.Image, margin: int, aspect: float | None = None) -> Box:
-    """What a mask asks for with a margin around it, inside the picture.
+    """The bounding box of a mask with a margin, inside the picture.
 
-    With an `aspect` (width to height) it grows to that shape, as far as the picture goes.
+    With an `aspect` (width to height) it grows to that shape, as far as the picture allows.
     """
     box = mask.getbbox()
-    assert box is not None  # nobody repaints nothing
+    assert box is not None  # an empty mask was refused before
     spans = [(box[0] - margin, box[2] + margin), (box[1] - margin, box[3] + margin)]
     if aspect:
         lengths = [end - start for start, end in spans]
@@ -142,7 +142,7 @@ def _grown(span: tuple[int, int], length: int) -> tuple[int, int]:
 
 
 def _inside(span: tuple[int, int], side: int) -> tuple[int, int]:
-    """A span moved into 0 to `side`, and cut where it is longer."""
+    """A span moved into 0 to `side`, and cut if it is longer."""
     length = min(span[1] - span[0], side)
     start = min(max(0, span[0]), side - length)
     return start, start + length
@@ -151,7 +151,7 @@ def _inside(span: tuple[int, int], side: int) -> tuple[int, int]:
 def size_for_crop(
     box: Box, width: int | None, height: int | None, *, factor: int, native: int
 ) -> Size:
-    """Which size to draw a part of a picture at: the model's own area, or more if the part has it."""
+    """The size to draw a part of a picture at: the model's native area, or the part's if larger."""
     part = (box[2] - box[0], box[3] - box[1])
     grown = max(1.0, native / math.sqrt(part[0] * part[1]))
     return size_for(

@@ -1,7 +1,7 @@
 """The size of a JPEG XL picture from its header (ISO/IEC 18181-1, SizeHeader; 18181-2, boxes).
 
-The library that decodes such files decodes them whole as soon as it opens them: the size has to be
-known before, lest a small file fill the memory.
+The decoding library decodes the whole file on opening: the size must be known before, so that a
+small file cannot fill the memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ RATIOS = (None, (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # wi
 
 
 def jpeg_xl_size(data: bytes) -> Size | None:
-    """Width and height in pixels, before any turning; None where no header can be found."""
+    """Width and height in pixels, before any rotation; None without a valid header."""
     start = _codestream(data)
     if start is None or data[start : start + 2] != CODESTREAM:
         return None
@@ -28,7 +28,7 @@ def jpeg_xl_size(data: bytes) -> Size | None:
 
 
 def _codestream(data: bytes) -> int | None:
-    """Where the codestream begins: at once, or in the first box that holds it or a part of it."""
+    """The offset of the codestream: 0, or in the first box that holds it or a part of it."""
     if not data.startswith(BOXES):
         return 0
     start = 0
@@ -46,7 +46,7 @@ def _codestream(data: bytes) -> int | None:
 
 
 class _Bits:
-    """Numbers of some bits each, the lowest bits first; zeros behind the end."""
+    """Reads integers of some bits, lowest bits first; zeros after the end."""
 
     def __init__(self, data: bytes) -> None:
         self._value = int.from_bytes(data, "little")

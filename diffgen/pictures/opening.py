@@ -1,8 +1,8 @@
-"""Picture files opened safely: by named formats, within limits, upright.
+"""Open picture files safely: only named formats, within limits, upright.
 
-Pillow tries every format it knows unless it is told which, and hands PostScript to Ghostscript,
-whatever the file's name says. Here only formats are named that Pillow decodes by itself or with a
-library for exactly that.
+By default Pillow tries every format it knows, and hands PostScript to Ghostscript, whatever the
+file's suffix. Only formats are named here that Pillow decodes by itself or with a library for
+exactly that.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ TAG_ERRORS = (
     ArithmeticError,
     struct.error,
 )
-JPEG_TAIL = 1024  # bytes behind which a cut is suspected
+JPEG_TAIL = 1024  # bytes at the end that contain the end mark of a whole file
 
 # Pillow has one limit for the whole process: it refuses twice as many pixels, before it decodes
 # them, and warns on stderr of what lies between.
@@ -69,7 +69,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
 
 
 class DamagedPicture(Exception):
-    """A picture that cannot be used; `problem` is the kind of reason, as reports name it."""
+    """A picture that cannot be used; `problem` is the kind of reason, for reports."""
 
     def __init__(self, text: str, problem: str = DAMAGED) -> None:
         super().__init__(text)
@@ -78,7 +78,7 @@ class DamagedPicture(Exception):
 
 @contextmanager
 def damage_told() -> Iterator[None]:
-    """Turn whatever a damaged file leads Pillow's decoders to raise into DamagedPicture."""
+    """Turn every exception of Pillow's decoders for a damaged file into DamagedPicture."""
     try:
         yield
     except (DamagedPicture, MemoryError):
@@ -90,7 +90,7 @@ def damage_told() -> Iterator[None]:
 
 
 def open_picture(data: bytes, suffix: str = "") -> Image.Image:
-    """A picture by its bytes, its header read; the suffix matters to TGA alone.
+    """Open a picture from bytes and read its header; only TGA needs the suffix.
 
     Raises DamagedPicture.
     """
@@ -117,7 +117,7 @@ def check_whole(image: Image.Image, data: bytes) -> None:
 
 
 def orientation(image: Image.Image) -> int:
-    """How a picture lies, as EXIF numbers it; 1 for upright. Pillow and libheif turn some."""
+    """A picture's orientation, as EXIF numbers it; 1 is upright. Pillow and libheif apply some."""
     if image.format == "TIFF":
         return 1
     try:  # PNG's own method would decode the picture, just to look for the tag
@@ -127,7 +127,7 @@ def orientation(image: Image.Image) -> int:
 
 
 def is_text(start: bytes) -> bool:
-    """Whether a file that begins so is text, such as a web page, in UTF-8 or UTF-16."""
+    """Whether the beginning of a file is text, such as a web page, in UTF-8 or UTF-16."""
     wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         decoder = codecs.getincrementaldecoder("utf-16" if wide else "utf-8-sig")()
@@ -143,9 +143,9 @@ def _check_size(size: Size) -> None:
 
 
 def _formats(data: bytes, suffix: str) -> tuple[str, ...]:
-    """What a file may be. Raises DamagedPicture where a library is missing.
+    """The possible formats of a file. Raises DamagedPicture for a missing library.
 
-    Raises it as well for a JPEG XL picture that is too large, which opening would decode.
+    Also raises it for a JPEG XL picture that is too large, since opening would decode it.
     """
     brand = data[8:12] if data[4:8] == b"ftyp" else b""
     if brand in HEIF_BRANDS and b"avif" not in data[16:64]:
@@ -176,10 +176,10 @@ def _with(package: str, name: str) -> tuple[str, ...]:
 
 
 def _turns_when_decoded(image: Image.Image, data: bytes) -> bool:
-    """Whether only decoding may tell how a picture lies.
+    """Whether the orientation is only known after decoding.
 
-    A PNG's tags may stand behind its pixels; a TIFF is turned by Pillow, of which its size tells
-    nothing before where XMP alone asks for it.
+    A PNG's tags may follow its pixels; Pillow rotates a TIFF, and does not report its size before
+    if only XMP asks for that.
     """
     if image.format == "PNG":
         behind = dropwhile(lambda chunk: chunk[0] != b"IDAT", _chunks(data))
@@ -190,7 +190,7 @@ def _turns_when_decoded(image: Image.Image, data: bytes) -> bool:
 
 
 def _looks_whole(data: bytes, kind: str) -> bool:
-    """Whether a file ends as its format says that files end; True where it says nothing."""
+    """Whether a file ends as its format requires; True for formats without an end mark."""
     if kind == "PNG":
         return _sums_are_right(data)
     if kind in ("JPEG", "MPO"):  # inside the pixels this marker cannot occur
@@ -211,7 +211,7 @@ def _sums_are_right(png: bytes) -> bool:
 
 
 def _chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """The kinds of a PNG's chunks, and where the data of each begin and end."""
+    """The kinds of a PNG's chunks, and the begin and end of their data."""
     start = 8
     while start + 12 <= len(png):
         kind, data = png[start + 4 : start + 8], start + 8

@@ -1,4 +1,4 @@
-"""Opened pictures as they are meant to be seen: upright, in 8-bit RGB."""
+"""Convert opened pictures to upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SIDEWAYS = frozenset({5, 6, 7, 8})
 
 
 def upright_size(image: Image.Image) -> Size:
-    """Width and height in pixels once the picture is turned; decodes nothing."""
+    """Width and height in pixels after rotation, without decoding."""
     width, height = image.size
     return (height, width) if orientation(image) in SIDEWAYS else (width, height)
 
 
 def turned(image: Image.Image) -> Image.Image:
-    """The picture the way up that its tags say; not for one that was turned already."""
+    """The picture rotated by its tags; not for one that was rotated before."""
     turn = UPRIGHT.get(orientation(image))
     return image if turn is None else image.transpose(turn)
 
@@ -52,9 +52,9 @@ def in_8_bits(image: Image.Image) -> Image.Image:
 
 
 def in_srgb(image: Image.Image) -> Image.Image:
-    """Colours of another space than sRGB, as its profile in the file says, in sRGB.
+    """Convert colours from the file's embedded profile to sRGB.
 
-    A profile that cannot be used is as good as none, as in browsers.
+    An invalid profile is ignored, as in browsers.
     """
     from PIL import ImageCms
 

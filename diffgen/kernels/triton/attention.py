@@ -9,7 +9,7 @@ from torch import Tensor
 from triton import knobs
 
 LOG2_E = 1.4426950408889634
-# Rows of queries and of keys a program holds, by the padded head width. Fixed, not tuned on first
+# Rows of queries and of keys per program, by the padded head width. Fixed, not tuned on first
 # use: a command that makes one picture must not wait for that.
 BLOCKS = {16: (128, 64), 32: (128, 64), 64: (128, 64), 128: (64, 64), 256: (64, 32)}
 

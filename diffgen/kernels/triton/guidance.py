@@ -1,4 +1,4 @@
-"""Classifier-free guidance and the x0 estimate that follows, in one pass over memory."""
+"""Classifier-free guidance and the x0 estimate in one pass over memory."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _guided(
 
 def guided(outputs: Tensor, x: Tensor, *, scale: float, keep: float, gain: float) -> Tensor:
     """As `reference.guided`."""
-    if outputs.stride(2) != outputs.shape[3] * outputs.stride(3):  # rows that do not follow
+    if outputs.stride(2) != outputs.shape[3] * outputs.stride(3):  # rows are not contiguous
         outputs = outputs.contiguous()
     x = x.contiguous()
     batch, channels, height, width = x.shape

@@ -1,8 +1,8 @@
 """Group normalisation with SiLU, and layer normalisation.
 
 Moments are merged piece by piece (Chan, Golub and LeVeque, "Updating formulae and a pairwise
-algorithm for computing sample variances", 1979): a sum of squares would cancel where the mean is
-large. Everything is float32 but what is read and written.
+algorithm for computing sample variances", 1979): a sum of squares would cancel for a large mean.
+Everything except inputs and outputs is float32.
 """
 
 from __future__ import annotations
@@ -138,9 +138,9 @@ def group_norm_silu(
     """As `reference.group_norm_silu`, channels_last, without writing x + shift to memory.
 
     Two launches: moments of every chunk, then their sum and the rest. A program handles some
-    positions of one group, whose few channels lie together in channels_last.
+    positions of one group, whose few channels are contiguous in channels_last.
     """
-    if x.stride(2) != x.shape[3] * x.stride(3):  # rows that do not follow one another
+    if x.stride(2) != x.shape[3] * x.stride(3):  # rows are not contiguous
         x = x.contiguous(memory_format=torch.channels_last)
     batch, channels, height, width = x.shape
     positions, group_width = height * width, channels // groups
