@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffgen.errors import DeviceError, OutOfMemory
+from diffgen.errors import DeviceError, DeviceLost, OutOfMemory
 from diffgen.types import DeviceName, DtypeName
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -98,18 +98,44 @@ def peak_memory(device: torch.device) -> int | None:
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turn torch's out-of-memory errors into OutOfMemory with advice."""
+    """Turn torch's out-of-memory errors into OutOfMemory with advice, and any error once the GPU has
+    failed into DeviceLost.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not (
-            isinstance(error, torch.OutOfMemoryError | MemoryError)
-            or "can't allocate memory" in str(error)
-        ):
-            raise
-        raise OutOfMemory(
-            "out of memory; try a smaller --batch-size, a smaller picture or --dtype fp16 or bf16"
-        ) from error
+        if _is_short_of_memory(error):
+            raise OutOfMemory(
+                "out of memory; try a smaller --batch-size, a smaller picture or --dtype fp16 or "
+                "bf16"
+            ) from error
+        if _has_lost_device():
+            first, *_ = str(error).splitlines() or [type(error).__name__]
+            raise DeviceLost(
+                f"the GPU failed and computes no more: {first}; give the same command again"
+            ) from error
+        raise
+
+
+def _is_short_of_memory(error: Exception) -> bool:
+    said = str(error)
+    return (
+        isinstance(error, torch.OutOfMemoryError | MemoryError)
+        or "can't allocate memory" in said
+        or "CUDA error: out of memory" in said
+    )
+
+
+def _has_lost_device() -> bool:
+    """Whether CUDA fails at everything by now, as it does once a kernel has crashed."""
+    if not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+        torch.zeros(1, device="cuda").item()
+    except RuntimeError as error:
+        return not _is_short_of_memory(error)
+    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ DiffgenError            exit code 1: something we met could not be used
 |   `-- UnsupportedCheckpoint   a readable checkpoint of a kind we do not load
 |-- PictureError        a picture to begin with is damaged or of a kind that is not read
 |-- DeviceError         the device or number format asked for cannot be used here
-|   `-- OutOfMemory     what was asked for at once does not fit
+|   |-- OutOfMemory     what was asked for at once does not fit
+|   `-- DeviceLost      the device failed, and computes nothing more in this process
 `-- OutputError         a result cannot be written
 
 A message says what is wrong, in which file, key or line, and what to do. It is one line.
@@ -59,6 +60,10 @@ class DeviceError(DiffgenError):
 
 class OutOfMemory(DeviceError):
     """Memory ran out; less at a time may fit."""
+
+
+class DeviceLost(DeviceError):
+    """The device failed: nothing more can be computed with it until the program is started anew."""
 
 
 class OutputError(DiffgenError):

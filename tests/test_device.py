@@ -18,7 +18,7 @@ from diffgen.device import (
     send,
     synchronize,
 )
-from diffgen.errors import DeviceError
+from diffgen.errors import DeviceError, DeviceLost
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -83,6 +83,23 @@ def test_running_out_of_memory_is_one_line(error: Exception) -> None:
         memory_errors(),
     ):
         raise error
+
+
+def test_a_gpu_that_crashed_is_told_from_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As CUDA does it: every call fails once a kernel has."""
+
+    def fail() -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", fail)
+    with (
+        pytest.raises(DeviceLost, match=r"no more: CUDA error: an illegal access; give the same"),
+        memory_errors(),
+    ):
+        raise RuntimeError("CUDA error: an illegal access\nCompile with TORCH_USE_CUDA_DSA")
+    with pytest.raises(DeviceError, match="out of memory"), memory_errors():
+        raise RuntimeError("CUDA error: out of memory")
 
 
 def test_other_errors_pass() -> None:

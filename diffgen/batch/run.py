@@ -17,7 +17,7 @@ from diffgen.batch.journal import Journal
 from diffgen.batch.plan import BatchPlan, Job, Stock
 from diffgen.batch.writer import Writer
 from diffgen.engine.output import PictureOutput
-from diffgen.errors import DiffgenError, OutOfMemory, OutputError
+from diffgen.errors import DeviceLost, DiffgenError, OutOfMemory, OutputError
 from diffgen.types import StepInfo
 
 if TYPE_CHECKING:
@@ -121,7 +121,8 @@ class Run:
         """Draw a plan, by default the one given at first, until it is done or `stopping` is set.
 
         A picture that fails, even by a bug, affects no other. Raises OutputError if a picture
-        cannot be written, which ends a resumable run, and with `stop_on_error` the first failure.
+        cannot be written and DeviceLost, which both end a resumable run, and with `stop_on_error`
+        the first failure.
         """
         self._plan, self._again = plan or self._plan, False
         with Writer(self._write) as writer:
@@ -170,6 +171,8 @@ class Run:
         """Whether an engine of a stock is loaded; if that fails, so do its pictures."""
         try:
             self._use(stock)
+        except DeviceLost:
+            raise  # no other picture would fare better
         except Exception as error:
             self._fail(jobs, error)
             return False
@@ -193,6 +196,8 @@ class Run:
         """
         if not isinstance(error, DiffgenError):
             self._engine = None  # a bug may leave the engine in any state
+        if isinstance(error, DeviceLost):
+            raise error
         if len(jobs) == 1:
             self._fail(jobs, error)
         elif isinstance(error, OutOfMemory):

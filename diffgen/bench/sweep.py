@@ -36,7 +36,7 @@ from diffgen.bench.subject import Subject, Subjects
 from diffgen.device import memory_errors, peak_memory, reset_peak_memory, synchronize
 from diffgen.diffusion.noise import BrownianNoise
 from diffgen.engine.plan import Picture
-from diffgen.errors import DiffgenError, OutputError
+from diffgen.errors import DeviceLost, DiffgenError, OutputError
 from diffgen.settings.axes import Point, title_of
 from diffgen.types import Denoiser
 
@@ -193,7 +193,7 @@ class Sweep:
                     subject, limit, self.reference_steps, self.floor, count
                 )
             except FAILURES as error:
-                return f"no reference to compare with: {_one_line(error)}"
+                return f"no reference to compare with: {_reason(error)}"
             with writing_into(folder):
                 references.save_latents(latents, path)
             self.journal.add_reference(limit.key, record)
@@ -218,7 +218,7 @@ class Sweep:
             with torch.inference_mode(), memory_errors():
                 run, _ = self._sample(cell, timed_only, _Nobody())
         except FAILURES as error:
-            _log.warning("%s could not be timed again: %s", cell.key, _one_line(error))
+            _log.warning("%s could not be timed again: %s", cell.key, _reason(error))
             return None
         return run.seconds
 
@@ -243,7 +243,7 @@ class Sweep:
         except OutputError:
             raise
         except FAILURES as error:
-            return replace(run, reason=_one_line(error))
+            return replace(run, reason=_reason(error))
 
     def _sample(self, cell: PlannedCell, run: Run, listener: Listener) -> tuple[Run, Tensor]:
         """Run exactly what `generate` does, timed; returns the latents.
@@ -311,7 +311,10 @@ def _needs_path(cell: PlannedCell) -> bool:
     return cell.stochastic and spec.noise != "brownian" and has_limit(spec)
 
 
-def _one_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    """What is said of a failure that costs one cell. Raises DeviceLost, which costs them all."""
+    if isinstance(error, DeviceLost):
+        raise error
     text = " ".join(str(error).split())
     return text if isinstance(error, DiffgenError) else f"{type(error).__name__}: {text}"
 

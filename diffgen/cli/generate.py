@@ -184,20 +184,21 @@ def _sheets(session: Session, running: Running) -> dict[str, Sheet]:
 def _loader(machine: Machine, *, exact: bool) -> Callable[[Stock], Engine]:
     def load(stock: Stock) -> Engine:
         with loading_to_stay():
-            from diffgen.device import be_deterministic, take_own_gpu
+            from diffgen.device import be_deterministic, memory_errors, take_own_gpu
             from diffgen.engine.engine import Engine
 
             take_own_gpu()
             if exact:
                 be_deterministic()
 
-            return Engine.load(
-                stock.model,
-                device=machine.device,
-                dtype=machine.dtype,
-                loras=stock.adapters.loras,
-                embeddings=stock.adapters.embeddings,
-            )
+            with memory_errors():
+                return Engine.load(
+                    stock.model,
+                    device=machine.device,
+                    dtype=machine.dtype,
+                    loras=stock.adapters.loras,
+                    embeddings=stock.adapters.embeddings,
+                )
 
     return load
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from diffgen.cli.console import logged_notes, print_error, print_json, print_result
-from diffgen.errors import DiffgenError, UsageError
+from diffgen.errors import DeviceLost, DiffgenError, UsageError
 
 if TYPE_CHECKING:
     from diffgen.batch.verifying import Verdict
@@ -37,6 +37,8 @@ def verify(
         for file in files:
             try:
                 worst = max(worst, _told(file, verifier.verify(file), tolerance, as_json=as_json))
+            except DeviceLost:
+                raise  # no other file would fare better
             except DiffgenError as error:
                 print_error(str(error))
                 worst = 1

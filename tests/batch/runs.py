@@ -13,11 +13,11 @@ from diffgen.engine.drawing import GeneratedImage
 from diffgen.engine.metadata import make_record
 from diffgen.engine.origin import Origin
 from diffgen.engine.output import PictureOutput
-from diffgen.errors import DiffgenError, OutOfMemory
+from diffgen.errors import DeviceLost, DiffgenError, OutOfMemory
 
 
 class Engine:
-    """Fails for prompts with "bad" in them, by a bug for "bug", and has room for `room` at once."""
+    """Fails for prompts with "bad" in them, by a bug for "bug", for good at "crash", and has room for `room` at once."""
 
     def __init__(self, stock: Stock, room: int = 99) -> None:
         self.batches: list[list[str]] = []
@@ -30,6 +30,8 @@ class Engine:
             raise OutOfMemory("out of memory")
         if any("bad" in prompt for prompt in prompts):
             raise DiffgenError("numbers that are not finite")
+        if any("crash" in prompt for prompt in prompts):
+            raise DeviceLost("the GPU failed")
         if any("bug" in prompt for prompt in prompts):
             raise RuntimeError("shape '[2, 3]' is invalid\nfor input of size 5")
         return [

@@ -14,7 +14,7 @@ from diffgen.batch.files import BadFile, Record
 from diffgen.batch.plan import BatchPlan
 from diffgen.batch.requests import Variant
 from diffgen.engine.output import OutputStyle
-from diffgen.errors import DiffgenError, OutputError
+from diffgen.errors import DeviceLost, DiffgenError, OutputError
 
 BARNS: list[dict[str, Any]] = [{"prompt": f"barn {i}"} for i in range(5)]
 
@@ -126,6 +126,23 @@ def test_a_bug_costs_no_other_picture(batch_size: int, tmp_path: Path) -> None:
         assert drawn == [[["a"], ["bug"]], [["c"]]]
     else:
         assert drawn == [[["a", "bug", "c"]], [["a"], ["bug"]], [["c"]]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_device_that_is_lost_ends_the_run_which_goes_on_later(
+    batch_size: int, tmp_path: Path
+) -> None:
+    records = [{"prompt": prompt} for prompt in ("a", "b", "crash", "d", "e")]
+    with journal_in(tmp_path) as journal:
+        made = Made(planned(records, batch_size=batch_size), tmp_path, journal=journal)
+        with pytest.raises(DeviceLost):
+            made.run.run()
+    assert (made.run.tally.made, made.heard.failures) == (2, [])
+    assert "failed" not in journal.path.read_text()
+    records[2] = {"prompt": "c"}
+    with journal_in(tmp_path) as journal:
+        again = Made(planned(records), tmp_path, journal=journal)
+        assert (again.run.run().made, again.run.tally.skipped) == (3, 2)
 
 
 def test_no_more_than_one_model_is_in_memory_after_a_bug(tmp_path: Path) -> None:

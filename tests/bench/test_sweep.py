@@ -21,7 +21,7 @@ from diffgen.bench.sweep import Sweep
 from diffgen.diffusion.noise import StreamNoise
 from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.sampling import SamplingPlan
-from diffgen.errors import DiffgenError, OutputError
+from diffgen.errors import DeviceLost, DiffgenError, OutputError
 
 REFERENCE_STEPS = 100
 
@@ -405,6 +405,13 @@ def test_a_failing_cell_is_a_row_with_its_reason(tmp_path, kind, reason):
     failed = cells["heun-exponential-5"]
     assert (failed.status, failed.psnr, failed.seconds) == ("failed", None, None)
     assert failed.reason.startswith(reason)
+
+
+def test_a_device_that_is_lost_ends_the_sweep_and_is_no_cells_failure(tmp_path):
+    sweep = make_sweep(tmp_path, "heun,ddim", "5", subject=failing(DeviceLost("the GPU failed")))
+    with pytest.raises(DeviceLost):
+        list(sweep.run())
+    assert not any(run.reason for run in sweep.journal.runs_of("heun-exponential-5"))
 
 
 def test_a_failed_cell_is_not_tried_again_in_later_rounds(tmp_path):
