@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,9 +50,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
     previous = {each: signal.signal(each, signal.default_int_handler) for each in heard}
     processes = []
 
-    def started(*arguments: str, stdin: int | None = None) -> "subprocess.Popen[str]":
+    def started(
+        *arguments: str, stdin: int | None = None, by: Sequence[str] = ()
+    ) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
-            [sys.executable, "-m", "diffgen", "generate", *arguments],
+            [sys.executable, *by, "-m", "diffgen", "generate", *arguments],
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stdin=stdin,
@@ -167,6 +169,30 @@ def test_two_processes_share_a_file_and_one_is_killed(
     both[0].kill()
     both[0].wait()
     assert both[1].wait(120) == 0
+    assert pictures(tmp_path / "o") == whole
+
+
+def children(process: "subprocess.Popen[str]") -> list[int]:
+    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(number) for number in path.read_text().split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds torchrun's processes in /proc")
+def test_torchrun_shares_a_file_and_the_lines_of_a_process_that_dies_are_made_later(
+    start: Start, file: str, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    first = start("--prompts", file, "-o", "o/", by=two)
+    first_lines(first, 2)
+    os.kill(children(first)[0], signal.SIGKILL)
+    first.communicate(timeout=300)
+    assert first.returncode != 0
+    left = len(pictures(tmp_path / "o"))
+    assert 2 <= left < LINES
+    again = start("--prompts", file, "-o", "o/", by=two)
+    out, _ = again.communicate(timeout=300)
+    assert again.returncode == 0
+    assert len(out.splitlines()) == LINES - left
     assert pictures(tmp_path / "o") == whole
 
 
