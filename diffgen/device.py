@@ -128,7 +128,7 @@ def _is_short_of_memory(error: Exception) -> bool:
 
 def _has_lost_device() -> bool:
     """Whether CUDA fails at everything by now, as it does once a kernel has crashed."""
-    if not torch.cuda.is_initialized():
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return False
     try:
         torch.cuda.synchronize()
