@@ -51,6 +51,12 @@ def test_busy(run):
     assert "| diffgen, one thread |" in text
 
 
+def test_seed(run):
+    text = run("bench_seed", "--steps", "1", "--samplers", "euler,dpm_adaptive")
+    assert "The same picture alone again: 0 levels with every sampler." in text
+    assert "| samplers of 1 |" in text
+
+
 def test_start_up(run, tmp_path):
     file = tmp_path / "figures.json"
     assert "| `import torch` |" in run("bench_startup", "--runs", "1", "--json", str(file))
