@@ -82,7 +82,9 @@ def _lora(weight: Tensor, p: Parts, alpha: float | None) -> Tensor:
     if "mid" in p:
         product = _tucker(p["mid"], up.flatten(1), down.flatten(1))
     else:
-        product = (up.flatten(1) @ down.flatten(1)).reshape(len(up), *down.shape[1:])
+        product = up.flatten(1) @ down.flatten(1)
+        whole = product.numel() == weight.numel()  # a kernel may lie flat in the file
+        product = product.reshape(weight.shape if whole else (len(up), *down.shape[1:]))
     return _scale(alpha, len(down)) * product
 
 

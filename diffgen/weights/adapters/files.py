@@ -132,6 +132,8 @@ def _sorted(path: Path, tensors: LazyTensors, table: Mapping[str, tuple[Layer, .
         if not layers:
             strange = bool(part) or _begins_with_a_layer(key, table)
             (found.unmatched if strange else found.others).append(key)
+    for layer in [layer for layer, keys in found.layers.items() if set(keys) == {"alpha"}]:
+        found.others += found.layers.pop(layer).values()  # scales nothing
     return found
 
 

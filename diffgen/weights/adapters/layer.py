@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffgen.errors import UnsupportedCheckpoint, WeightsError, some
+from diffgen.weights.adapters.misfit import FAMILIES, family_of
 from diffgen.weights.adapters.names import Layer
-from diffgen.weights.adapters.orthogonal import prepared
+from diffgen.weights.adapters.orthogonal import prepared, unsqueezed
 from diffgen.weights.adapters.peft import PeftOptions
 from diffgen.weights.files import LazyTensors, Shape
 
@@ -48,7 +49,7 @@ class AdapterOfLayer:
 
         try:
             found = {part: self._tensor(part) for part in self.keys if part not in NUMBERS}
-            parts = prepared(found, self.layer, self.shape, options)
+            parts = prepared(unsqueezed(found), self.layer, self.shape, options)
         except ValueError as error:
             raise self._misfit() from error
         of_b = parts.get("bias") if self.keys.get("bias", "").endswith(".bias") else None
@@ -183,7 +184,9 @@ class AdapterOfLayer:
         given = shapes or [
             self.tensors.infos[key].shape for part, key in self.keys.items() if part not in NUMBERS
         ]
+        family = family_of({key: info.shape for key, info in self.tensors.infos.items()})
+        made = f"; it was made for {FAMILIES[family]}" if family else ""
         return WeightsError(
             f"{self.path} does not fit this model: {self.layer[1]} is {self.shape}, and the "
-            f"adapter's shapes are {' and '.join(str(tuple(shape)) for shape in given)}"
+            f"adapter's shapes are {' and '.join(str(tuple(shape)) for shape in given)}{made}"
         )

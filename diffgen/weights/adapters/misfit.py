@@ -6,9 +6,10 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from diffgen.errors import UnsupportedCheckpoint, WeightsError, some
+from diffgen.errors import UnsupportedCheckpoint, WeightsError, shown, some
 from diffgen.models.config import ModelConfig
 from diffgen.weights.adapters.names import UNREAD, flat, split
+from diffgen.weights.adapters.strangers import architecture_of
 from diffgen.weights.contents import contents_of
 from diffgen.weights.files import LazyTensors, Shape
 
@@ -22,10 +23,6 @@ FAMILIES = {
 CONTEXTS = {768: "sd1", 1024: "sd2", 1280: "refiner", 2048: "sdxl"}  # width of a U-Net's text
 OF_VAE = re.compile(r"(?:lora_)?(?:vae|first_stage_model|autoencoder)[._].+")
 SECOND_ENCODER = re.compile(r"(?:lora_te2|te2|text_encoder_2|clip_g|lycoris_te2)[._].*")
-TRANSFORMERS = re.compile(
-    r".*(double_blocks|single_blocks|joint_blocks|single_transformer_blocks"
-    r"|transformer_blocks[._]\d+[._](?:attn[._]add_|ff_context)|blocks[._]\d+[._](?:self|cross)_attn).*"
-)
 SAID = ("ss_base_model_version", "modelspec.architecture")  # metadata: the base model
 WORDS = (("xl", "sdxl"), ("v2", "sd2"), ("v1", "sd1"), ("sd1", "sd1"), ("sd2", "sd2"))
 INPUTS = ("down", "w1_b")  # parts whose second dimension is the layer's number of inputs
@@ -85,16 +82,24 @@ def kind_name(parts: Collection[str]) -> str:
 
 def made_for(tensors: LazyTensors, metadata: Mapping[str, str]) -> str:
     """The models that a file was made for, by the shapes of its tensors or its metadata."""
-    said = " ".join(metadata.get(key, "") for key in SAID).lower()
-    if any(map(TRANSFORMERS.fullmatch, tensors)):
-        return "a diffusion transformer"
-    for key, info in tensors.infos.items():
-        if family := _family(key, info.shape):
-            return FAMILIES[family]
+    shapes = {key: info.shape for key, info in tensors.infos.items()}
+    if other := architecture_of(shapes):
+        return other
+    if family := family_of(shapes):
+        return FAMILIES[family]
     if any(map(SECOND_ENCODER.fullmatch, tensors)):
         return FAMILIES["sdxl"]
-    named = next((family for word, family in WORDS if word in said), None)
-    return FAMILIES[named] if named else "another model"
+    said = next((metadata[key] for key in SAID if metadata.get(key)), "")
+    named = next((family for word, family in WORDS if word in said.lower()), None)
+    if named:
+        return FAMILIES[named]
+    return f"what its trainer called {shown(said)}" if said else "another model"
+
+
+def family_of(shapes: Mapping[str, Shape]) -> str | None:
+    """The family of the U-Net whose text has the width that a file's tensors are made for."""
+    found = (_family(key, shape) for key, shape in shapes.items())
+    return next(filter(None, found), None)
 
 
 def _family(key: str, shape: Shape) -> str | None:

@@ -20,6 +20,15 @@ Parts: TypeAlias = "dict[str, Tensor]"
 NEUMANN_TERMS, BOUND = 5, 6e-5  # PEFT's own where nothing is said
 
 
+def unsqueezed(given: Parts) -> Parts:
+    """Factors of rank 1 that were saved as vectors, as the matrices they are."""
+    parts = dict(given)
+    for name, dimension in (("down", 0), ("up", 1)):
+        if name in parts and parts[name].ndim == 1:
+            parts[name] = parts[name].unsqueeze(dimension)
+    return parts
+
+
 def prepared(given: Parts, layer: Layer, shape: Shape, options: PeftOptions) -> Parts:
     """The parts with rotations in place of what they were learned as.
 

@@ -165,6 +165,34 @@ def test_a_missing_alpha_is_the_rank(sd1_checkpoint: Checkpoint, tmp_path: Path)
 STEM = "lora_unet_down_blocks_0_resnets_0_conv1"
 
 
+def test_an_alpha_that_scales_nothing_is_a_note(
+    sd1_checkpoint: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stray = {"lora_unet_conv_in.alpha": torch.ones(())}
+    path = write(tmp_path / "x.safetensors", sd1_checkpoint, "kohya", **stray)
+    assert set(read_lora(path, sd1_checkpoint)["unet"]) == {QUERY, KERNEL}
+    assert "not read: lora_unet_conv_in.alpha" in caplog.text
+
+
+def test_factors_of_rank_1_may_be_vectors(sd1_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    out, into = sd1_checkpoint.tensors["unet"].infos[f"{QUERY}.weight"].shape
+    down, up = torch.randn(into), torch.randn(out)
+    parts = {f"unet.{QUERY}.lora_A.weight": down, f"unet.{QUERY}.lora_B.weight": up}
+    save_file(parts, tmp_path / "x.safetensors")
+    delta = read_lora(tmp_path / "x.safetensors", sd1_checkpoint)["unet"][QUERY]
+    torch.testing.assert_close(delta.change(torch.zeros(out, into)), torch.outer(up, down))
+
+
+def test_a_kernel_may_lie_flat(sd1_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    shape = sd1_checkpoint.tensors["unet"].infos[f"{KERNEL}.weight"].shape
+    out, into, high, wide = shape
+    down, up = torch.randn(RANK, into * high * wide), torch.randn(out, RANK)
+    parts = {f"{STEM}.lora_down.weight": down, f"{STEM}.lora_up.weight": up}
+    save_file(parts, tmp_path / "x.safetensors")
+    delta = read_lora(tmp_path / "x.safetensors", sd1_checkpoint)["unet"][KERNEL]
+    torch.testing.assert_close(delta.change(torch.zeros(shape)), (up @ down).reshape(shape))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -421,6 +449,9 @@ def test_nothing_that_fits_is_no_part(sd1_checkpoint: Checkpoint, tmp_path: Path
         (f"lora_unet_{QUERY.replace('.', '_')}.bias_indices", "a LyCORIS with sparse biases"),
         (f"lora_unet_{QUERY.replace('.', '_')}.scalar", "a LyCORIS with learned scalars"),
         ("768.0.linear.0.weight", "a hypernetwork"),
+        ("0.to_q_lora.down.weight", r"LoRA of an IP-Adapter \(FaceID\)"),
+        ("unet.x.processor.to_k_custom_diffusion.weight", "a Custom Diffusion"),
+        ("input_blocks.1.1.transformer_blocks.0.fuser.attn.to_q.weight", "a GLIGEN"),
         ("down_blocks.0.motion_modules.0.to_q_lora.down.weight", r"a motion LoRA \(AnimateDiff\)"),
     ],
 )
