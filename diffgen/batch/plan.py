@@ -29,7 +29,7 @@ from diffgen.engine.named_files import with_paths
 from diffgen.engine.plan import GeneratePlan, Picture
 from diffgen.engine.request import GenerateRequest
 from diffgen.engine.steering import unread_syntax
-from diffgen.engine.tags import find_tags, known_words
+from diffgen.engine.tags import Finder, known_words
 from diffgen.jsonfile import parse_json
 from diffgen.settings.model import Adapters, Source
 from diffgen.settings.setting import as_text, rows
@@ -88,6 +88,7 @@ class Settler:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed  # default of pictures that name none
+        self.finder = Finder()
         self._stocks: dict[str, Stock] = {}
         self._plans: OrderedDict[str, GeneratePlan] = OrderedDict()
 
@@ -197,7 +198,7 @@ class BatchPlan:
         drawn = plan
         if prompt != variant.prompt:
             drawn = replace(plan, request=replace(plan.request, prompts=(prompt,)))
-        asked = find_tags(drawn, lambda: stock.words).values()
+        asked = self.settler.finder.tags(drawn, lambda: stock.words).values()
         learned = bool(stock.words) or any(each.embeddings for each in asked)
         for piece in unread_syntax(drawn, embeddings=learned):
             self.unread.setdefault(piece.partition(",")[0], piece)

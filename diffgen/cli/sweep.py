@@ -104,15 +104,15 @@ def _request(prompts: list[str] | None, given: dict[str, Any], old: Results | No
 
 def _check_steering(session: Session) -> None:
     """Raise UsageError for what another prompt would change."""
-    from diffgen.engine.tags import find_tags, known_words
+    from diffgen.engine.tags import Finder, known_words
 
     request = session.request
 
     def known() -> set[str]:
         return known_words(session.opened, request.loras, request.embeddings)
 
-    plans = session.task.plans.values()
-    if any(any(find_tags(plan, known).values()) for plan in plans):
+    plans, find = session.task.plans.values(), Finder()
+    if any(any(find.tags(plan, known).values()) for plan in plans):
         raise UsageError(
             "sample-steps takes no LoRAs and no embeddings from prompts; --lora and --embedding "
             "are for all of them"

@@ -30,7 +30,7 @@ from diffgen.engine.networks import load_networks
 from diffgen.engine.origin import Origin
 from diffgen.engine.plan import FAST_EVERY, FAST_FIRST, GeneratePlan, Picture
 from diffgen.engine.request import GenerateRequest
-from diffgen.engine.tags import NONE, Tags, find_tags, known_words, parted, split
+from diffgen.engine.tags import NONE, Finder, Tags, known_words, parted, split
 from diffgen.engine.words import WordReport, read_words
 from diffgen.kernels.ops import check_backend
 from diffgen.models.fast.evaluator import Evaluator
@@ -70,6 +70,7 @@ class Engine:
         self.device, self.loras = device, tuple(loras)
         self._origin, self.embeddings = Origin(model, loras, embeddings), tuple(embeddings)
         self._tags = NONE  # what a prompt asked for
+        self._finder = Finder()
         self.schedule = NoiseSchedule.from_config(self.config.schedule)
         networks = load_networks(model.checkpoint, device, precision)
         self.conditioner = Conditioner(self.config, networks.tokenizers, networks.encoders)
@@ -202,7 +203,7 @@ class Engine:
         model, DiffgenError for an overflow and DeviceError where memory runs out.
         """
         plan = self.plan(request) if isinstance(request, GenerateRequest) else request
-        find_tags(plan, self._known_words)
+        self._finder.tags(plan, self._known_words)
         self._words.report(plan)
         logger.info("%s", plan.summary())
         try:
@@ -221,7 +222,7 @@ class Engine:
         when they change, and stay until then. Raises as `generate`, and OutOfMemory where memory
         runs out.
         """
-        tagged = find_tags(plan.about(batch), self._known_words)
+        tagged = self._finder.tags(plan.about(batch), self._known_words)
         self.evaluator.wrap(plan.request.seamless)
         self.coder.wrap(plan.request.seamless)
         self.coder.strips = plan.request.tile_vae

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -42,24 +44,66 @@ def known_words(
     return names_of(embeddings, [lora.path for lora in (*model.loras, *loras)])
 
 
-def find_tags(plan: GeneratePlan, known: Known = frozenset) -> Tagged:
-    """What each prompt asks for, except words that are `known`.
+class Finder:
+    """Finds what prompts ask for; each name is looked for once, as folders may hold thousands."""
 
-    Raises UsageError for an unknown name, with similar names.
-    """
-    request = plan.request
-    second = request.prompt_2
-    everywhere = plan.understood(second).loras if second is not None else ()
-    other = request.between[0] if request.between else None
-    others = [second, request.negative, request.negative_2, other]
-    found = {}
-    for prompt in dict.fromkeys(request.prompts):
-        loras = tuple(map(_found, (*plan.understood(prompt).loras, *everywhere)))
-        names = {
-            name.casefold(): name for text in (prompt, *others) for name in asked_for(text or "")
-        }
-        found[prompt] = Tags(loras, _learned(plan, names, loras, known) if names else ())
-    return found
+    def __init__(self) -> None:
+        self._find = cache(find_file)
+
+    def tags(self, plan: GeneratePlan, known: Known = frozenset) -> Tagged:
+        """What each prompt asks for, except words that are `known`.
+
+        Raises UsageError for an unknown name, with similar names.
+        """
+        request = plan.request
+        second = request.prompt_2
+        everywhere = plan.understood(second).loras if second is not None else ()
+        other = request.between[0] if request.between else None
+        others = [second, request.negative, request.negative_2, other]
+        found = {}
+        for prompt in dict.fromkeys(request.prompts):
+            loras = tuple(map(self._lora, (*plan.understood(prompt).loras, *everywhere)))
+            asked = [name for text in (prompt, *others) for name in asked_for(text or "")]
+            names = {name.casefold(): name for name in asked}
+            learned = self._learned(plan, names, loras, known) if names else ()
+            found[prompt] = Tags(loras, learned)
+        return found
+
+    def _lora(self, tag: LoraTag) -> LoraRef:
+        path = self._find(tag.name, "lora", option=f"<lora:{tag.name}>")
+        return LoraRef(path, tag.weight, unet=tag.unet)
+
+    def _learned(
+        self,
+        plan: GeneratePlan,
+        names: Mapping[str, str],
+        loras: Sequence[LoraRef],
+        known: Known,
+    ) -> tuple[EmbeddingRef, ...]:
+        """The embeddings of names that are not known.
+
+        In the style `plain` names are words where there is no embedding at all.
+        """
+        given = {*known(), *names_of((), [lora.path for lora in loras])}
+        found, error = [], None
+        for folded, name in names.items():
+            if given.isdisjoint((folded, folded.rstrip(ENDS))):
+                try:
+                    found.append(self._embedding(name))
+                except UsageError as missing:
+                    error = error or missing
+        if error and (plan.prompt_style != "plain" or given or found):
+            raise error
+        return tuple(found)
+
+    def _embedding(self, name: str) -> EmbeddingRef:
+        """One whose name may have the end of a sentence behind it."""
+        plain = name.rstrip(ENDS)
+        option = f"embedding:{plain}"
+        if plain not in ("", name):
+            with suppress(UsageError):
+                return EmbeddingRef(self._find(name, "embedding", option=option), name)
+        return EmbeddingRef(self._find(plain, "embedding", option=option), plain)
 
 
 def split(batches: Iterable[Sequence[Picture]], tagged: Tagged) -> Iterator[tuple[Picture, ...]]:
@@ -80,40 +124,3 @@ def parted(origin: Mapping[str, Any], tags: Tags) -> dict[str, Any]:
             everything = origin[name]
             told |= {name: everything[: -len(asked)], f"prompt_{name}": everything[-len(asked) :]}
     return told
-
-
-def _found(tag: LoraTag) -> LoraRef:
-    path = find_file(tag.name, "lora", option=f"<lora:{tag.name}>")
-    return LoraRef(path, tag.weight, unet=tag.unet)
-
-
-def _learned(
-    plan: GeneratePlan, names: Mapping[str, str], loras: Sequence[LoraRef], known: Known
-) -> tuple[EmbeddingRef, ...]:
-    """The embeddings of names that are not known.
-
-    In the style `plain` names are words where there is no embedding at all.
-    """
-    given = {*known(), *names_of((), [lora.path for lora in loras])}
-    found, error = [], None
-    for folded, name in names.items():
-        if given.isdisjoint((folded, folded.rstrip(ENDS))):
-            try:
-                found.append(_embedding(name))
-            except UsageError as missing:
-                error = error or missing
-    if error and (plan.prompt_style != "plain" or given or found):
-        raise error
-    return tuple(found)
-
-
-def _embedding(name: str) -> EmbeddingRef:
-    """One whose name may have the end of a sentence behind it."""
-    plain = name.rstrip(ENDS)
-    option = f"embedding:{plain}"
-    if plain not in ("", name):
-        try:
-            return EmbeddingRef(find_file(name, "embedding", option=option), name)
-        except UsageError:
-            pass
-    return EmbeddingRef(find_file(plain, "embedding", option=option), plain)

@@ -288,13 +288,16 @@ def _finite(number: str, source: str) -> float:
 
 
 def _lora(text: str) -> LoraTag:
-    name, *numbers = (part.strip() for part in text.split(":"))
-    found = [float(match[1]) for match in map(_NUMBER.fullmatch, numbers) if match]
-    weights = [weight for weight in found if abs(weight) <= MAX_LORA_WEIGHT]
-    if not name or len(numbers) > 2 or len(weights) < len(numbers):
+    name, *settings = (part.strip() for part in text.split(":"))
+    numbers = [setting for setting in settings if "=" not in setting]
+    told = dict(zip(("te", "unet"), numbers, strict=False))
+    told |= {key: number for key, equals, number in (s.partition("=") for s in settings) if equals}
+    found = {key: float(match[1]) for key in told if (match := _NUMBER.fullmatch(told[key]))}
+    good = all(abs(found.get(key, math.inf)) <= MAX_LORA_WEIGHT for key in told)
+    if not name or not good or len(numbers) > 2 or not told.keys() <= {"te", "unet"}:
         raise UsageError(
             f"{shown(f'<lora:{text}>')} should be <lora:NAME:WEIGHT> or "
-            f"<lora:NAME:TEXT_WEIGHT:UNET_WEIGHT>, with weights from {-MAX_LORA_WEIGHT:g} to "
+            f"<lora:NAME:TEXT_WEIGHT:UNET_WEIGHT>, or with te= and unet=, and weights from {-MAX_LORA_WEIGHT:g} to "
             f"{MAX_LORA_WEIGHT:g}"
         )
-    return LoraTag(name, *weights)
+    return LoraTag(name, found.get("te", 1.0), found.get("unet"))

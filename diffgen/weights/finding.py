@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import filecmp
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from diffgen.configuration import Configuration, Folders
-from diffgen.errors import UsageError, did_you_mean, in_bytes, shown, some
+from diffgen.errors import UsageError, WeightsError, did_you_mean, in_bytes, shown, some
 from diffgen.weights import shelf
+from diffgen.weights.files import read_metadata
 from diffgen.weights.registry import PACKAGE, Kind, ModelEntry, known_entries, user_registry_path
 
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -76,8 +79,9 @@ def find_file(name: str, kind: Kind, *, option: str) -> Path:
     entries, folders = known_entries(), Configuration.read().folders
     if name in entries and entries[name].kind == kind:
         return _known(name, entries[name], folders, kind).path
-    found = shelf.find(name, folders, kind)
-    _refuse_several(name, found)
+    found = shelf.find(name, folders, kind) or _by_alias(name, folders, kind)
+    if len(found) > 1 and not _all_the_same([item.path for item in found]):
+        _refuse_several(name, found)
     if found:
         return found[0].path
     names = [each for each, entry in entries.items() if entry.kind == kind]
@@ -86,6 +90,25 @@ def find_file(name: str, kind: Kind, *, option: str) -> Path:
         f"{option}: there is no file {path}, nor one of that name in the folders of {kind} files"
         f"{did_you_mean(name, names)}"
     )
+
+
+def _by_alias(name: str, folders: Folders, kind: Kind) -> list[shelf.Item]:
+    """LoRAs whose trainer called them so, the name that A1111 writes into prompts."""
+    found = []
+    for item in shelf.items(folders, "lora") if kind == "lora" else ():
+        with suppress(WeightsError):
+            if read_metadata(item.path).get("ss_output_name", "").casefold() == name.casefold():
+                found.append(item)
+    return found
+
+
+def _all_the_same(paths: list[Path]) -> bool:
+    """Whether files are copies of one, as people have them in the folders of two programs."""
+    first, *others = paths
+    try:
+        return all(filecmp.cmp(first, other, shallow=False) for other in others)
+    except OSError:
+        return False
 
 
 def _inside(folder: Path, option: str) -> Path:

@@ -62,10 +62,13 @@ class Item:
 
     def is_called(self, name: str) -> bool:
         """Whether `name` refers to this item: the file's name, or the end of its path."""
-        wanted = name.casefold().removesuffix(self.path.suffix.casefold())
-        path = self.path.relative_to(self.folder).as_posix().casefold()
-        full = path.removesuffix(self.path.suffix.casefold()) if self.path.is_file() else path
-        return wanted in (self.name.casefold(), full) or full.endswith(f"/{wanted}")
+        suffix = self.path.suffix.casefold()
+        suffix = suffix if suffix in (*SUFFIXES, *OF_EMBEDDINGS) else ""
+        wanted = name.replace("\\", "/").casefold().removesuffix(suffix)
+        if wanted.rpartition("/")[2] != self.name.casefold():
+            return False
+        path = self.path.relative_to(self.folder).as_posix().casefold().removesuffix(suffix)
+        return wanted in (self.name.casefold(), path) or path.endswith(f"/{wanted}")
 
 
 def items(folders: Folders, kind: Kind | None = None) -> Iterator[Item]:
@@ -74,8 +77,7 @@ def items(folders: Folders, kind: Kind | None = None) -> Iterator[Item]:
     for folder, its_kind in _places(folders):
         if kind in (None, its_kind) or its_kind is None:
             suffixes = OF_EMBEDDINGS if "embedding" in (kind, its_kind) else SUFFIXES
-            for path in _walk(folder, suffixes, models=its_kind in (None, "model")):
-                real = path.resolve()
+            for path, real in _walk(folder, suffixes, models=its_kind in (None, "model")):
                 if real not in seen:
                     seen.add(real)
                     name = path.stem if path.is_file() else path.name
@@ -83,8 +85,14 @@ def items(folders: Folders, kind: Kind | None = None) -> Iterator[Item]:
 
 
 def find(name: str, folders: Folders, kind: Kind) -> list[Item]:
-    """The items with a name among files that are, or may be, of this kind."""
-    return [item for item in items(folders, kind) if item.is_called(name)]
+    """The items with a name among files that are, or may be, of this kind.
+
+    Those written exactly so come before those in another case.
+    """
+    found = [item for item in items(folders, kind) if item.is_called(name)]
+    last = name.replace("\\", "/").rpartition("/")[2]
+    exact = [item for item in found if last in (item.name, item.path.name)]
+    return exact or found
 
 
 def place_of(entry: ModelEntry, folders: Folders) -> Path | None:
@@ -170,7 +178,7 @@ def _places(folders: Folders) -> Iterator[tuple[Path, Kind | None]]:
     yield folders.downloads, None
 
 
-def _walk(folder: Path, suffixes: tuple[str, ...], *, models: bool) -> Iterator[Path]:
+def _walk(folder: Path, suffixes: tuple[str, ...], *, models: bool) -> Iterator[tuple[Path, Path]]:
     """The weights below a folder, links followed; with `models` whole folders that are models."""
     visited: set[Path] = set()
     for place, below, names in os.walk(folder, followlinks=True):
@@ -183,6 +191,9 @@ def _walk(folder: Path, suffixes: tuple[str, ...], *, models: bool) -> Iterator[
         below[:] = sorted(name for name in below if not name.startswith("."))
         if models and INDEX in names:
             below.clear()
-            yield here
+            yield here, real
             continue
-        yield from (here / name for name in sorted(names) if name.lower().endswith(suffixes))
+        for name in sorted(names):
+            if name.lower().endswith(suffixes):
+                path = here / name
+                yield path, path.resolve() if path.is_symlink() else real / name

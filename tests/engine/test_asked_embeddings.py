@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -12,9 +12,12 @@ from safetensors.torch import save_file
 from diffgen import Engine, GenerateRequest
 from diffgen.batch.plan import BatchPlan
 from diffgen.batch.verifying import Verifier
+from diffgen.engine import tags
 from diffgen.engine.encoding import encode
+from diffgen.engine.tags import Finder
 from diffgen.errors import DiffgenError, UsageError, WeightsError
 from diffgen.types import EmbeddingRef
+from diffgen.weights.finding import find_file
 
 if TYPE_CHECKING:
     from tiny_models import TinyModel
@@ -168,3 +171,20 @@ def test_a_refiner_knows_them_too(sdxl: TinyModel, shelf: Path) -> None:
     assert len(set(drawn.values())) == 2
     engine.use_embeddings([EmbeddingRef(shelf / "two.safetensors")])
     assert pictures(engine, "two", **settings)[0] == drawn["embedding:two"]
+
+
+def test_a_name_is_looked_for_once(
+    engine: Engine, shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders may hold thousands of files, and files of prompts thousands of lines."""
+    found = []
+
+    def counted(name: str, *rest: Any, **named: Any) -> Path:
+        found.append(name)
+        return find_file(name, *rest, **named)
+
+    monkeypatch.setattr(tags, "find_file", counted)
+    finder = Finder()
+    for number in range(3):
+        finder.tags(engine.plan(GenerateRequest(prompts=[f"{number} embedding:cat"], **SETTINGS)))
+    assert found == ["cat"]

@@ -193,6 +193,22 @@ def test_a_single_prompt_ends_with_no_weight() -> None:
     assert parse("a clock at 10:30").is_plain
 
 
+@pytest.mark.parametrize(
+    ("settings", "weights"),
+    [
+        (":te=0.5:unet=0.25", (0.5, 0.25)),
+        (":unet=0.25", (1.0, 0.25)),
+        (":te=.5", (0.5, None)),
+        (":0.5:unet=2", (0.5, 2.0)),
+        (": 0.5 : 2", (0.5, 2.0)),
+    ],
+)
+def test_a1111s_names_of_a_loras_weights(
+    settings: str, weights: tuple[float, float | None]
+) -> None:
+    assert parse(f"a <lora:x=y{settings}>").loras == (LoraTag("x=y", *weights),)
+
+
 def test_loras_are_handed_out() -> None:
     prompt = parse("a <lora:my style:0.7> b <lyco:other> (c <lora:low/x:-1:.5>:1.2)")
     assert prompt.loras == (
@@ -247,9 +263,11 @@ def test_notes(text: str, note: str) -> None:
         ("a AND b:1e3", "has the weight 1000"),
         ("[" * (MAX_DEPTH + 1) + "a" + "]" * (MAX_DEPTH + 1), "nest at most 50 deep"),
         ("[a:b:nan]", "a step is a number, not nan"),
-        ("<lora:x:y>", "UNET_WEIGHT>, with weights from -100 to 100"),
+        ("<lora:x:y>", "UNET_WEIGHT>, or with te= and unet=, and weights from -100 to 100"),
         ("<lora:x:1:0.5:2>", "should be <lora:NAME:WEIGHT> or"),
         ("<lora:x:nan>", "should be <lora:NAME:WEIGHT> or"),
+        ("<lora:x:lbw=MIDD>", "or with te= and unet=, and weights from -100 to 100"),
+        ("<lora:x:1:te=nan>", "should be <lora:NAME:WEIGHT> or"),
         ("<lora:x:101>", "should be <lora:NAME:WEIGHT> or"),
         ("<lora: :1>", "should be <lora:NAME:WEIGHT>"),
     ],

@@ -215,3 +215,63 @@ def test_a_folder_stands_for_the_file_in_it(tmp_path: Path, name: str) -> None:
         UsageError, match=r"saved is a folder; name a file in it: it has .*b\.safet"
     ):
         find_file(str(path.parent), "lora", option="--lora")
+
+
+@pytest.fixture
+def loras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the user's own and one of A1111's."""
+    monkeypatch.setenv("DIFFGEN_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setenv("DIFFGEN_LORAS", str(tmp_path / "own"))
+    monkeypatch.setenv("DIFFGEN_PROGRAMS", str(tmp_path / "webui"))
+    return tmp_path
+
+
+def lora(name: str) -> Path:
+    return find_file(name, "lora", option="--lora")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["style", "STYLE", "low/style", "low\\style", "style.safetensors", "low/Style.safetensors"],
+)
+def test_spellings_of_a_files_name(name: str, loras: Path) -> None:
+    file = weights(loras / "webui/models/Lora/low/style.safetensors")
+    assert lora(name) == file
+
+
+def test_a_name_in_its_own_case_comes_first(loras: Path) -> None:
+    low, high = (
+        weights(loras / "own" / f"{name}.safetensors", 9 + len(name)) for name in ("a", "A")
+    )
+    high.write_bytes(high.read_bytes() + b" ")
+    assert (lora("a"), lora("A.safetensors")) == (low, high)
+
+
+def test_copies_in_two_folders_are_one_file(loras: Path) -> None:
+    first, second = (
+        weights(loras / "own/x.safetensors"),
+        weights(loras / "webui/models/Lora/x.safetensors"),
+    )
+    assert lora("x") == first
+    second.write_bytes(second.read_bytes()[:-1] + b"\n")
+    with pytest.raises(UsageError, match='"x" is both'):
+        lora("x")
+
+
+def test_a_model_folder_with_a_dot_in_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "dream-8.5"
+    folder.mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    assert resolve("dream-8.5", folders=Folders(models=(tmp_path / "models",))).path == folder
+
+
+def test_a_lora_is_found_by_what_its_trainer_called_it(loras: Path) -> None:
+    """A1111 writes that name into prompts by default."""
+    header = b'{"__metadata__":{"ss_output_name":"Detail_v3"}}'
+    (loras / "own").mkdir()
+    file = loras / "own" / "renamed.safetensors"
+    file.write_bytes(struct.pack("<Q", len(header)) + header)
+    (loras / "own" / "broken.safetensors").write_bytes(b"<html>")
+    assert lora("detail_v3") == file
+    with pytest.raises(UsageError, match="there is no file detail_v2"):
+        lora("detail_v2")
