@@ -6,7 +6,6 @@ Opening a checkpoint reads headers only.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from diffgen.weights.few_steps import as_distilled
 from diffgen.weights.files import LazyTensors, Shape, TensorInfo, open_tensors
 from diffgen.weights.keymap import FOLDER_RULES, SPARE, to_canonical
 from diffgen.weights.ldm.single_file import open_single_file
+from diffgen.weights.left_adapters import without_adapters
 from diffgen.weights.noise import with_noise
 from diffgen.weights.quantised import refuse_packed
 from diffgen.weights.registry import PACKAGE
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("diffgen")
 FLOATS = frozenset({"F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2"})
-PEFT_KEYS = re.compile(r"\.(lora_(A|B|magnitude_vector|embedding_A|embedding_B)|hada_|lokr_)")
 UNEVEN = "; blocks of different depth at one level are supported, but these weights have others"
 CLIP_VOCABULARY = PACKAGE / "assets" / "clip_tokenizer"  # no single file contains its own
 
@@ -170,28 +169,12 @@ def components(config: ModelConfig) -> tuple[Component, ...]:
 
 
 def _open_component(folder: Path, component: Component) -> LazyTensors:
-    infos = _without_adapters(folder, open_tensors(weight_files(folder, component)).infos)
+    infos = without_adapters(folder, open_tensors(weight_files(folder, component)).infos)
     try:
         refuse_packed(infos)
     except UnsupportedCheckpoint as error:
         raise UnsupportedCheckpoint(f"{folder} cannot be used: {error}") from error
     return LazyTensors(to_canonical(infos, FOLDER_RULES[component]))
-
-
-def _without_adapters(folder: Path, infos: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
-    """A folder's tensors without those of a PEFT adapter that was loaded when it was saved."""
-    base = {key: key.replace(".base_layer.", ".") for key in infos if ".base_layer." in key}
-    adapters = [key for key in infos if base and PEFT_KEYS.search(key)]
-    if adapters:
-        logger.warning(
-            "%s was saved with an adapter loaded, which is left out: %d tensors (%s); "
-            "save it by itself and give it with --lora",
-            folder,
-            len(adapters),
-            some(adapters),
-        )
-    kept = {key: info for key, info in infos.items() if key not in set(adapters)}
-    return {base.get(key, key): info for key, info in kept.items()}
 
 
 def _is_finite(tensor: Tensor) -> bool:

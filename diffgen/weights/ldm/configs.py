@@ -12,7 +12,7 @@ from diffgen.weights.files import LazyTensors
 from diffgen.weights.ldm import detect
 from diffgen.weights.ldm.detect import SingleFamily
 from diffgen.weights.ldm.parts import (
-    SECOND,
+    CLIP,
     UNET,
     Infos,
     below,
@@ -58,6 +58,10 @@ def whole_config(
     )
     text = _text_configs(infos, family)
     width = sum(encoder.width for encoder in text)
+    if family == "sdxl" and len(text) == 1 and unet.context_dim > width:
+        raise UnsupportedCheckpoint(
+            f"it lacks the first text encoder of Stable Diffusion XL ({CLIP[1]}*)"
+        )
     if unet.context_dim != width:
         raise UnsupportedCheckpoint(
             f"its U-Net reads text of width {unet.context_dim}, its encoders write {width}"
@@ -120,11 +124,13 @@ def _vae_config(
 
 def _text_configs(infos: Infos, family: SingleFamily) -> tuple[ClipTextConfig, ...]:
     configs = []
-    for prefixes in encoder_prefixes(infos):
+    found = encoder_prefixes(infos)
+    second = found[-1] if family == "sdxl" else None  # or the only one, a refiner's
+    for prefixes in found:
         shapes = shapes_of(below(infos, prefixes))
         if named_by_open_clip(shapes):
             configs.append(detect.read_open_clip(shapes, family))
         else:  # files of 2022 lack the inner prefix
             shapes = {key.removeprefix("text_model."): shape for key, shape in shapes.items()}
-            configs.append(detect.read_clip(shapes, family, second=prefixes == SECOND))
+            configs.append(detect.read_clip(shapes, family, second=prefixes == second))
     return tuple(configs)

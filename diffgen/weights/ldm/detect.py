@@ -29,6 +29,7 @@ NAMES: Mapping[SingleFamily, str] = {
 # Layers in use of the text encoders, by family and width.
 SD2_WIDTH = 1024
 LAYERS: Mapping[tuple[SingleFamily, int], int] = {
+    ("sd1", 768): 12,
     ("sd2", SD2_WIDTH): 23,
     ("sdxl", 768): 12,
     ("sdxl", 1280): 32,
@@ -64,6 +65,10 @@ def read_unet(shapes: Shapes, family: SingleFamily) -> UNetConfig:
     mid = (
         _depth(shapes, "middle_block.1") if "middle_block.0.in_layers.0.weight" in shapes else None
     )
+    if mid is None and any(len(depths) > 1 for _, depths in levels):
+        raise UnsupportedCheckpoint(
+            "it has no middle_block.*, which only models of one block per level (BK-SDM) do without"
+        )
     added = shapes.get("label_emb.0.0.weight")
     guidance = shapes.get("time_embed.cond_proj.weight")
     return UNetConfig(
@@ -133,7 +138,7 @@ def _first_of(shapes: Shapes, pattern: str) -> str:
 def _needed(shapes: Shapes, name: str) -> Shape:
     if name not in shapes:
         raise UnsupportedCheckpoint(
-            f"it has no {name}, so it is no Stable Diffusion 1, 2 or XL model"
+            f"it has no {name}, which every Stable Diffusion 1, 2 or XL model has"
         )
     return shapes[name]
 
@@ -166,8 +171,7 @@ def read_clip(shapes: Shapes, family: SingleFamily, *, second: bool = False) -> 
     layers = _count(shapes, r"encoder\.layers\.(\d+)\..+")
     if family == "sd2" and _has_spare(shapes, width, layers):
         layers -= 1
-    if family != "sd1":  # which always uses the last layer
-        _check_layers(family, width, layers)
+    _check_layers(family, width, layers)
     return ClipTextConfig(
         vocab_size=vocabulary,
         width=width,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations
 from typing import Final
 
 from diffgen.weights.files import Shape, TensorInfo
@@ -31,16 +32,25 @@ def below(infos: Infos, prefixes: tuple[str, ...]) -> dict[str, TensorInfo]:
     """The tensors of a component, without their prefix and without leftovers of training."""
     return {
         key.removeprefix(prefix): info
-        for prefix in prefixes
+        for prefix in reversed(prefixes)  # of two for one name the first is kept
         for key, info in infos.items()
         if key.startswith(prefix) and not LEFT_OVER.fullmatch(key)
     }
 
 
+def twice(infos: Infos) -> Iterator[tuple[str, str]]:
+    """Prefixes of parts that a file has two of, that which is read first."""
+    for prefixes in (VAE, CLIP, OPEN_CLIP, SECOND):
+        for first, other in combinations(prefixes, 2):
+            inside = {key.removeprefix(first) for key in infos if key.startswith(first)}
+            if any(key.startswith(other) and key.removeprefix(other) in inside for key in infos):
+                yield first, other
+
+
 def encoder_prefixes(infos: Infos) -> tuple[tuple[str, ...], ...]:
     """The prefixes of each text encoder; none for a U-Net alone."""
-    if below(infos, SECOND):
-        return CLIP, SECOND
+    if below(infos, SECOND):  # a refiner has this one alone
+        return (CLIP, SECOND) if below(infos, CLIP) else (SECOND,)
     found = [prefixes for prefixes in (CLIP, OPEN_CLIP) if below(infos, prefixes)]
     return tuple(found[:1])
 

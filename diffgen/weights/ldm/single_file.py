@@ -35,8 +35,10 @@ from diffgen.weights.ldm.parts import (
     below,
     encoder_prefixes,
     named_by_open_clip,
+    twice,
 )
 from diffgen.weights.ldm.roots import rooted
+from diffgen.weights.left_adapters import without_adapters
 from diffgen.weights.quantised import refuse_packed, unscaled
 from diffgen.weights.spread import spread
 
@@ -81,6 +83,7 @@ def open_single_file(
     for an unreadable YAML beside it, UnsupportedCheckpoint for an unknown kind of model.
     """
     infos, metadata = read_any(path)
+    infos = without_adapters(path, infos)
     with detect.unusable(f"{path} cannot be used as a model"):
         refuse_packed(infos)
         claims = [*_asked(asked), *read_claims(path, metadata, asked or ())]
@@ -125,6 +128,8 @@ def _report_strangers(path: Path, infos: Infos) -> None:
         for key in infos
         if not (key.startswith(parts) or LEFT_OVER.fullmatch(key) or IGNORED.fullmatch(key))
     ]
+    for first, other in twice(infos):
+        logger.warning("%s has both %s* and %s*: the first are used", path, first, other)
     if strangers:
         logger.warning(
             "%s has %d tensors that are not read: %s", path, len(strangers), some(strangers)
@@ -176,13 +181,15 @@ def _family(infos: Infos, base: ModelConfig | None) -> SingleFamily:
     clip = below(infos, CLIP)
     if not clip and not below(infos, OPEN_CLIP):
         return _family_alone(context.shape[1], label, base)
+    name = "embeddings.token_embedding.weight"
+    table = clip.get(f"text_model.{name}") or clip.get(name)
+    width = table.shape[1] if table else None
+    if label and width == context.shape[1]:
+        return "sdxl"  # a refiner, its encoder under transformers' names
     if label:
         raise UnsupportedCheckpoint(_without_second(infos))
-    if clip:
-        shape = clip.get("text_model.embeddings.token_embedding.weight")
-        # Programs that use transformers' names for encoders use them for that of 2 as well.
-        return "sd2" if shape and shape.shape[1:] == (detect.SD2_WIDTH,) else "sd1"
-    return "sd2"
+    # Programs that use transformers' names for encoders use them for that of 2 as well.
+    return "sd1" if clip and width != detect.SD2_WIDTH else "sd2"
 
 
 def _without_second(infos: Infos) -> str:

@@ -25,8 +25,10 @@ from diffgen.models.unet import UNet
 from diffgen.models.vae import Autoencoder
 from diffgen.types import NoiseConfig
 from diffgen.weights.checkpoint import CLIP_VOCABULARY, Checkpoint
-from diffgen.weights.ldm.detect import read_clip, read_open_clip
+from diffgen.weights.files import read_header
+from diffgen.weights.ldm.detect import SD2_WIDTH, read_clip, read_open_clip
 from diffgen.weights.ldm.single_file import TELLS_V, open_single_file
+from diffgen.weights.ldm.single_file import _family as family_of
 
 FAMILIES = ["sd1", "sd2", "sdxl"]
 UNET, CLIP = "model.diffusion_model.", "cond_stage_model.transformer."
@@ -442,3 +444,89 @@ def test_sd_2s_encoder_under_transformers_names(layers, used):
         return
     config = read_clip(shapes, "sd2")
     assert (config.layers, config.activation, config.pad) == (used, "gelu", "!")
+
+
+def test_families_whose_encoders_have_transformers_names(changed, files):
+    """Without the inner prefix as well: heads, activation and padding go by the family."""
+
+    def shorten(tensors):
+        for key in [key for key in tensors if key.startswith(CLIP)]:
+            tensors[key.replace("text_model.", "")] = tensors.pop(key)
+        key = f"{CLIP}embeddings.token_embedding.weight"
+        tensors[key] = torch.zeros(8, SD2_WIDTH)
+
+    with pytest.raises(UnsupportedCheckpoint, match="that of Stable Diffusion 2 has 23"):
+        open_single_file(changed("sd1", shorten))
+    infos = read_header(changed("sd1", shorten))
+    assert family_of(infos, None) == "sd2"
+
+
+def test_a_first_encoder_that_is_missing_is_named(changed):
+    file = changed("sdxl", drop("conditioner.embedders.0."))
+    with pytest.raises(UnsupportedCheckpoint, match=r"lacks the first text encoder .*embedders\.0"):
+        open_single_file(file)
+
+
+@pytest.mark.parametrize("place", ["conditioner.embedders.0.transformer.", "text_encoder_2."])
+def test_a_refiner_under_transformers_names(pipelines, changed, place):
+    def refine(tensors):
+        drop("conditioner.")(tensors)
+        encoder = pipelines["sdxl"].text_encoder_2.state_dict()
+        tensors.update({place + key: t.clone() for key, t in encoder.items()})
+        for key in [key for key in tensors if re.search(r"attn2\.to_[kv]\.weight$", key)]:
+            tensors[key] = tensors[key][:, :64].contiguous()
+        label = f"{UNET}label_emb.0.0.weight"
+        tensors[label] = tensors[label][:, : 64 + 5 * 8].contiguous()
+
+    file = changed("sdxl", refine)
+    config = Checkpoint.open(file).config
+    assert (config.is_refiner, config.conditioning) == (True, "score")
+    assert (config.text[0].projection, config.text[0].pad) == (64, "!")
+    encoder = pipelines["sdxl"].text_encoder_2.state_dict()["text_projection.weight"]
+    assert torch.equal(
+        loaded(Checkpoint.open(file), "text_encoder")["text_projection.weight"], encoder
+    )
+
+
+def test_of_two_autoencoders_the_first_is_used_and_told(changed, files, caplog):
+    def double(tensors):
+        for key in [key for key in tensors if key.startswith("first_stage_model.")]:
+            tensors[key.replace("first_stage_model", "vae")] = tensors[key] + 1
+
+    ours = loaded(Checkpoint.open(changed("sd1", double)), "vae")
+    plain = loaded(Checkpoint.open(files["sd1"]), "vae")
+    assert all(torch.equal(ours[key], plain[key]) for key in plain)
+    assert "has both first_stage_model.* and vae.*: the first are used" in caplog.text
+
+
+@pytest.mark.parametrize(("layers", "used"), [(12, 12), (11, None)])
+def test_sd_1s_encoder_has_all_its_layers(layers, used):
+    shapes = {
+        "embeddings.token_embedding.weight": (49408, 768),
+        "embeddings.position_embedding.weight": (77, 768),
+        **{f"encoder.layers.{n}.mlp.fc1.weight": (3072, 768) for n in range(layers)},
+    }
+    if used:
+        assert read_clip(shapes, "sd1").layers == used
+    else:
+        with pytest.raises(UnsupportedCheckpoint, match="has 11 layers where that of"):
+            read_clip(shapes, "sd1")
+
+
+def test_a_middle_block_that_is_missing_is_no_family(changed):
+    """BK-SDM's small models have none, and one block per level."""
+    file = changed("sd2", drop(f"{UNET}middle_block."))
+    with pytest.raises(UnsupportedCheckpoint, match=r"it has no middle_block\.\*"):
+        open_single_file(file)
+
+
+def test_an_adapter_that_was_left_in_a_file_is_told(changed, files, caplog):
+    def adapt(tensors):
+        key = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_q"
+        tensors[f"{key}.base_layer.weight"] = tensors.pop(f"{key}.weight")
+        tensors[f"{key}.lora_A.default.weight"] = torch.zeros(2, 64)
+        tensors[f"{key}.lora_B.default.weight"] = torch.zeros(64, 2)
+
+    ours, plain = Checkpoint.open(changed("sd1", adapt)), Checkpoint.open(files["sd1"])
+    assert "was saved with an adapter loaded, which is left out: 2 tensors" in caplog.text
+    assert ours.tensors["unet"].keys() == plain.tensors["unet"].keys()
