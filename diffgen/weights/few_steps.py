@@ -133,7 +133,8 @@ def as_distilled(
         kind, by = known_kind(published_names(file)), "sha256"
     if kind is None or not config.schedule.on_betas:
         return config
-    if says_sampler:
+    # Leading steps are the base's; no model of few steps is sampled on them.
+    if says_sampler and config.schedule.spacing != "leading":
         kept = config.schedule
         kind = replace(kind, sampler=kept.sampler, spacing=kept.spacing, sample_size=None)
     else:

@@ -68,6 +68,12 @@ def test_a_folder_says_its_sampler_itself():
     assert (config.steps, config.guidance, config.unet.sample_size) == (1, 1.0, 128)
 
 
+def test_a_folder_with_its_bases_scheduler_says_nothing_of_few_steps():
+    base = replace(SDXL, schedule=replace(SDXL.schedule, sampler="euler", spacing="leading"))
+    config = as_distilled(base, ["my-hyper-sd-8step"], {}, "my", says_sampler=True)
+    assert (config.schedule.sampler, config.schedule.spacing) == ("ddim", "trailing")
+
+
 @pytest.mark.parametrize("by_title", [False, True])
 def test_a_file_is_sampled_so_unless_told_otherwise(tmp_path, by_title):
     tensors = single_file_tensors(make_pipeline("sdxl"), "sdxl")
