@@ -86,5 +86,16 @@ def nearest_bucket(original: Size, sizes: Sequence[Size]) -> Size:
     return min(sizes, key=lambda s: abs(math.log(s[0] / s[1]) - aspect))
 
 
+def unenlarged(original: Size, bucket: Size, step: int) -> Size:
+    """The bucket, or the picture's own size in multiples of `step` where it would be enlarged.
+
+    A picture smaller than a step, or longer than MAX_ASPECT, stays in its bucket.
+    """
+    width, height = (side // step * step for side in original)
+    smaller = width * height < bucket[0] * bucket[1]
+    fits = width and height and 1 / MAX_ASPECT <= width / height <= MAX_ASPECT
+    return (width, height) if smaller and fits else bucket
+
+
 def _covers(one: Size, other: Size) -> bool:
     return one[0] >= other[0] and one[1] >= other[1]

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from diffgen.errors import UsageError
-from diffgen.train.buckets import bucket_sizes, nearest_bucket, place
+from diffgen.train.buckets import bucket_sizes, nearest_bucket, place, unenlarged
 
 
 @pytest.mark.parametrize(("size", "step"), [((512, 512), 64), ((64, 64), 8), ((768, 512), 64)])
@@ -32,6 +32,14 @@ def test_pictures_go_where_their_shape_is_nearest():
     assert nearest_bucket((3000, 3000), buckets) == (512, 512)
     assert nearest_bucket((1920, 1080), buckets) == (640, 384)
     assert nearest_bucket((1080, 1920), buckets) == (384, 640)
+
+
+def test_a_picture_that_would_be_enlarged_keeps_its_own_size():
+    assert unenlarged((1000, 1000), (512, 512), 64) == (512, 512)
+    assert unenlarged((512, 512), (512, 512), 64) == (512, 512)
+    assert unenlarged((400, 300), (576, 448), 64) == (384, 256)
+    assert unenlarged((300, 50), (512, 512), 64) == (512, 512)  # lower than a step
+    assert unenlarged((640, 100), (1024, 256), 64) == (1024, 256)  # longer than any bucket
 
 
 def test_a_picture_is_cropped_along_one_side_only_and_enlarged_no_more_than_it_must_be():

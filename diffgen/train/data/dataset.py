@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypedDict
 from diffgen.errors import ConfigError, UsageError
 from diffgen.pictures.opening import TEXT
 from diffgen.text.tokenizer import Tokenizer
-from diffgen.train.buckets import TimeIds, bucket_sizes, nearest_bucket, place
+from diffgen.train.buckets import TimeIds, bucket_sizes, nearest_bucket, place, unenlarged
 from diffgen.train.data.captions import Style, check_captioned, read_table
 from diffgen.train.data.folders import TABLES, pictures_below, read_folder
 from diffgen.train.data.headers import probe_all
@@ -248,15 +248,17 @@ def _groups(
     held_out = _held_out(recipe.validation, entries)
     members: dict[Size, list[int]] = {}
     for index, original in enumerate(dimensions):
-        members.setdefault(nearest_bucket(original, sizes), []).append(index)
+        size = nearest_bucket(original, sizes)
+        if recipe.buckets and not recipe.enlarge:
+            size = unenlarged(original, size, recipe.bucket_step)
+        members.setdefault(size, []).append(index)
     return tuple(
         Group(
             size,
             tuple(i for i in members[size] if i not in held_out),
             tuple(i for i in members[size] if i in held_out),
         )
-        for size in sizes
-        if size in members
+        for size in sorted(members, key=lambda size: (size[0] / size[1], size))
     )
 
 

@@ -7,8 +7,7 @@ from dataclasses import replace
 from diffgen.errors import ConfigError
 from diffgen.models.checks import check_networks
 from diffgen.train.buckets import bucket_sizes
-from diffgen.train.recipe.recipe import LoraRecipe, ObjectiveRecipe, Recipe
-from diffgen.types import Size
+from diffgen.train.recipe.recipe import DataRecipe, LoraRecipe, ObjectiveRecipe, Recipe
 
 FROM_CAPTIONS = "captions"  # the model.tokenizer that asks for a vocabulary of one's own
 SMALLEST_VOCABULARY = 514  # 256 bytes, as many that end a word, start and end
@@ -27,10 +26,18 @@ def check_recipe(recipe: Recipe, where: str) -> None:
     check_networks(
         model.unet, model.vae, texts, model.schedule, lambda key: f'{where}: "model.{key}"'
     )
+    _check_data(recipe, where)
     _check_optimizer(recipe, where)
     _check_parallel(recipe, where)
     _check_autoencoder(recipe, where)
     _check_vocabulary(recipe, where)
+
+
+def _check_data(recipe: Recipe, where: str) -> None:
+    if not (recipe.data.enlarge or recipe.data.buckets):
+        raise ConfigError(
+            f"{where}: data.enlarge = false needs data.buckets, where small pictures find their size"
+        )
 
 
 def _check_parallel(recipe: Recipe, where: str) -> None:
@@ -60,7 +67,7 @@ def _check_autoencoder(recipe: Recipe, where: str) -> None:
     if recipe.target != "autoencoder":
         return
     patch = recipe.autoencoder.patch
-    smallest = min(min(size) for size in _sizes(recipe))
+    smallest = recipe.data.bucket_step if not recipe.data.enlarge else _shortest(recipe.data)
     if patch and patch > smallest:
         raise ConfigError(
             f"{where}: autoencoder.patch {patch} is larger than the pictures, "
@@ -157,9 +164,9 @@ def _sides(recipe: Recipe) -> list[tuple[str, int]]:
     ]
 
 
-def _sizes(recipe: Recipe) -> tuple[Size, ...]:
-    data = recipe.data
-    return bucket_sizes(data.shape, data.bucket_step) if data.buckets else (data.shape,)
+def _shortest(data: DataRecipe) -> int:
+    sizes = bucket_sizes(data.shape, data.bucket_step) if data.buckets else (data.shape,)
+    return min(min(size) for size in sizes)
 
 
 def _check_model(recipe: Recipe, where: str) -> None:

@@ -20,9 +20,10 @@ class DataRecipe:
 
     `size` is the side of square pictures in pixels; `width` and `height` override it. `buckets`
     sorts pictures by aspect ratio into sizes that are multiples of `bucket_step` with about as many
-    pixels. `validation` is the part held out: a share below 1, or a number of pictures. `caption`
-    is that of pictures without one. `captions` says whether each line of a caption file is a
-    caption or the whole of it one; "auto" takes what has blank lines inside for paragraphs of one.
+    pixels; without `enlarge`, smaller pictures make buckets of their own size. `validation` is the
+    part held out: a share below 1, or a number of pictures. `caption` is that of pictures without
+    one. `captions` says whether each line of a caption file is a caption or the whole of it one;
+    "auto" takes what has blank lines inside for paragraphs of one.
     """
 
     path: str
@@ -33,6 +34,7 @@ class DataRecipe:
     flip: bool = False
     buckets: bool = False
     bucket_step: int = within(64, 8)
+    enlarge: bool = True
     caption: str | None = None
     captions: Literal["auto", "lines", "whole"] = "auto"
     caption_dropout: float = within(0.1, 0.0, 1.0)

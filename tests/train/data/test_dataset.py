@@ -125,6 +125,14 @@ def test_buckets(folder):
     assert shapes == {(16, 16), (8, 32)}
 
 
+def test_small_pictures_make_buckets_of_their_own_where_nothing_is_enlarged(folder):
+    data = open_data(recipe(folder, buckets=True, size=32, enlarge=False))
+    assert dict(data.report.sizes) == {(24, 24): 11, (48, 16): 2}
+    assert not data.report.enlarged
+    shapes = {tuple(batch.pixels.shape[2:]) for batch in take(data, 13)}
+    assert shapes == {(24, 24), (16, 48)}
+
+
 def test_validation_is_fixed_and_never_trained_on(folder):
     data = open_data(recipe(folder, validation=4, **VARIED))
     batches = list(data.validation(3))

@@ -24,6 +24,11 @@ def test_pictures_that_do_not_fit_the_autoencoder_are_refused(target, data, mess
     assert "\n" not in str(caught.value)
 
 
+def test_small_pictures_need_buckets_to_keep_their_size(tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.enlarge = false needs data\.buckets"):
+        make_recipe(tmp_path, {"data.enlarge": False})
+
+
 @pytest.mark.parametrize(("warmup", "said"), [(7, False), (8, True), (200, True)])
 def test_a_warm_up_that_outlasts_the_run_is_told(warmup, said, tmp_path):
     lines = remarks(make_recipe(tmp_path, {"run.steps": 8, "optimizer.warmup": warmup}))
