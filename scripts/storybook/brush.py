@@ -1,4 +1,4 @@
-"""A brush on a picture of side 1: polygons, discs, strokes and gradients, smoothed at the end."""
+"""A brush on a picture of any shape: polygons, discs, strokes and gradients, smoothed at the end."""
 
 from collections.abc import Sequence
 
@@ -17,18 +17,25 @@ def mix(a: RGB, b: RGB, share: float) -> RGB:
 
 
 class Brush:
-    """Draws at a multiple of the final size, in coordinates 0 to 1 with y down.
+    """Draws at a multiple of the final (width, height), at x and y from 0 to 1 with y down.
 
-    light: what the colours of `fill` are multiplied with (the time of day).
+    Radii, widths of lines and the steps of `beside` are shares of the shorter side, so that what is
+    round stays round. light: what the colours of `fill` are multiplied with (the time of day).
     """
 
-    def __init__(self, size: int, light: tuple[float, float, float]) -> None:
-        self.size = size
-        self.oversample = 4 if size < 96 else 3 if size < 192 else 2
-        self.side = size * self.oversample
+    def __init__(self, size: tuple[int, int], light: tuple[float, float, float]) -> None:
+        self.short = min(size)
+        self.oversample = 4 if self.short < 96 else 3 if self.short < 192 else 2
+        self.width, self.height = (side * self.oversample for side in size)
+        self.side = self.short * self.oversample
+        self.across, self.down = self.width / self.side, self.height / self.side
         self.light = light
-        self.image = Image.new("RGB", (self.side, self.side))
+        self.image = Image.new("RGB", (self.width, self.height))
         self._draw = ImageDraw.Draw(self.image)
+
+    def beside(self, point: Point, dx: float, dy: float) -> Point:
+        """The point so many shorter sides to the right and down."""
+        return point[0] + dx / self.across, point[1] + dy / self.down
 
     def lit(self, colour: RGB) -> RGB:
         """A surface's colour at this time of day."""
@@ -37,7 +44,7 @@ class Brush:
 
     def gradient(self, top: float, bottom: float, colours: Sequence[RGB]) -> None:
         """Fill a band with evenly spaced colours, as given (no light applied)."""
-        first, last = round(top * self.side), round(bottom * self.side)
+        first, last = round(top * self.height), round(bottom * self.height)
         steps = np.linspace(0, len(colours) - 1, last - first)
         table = np.asarray(colours, dtype=np.float32)
         column = np.stack(
@@ -45,21 +52,19 @@ class Brush:
         )
         strip = Image.fromarray(column[:, None].round().astype(np.uint8))
         self.image.paste(
-            strip.resize((self.side, last - first), Image.Resampling.NEAREST), (0, first)
+            strip.resize((self.width, last - first), Image.Resampling.NEAREST), (0, first)
         )
 
     def polygon(self, points: Sequence[Point], colour: RGB, *, lit: bool = True) -> None:
         """A filled polygon."""
         fill = self.lit(colour) if lit else colour
-        self._draw.polygon([(x * self.side, y * self.side) for x, y in points], fill=fill)
+        self._draw.polygon([self._pixel(point) for point in points], fill=fill)
 
     def ellipse(
         self, x: float, y: float, rx: float, ry: float, colour: RGB, *, lit: bool = True
     ) -> None:
         """A filled ellipse about (x, y)."""
-        n = self.side
-        box = ((x - rx) * n, (y - ry) * n, (x + rx) * n, (y + ry) * n)
-        self._draw.ellipse(box, fill=self.lit(colour) if lit else colour)
+        self._draw.ellipse(self._box(x, y, rx, ry), fill=self.lit(colour) if lit else colour)
 
     def rectangle(
         self, x0: float, y0: float, x1: float, y1: float, colour: RGB, *, lit: bool = True
@@ -70,9 +75,9 @@ class Brush:
     def stroke(
         self, points: Sequence[Point], width: float, colour: RGB, *, lit: bool = True
     ) -> None:
-        """A line of a width given as a share of the picture."""
+        """A line of a width given as a share of the shorter side."""
         self._draw.line(
-            [(x * self.side, y * self.side) for x, y in points],
+            [self._pixel(point) for point in points],
             fill=self.lit(colour) if lit else colour,
             width=max(1, round(width * self.side)),
             joint="curve",
@@ -80,11 +85,17 @@ class Brush:
 
     def arc(self, x: float, y: float, radius: float, width: float, colour: RGB) -> None:
         """The upper half of a ring, as given (no light applied)."""
-        n = self.side
-        box = ((x - radius) * n, (y - radius) * n, (x + radius) * n, (y + radius) * n)
-        self._draw.arc(box, 180, 360, fill=colour, width=max(1, round(width * n)))
+        box = self._box(x, y, radius, radius)
+        self._draw.arc(box, 180, 360, fill=colour, width=max(1, round(width * self.side)))
 
     def picture(self) -> NDArray[np.float32]:
-        """The finished picture, (size, size, 3) float32, 0 to 1."""
+        """The finished picture, (height, width, 3) float32, 0 to 1."""
         small = self.image.reduce(self.oversample)
         return np.asarray(small, dtype=np.float32) / np.float32(255)
+
+    def _pixel(self, point: Point) -> Point:
+        return point[0] * self.width, point[1] * self.height
+
+    def _box(self, x: float, y: float, rx: float, ry: float) -> tuple[float, float, float, float]:
+        (x, y), n = self._pixel((x, y)), self.side
+        return x - rx * n, y - ry * n, x + rx * n, y + ry * n

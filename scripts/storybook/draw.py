@@ -8,6 +8,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import sys
 import tarfile
 import time
@@ -17,9 +18,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from diffgen.types import Size
 from scripts.storybook.artwork import default_cache, fetch
-from scripts.storybook.objects import WORLD_ORDER
-from scripts.storybook.scene import world
+from scripts.storybook.scene import WORLDS, world
 from scripts.storybook.stream import Example, SceneStream
 
 SHARD = 1000  # examples in one tar file, and the share of work one process takes at a time
@@ -30,9 +31,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder to write to")
     parser.add_argument("--count", type=int, default=1000, help="how many scenes")
     parser.add_argument("--first", type=int, default=0, help="index of the first scene")
-    parser.add_argument("--size", type=int, default=128, help="side in pixels")
+    parser.add_argument("--size", type=int, default=128, help="side of square pictures in pixels")
+    parser.add_argument("--shapes", type=_shape, nargs="+", default=(), metavar="WIDTHxHEIGHT")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--world", choices=WORLD_ORDER, default="wide")
+    parser.add_argument("--world", choices=WORLDS, default="wide")
     parser.add_argument("--format", choices=("folder", "shards"), default="folder")
     parser.add_argument("--keep", action="store_true", help="go on: leave whole shards as they are")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -47,6 +49,14 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     if arguments.keep and arguments.format != "shards":
         parser.error("--keep is for --format shards")
     return arguments
+
+
+def _shape(text: str) -> Size:
+    """WIDTHxHEIGHT, each at least 16. Raises ArgumentTypeError for anything else."""
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    if found is None or min(map(int, found.groups())) < 16:
+        raise argparse.ArgumentTypeError(f"{text}: no WIDTHxHEIGHT of 16 pixels or more")
+    return int(found[1]), int(found[2])
 
 
 def _png(example: Example) -> bytes:
@@ -145,10 +155,11 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments.own_art:
         fetch(arguments.cache)
     where = world(arguments.world, own_only=arguments.own_art)
-    stream = SceneStream(where, arguments.size, arguments.seed, arguments.cache)
+    shapes = tuple(arguments.shapes)
+    stream = SceneStream(where, arguments.size, arguments.seed, arguments.cache, shapes)
     indices = range(arguments.first, arguments.first + arguments.count)
     if arguments.sheet is not None:
-        small = replace(stream, size=min(stream.size, 192))
+        small = replace(stream, size=min(stream.size, 192), shapes=())
         sheet(small, indices[:48]).save(arguments.sheet)
     if arguments.out is not None:
         start = time.perf_counter()

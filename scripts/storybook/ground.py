@@ -160,8 +160,8 @@ def _mountains(brush: Brush, rng: random.Random, time: str, horizon: float) -> N
 def _lake(brush: Brush, rng: random.Random, time: str, horizon: float) -> None:
     brush.polygon(ridge(rng, horizon - 0.03, 0.04, waves=1.4), (84, 146, 96))
     brush.rectangle(0, horizon + 0.02, 1, 1, GRASS)
-    brush.ellipse(0.5, 0.73, 0.53, 0.155, mix(GRASS, SAND, 0.7))
-    brush.ellipse(0.5, 0.73, 0.51, 0.14, (84, 162, 214))
+    brush.ellipse(0.5, 0.73, 0.53 * brush.across, 0.155 * brush.down, mix(GRASS, SAND, 0.7))
+    brush.ellipse(0.5, 0.73, 0.51 * brush.across, 0.14 * brush.down, (84, 162, 214))
     for _ in range(7):
         x, y = rng.uniform(0.15, 0.85), rng.uniform(0.63, 0.83)
         brush.stroke(((x - 0.05, y), (x + 0.05, y)), 0.008, (150, 204, 236))
@@ -182,8 +182,8 @@ GROUNDS: Final[dict[str, Painter]] = {
 }
 
 
-def island(brush: Brush, left: float, right: float, base: float) -> None:
-    """A sandbank under what stands in the sea."""
-    x, reach = (left + right) / 2, (right - left) / 2 + 0.07
+def island(brush: Brush, x: float, base: float, wide: float) -> None:
+    """A sandbank under what stands in the sea, `wide` shorter sides of the picture."""
+    reach = wide / 2 + 0.07
     brush.ellipse(x, base, reach + 0.025, 0.075, mix(WATER, (255, 255, 255), 0.6))
     brush.ellipse(x, base - 0.005, reach, 0.06, SAND)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from diffgen.types import Size
 from scripts.storybook.brush import Brush
 from scripts.storybook.ground import GROUNDS, HORIZON, island
 from scripts.storybook.layout import Placed, arrange
@@ -17,8 +18,8 @@ from scripts.storybook.sprites import Pixels, blend, soft_ellipse, sprite
 WEATHER_VARIANTS = 12
 
 
-def paint(scene: Scene, size: int, cache_dir: Path) -> NDArray[np.uint8]:
-    """The scene as (size, size, 3) uint8."""
+def paint(scene: Scene, size: Size, cache_dir: Path) -> NDArray[np.uint8]:
+    """The scene as (height, width, 3) uint8. size: (width, height); things fit the shorter side."""
     rng = random.Random(scene.variation)
     things = arrange(scene, rng)
     picture = _background(scene, things, size, rng)
@@ -32,7 +33,7 @@ def paint(scene: Scene, size: int, cache_dir: Path) -> NDArray[np.uint8]:
     return np.asarray(np.clip(picture * 255 + 0.5, 0, 255), dtype=np.uint8)
 
 
-def _background(scene: Scene, things: list[Placed], size: int, rng: random.Random) -> Pixels:
+def _background(scene: Scene, things: list[Placed], size: Size, rng: random.Random) -> Pixels:
     brush = Brush(size, GROUND_LIGHT[scene.time])
     horizon = HORIZON.get(scene.place, 0.60) + rng.uniform(-0.03, 0.03)
     paint_sky(brush, rng, scene.time, horizon)
@@ -40,20 +41,17 @@ def _background(scene: Scene, things: list[Placed], size: int, rng: random.Rando
     if scene.place == "sea":
         for thing in things:
             if thing.ground and kind_of(thing.group).home == "ground":
-                reach = thing.side * 0.42
-                island(brush, thing.x - reach, thing.x + reach, thing.base)
+                island(brush, thing.x, thing.base, thing.side * 0.84)
     return brush.picture().copy()
 
 
 def _add(picture: Pixels, thing: Placed, scene: Scene, cache_dir: Path) -> None:
-    size = picture.shape[0]
-    group = thing.group
-    pixels = sprite(
-        group.kind, group.colour, scene.style, scene.time, round(thing.side * size), cache_dir
-    )
+    down, across = picture.shape[:2]
+    group, side = thing.group, round(thing.side * min(down, across))
+    pixels = sprite(group.kind, group.colour, scene.style, scene.time, side, cache_dir)
     height, width = pixels.shape[:2]
-    left, bottom = round(thing.x * size - width / 2), round(thing.base * size)
-    left = min(max(left, 1), max(size - width - 1, 1))
+    left, bottom = round(thing.x * across - width / 2), round(thing.base * down)
+    left = min(max(left, 1), max(across - width - 1, 1))
     if thing.ground:
         afloat = scene.place in ("sea", "lake") and kind_of(group).home != "ground"
         tone, strength = ((214, 236, 250), 0.5) if afloat else ((20, 18, 36), 0.34)
@@ -65,11 +63,12 @@ def _add(picture: Pixels, thing: Placed, scene: Scene, cache_dir: Path) -> None:
 
 
 @lru_cache(maxsize=256)
-def _weather(time: str, size: int, variant: int) -> Pixels:
-    """Rain, snow or haze over the whole picture, (size, size, 4) premultiplied."""
+def _weather(time: str, size: Size, variant: int) -> Pixels:
+    """Rain, snow or haze over the whole picture, (height, width, 4) premultiplied."""
     if time == "fog":
-        rows = np.linspace(0, 3 * np.pi, size, dtype=np.float32)[:, None, None]
-        alpha = np.broadcast_to(0.13 + 0.07 * np.sin(rows + variant), (size, size, 1))
+        width, height = size
+        rows = np.linspace(0, 3 * np.pi, height, dtype=np.float32)[:, None, None]
+        alpha = np.broadcast_to(0.13 + 0.07 * np.sin(rows + variant), (height, width, 1))
         return np.concatenate([alpha * 0.93] * 3 + [alpha], axis=2).astype(np.float32)
     rng = random.Random(variant)
     brush = Brush(size, (1.0, 1.0, 1.0))

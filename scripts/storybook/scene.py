@@ -3,14 +3,15 @@
 import csv
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from scripts.storybook.objects import HERE, Kind, all_kinds, kinds_of
 from scripts.storybook.words import COLOURS, PLACES, TIMES
 
-WorldName = Literal["narrow", "medium", "wide"]
+WorldName = Literal["narrow", "medium", "wide", "crowded"]
+WORLDS: Final[tuple[WorldName, ...]] = get_args(WorldName)
 ANY: Final = "*"
 NO_COLOUR: Final = "-"
 
@@ -19,7 +20,8 @@ NO_COLOUR: Final = "-"
 class World:
     """What scenes may hold; a curriculum goes from `narrow` to `wide`.
 
-    `medium` arranges the objects of `narrow` in all ways, `wide` has all objects.
+    `medium` arranges the objects of `narrow` in all ways, `wide` has all objects, and in `crowded`
+    few of them stand alone in the middle.
     """
 
     kinds: tuple[Kind, ...]
@@ -36,15 +38,16 @@ class World:
 
 def world(name: WorldName, *, own_only: bool = False) -> World:
     """A named world; `own_only` leaves out everything that needs fetched artwork."""
-    kinds = kinds_of(name, own_only=own_only)
+    kinds = kinds_of("wide" if name == "crowded" else name, own_only=own_only)
     if name == "narrow":
         return World(kinds)
     if name == "medium":
         return World(kinds, many=0.25, pairs=0.25, aside=0.3, sized=0.15, astray=0.03)
     # A kind of 11 colours needs more pictures than a kind of one to be known in each of them.
-    return World(
+    wide = World(
         kinds, many=0.3, pairs=0.3, aside=0.25, sized=0.2, styled=0.06, astray=0.06, colourful=3.0
     )
+    return replace(wide, many=0.55, pairs=0.45, aside=0.6) if name == "crowded" else wide
 
 
 @dataclass(frozen=True, slots=True)

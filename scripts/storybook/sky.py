@@ -55,10 +55,16 @@ def cloud(brush: Brush, x: float, y: float, width: float, colour: RGB) -> None:
         (1.1, -0.3, 1.25),
         (2.1, 0.15, 0.8),
     ):
-        brush.ellipse(x + dx * unit, y + dy * unit, radius * unit, radius * unit, colour, lit=False)
-    brush.rectangle(x - 2.4 * unit, y, x + 2.6 * unit, y + 0.95 * unit, colour, lit=False)
-    brush.ellipse(x - 2.4 * unit, y + 0.45 * unit, unit * 0.5, unit * 0.5, colour, lit=False)
-    brush.ellipse(x + 2.6 * unit, y + 0.45 * unit, unit * 0.5, unit * 0.5, colour, lit=False)
+        puff = brush.beside((x, y), dx * unit, dy * unit)
+        brush.ellipse(*puff, radius * unit, radius * unit, colour, lit=False)
+    left, right = (
+        brush.beside((x, y), -2.4 * unit, 0),
+        brush.beside((x, y), 2.6 * unit, 0.95 * unit),
+    )
+    brush.rectangle(*left, *right, colour, lit=False)
+    for dx in (-2.4, 2.6):
+        end = brush.beside((x, y), dx * unit, 0.45 * unit)
+        brush.ellipse(*end, unit * 0.5, unit * 0.5, colour, lit=False)
 
 
 def _disc(brush: Brush, x: float, y: float, radius: float, colour: RGB, halo: RGB) -> None:
@@ -73,8 +79,9 @@ def _night(brush: Brush, rng: random.Random, horizon: float) -> None:
         brush.ellipse(x, y, size, size, (255, 250, 220), lit=False)
     x, y = rng.choice((0.15, 0.84)) + rng.uniform(-0.04, 0.04), rng.uniform(0.12, 0.18)
     _disc(brush, x, y, 0.07, (255, 246, 206), (26, 38, 92))
-    brush.ellipse(x - 0.02, y - 0.015, 0.014, 0.014, (236, 222, 176), lit=False)
-    brush.ellipse(x + 0.022, y + 0.02, 0.01, 0.01, (236, 222, 176), lit=False)
+    for dx, dy, radius in ((-0.02, -0.015, 0.014), (0.022, 0.02, 0.01)):
+        crater = brush.beside((x, y), dx, dy)
+        brush.ellipse(*crater, radius, radius, (236, 222, 176), lit=False)
 
 
 def _storm(brush: Brush, rng: random.Random, horizon: float) -> None:
@@ -91,7 +98,7 @@ def _storm(brush: Brush, rng: random.Random, horizon: float) -> None:
         (0.015, 0.11),
         (0.05, 0),
     )
-    brush.polygon([(x + dx, y + dy) for dx, dy in bolt], (255, 232, 110), lit=False)
+    brush.polygon([brush.beside((x, y), dx, dy) for dx, dy in bolt], (255, 232, 110), lit=False)
 
 
 def _rainbow(brush: Brush, rng: random.Random, horizon: float) -> None:
@@ -99,7 +106,8 @@ def _rainbow(brush: Brush, rng: random.Random, horizon: float) -> None:
     for step, colour in enumerate(_BOWS):
         brush.arc(centre, horizon + 0.02, radius - 0.024 * step, 0.026, colour)
     for side in (-1, 1):
-        cloud(brush, centre + side * 0.43, horizon - 0.05, 0.26, _CLOUDS["rainbow"])
+        end = brush.beside((centre, horizon), side * 0.43, -0.05)
+        cloud(brush, *end, 0.26, _CLOUDS["rainbow"])
 
 
 def _sun(brush: Brush, rng: random.Random, time: str, horizon: float) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from diffgen.types import Size
 from scripts.storybook.artwork import default_cache
 from scripts.storybook.captions import captions
 from scripts.storybook.paint import paint
@@ -16,7 +17,7 @@ from scripts.storybook.scene import Scene, World, sample
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A picture, (size, size, 3) uint8, with its scene and captions."""
+    """A picture, (height, width, 3) uint8, with its scene and captions."""
 
     picture: NDArray[np.uint8]
     scene: Scene
@@ -25,17 +26,22 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class SceneStream:
-    """Scenes of a world by index: `stream.example(7)` is the same picture on every machine."""
+    """Scenes of a world by index: `stream.example(7)` is the same picture on every machine.
+
+    size: side of square pictures, in pixels. shapes: (width, height) of pictures, in turn, instead.
+    """
 
     world: World
     size: int = 128
     seed: int = 0
     cache_dir: Path = field(default_factory=default_cache)
+    shapes: tuple[Size, ...] = ()
 
     def example(self, index: int) -> Example:
         """Scene number `index`, painted and captioned."""
         scene = sample(self.world, self.seed, index)
-        return Example(paint(scene, self.size, self.cache_dir), scene, captions(scene))
+        shape = self.shapes[index % len(self.shapes)] if self.shapes else (self.size, self.size)
+        return Example(paint(scene, shape, self.cache_dir), scene, captions(scene))
 
     def batches(
         self, batch: int, *, worker: int = 0, workers: int = 1

@@ -16,7 +16,7 @@ from scripts.storybook.draw import main as draw
 from scripts.storybook.objects import all_kinds
 from scripts.storybook.oklch import from_oklch, hue_distance, to_oklch
 from scripts.storybook.paint import paint
-from scripts.storybook.scene import Group, Scene, held_out, is_held_out, sample, world
+from scripts.storybook.scene import WORLDS, Group, Scene, held_out, is_held_out, sample, world
 from scripts.storybook.words import COLOURS, PLACES, TIMES
 
 NOWHERE = Path("no-artwork-here")
@@ -36,7 +36,7 @@ def test_scene_depends_on_seed_and_index_only() -> None:
     assert sample(wide, 5, 1) != sample(wide, 5, 2)
 
 
-@pytest.mark.parametrize("name", ["narrow", "medium", "wide"])
+@pytest.mark.parametrize("name", WORLDS)
 def test_held_out_combinations_are_never_drawn(name: str) -> None:
     where = world(name)
     listed = held_out()
@@ -125,10 +125,10 @@ def test_recolour_moves_the_body_keeps_its_shading_and_leaves_the_rest() -> None
 @pytest.mark.parametrize("place", PLACES)
 def test_every_background_paints_and_repeats(place: str, time: str) -> None:
     scene = Scene((Group("barn", "blue"),), place, time, variation=3)
-    picture = paint(scene, 64, NOWHERE)
+    picture = paint(scene, (64, 64), NOWHERE)
     assert picture.shape == (64, 64, 3)
     assert picture.dtype == np.uint8
-    assert (picture == paint(scene, 64, NOWHERE)).all()
+    assert (picture == paint(scene, (64, 64), NOWHERE)).all()
     assert picture.std() > 10
 
 
@@ -136,16 +136,45 @@ def test_every_background_paints_and_repeats(place: str, time: str) -> None:
 def test_the_named_colour_is_what_one_sees(size: int) -> None:
     for colour in ("red", "green", "blue", "yellow"):
         scene = Scene((Group("car", colour),), "snow", "day", variation=1)
-        picture = paint(scene, size, NOWHERE)
+        picture = paint(scene, (size, size), NOWHERE)
         body = picture[int(0.70 * size), int(0.5 * size)]  # the doors, above the wheels
         hue = to_oklch((int(body[0]), int(body[1]), int(body[2])))[2]
         assert hue_distance(hue, to_oklch(COLOURS[colour])[2]) < 15
 
 
+@pytest.mark.parametrize("size", [(96, 64), (64, 96)])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_picture_of_any_shape_holds_the_whole_scene(place: str, size: tuple[int, int]) -> None:
+    scene = Scene((Group("car", "black", 2),), place, "day", variation=1)
+    picture = paint(scene, size, NOWHERE)
+    assert picture.shape == (size[1], size[0], 3)
+    dark = (picture.astype(int).sum(axis=2) < 120).any(axis=0)
+    for half in (dark[: size[0] // 2], dark[size[0] // 2 :]):
+        assert half.any()  # a car
+
+
+def test_the_moon_is_round_in_a_wide_picture() -> None:
+    scene = Scene((Group("car", "black"),), "snow", "night", variation=1)
+    bright = paint(scene, (192, 96), NOWHERE)[:40].astype(int).min(axis=2) > 190
+    rows, columns = np.flatnonzero(bright.sum(axis=1) > 3), np.flatnonzero(bright.sum(axis=0) > 3)
+    assert abs(len(rows) - len(columns)) <= 2
+    assert len(rows) > 8
+
+
+def test_few_things_stand_alone_in_the_middle_of_the_crowded_world() -> None:
+    def alone(name: str) -> float:
+        scenes = [sample(world(name), 0, i) for i in range(2000)]
+        lone = [s for s in scenes if len(s.groups) == 1 and s.groups[0].count == 1]
+        return sum(s.position == "middle" for s in lone) / len(scenes)
+
+    assert alone("crowded") < 0.5 * alone("wide")
+    assert world("crowded").kinds == world("wide").kinds
+
+
 def test_position_moves_the_object() -> None:
     def centre(position: str) -> float:
         scene = Scene((Group("car", "black"),), "snow", "day", position, variation=1)
-        row = paint(scene, 64, NOWHERE)[45].astype(int).sum(axis=1)
+        row = paint(scene, (64, 64), NOWHERE)[45].astype(int).sum(axis=1)
         return float(np.flatnonzero(row < 300).mean())
 
     assert centre("left") < 26 < 38 < centre("right")
@@ -161,6 +190,18 @@ def test_draws_a_folder(tmp_path: Path) -> None:
     with Image.open(tmp_path / records[3]["file_name"]) as picture:
         assert picture.size == (32, 32)
     assert (tmp_path / "sheet.png").exists()
+
+
+def test_pictures_take_the_shapes_in_turn(tmp_path: Path) -> None:
+    shapes = ["--shapes", "48x32", "32x32"]
+    draw(["--own-art", "--count", "4", "--workers", "1", *shapes, "--out", str(tmp_path)])
+    sizes = []
+    for path in sorted(tmp_path.glob("*.png")):
+        with Image.open(path) as picture:
+            sizes.append(picture.size)
+    assert sizes == [(48, 32), (32, 32), (48, 32), (32, 32)]
+    with pytest.raises(SystemExit):
+        draw(["--shapes", "wide", "--out", str(tmp_path)])
 
 
 def test_shards_hold_the_same_pictures_whatever_the_workers(tmp_path: Path) -> None:
