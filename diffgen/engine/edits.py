@@ -31,6 +31,8 @@ from diffgen.pictures.fitting import (
 from diffgen.settings.editing import Editing
 from diffgen.types import Size
 
+HALF = 128  # of the levels of a mask
+
 
 @dataclass(frozen=True, slots=True)
 class Edit:
@@ -135,13 +137,14 @@ class _Masked:
 
     @classmethod
     def of(cls, settings: Editing, source: Source) -> _Masked:
-        image, notes = source.image, []
+        image, notes = source.image, _first_of(source)
         clear = transparency(image) if settings.mask is None else None
         mask_source = None
         mask: Image.Image | None = None
         if settings.mask is not None:
             mask_source = Source.read(settings.mask)
             mask = as_mask(mask_source.image)
+            notes += _first_of(mask_source)
             if mask.size != image.size:
                 notes.append(_other_size(mask_source, mask.size, source, image.size))
                 mask = mask.resize(image.size, Resampling.BILINEAR)
@@ -153,6 +156,10 @@ class _Masked:
         picture, mask = _finished(settings, picture, mask)
         if mask is not None and mask.getextrema() == (255, 255):
             notes.append(f"the mask is all white: nothing of {_named(source)} is kept")
+        elif mask is not None and (level := int(mask.getextrema()[1])) < HALF:  # type: ignore[arg-type]
+            notes.append(
+                f"the mask has no more than {level} of 255: that little of what is painted shows"
+            )
         return cls(picture, mask, mask_source, tuple(notes))
 
 
@@ -187,6 +194,12 @@ def _paths(init: str) -> list[str]:
     if init != STDIN and path.is_dir():
         return [str(each) for each in pictures_in(path)]
     return [init]
+
+
+def _first_of(source: Source) -> list[str]:
+    if source.frames == 1:
+        return []
+    return [f"{_named(source)} has {source.frames} pictures; the first is taken"]
 
 
 def _named(source: Source) -> str:

@@ -24,8 +24,10 @@ from diffgen.pictures.opening import (
     MAX_PIXELS,
     SUFFIXES,
     TEXT,
+    WIDE,
     DamagedPicture,
     damage_told,
+    frames_of,
     open_picture,
 )
 from diffgen.pictures.upright import in_8_bits, in_srgb, turned
@@ -35,17 +37,22 @@ PROBLEMS = {
     DAMAGED: "is no picture, or a damaged one",
     TEXT: "is text, not a picture",
     LARGE: f"has more than {MAX_PIXELS // 10**6} megapixels",
+    WIDE: "has pixels of 32-bit numbers, whose white is unknown; save it in 8 or 16 bits",
     FLOATS: "has pixels of floating-point numbers, whose white is unknown; save it in 8 or 16 bits",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A decoded picture: upright, 8 bits, RGB or RGBA, with its file's name and SHA-256."""
+    """A decoded picture: upright, 8 bits, RGB or RGBA, with its file's name and SHA-256.
+
+    It is the first of the `frames` that the file has.
+    """
 
     name: str
     sha256: str
     image: Image.Image
+    frames: int = 1
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
@@ -60,12 +67,12 @@ class Source:
         except OSError as error:
             raise UsageError(f"cannot read the picture {name}: {error.strerror}") from error
         try:
-            image = _decoded(data, Path(name).suffix)
+            image, frames = _decoded(data, Path(name).suffix)
         except DamagedPicture as error:
             # Messages outside the table name a missing library.
             problem = PROBLEMS.get(error.problem, f"cannot be read: {error}")
             raise PictureError(f"{name} {problem}") from error
-        return cls(name, sha256(data).hexdigest(), image)
+        return cls(name, sha256(data).hexdigest(), image, frames)
 
     @classmethod
     def of(cls, picture: str | Path | Image.Image) -> Self:
@@ -116,10 +123,11 @@ def _limited(file: BinaryIO, size: int, name: str) -> bytes:
     return data
 
 
-def _decoded(data: bytes, suffix: str) -> Image.Image:
+def _decoded(data: bytes, suffix: str) -> tuple[Image.Image, int]:
     image = open_picture(data, suffix)
     with damage_told():
-        return _plain(turned(image))
+        frames = frames_of(image)
+        return _plain(turned(image)), frames
 
 
 def _plain(image: Image.Image) -> Image.Image:

@@ -34,6 +34,7 @@ SUFFIXES = frozenset(
         *(".tga", ".heic", ".heif", ".hif", ".jxl"),
     )
 )
+ANIMATED = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")  # or with pages; MPO's others are thumbnails
 TGA = ".tga"  # has no mark of its own: anything else might be taken for it
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
@@ -45,6 +46,7 @@ TEXT = "text, not pictures"
 LARGE = f"pictures of more than {MAX_PIXELS // 10**6} megapixels, left out"
 HUGE = f"files of more than {MAX_BYTES >> 30} GiB, left out"
 FLOATS = "pictures of floating-point numbers, whose white is unknown, left out"
+WIDE = "pictures of 32-bit numbers, whose white is unknown, left out"
 NEEDS = "pictures left out until `pip install {}`"
 
 ORIENTATION = 0x0112  # the EXIF tag
@@ -107,6 +109,11 @@ def open_picture(data: bytes, suffix: str = "") -> Image.Image:
         if _turns_when_decoded(image, data):
             image.load()
         return image
+
+
+def frames_of(image: Image.Image) -> int:
+    """How many pictures a file shows one after the other; 1 where the others are of another kind."""
+    return int(getattr(image, "n_frames", 1)) if image.format in ANIMATED else 1
 
 
 def check_whole(image: Image.Image, data: bytes) -> None:

@@ -7,7 +7,7 @@ from io import BytesIO
 from PIL import Image
 from PIL.Image import Transpose
 
-from diffgen.pictures.opening import orientation
+from diffgen.pictures.opening import WIDE, DamagedPicture, orientation
 from diffgen.types import Size
 
 UPRIGHT = {  # by EXIF's number; undoes what a camera held sideways did
@@ -19,6 +19,7 @@ UPRIGHT = {  # by EXIF's number; undoes what a camera held sideways did
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
+MAX_16_BITS = 65_535
 SIDEWAYS = frozenset({5, 6, 7, 8})
 
 
@@ -45,9 +46,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def in_8_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits scaled down to 8, which Pillow's own conversion would clip."""
+    """Grey of 16 bits scaled down to 8, which Pillow's own conversion would clip.
+
+    Raises DamagedPicture where there are more bits.
+    """
     if not image.mode.startswith("I"):
         return image
+    if image.mode == "I":
+        low, high = image.getextrema()
+        if not 0 <= low <= high <= MAX_16_BITS:  # type: ignore[operator]  # one band
+            raise DamagedPicture("32-bit pixels", WIDE)
     return image.convert("I").point(lambda level: level * (1 / 256) + 0).convert("L")
 
 

@@ -8,8 +8,11 @@ import pytest
 from PIL import Image, ImageCms
 
 from diffgen.engine import pictures
+from diffgen.engine.edits import Edit
+from diffgen.engine.model import Model
 from diffgen.engine.pictures import Source, pictures_in
 from diffgen.errors import DiffgenError, PictureError, UsageError
+from diffgen.settings.editing import Editing
 
 
 def saved(image: Image.Image, path: Path, **options: object) -> Path:
@@ -127,3 +130,38 @@ def test_a_folder_holds_its_pictures_in_order(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(UsageError, match="no pictures in the folder"):
         pictures_in(tmp_path / "none")
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
+def test_the_first_of_several_pictures_is_taken_and_that_is_said(
+    tmp_path: Path, suffix: str
+) -> None:
+    first, second = (Image.new("RGB", (32, 32), colour) for colour in ("red", "blue"))
+    path = saved(first, tmp_path / f"a.{suffix}", save_all=True, append_images=[second])
+    source = Source.read(path)
+    red, _, blue = source.image.convert("RGB").getpixel((4, 4))
+    assert (source.frames, red > 200, blue < 60) == (2, True, True)
+    config = Model.open().checkpoint.config
+    for settings in (Editing(init=str(path)), Editing(init=str(path), mask=str(path))):
+        notes = Edit.make(settings, str(path), (256, 256), config).notes
+        assert f"a.{suffix} has 2 pictures; the first is taken" in notes
+
+
+def test_a_dark_mask_is_said(tmp_path: Path) -> None:
+    """Ones where 255 was meant: the picture would come back unchanged without a word."""
+    init = saved(Image.new("RGB", (256, 256), "red"), tmp_path / "a.png")
+    config = Model.open().checkpoint.config
+    for level, said in [(1, True), (127, True), (128, False), (255, False)]:
+        mask = Image.new("L", (256, 256))
+        mask.paste(level, (0, 0, 100, 100))
+        path = saved(mask, tmp_path / "mask.png")
+        edit = Edit.make(Editing(init=str(init), mask=str(path)), str(init), (None, None), config)
+        assert any(f"no more than {level} of 255" in note for note in edit.notes) == said
+
+
+@pytest.mark.parametrize("levels", [(0, 70_000), (-5, 100)])
+def test_pixels_of_more_than_16_bits_are_refused(tmp_path: Path, levels: tuple[int, int]) -> None:
+    image = Image.new("I", (8, 6), levels[0])
+    image.putpixel((3, 3), levels[1])
+    with pytest.raises(PictureError, match="has pixels of 32-bit numbers, whose white is unknown"):
+        Source.read(saved(image, tmp_path / "a.tif"))
