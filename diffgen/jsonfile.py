@@ -18,6 +18,13 @@ T = TypeVar("T")
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 MAX_CONFIG = 4 << 20  # bytes; parsed, JSON takes up to 25 times its size
+WEB_PAGE = "a web page, not JSON; download the file itself again"
+NO_JSON = {
+    "version https://git-lfs": "a Git-LFS pointer, not the file; run `git lfs pull` there",
+    "<!doctype": WEB_PAGE,
+    "<html": WEB_PAGE,
+    "<?xml": WEB_PAGE,
+}
 TOO_DEEP = "it is nested too deeply"
 TOO_LONG = "it has a number of thousands of digits"
 
@@ -38,7 +45,11 @@ class JsonObject:
 
         Raises ConfigError if it is missing, too large, malformed or not an object.
         """
-        data = parse_json(read_text(path, at_most=at_most), str(path))
+        text = read_text(path, at_most=at_most)
+        for start, kind in NO_JSON.items():
+            if text.lstrip()[:40].lower().startswith(start):
+                raise ConfigError(f"{path} is {kind}")
+        data = parse_json(text, str(path))
         if not isinstance(data, dict):
             raise ConfigError(f"{path} should hold a JSON object, {{...}}; download it again")
         return cls(path, data)

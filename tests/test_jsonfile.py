@@ -141,3 +141,18 @@ def test_nothing_else_parses_what_others_wrote() -> None:
         if path.name != "jsonfile.py" and any(call in path.read_text() for call in calls)
     ]
     assert not others
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git-LFS pointer, not"),
+        ("\n<!DOCTYPE html><html></html>", "is a web page, not JSON; download"),
+    ],
+)
+def test_what_was_saved_in_the_place_of_json_is_named(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        JsonObject.read(tmp_path / "config.json")

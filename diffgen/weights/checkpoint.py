@@ -15,11 +15,12 @@ from diffgen.errors import UnsupportedCheckpoint, UsageError, WeightsError, some
 from diffgen.models.checks import check_model, check_networks, check_vae
 from diffgen.models.config import ModelConfig
 from diffgen.types import TEXT_ENCODERS, Component, Prediction
+from diffgen.weights.contents import contents_of
 from diffgen.weights.diffusers.configs import read_model_config
 from diffgen.weights.diffusers.folder import folder_name, weight_files
 from diffgen.weights.few_steps import as_distilled
 from diffgen.weights.files import LazyTensors, Shape, TensorInfo, open_tensors
-from diffgen.weights.keymap import FOLDER_RULES, SPARE, to_canonical
+from diffgen.weights.keymap import FOLDER_RULES, SPARE, to_canonical, unwrapped
 from diffgen.weights.ldm.single_file import open_single_file
 from diffgen.weights.left_adapters import without_adapters
 from diffgen.weights.noise import with_noise
@@ -174,7 +175,7 @@ def _open_component(folder: Path, component: Component) -> LazyTensors:
         refuse_packed(infos)
     except UnsupportedCheckpoint as error:
         raise UnsupportedCheckpoint(f"{folder} cannot be used: {error}") from error
-    return LazyTensors(to_canonical(infos, FOLDER_RULES[component]))
+    return LazyTensors(to_canonical(unwrapped(infos, component), FOLDER_RULES[component]))
 
 
 def _is_finite(tensor: Tensor) -> bool:
@@ -203,5 +204,8 @@ def check_fit(
     if found:
         # A file that only lacks tensors was cut off.
         advice = "; download it again, whole" if [*problems.values()][1:] == [[], [], []] else ""
+        shapes = {name: info.shape for name, info in infos.items()}
+        if not known and (called := contents_of(shapes).called):
+            advice = f"; by their names it is {called.partition(';')[0]}"
         advice = hint or advice
         raise WeightsError(f"{where} does not fit its config: tensors {'; '.join(found)}{advice}")

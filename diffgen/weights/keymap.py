@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from diffgen.errors import WeightsError
 from diffgen.types import Component
 from diffgen.weights.files import Shape, TensorInfo, TensorOp
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,26 @@ FOLDER_RULES: Mapping[Component, Sequence[Rule]] = {
     "text_encoder": TEXT_RULES,
     "text_encoder_2": TEXT_RULES,
 }
+
+
+# A name that every component has, for what programs write before all names (`module.`).
+ANCHORS: Mapping[Component, str] = {
+    "unet": "conv_in.weight",
+    "vae": "encoder.conv_in.weight",
+    "text_encoder": "embeddings.token_embedding.weight",
+    "text_encoder_2": "embeddings.token_embedding.weight",
+}
+COMPILED = "_orig_mod."  # what torch.compile writes before the names of a module
+
+
+def unwrapped(infos: Mapping[str, T], component: Component) -> dict[str, T]:
+    """A component's tensors without a prefix that all their names have."""
+    plain = {key.replace(COMPILED, ""): info for key, info in infos.items()}
+    anchor = ANCHORS[component]
+    heads = [key.removesuffix(anchor) for key in plain if key.endswith(f".{anchor}")]
+    head = min(heads, key=len, default="")
+    whole = anchor not in plain and all(key.startswith(head) for key in plain)
+    return {key.removeprefix(head): info for key, info in plain.items()} if whole else plain
 
 
 def to_canonical(infos: Mapping[str, TensorInfo], rules: Sequence[Rule]) -> dict[str, TensorInfo]:

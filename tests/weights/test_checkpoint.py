@@ -305,3 +305,21 @@ def test_of_a_whole_clip_the_half_that_reads_text_is_taken(
     folder = rewrite("text_encoder/model.safetensors", lambda tensors: tensors | other)
     found = loaded(folder, "text_encoder").state_dict()
     assert len(found) == len([name for name in plain if "position_ids" not in name])
+
+
+@pytest.mark.parametrize("file", ["unet/diffusion_pytorch_model", "text_encoder/model"])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "unet.", "a.b."])
+def test_a_prefix_of_all_names_means_nothing(
+    sd1: TinyModel, rewrite: Rewrite, file: str, prefix: str
+) -> None:
+    folder = rewrite(f"{file}.safetensors", lambda t: {prefix + key: v for key, v in t.items()})
+    component: Component = "unet" if file.startswith("unet") else "text_encoder"
+    ours, plain = loaded(folder, component).state_dict(), loaded(sd1.folder, component).state_dict()
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in ours.items())
+
+
+def test_another_component_is_called_by_its_name(sd1: TinyModel, rewrite: Rewrite) -> None:
+    vae = load_file(sd1.folder / "vae" / "diffusion_pytorch_model.safetensors")
+    folder = rewrite("unet/diffusion_pytorch_model.safetensors", lambda _: vae)
+    with pytest.raises(WeightsError, match=r"does not fit.*; by their names it is an autoencoder$"):
+        loaded(folder, "unet")

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from diffgen.errors import UnsupportedCheckpoint
 from diffgen.models.config import Depth, UNetConfig
+from diffgen.weights.keymap import COMPILED
 from diffgen.weights.ldm.averages import FIRST, ROOT, only_averaged, plain_name
 from diffgen.weights.ldm.names import ldm_blocks, to_ldm
 
@@ -65,6 +66,7 @@ def rooted(infos: Mapping[str, T]) -> dict[str, T]:
 
 def _unwrapped(infos: Mapping[str, T]) -> Mapping[str, T]:
     """The tensors without a prefix that training programs put before all names (`module.`)."""
+    infos = {key.replace(COMPILED, ""): info for key, info in infos.items()}
     heads = {key.removesuffix(ROOT + FIRST) for key in infos if key.endswith(ROOT + FIRST)}
     if not heads or "" in heads:
         return infos

@@ -98,6 +98,7 @@ def assert_same(found: Checkpoint, plain: Checkpoint) -> None:
 WHOLE = {
     "module.": ("sd1", renamed(("^", "module."))),
     "state_dict.": ("sdxl", renamed(("^", "state_dict."))),
+    "torch.compile": ("sd1", renamed((r"diffusion_model\.", "diffusion_model._orig_mod."))),
     "model. twice": ("sd1", renamed(("^model", "model.model"))),
     "ComfyUI's encoder": ("sd1", renamed(("^cond_stage_model", "text_encoders.clip_l"))),
     "sd.cpp's encoder": ("sd1", renamed((r"^cond_stage_model\.transformer", "te"))),
