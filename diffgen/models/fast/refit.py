@@ -76,12 +76,20 @@ def _write(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> None:
         layer.get_parameter("bias").copy_(bias)
 
 
+def _copied(module: nn.Module) -> nn.Module:
+    """A module whose parts may be replaced; a deep copy would copy what is replaced, too."""
+    made = copy.copy(module)
+    made._parameters = dict(module._parameters)
+    made._modules = {n: each and _copied(each) for n, each in module._modules.items()}
+    return made
+
+
 def _packed(plain: nn.Module, unit: Unit, weight: Tensor, bias: Tensor | None) -> nn.Module:
     if len(unit.layers) > 1:
         made: nn.Module = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
         layer = made
     else:
-        made = copy.deepcopy(plain.get_submodule(unit.place))  # plain itself holds no weights
+        made = _copied(plain.get_submodule(unit.place))
         inside = unit.layers[0].removeprefix(unit.place).removeprefix(".")
         layer = made.get_submodule(inside)
     layer.weight = nn.Parameter(weight, requires_grad=False)
