@@ -198,8 +198,9 @@ class BatchPlan:
         drawn = plan
         if prompt != variant.prompt:
             drawn = replace(plan, request=replace(plan.request, prompts=(prompt,)))
-        asked = self.settler.finder.tags(drawn, lambda: stock.words).values()
-        learned = bool(stock.words) or any(each.embeddings for each in asked)
+        asked = self.settler.finder.tags(drawn, lambda: stock.words)
+        self.settler.finder.tell(drawn, asked)
+        learned = bool(stock.words) or any(each.embeddings for each in asked.values())
         for piece in unread_syntax(drawn, embeddings=learned):
             self.unread.setdefault(piece.partition(",")[0], piece)
         group = (name, plan.group)
@@ -269,7 +270,8 @@ def _open(given: Given) -> Stock:
     found = with_paths(given)
     adapters = Adapters.of(found)
     base = json.dumps([_texts(given, Source), [as_text(each) for each in adapters.embeddings]])
-    return Stock.of(Model.open_source(Source.of(found)), adapters, base)
+    model = Model.open_source(Source.of(found)).sampled_with(adapters.loras)
+    return Stock.of(model, adapters, base)
 
 
 def _stamp(path: Path) -> str:

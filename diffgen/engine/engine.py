@@ -111,7 +111,7 @@ class Engine:
         ConfigError for a damaged model or a LoRA that does not fit it, DeviceError for an absent
         device.
         """
-        model = Model.of(source)
+        model = source if isinstance(source, Model) else Model.of(source).sampled_with(loras)
         place = pick_device(device)
         if dtype == "fp16" and place.type == "cpu":
             logger.warning("fp16 on a CPU takes many times as long as --dtype auto")
@@ -203,7 +203,7 @@ class Engine:
         model, DiffgenError for an overflow and DeviceError where memory runs out.
         """
         plan = self.plan(request) if isinstance(request, GenerateRequest) else request
-        self._finder.tags(plan, self._known_words)
+        self._finder.tell(plan, self._finder.tags(plan, self._known_words))
         self._words.report(plan)
         logger.info("%s", plan.summary())
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -14,6 +15,7 @@ from diffgen.models.config import ModelConfig
 from diffgen.settings.model import DEFAULT_MODEL, Source
 from diffgen.types import LoraRef, Prediction
 from diffgen.weights.checkpoint import Checkpoint
+from diffgen.weights.few_steps import with_lora
 from diffgen.weights.finding import find_file, resolve
 from diffgen.weights.registry import ModelEntry
 
@@ -101,6 +103,22 @@ class Model:
         if isinstance(source, Source):
             return cls.open_source(source)
         return source if isinstance(source, Model) else cls.open(source)
+
+    def sampled_with(self, loras: Sequence[LoraRef]) -> Self:
+        """The model sampled as the first LoRA of few steps among these needs it, which is said.
+
+        Raises WeightsError.
+        """
+        for lora in filter(lambda lora: lora.strength("unet", ""), loras):
+            config = with_lora(self.checkpoint.config, lora.path)
+            if config is not self.checkpoint.config:
+                checkpoint = replace(self.checkpoint, config=config)
+                # What its makers recommend is for the model alone.
+                entry = self.entry and replace(
+                    self.entry, steps=None, sampler=None, schedule=None, guidance_scale=None
+                )
+                return replace(self, checkpoint=checkpoint, entry=entry)
+        return self
 
     def plan(self, request: GenerateRequest) -> GeneratePlan:
         """The request with this model's defaults. Raises UsageError if it does not fit."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffgen.engine.plan import GeneratePlan, Picture
@@ -14,11 +16,14 @@ from diffgen.errors import UsageError
 from diffgen.text.embeddings import ENDS, asked_for
 from diffgen.text.prompt import LoraTag
 from diffgen.types import EmbeddingRef, LoraRef
+from diffgen.weights.few_steps import known_kind, lora_names
 from diffgen.weights.finding import find_file
 from diffgen.weights.textual_inversion import names_of
 
 if TYPE_CHECKING:
     from diffgen.engine.model import Model
+
+logger = logging.getLogger("diffgen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class Finder:
 
     def __init__(self) -> None:
         self._find = cache(find_file)
+        self._told: set[Path] = set()
 
     def tags(self, plan: GeneratePlan, known: Known = frozenset) -> Tagged:
         """What each prompt asks for, except words that are `known`.
@@ -68,6 +74,24 @@ class Finder:
             learned = self._learned(plan, names, loras, known) if names else ()
             found[prompt] = Tags(loras, learned)
         return found
+
+    def tell(self, plan: GeneratePlan, tagged: Tagged) -> None:
+        """Log, once, how a LoRA of few steps is to be sampled, which prompts cannot set."""
+        if plan.request.steps is not None or plan.request.sampler is not None:
+            return
+        files = [lora.path for tags in tagged.values() for lora in tags.loras]
+        for path in dict.fromkeys(path for path in files if path not in self._told):
+            self._told.add(path)
+            if kind := known_kind(lora_names(path)):
+                logger.warning(
+                    "%s is taken for %s, but a prompt sets no sampler: give --steps %d --sampler %s "
+                    "--guidance-scale %g, or the LoRA with --lora",
+                    path.name,
+                    kind.name,
+                    kind.steps,
+                    kind.sampler,
+                    kind.guidance,
+                )
 
     def _lora(self, tag: LoraTag) -> LoraRef:
         path = self._find(tag.name, "lora", option=f"<lora:{tag.name}>")

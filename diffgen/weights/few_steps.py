@@ -15,6 +15,7 @@ from typing import Any
 
 from diffgen.models.config import ModelConfig
 from diffgen.types import Prediction, SamplerName, SpacingName
+from diffgen.weights.files import read_metadata
 from diffgen.weights.hashes import sha256
 from diffgen.weights.reading import opened, stamp
 from diffgen.weights.registry import read_registry, registry_path
@@ -22,6 +23,8 @@ from diffgen.weights.registry import read_registry, registry_path
 logger = logging.getLogger("diffgen")
 
 STEPS = re.compile(r"(\d+) ?steps?\b")
+TITLES = ("modelspec.title", "ss_output_name")
+UNNAMED = ("pytorch_lora_weights", "adapter_model")  # as diffusers and PEFT call every LoRA
 DISTILLED_SIZE = 64  # latents of SD-Turbo and SDXL-Turbo, which draw 512 pixels
 
 
@@ -37,6 +40,7 @@ class FewSteps:
     guidance: float = 1.0
     prediction: Prediction | None = None
     sample_size: int | None = None
+    common: bool = False  # styles have the word in their names, too
 
 
 # The first match in a lower-cased name with punctuation as blanks counts.
@@ -50,7 +54,12 @@ KINDS = (
         prediction="sample",
     ),
     FewSteps(
-        name="SDXL-Lightning", pattern="lightning", sampler="euler", spacing="trailing", steps=4
+        name="SDXL-Lightning",
+        pattern="lightning",
+        sampler="euler",
+        spacing="trailing",
+        steps=4,
+        common=True,
     ),
     FewSteps(
         name="Hyper-SD with guidance",
@@ -76,6 +85,7 @@ KINDS = (
         spacing="karras",
         steps=6,
         guidance=2.0,
+        common=True,
     ),
     FewSteps(name="DMD2", pattern=r"\bdmd2?\b", sampler="lcm", spacing="lcm", steps=4),
     FewSteps(
@@ -84,15 +94,46 @@ KINDS = (
 )
 
 
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", " ", name.lower())
+
+
 def known_kind(names: Iterable[str]) -> FewSteps | None:
     """The kind that one of the names matches, with its number of steps."""
-    plain = [re.sub(r"[^a-z0-9]+", " ", name.lower()) for name in names]
+    plain = [_plain(name) for name in names]
     for kind in KINDS:
         for name in plain:
             if re.search(kind.pattern, name):
                 told = STEPS.search(name)
                 return replace(kind, steps=int(told[1])) if told and int(told[1]) else kind
     return None
+
+
+def lora_names(file: Path) -> list[str]:
+    """The names of a LoRA file that tell it for one that makes its model draw in few steps.
+
+    A word such as "lightning" counts where the name has a number of steps. Raises WeightsError.
+    """
+    metadata = read_metadata(file)
+    folder = file.parent.name if file.stem in UNNAMED else ""
+    names = [file.stem, folder, *(metadata.get(key, "") for key in TITLES)]
+    names += published_names(file)
+    return [
+        name
+        for name in names
+        if (kind := known_kind([name])) and (not kind.common or STEPS.search(_plain(name)))
+    ]
+
+
+def with_lora(config: ModelConfig, file: Path) -> ModelConfig:
+    """The config with the sampling that a LoRA of few steps needs, logged as a warning.
+
+    Raises WeightsError.
+    """
+    kept = {"prediction": config.schedule.prediction}
+    return (
+        as_distilled(config, lora_names(file), kept, file.name) if config.steps is None else config
+    )
 
 
 def published_names(file: Path) -> Iterator[str]:
