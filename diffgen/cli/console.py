@@ -114,6 +114,11 @@ def erase_lines(count: int) -> None:
     print(f"\x1b[{count}A\r\x1b[J", end="", file=sys.stderr, flush=True)
 
 
+def free_picture(number: int) -> None:
+    """Let the terminal on stderr forget a picture that it got by kitty's protocol."""
+    print(f"\x1b_Ga=d,d=I,i={number},q=2\x1b\\", end="", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def logged_notes(verbose: bool) -> Iterator[None]:
     """Show the library's log while a command runs: warnings, and with `verbose` everything."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from diffgen.cli.console import beside, erase_lines, print_note, undisturbed
+from diffgen.cli.console import beside, erase_lines, free_picture, print_note, undisturbed
 from diffgen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Screen:
         self._option = option
         self.works = can_draw()
         self.lines = 0  # of the last picture
+        self._kept: int | None = None  # the last picture's number, if the terminal keeps it
 
     def add(self, image: Image.Image, record: Mapping[str, Any]) -> None:
         """Draw a picture as large as the terminal; after a failure, draw no more."""
@@ -48,11 +49,19 @@ class Screen:
         try:
             image = picture()
             with undisturbed(), _on_terminal():
-                self.lines = _draw(image)
+                self.lines, self._kept = _draw(image)
         except Exception as error:
             self.works = False
             words = str(error) or type(error).__name__
             print_note(f"{self._option}: cannot draw in this terminal: {words}")
+
+    def erase(self) -> None:
+        """Take the last picture off the terminal, and out of its memory."""
+        if self.lines:
+            erase_lines(self.lines)
+        if self._kept is not None:
+            free_picture(self._kept)
+        self.lines, self._kept = 0, None
 
 
 class Previews:
@@ -93,9 +102,7 @@ class Previews:
 
     @contextmanager
     def _erased(self) -> Iterator[None]:
-        if self._screen.lines:
-            erase_lines(self._screen.lines)
-            self._screen.lines = 0
+        self._screen.erase()
         yield
 
 
@@ -141,8 +148,10 @@ def _on_terminal() -> Iterator[None]:
         sys.__stdin__, sys.__stdout__ = before  # type: ignore[misc]
 
 
-def _draw(image: Image.Image) -> int:
-    """Draw a picture at the cursor, which moves below it; returns the lines in between."""
+def _draw(image: Image.Image) -> tuple[int, int | None]:
+    """Draw a picture at the cursor, which moves below it; returns the lines in between, and the
+    number under which a terminal with kitty's protocol keeps it.
+    """
     stream = sys.__stdout__
     assert stream is not None
     if 0 in os.get_terminal_size(stream.fileno()):
@@ -157,4 +166,4 @@ def _draw(image: Image.Image) -> int:
         console.print(drawn, end="", height=max(1, console.height - LINES_LEFT))
     stream.write(captured.get())
     stream.flush()
-    return captured.get().count("\n")
+    return captured.get().count("\n"), getattr(drawn, "terminal_image_id", None)

@@ -102,6 +102,15 @@ def test_terminals_that_can_show_no_picture_get_none(
 PREVIEWED = ("generate", "red barn", "--seed", "7", "--steps", "6", "--preview-every", "2")
 
 
+def test_kitty_keeps_no_preview(tmp_path: Path) -> None:
+    (seen,) = in_terminal((*PREVIEWED, "--show"), cwd=tmp_path, answers=KITTY)
+    assert seen.code == 0
+    placed = re.findall(r"\x1b_Ga=p,i=(\d+)", seen.terminal)
+    freed = re.findall(r"\x1b_Ga=d,d=I,i=(\d+)", seen.terminal)
+    assert len(placed) == 3  # of steps 2 and 4, and the picture itself, which stays
+    assert freed == placed[:2]
+
+
 def left_on(seen: Seen) -> list[str]:
     """The lines that stay; what the terminal is asked shows nothing."""
     return screen(re.sub(r"\x1b_G[^\x1b]*\x1b\\|\x1b\[16?[ct]|\x1b\[c", "", seen.terminal))
