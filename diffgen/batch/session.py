@@ -93,10 +93,15 @@ class Session:
         seen: dict[int, int] = {}
         found: list[str] = []
         name = name_of(self.reading.prompt_file or "the command")
+        spared = self.style.collision == "overwrite"  # pictures of one line, which get numbers
         for job in self.jobs():
             path = self.output.name(name_fields(job), line=job.line)
-            if (first := seen.setdefault(hash(path), job.line)) != job.line:
-                found.append(f"{name}:{job.line}: its name is that of line {first}: {path.name}")
+            first = seen.get(hash(path))
+            if first is None:
+                seen[hash(path)] = job.line
+            elif first != job.line or not spared:
+                of = f"line {first}" if first != job.line else "another picture of this line"
+                found.append(f"{name}:{job.line}: its name is that of {of}: {path.name}")
         if found:
             raise BadFile(found[:50], len(found), name)
 

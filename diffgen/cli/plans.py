@@ -61,7 +61,7 @@ def _time(seconds: Sequence[float | None], count: int) -> str:
 def _settings(fields: dict[str, Any]) -> str:
     schedule = f" on {fields['schedule']}" if fields["schedule"] else ""
     return one_line(
-        f"{fields['width']}x{fields['height']} seed {fields['seed']}, {fields['steps']} steps of "
+        f"{fields['width']}x{fields['height']} seed {fields['seed']}, {counted(fields['steps'], 'step')} of "
         f"{fields['sampler']}{schedule}, guidance {fields['guidance_scale']:g}, "
         f'{fields["model"]}: "{one_line(fields["prompt"], PROMPT_SHOWN)}"'
     )
