@@ -88,7 +88,7 @@ def parse_stretches(name: str, text: str) -> tuple[Stretch, ...]:
 def parse_interval(name: str, text: str) -> tuple[float, float]:
     """`LOW-HIGH` or `LOW,HIGH`, where either end may be left out, or `all`. Raises UsageError."""
     words = text.strip().lower()
-    if words == EVERY_LEVEL:
+    if words in (EVERY_LEVEL, ","):
         return 0.0, math.inf
     match = re.fullmatch(rf"({NUMBER})?\s*[-,]\s*({NUMBER}|inf)?", words)
     if not match or not (match[1] or match[2]):
