@@ -117,10 +117,12 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, help="processes of each case and load")
     parser.add_argument("--steps", type=int, default=10, help="of each picture")
     parser.add_argument("--train", action="store_true", help="training steps as well")
+    parser.add_argument("--cases", nargs="+", choices=CASES, help="these rows alone")
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
     options = parser.parse_args()
     loads = [int(word) for word in options.hogs.split(",")]
-    cases = CASES | TRAINING_CASES if options.train else CASES
+    cases = {name: CASES[name] for name in options.cases or CASES}
+    cases |= TRAINING_CASES if options.train else {}
     times: dict[str, dict[int, list[float]]] = {
         name: {load: [] for load in loads} for name in cases
     }

@@ -17,18 +17,19 @@ from pathlib import Path
 MODEL = Path(__file__).resolve().parent.parent / "diffgen" / "assets" / "storybook"
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 DIFFUSERS = f"""
+import sys
 import torch
 from diffusers import StableDiffusionPipeline
 pipeline = StableDiffusionPipeline.from_pretrained({str(MODEL)!r}, torch_dtype=torch.float32)
 pipeline.set_progress_bar_config(disable=True)
 generator = torch.Generator("cpu").manual_seed(7)
-picture = pipeline("red barn at sunset", num_inference_steps=20, guidance_scale=4.0,
+picture = pipeline("red barn at sunset", num_inference_steps=int(sys.argv[1]), guidance_scale=4.0,
                    generator=generator).images[0]
 picture.save("barn.png")
 """
 
 
-def commands(folder: str) -> dict[str, list[str]]:
+def commands(folder: str, steps: str) -> dict[str, list[str]]:
     """What is measured, by name."""
     python, diffgen = [sys.executable, "-c"], [sys.executable, "-m", "diffgen"]
     generate = [*diffgen, "generate", "red barn at sunset", "--seed", "7", "-q"]
@@ -39,8 +40,8 @@ def commands(folder: str) -> dict[str, list[str]]:
         "diffgen samplers": [*diffgen, "samplers"],
         "import torch": [*python, "import torch"],
         "diffgen generate": generate,
-        "diffgen generate --steps 20": [*generate, "--steps", "20"],
-        "diffusers script, 20 steps": [*python, DIFFUSERS],
+        f"diffgen generate --steps {steps}": [*generate, "--steps", steps],
+        f"diffusers script, {steps} steps": [*python, DIFFUSERS, steps],
     }
 
 
@@ -57,11 +58,12 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--steps", default="20", help="of the last two")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--cold", action="store_true", help="empty the page cache before each run")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        measured = commands(folder)
+        measured = commands(folder, arguments.steps)
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in measured}
         warmed = arguments.runs > 1  # a single run is to be quick
         for run in range(arguments.runs + warmed):
