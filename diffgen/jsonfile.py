@@ -138,7 +138,7 @@ def parse_json(text: str, where: str, *, line: int = 1) -> Any:
         if len(table) < len(pairs):
             counts = Counter(key for key, _ in pairs)
             twice = counts.most_common(1)[0][0]
-            raise ConfigError(f"{where}: the key {shown(twice)} is there twice")
+            raise ConfigError(f"{where}: the key {shown(twice)} is repeated")
         return table
 
     try:

@@ -196,7 +196,7 @@ def ignore(info: StepInfo) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Conditioning:
-    """What the U-Net is told besides x and t; all tensors share the batch dimension B."""
+    """The U-Net's inputs besides x and t; all tensors share the batch dimension B."""
 
     context: Tensor  # (B, tokens, D) cross-attention text
     pooled: Tensor | None = None  # (B, P) SDXL's pooled text

@@ -48,7 +48,7 @@ def test_a_value_of_another_type(value: object, message: str) -> None:
         (b"", r"config\.json:1: not valid JSON"),
         (b"[]", "should hold a JSON object"),
         (b'{"a": "\xff"}', "is not UTF-8"),
-        (b'{"a": 1, "b": {"c": 2, "d": 3, "c": 2}}', 'the key "c" is there twice'),
+        (b'{"a": 1, "b": {"c": 2, "d": 3, "c": 2}}', 'the key "c" is repeated'),
         (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, r"config\.json:1: .*nested too deeply"),
         (b"[" * 10_000, r"config\.json:1: not usable JSON: it is nested too deeply"),
         (b'{"a": ' + b"9" * 10_000 + b"}", r"config\.json:1: .*a number of thousands of digits"),
@@ -78,19 +78,19 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.touch()
     os.truncate(path, 2 << 40)  # a sparse file of 2 TiB
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ConfigError, match=r"config\.json has more than 4 MiB"):
         JsonObject.read(path)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert MAX_CONFIG == 4 << 20
 
 
 def test_many_keys_of_which_one_is_there_twice_are_looked_through_once() -> None:
     text = ", ".join(f'"{n}": 0' for n in [*range(200_000), 199_999])
-    start = time.perf_counter()
-    with pytest.raises(ConfigError, match='the key "199999" is there twice'):
+    start = time.process_time()
+    with pytest.raises(ConfigError, match='the key "199999" is repeated'):
         parse_json(f"{{{text}}}", "vocab.json")
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:

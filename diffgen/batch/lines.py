@@ -1,4 +1,4 @@
-"""A line of a prompt file: the prompt, then options in our spelling or another program's.
+"""A line of a prompt file: the prompt, then options as diffgen or another program spells them.
 
     a red barn --negative blurry, dark --steps 30
     "a sign that says --steps" --seed 5

@@ -152,7 +152,7 @@ def _add(settings: dict[str, Any], name: str, text: str, notes: list[str]) -> No
 
 
 def _respelled(setting: str, text: str) -> str:
-    """Other programs' values in our words."""
+    """Other programs' values in diffgen's spelling."""
     if setting == "hires_upscaler":
         return text.lower() if text == "Latent" else text
     if setting == "seamless" and text.lower() == "true":

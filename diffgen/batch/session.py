@@ -215,7 +215,7 @@ def _add(
     *,
     foreign: bool,
 ) -> list[str]:
-    """Plan a frame. What another program says and no picture here can have is left out, and told.
+    """Plan a frame. Settings of another program that are unsupported here are left out, and noted.
 
     Raises DiffgenError for any other problem.
     """

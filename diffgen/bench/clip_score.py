@@ -34,7 +34,9 @@ class ClipScorer:
             self._processor: Any = CLIPProcessor.from_pretrained(source)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise UsageError(f"--clip {source} is no CLIP model I can load: {reason}") from error
+            raise UsageError(
+                f"--clip {source} cannot be loaded as a CLIP model: {reason}"
+            ) from error
         self._model = model.eval()
 
     @torch.inference_mode()

@@ -183,7 +183,7 @@ def _interval(change: Difference, text: Callable[[float], str]) -> str:
 
 
 def _percent(log: float) -> str:
-    return f"{math.expm1(min(log, 50.0)):+.1%}"  # beyond that nobody reads the number
+    return f"{math.expm1(min(log, 50.0)):+.1%}"  # larger ones are unreadable
 
 
 def _decibels(value: float) -> str:

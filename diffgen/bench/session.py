@@ -121,7 +121,7 @@ class Session:
         if point not in self._plans:
             request = self.request.at(point)
             plan = self._model(point).plan(request.generate_request())
-            # Steps and schedule are the cells'; fast would choose others where nobody says.
+            # Steps and schedule are the cells'; `fast` would choose its own.
             fast = replace(plan.request, fast=request.fast)
             self._plans[point] = replace(plan, request=fast)
         return self._plans[point]

@@ -90,7 +90,7 @@ class Build:
 
 
 class Loaded(NamedTuple):
-    """A model in memory, and what its network is told of each prompt."""
+    """A model in memory, and its guides by prompt."""
 
     engine: Engine
     guides: Mapping[str, Guide]
@@ -108,7 +108,7 @@ class EngineSubjects:
     ) -> None:
         """The plans are those of `generate` at the points, and at the solutions.
 
-        `on_text` is told how long a prompt took to encode.
+        `on_text` gets the seconds that a prompt took to encode.
         """
         self._pictures, self._on_text = tuple(pictures), on_text
         self._build: Build | None = None

@@ -1,11 +1,9 @@
-"""Memory of a program that loads a network once and asks for the same sizes again and again.
+"""Memory of a program that loads a network once and allocates the same sizes again and again.
 
-The C library is told to keep what is freed: glibc gives large blocks back to the system at once,
-and the system clears each page of the next ones: 48,000 page faults a second while storybook
-trained on two cores, and 5 % of the time. But while weights are read and packed, each block is used
-once: kept, such blocks were 0.57 GiB of 5.6 for a Stable Diffusion 1.5 in float32. Python is told
-that what is loaded stays: its collector went through torch's objects again and again, 0.08 s of 0.75
-while they were made and 0.23 s at exit.
+glibc returns large blocks to the system at once, which clears each page of the next ones: page
+faults cost training a twentieth of its time. So freed memory is kept, except while weights are read
+and packed, when each block is used only once. Python's collector would search torch's objects again
+and again while they are made and at exit: what is loaded is frozen.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ class _Masked:
                 mask = mask.resize(image.size, Resampling.BILINEAR)
         elif clear is not None:
             mask = clear
-            notes.append(f"what is transparent in {_named(source)} is painted anew")
+            notes.append(f"transparent parts of {_named(source)} are repainted")
         # The colours under transparent pixels also shape soft edges.
         picture = opaque(image) if clear is None else image.convert("RGB")
         picture, mask = _finished(settings, picture, mask)

@@ -183,7 +183,9 @@ class PictureOutput:
         if pictures > 1:
             raise UsageError(f"{pictures} pictures do not fit into {target}; give a folder")
         if self._stdout and sys.stdout.isatty():
-            raise UsageError("a PNG is no text for a terminal; pipe it, or give a file name")
+            raise UsageError(
+                "a picture cannot be printed on a terminal; pipe it, or give a file name"
+            )
         exists = self._file and self._file.exists()
         if exists and not self._stdout and self._style.collision == "number":
             raise UsageError(f"{target} exists; choose another name or add --overwrite")

@@ -1,4 +1,4 @@
-"""Tokens that somebody added to a vocabulary: every place where a tokenizer's folder lists them.
+"""Tokens added to a vocabulary, in all the places where a tokenizer's folder lists them.
 
 transformers 4 writes `added_tokens_decoder` in tokenizer_config.json, before that it wrote
 added_tokens.json, and 5 writes `added_tokens` in tokenizer.json.

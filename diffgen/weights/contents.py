@@ -60,7 +60,7 @@ class Contents:
 
     @property
     def called(self) -> str | None:
-        """What an error line calls it; None where nobody knows."""
+        """Its name in error lines; None if it is unknown."""
         return self.named or CALLED.get(self.holds)
 
 

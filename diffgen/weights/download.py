@@ -87,7 +87,7 @@ def _download(order: Order, file: RemoteFile, path: Path, report: Report) -> Fet
         part.unlink()
         raise WeightsError(
             f"{order.repository}: {file.path} has the sha256 {found}, not {digits} as "
-            "it should; it was thrown away: try again, or another mirror"
+            "it should; it was deleted: try again, or another mirror"
         )
     os.replace(part, path)
     return Fetched(path, path.stat().st_size, found, path.stat().st_size - begun)

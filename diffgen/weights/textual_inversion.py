@@ -41,7 +41,7 @@ BUNDLED = re.compile(
 # The encoder of a key in files for more than one; the first is CLIP-L.
 ENCODERS = ({"clip_l", "text_encoders_0"}, {"clip_g", "text_encoders_1"})
 SINGLE = ("emb_params", "string_to_param.*", "*")
-FIXED = {*SINGLE}.union(*ENCODERS)  # keys that are nobody's word
+FIXED = {*SINGLE}.union(*ENCODERS)  # keys that are no names
 PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".jxl", ".avif")
 MOST = 64 << 20  # bytes of a pickle
 MAX_VECTORS = 1024

@@ -77,7 +77,7 @@ def test_json_lines(tmp_path: Path) -> None:
     assert read(tmp_path, content, "p.jsonl") == [
         Record(1, {"prompt": "a", "steps": [1, 2]}),
         Problem(3, "not a JSON object, {...}: [1]"),
-        Problem(4, 'the key "a" is there twice'),
+        Problem(4, 'the key "a" is repeated'),
         Problem(5, "not valid JSON: Expecting property name enclosed in double quotes"),
         Record(6, {"x": 1}),
     ]

@@ -171,7 +171,7 @@ def test_comparing_fails_where_it_got_slower(done, workplace, diffgen):
         (["a", "-o", "thesis"], "thesis holds other files"),
         (["a", "-o", "thesis/a.tex"], "thesis/a.tex is a file"),
         (["a", "-o", "/dev/null/x"], "cannot work in /dev/null/x"),
-        (["a", "--clip", "./nowhere"], "--clip ./nowhere is no CLIP model"),
+        (["a", "--clip", "./nowhere"], "--clip ./nowhere cannot be loaded as a CLIP model"),
     ],
 )
 def test_bad_requests_are_one_line_and_exit_2(tmp_path, diffgen, arguments, message):

@@ -137,7 +137,7 @@ def test_what_is_transparent_is_painted_anew(
     own = original(str(tmp_path / "a.png"))
     assert np.array_equal(pixels(picture)[:16], own[:16])
     assert not np.array_equal(pixels(picture)[16:], own[16:])
-    assert "what is transparent in a.png is painted anew" in caplog.text
+    assert "transparent parts of a.png are repainted" in caplog.text
 
 
 def test_outpainting_keeps_the_picture_in_its_place(engine: Engine, init: str) -> None:

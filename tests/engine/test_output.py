@@ -265,7 +265,7 @@ def test_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_terminal_gets_no_png(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    with pytest.raises(UsageError, match="no text for a terminal"):
+    with pytest.raises(UsageError, match="cannot be printed on a terminal"):
         PictureOutput("-", pictures=1)
 
 

@@ -109,7 +109,7 @@ def test_what_was_interrupted_goes_on_from_its_end(hub: Hub, folders: Folders) -
 
 def test_a_wrong_hash_is_refused_and_thrown_away(hub: Hub, folders: Folders) -> None:
     hub.wrong = True
-    with pytest.raises(WeightsError, match=f"sha256 .*, not {DIGITS}.*thrown away"):
+    with pytest.raises(WeightsError, match=f"sha256 .*, not {DIGITS}.*deleted"):
         fetch(wanted(), folders, report=ignore)
     assert not place(folders).exists()
     assert parts(folders) == []

@@ -131,7 +131,7 @@ def test_metadata_is_what_the_file_says_besides(tmp_path: Path) -> None:
         (header_bytes({"__metadata__": {"note": 7}}), "__metadata__ should map names to texts"),
         (struct.pack("<Q", 3) + b'"\xff"', "its header is damaged .*can't decode byte"),
         (struct.pack("<Q", 20_000) + b"[" * 20_000, "its header is damaged .*nested too deeply"),
-        (struct.pack("<Q", 14) + b'{"a":1,"a":2} ', 'the key "a" is there twice'),
+        (struct.pack("<Q", 14) + b'{"a":1,"a":2} ', 'the key "a" is repeated'),
         (struct.pack("<Q", 2**64 - 1) + bytes(64), "is not a safetensors file"),
         (header_bytes({"a": entry([8], 0, 32) | {"shape": 8}}), "its header is damaged"),
         (header_bytes({"a": entry([-1], 0, 4)}, data=4), "its header is damaged"),
