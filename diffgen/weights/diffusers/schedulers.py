@@ -271,7 +271,9 @@ def _other_noise(config: JsonObject, class_name: str, asked: Collection[str]) ->
 
 
 def _flow(config: JsonObject, class_name: str, asked: Collection[str]) -> NoiseConfig:
-    refuse_other_values(config, FLOW_NOISE if "shift" in asked else {**FLOW_NOISE, **FLOW_SHIFTS})
+    refuse_other_values(config, FLOW_NOISE)
+    if "shift" not in asked and (why := _why_not(config, FLOW_SHIFTS)):
+        raise UnsupportedCheckpoint(f"{why}; set a shift with --shift")
     own = FLOW_CLASSES.get(class_name)
     return NoiseConfig(
         prediction="flow",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -21,6 +22,8 @@ from diffgen.weights.ldm.parts import (
     shapes_of,
 )
 from diffgen.weights.noise import with_noise
+
+logger = logging.getLogger("diffgen")
 
 SIZES: Final[Mapping[SingleFamily, int]] = {"sd1": 64, "sd2": 64, "sdxl": 128}
 SD2_V_SIZE: Final = 96
@@ -80,8 +83,20 @@ def whole_config(
         schedule=with_noise(schedule, told),
         zero_empty_prompt=family == "sdxl" and len(text) > 1,
         # XL uses its encoders' penultimate layer, whatever a trainer notes.
-        clip_skip=None if family == "sdxl" else told.get("clip_skip"),
+        clip_skip=None if family == "sdxl" else _clip_skip(told, text),
     )
+
+
+def _clip_skip(told: Mapping[str, Any], text: tuple[ClipTextConfig, ...]) -> int | None:
+    """The layer that the file's trainer notes, if there is one of that number."""
+    skip: int | None = told.get("clip_skip")
+    if skip is not None and skip > text[0].layers:
+        logger.warning(
+            "its metadata note a clip skip of %d, where the text encoder has %d layers: left out",
+            *(skip, text[0].layers),
+        )
+        return None
+    return skip
 
 
 def config_on_base(

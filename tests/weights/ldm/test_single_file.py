@@ -530,3 +530,11 @@ def test_an_adapter_that_was_left_in_a_file_is_told(changed, files, caplog):
     ours, plain = Checkpoint.open(changed("sd1", adapt)), Checkpoint.open(files["sd1"])
     assert "was saved with an adapter loaded, which is left out: 2 tensors" in caplog.text
     assert ours.tensors["unet"].keys() == plain.tensors["unet"].keys()
+
+
+def test_a_clip_skip_beyond_the_layers_is_left_out(files, tmp_path, caplog):
+    tensors = load_file(files["sd1"])
+    for noted, taken in (("2", 2), ("99", None)):
+        save_file(tensors, tmp_path / "a.safetensors", {"ss_clip_skip": noted})
+        assert Checkpoint.open(tmp_path / "a.safetensors").config.clip_skip == taken
+    assert "note a clip skip of 99, where the text encoder has" in caplog.text
