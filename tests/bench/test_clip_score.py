@@ -82,5 +82,5 @@ def test_what_is_no_clip_model_is_refused(tmp_path, kind):
     folder = tmp_path / kind
     if kind == "text":
         CLIPTextModel(CLIPTextConfig(**SMALL, vocab_size=950)).save_pretrained(folder)
-    with pytest.raises(UsageError, match=f"--clip {folder} is "):
+    with pytest.raises(UsageError, match=f"--clip {folder} (is a|cannot be loaded as a) "):
         ClipScorer(str(folder))
