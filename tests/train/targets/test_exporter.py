@@ -27,7 +27,9 @@ def test_full_training_of_a_single_file_writes_a_folder(
         resume=False,
         reporter=Listener(),
     )
-    request = GenerateRequest(prompts=["a red square"], steps=1, seed=1, guidance_scale=3.0)
+    request = GenerateRequest(
+        prompts=["a red square"], steps=1, seed=1, guidance_scale=3.0, width=64, height=64
+    )
     engines = [
         Engine.load(source, device="cpu", dtype="fp32")
         for source in (file, tmp_path / "run" / "model")
