@@ -83,6 +83,24 @@ class Adapters:
         """Whether every LoRA applies to every step."""
         return all(lora.always for lora, _ in self._loras)
 
+    @property
+    def any(self) -> bool:
+        """Whether there are LoRAs in use."""
+        return bool(self._loras)
+
+    def find_not_finite(self) -> tuple[Path, str] | None:
+        """A LoRA and the layer that it makes overflow; everything is read again to tell."""
+        self._loras = self._read([lora for lora, _ in self._loras])
+        for lora, key in self._loras:
+            for component, layers in self._files[key].items():
+                self._read_base(component, [n for n in layers if (component, n) not in self._base])
+                for layer, delta in layers.items():
+                    given = [(delta, lora.strength(component, layer))]
+                    made = changed(*self._base[component, layer], given)
+                    if not all(bool(t.isfinite().all()) for t in made if t is not None):
+                        return lora.path, layer
+        return None
+
     def follow(self, denoise: Denoiser, sigmas: Sequence[float]) -> Denoiser:
         """A denoiser that evaluates each noise level with the LoRAs of its step."""
         if self.always:

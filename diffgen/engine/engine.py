@@ -288,7 +288,7 @@ class Engine:
         if masked:
             latents = masked.blended(latents)
         if not bool(torch.isfinite(latents).all()):
-            raise not_finite("sampling", self.precision.unet, self.model.checkpoint)
+            raise not_finite("sampling", self.precision.unet, self.model.checkpoint, self.adapters)
         return latents
 
     def denoiser(

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from diffgen import Engine, GenerateRequest
 from diffgen.engine.finite import not_finite
 from diffgen.engine.model import Model
-from diffgen.errors import WeightsError
+from diffgen.errors import DiffgenError, WeightsError
+from diffgen.types import LoraRef
 
 if TYPE_CHECKING:
     from tiny_models import TinyModel
@@ -36,3 +37,33 @@ def test_a_file_with_nan_is_named(sd1: "TinyModel", tmp_path: Path, component: s
     assert said.startswith(f"{file}: the tensor ")
     assert said.split()[3] in tensors
     assert "dtype" not in said
+
+
+@pytest.mark.parametrize("large", ["lora_A", "lora_B"])
+def test_a_lora_that_overflows_is_named(sd1: "TinyModel", tmp_path: Path, large: str) -> None:
+    query = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    shapes = {"lora_A": (2, 64), "lora_B": (64, 2)}
+    tensors = {f"{query}.{part}.weight": torch.ones(shape) for part, shape in shapes.items()}
+    save_file(tensors, tmp_path / "sound.safetensors")
+    save_file(
+        {key: t * 3e38 if large in key else t for key, t in tensors.items()},
+        tmp_path / "l.safetensors",
+    )
+    loras = [LoraRef(tmp_path / "sound.safetensors"), LoraRef(tmp_path / "l.safetensors", 10.0)]
+    engine = Engine.load(sd1.folder, device="cpu", dtype="fp32", loras=loras)
+    said = rf"{tmp_path / 'l.safetensors'} makes mid_block\S+ numbers that are not finite"
+    with pytest.raises(WeightsError, match=said):
+        list(engine.generate(GenerateRequest(prompts=["a barn"], steps=1)))
+
+
+def test_weights_of_loras_are_advised_about(sd1: "TinyModel", tmp_path: Path) -> None:
+    query = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_v"
+    tensors = {
+        f"{query}.lora_A.weight": torch.ones(1, 64),
+        f"{query}.lora_B.weight": torch.ones(64, 1),
+    }
+    save_file({key: t * 1e18 for key, t in tensors.items()}, tmp_path / "l.safetensors")
+    loras = [LoraRef(tmp_path / "l.safetensors", 100.0)]
+    engine = Engine.load(sd1.folder, device="cpu", dtype="fp32", loras=loras)
+    with pytest.raises(DiffgenError, match=r"less guidance, or lower weights of the LoRAs$"):
+        list(engine.generate(GenerateRequest(prompts=["a barn"], steps=1)))
