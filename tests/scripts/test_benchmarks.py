@@ -78,3 +78,16 @@ def test_fast(run):
     text = run("bench_fast", *words, "--device", "cpu")
     assert "| schedule | steps | every | guidance ends |" in text
     assert text.count("\n| ") == 5
+
+
+def test_the_table_of_features_is_that_of_its_figures(monkeypatch):
+    """And each of its rows is compared by a test that is there."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import bench_features
+
+    result = json.loads((SCRIPTS / "results" / "features.json").read_text(encoding="utf-8"))
+    assert bench_features.table(**result["figures"]) == result["table"]
+    parity = SCRIPTS.parent / "tests" / "parity"
+    source = "".join((parity / name).read_text(encoding="utf-8") for name in bench_features.TESTS)
+    for each in bench_features.FEATURES:
+        assert f"def {each.test}(" in source
