@@ -11,7 +11,7 @@ from diffgen.batch.plan import BatchPlan, Job, Stock
 from diffgen.batch.requests import from_record
 from diffgen.engine.encoding import SUFFIXES, encode
 from diffgen.engine.reading import read_settings
-from diffgen.errors import DeviceError, UsageError
+from diffgen.errors import DeviceError, PictureError, UsageError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -89,9 +89,12 @@ class Verifier:
             for name in ("version", "libraries", "model_files", "vae_files")
             if name in then and then[name] != now[name]
         ]
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP", "AVIF")) as image:
-            form = SUFFIXES[str(image.format).lower()]
-            kept = image.convert("RGB")
+        try:
+            with Image.open(path, formats=("PNG", "JPEG", "WEBP", "AVIF")) as image:
+                form = SUFFIXES[str(image.format).lower()]
+                kept = image.convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise PictureError(f"{path} is damaged: {error}") from error
         if form != "png":
             notes.append(f"a {form} loses something, at a quality that it does not say")
             again = BytesIO(encode(made, now, form=form, metadata=False))

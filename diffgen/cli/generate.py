@@ -79,6 +79,7 @@ def making(
     _check_stdout(output)
     for file in (running.contact_sheet, running.grid):
         check_sheet(file)
+    _check_folders(output.output, running.contact_sheet, running.grid, running.summary)
     previews = Previews(output.preview_every) if output.preview_every else None
     with logged_notes(talk.verbose):
         session = _told(opened, given.get("prompt_file"))
@@ -102,6 +103,17 @@ def _told(opened: Callable[[], Session], prompt_file: str | None) -> Session:
         print_note(note)
     tell_syntax([*session.plan.unread.values()], strict=session.reading.strict)
     return session
+
+
+def _check_folders(output: str | None, *files: str | None) -> None:
+    """Raise UsageError for a file of the run's end that has no folder, nor gets one by `output`."""
+    target = Path(output or ".").expanduser().absolute()
+    for path in (Path(file).expanduser() for file in files if file):
+        if path.is_dir():
+            raise UsageError(f"cannot write {path}: it is a folder")
+        folder = path.absolute().parent
+        if not folder.is_dir() and folder not in (target, *target.parents):
+            raise UsageError(f"cannot write {path}: there is no folder {path.parent}")
 
 
 def _check_stdout(output: Output) -> None:

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from diffgen.cli.console import logged_notes, print_json, print_note, print_result
+from diffgen.cli.console import logged_notes, print_error, print_json, print_note, print_result
 from diffgen.cli.signature import with_settings
-from diffgen.errors import UsageError, one_line
+from diffgen.errors import DiffgenError, OutputError, UsageError, one_line
 from diffgen.settings.model import ModelName
 from diffgen.settings.prompting import Prompting
 from diffgen.settings.sampling import Sampling
@@ -32,17 +32,24 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     *,
     given: dict[str, Any],
-) -> None:
+) -> int:
     """Show how pictures were made, or what is understood of a prompt.
 
     Of pictures: their settings, whichever program wrote them. Of a prompt: terms, steps, chunks,
     weights and tokens, as `generate` would draw it with the same model and options.
     """
+    worst = 0
     for file in files or ():
-        _show_picture(file, as_json=as_json)
+        try:
+            _show_picture(file, as_json=as_json)
+        except OutputError:
+            raise  # nobody reads any more
+        except DiffgenError as error:
+            print_error(str(error))
+            worst = error.exit_code
     if prompt is None:
         if files:
-            return
+            return worst
         raise UsageError('nothing to show: give a picture, or --prompt "a (red:1.2) barn"')
     from diffgen.engine.model import Model
     from diffgen.engine.request import GenerateRequest
@@ -63,9 +70,10 @@ def show(
     found = [{"kind": kind, **explain(text, tokens, steps)} for kind, text, tokens in texts]
     if as_json:
         print_json({"model": opened.name, "texts": found})
-        return
+        return worst
     for each in found:
         _print(each)
+    return worst
 
 
 def _show_picture(file: Path, *, as_json: bool) -> None:

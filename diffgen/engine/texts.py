@@ -36,6 +36,8 @@ def read_texts(path: Path) -> dict[str, str]:
     Texts longer than `TEXT_AT_MOST` are skipped. Raises UsageError for an unreadable file.
     """
     try:
+        if path.is_fifo():  # opening it would wait for a writer
+            raise UsageError(f"{path}: no picture to be read: it is a pipe")
         with path.open("rb") as file:
             is_png = file.read(len(PNG)) == PNG
             texts = dict(_png_texts(file)) if is_png else _other_texts(path)

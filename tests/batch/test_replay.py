@@ -15,7 +15,7 @@ from diffgen.batch.session import Session
 from diffgen.batch.verifying import Verifier
 from diffgen.engine.encoding import encode
 from diffgen.engine.engine import Engine
-from diffgen.errors import UsageError
+from diffgen.errors import PictureError, UsageError
 
 A1111 = """a (red:1.2) barn
 Negative prompt: night
@@ -184,6 +184,13 @@ def test_verify_tells_what_differs(engine: Engine, tmp_path: Path) -> None:
     verdict = verifier.verify(path)
     assert verdict.difference >= 100
     assert any("version was 0.0" in note for note in verdict.notes)
+
+
+def test_verify_names_a_picture_that_is_cut(engine: Engine, tmp_path: Path) -> None:
+    path = drawn(engine, tmp_path, width="64", height="64")
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(PictureError, match=r"picture\.png is damaged: image file is truncated"):
+        Verifier().verify(path)
 
 
 def test_verify_compares_like_with_like(engine: Engine, tmp_path: Path) -> None:

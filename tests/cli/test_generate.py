@@ -76,6 +76,12 @@ def test_a_picture(run: Run) -> None:
         )
 
 
+def test_a_summary_may_be_in_the_folder_that_the_run_makes(run: Run) -> None:
+    result = run("x", *QUICK, *SMALL, "-o", "new/pictures/", "--summary", "new/s.json")
+    assert result.code == 0
+    assert json.loads(Path("new/s.json").read_text())["made"] == 1
+
+
 def test_quiet_says_nothing_but_results(run: Run) -> None:
     assert run("x", *QUICK, "-q") == (0, "x-7.png\n", "")
 
@@ -224,6 +230,9 @@ def test_the_picture_itself_on_stdout(
         (("x", "-m", "n" * 300), "File name too long"),
         (("x", "--lora", "n" * 300), "File name too long"),
         (("a (red:1.3) barn", "--strict"), 'syntax that is not read: weights, "(red:1.3)"'),
+        (("x", "--summary", "no/s.json"), "cannot write no/s.json: there is no folder no"),
+        (("x", "--grid", "no/g.png", "-o", "o/"), "cannot write no/g.png: there is no folder no"),
+        (("x", "--summary", "."), "cannot write .: it is a folder"),
         (("--prompts", "none.txt"), "cannot read prompts from none.txt: No such file"),
     ],
 )

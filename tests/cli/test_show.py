@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from pathlib import Path
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from typer.testing import CliRunner
 
-from diffgen.cli import app
+from diffgen.cli import app, main
 from diffgen.errors import UsageError
 
+LINE = "a\nSteps: 7, Sampler: Euler, CFG scale: 6, Seed: 11"
 PROMPT = "a (red:1.2) barn [at night:by day:0.5] BREAK sea AND a cat:0.5"
 
 
@@ -17,6 +23,29 @@ def shown(*arguments: str) -> list[str]:
     result = CliRunner().invoke(app, ["show", *arguments])
     assert result.exit_code == 0, result.output
     return result.stdout.splitlines()
+
+
+def test_a_picture_that_says_nothing_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in (("a", LINE), ("b", "words"), ("c", LINE)):
+        info = PngInfo()
+        info.add_text("parameters", text)
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png", pnginfo=info)
+    os.mkfifo(tmp_path / "pipe.png")
+    names = [str(tmp_path / f"{name}.png") for name in ("a", "b", "pipe", "none", "c")]
+    monkeypatch.setattr(sys, "argv", ["diffgen", "show", *names])
+    with pytest.raises(SystemExit) as left:
+        main()
+    out, err = capsys.readouterr()
+    assert left.value.code == 2
+    assert out.count("made by A1111") == 2
+    assert err.splitlines() == [
+        f"error: {names[1]} does not say how it was made, or not in words known here "
+        "(it has parameters)",
+        f"error: {names[2]}: no picture to be read: it is a pipe",
+        f"error: {names[3]}: no picture to be read: No such file or directory",
+    ]
 
 
 def test_what_is_understood_is_printed() -> None:
