@@ -113,9 +113,9 @@ def test_a_folder_that_is_gone(
     monkeypatch.setattr(sys, "argv", ["diffgen", "generate", "x"])
     with pytest.raises(SystemExit) as left:
         cli.main()
-    assert left.value.code == 1
+    assert left.value.code == 2
     assert capsys.readouterr().err == (
-        "error: cannot write into the current folder: No such file or directory\n"
+        "error: the current folder is gone; change to one that exists\n"
     )
 
 
