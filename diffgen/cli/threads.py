@@ -2,7 +2,7 @@
 
 OpenMP's threads spin while they wait. If another process needs the same cores, that keeps the
 thread that all wait for from running. Threads that sleep instead lose a few microseconds at each
-barrier, within the noise on an idle machine (scripts/bench_busy.py).
+barrier, which on an idle machine slows the steps of a small model (scripts/bench_busy.py).
 """
 
 from __future__ import annotations
