@@ -1,6 +1,7 @@
 """One loaded tiny model for the tests of the engine."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,3 +25,15 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def engine(sd1: "TinyModel") -> Engine:
     return Engine.load(sd1.folder, device="cpu", dtype="fp32")
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Callable[[bytes], Path]:
+    """Write bytes to a file without a suffix: what a picture is has to be read from inside."""
+
+    def write(content: bytes) -> Path:
+        path = tmp_path / "picture"
+        path.write_bytes(content)
+        return path
+
+    return write

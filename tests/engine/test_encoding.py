@@ -43,16 +43,6 @@ def record(prompt: str = "a barn", **changes: Any) -> dict[str, Any]:
     return make_record(plan, Picture(prompt, 5), origin=Origin(model, ()).record, **made)
 
 
-@pytest.fixture
-def put(tmp_path: Path) -> Callable[[bytes], Path]:
-    def write(content: bytes) -> Path:
-        path = tmp_path / "picture"
-        path.write_bytes(content)
-        return path
-
-    return write
-
-
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_the_record_comes_back(put: Callable[[bytes], Path], form: Any, prompt: str) -> None:

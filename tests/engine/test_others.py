@@ -109,16 +109,6 @@ DRAWN = json.dumps({"c": "a barn", "uc": "night", "seed": 5, "steps": 20, "size"
 INVOKE = {"positive_prompt": "a barn", "negative_prompt": "night", "seed": 5, "steps": 20}
 
 
-@pytest.fixture
-def put(tmp_path: Path) -> Callable[[bytes], Path]:
-    def write(content: bytes) -> Path:
-        path = tmp_path / "picture"
-        path.write_bytes(content)
-        return path
-
-    return write
-
-
 @pytest.mark.parametrize(
     ("source", "content"),
     [
