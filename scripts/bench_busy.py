@@ -4,9 +4,9 @@ python scripts/bench_busy.py                   # idle, one, two and four busy pr
 python scripts/bench_busy.py --hogs 0,2 --train
 
 Every case is a fresh process that makes the same picture several times; cases take turns, so that
-drift favours none. Ours runs as shipped, with threads that spin (OMP_WAIT_POLICY=ACTIVE, what
-OpenMP does when nobody tells it otherwise), and in one thread. The first picture of a process is
-not counted.
+drift favours none. Ours runs as shipped (threads spin briefly, then sleep), with threads that sleep
+at once (OMP_WAIT_POLICY=PASSIVE), with threads that spin (ACTIVE, close to what OpenMP does when
+nobody tells it otherwise), and in one thread. The first picture of a process is not counted.
 """
 
 from __future__ import annotations
@@ -70,15 +70,18 @@ for _ in range(int(sys.argv[1])):
     draw()
     print(time.perf_counter() - start)
 """
+SLEEPING = {"OMP_WAIT_POLICY": "PASSIVE"}
 SPINNING = {"OMP_WAIT_POLICY": "ACTIVE"}
 CASES: dict[str, tuple[str, int, dict[str, str]]] = {
     "diffgen": (OURS, 0, {}),
+    "diffgen, sleeping": (OURS, 0, SLEEPING),
     "diffgen, spinning": (OURS, 0, SPINNING),
     "diffgen, one thread": (OURS, 1, {}),
     "diffusers": (THEIRS, 0, {}),
 }
 TRAINING_CASES = {
     "a training step": (TRAINING, 0, {}),
+    "a training step, sleeping": (TRAINING, 0, SLEEPING),
     "a training step, spinning": (TRAINING, 0, SPINNING),
 }
 
@@ -99,7 +102,9 @@ def seconds(
     program: str, threads: int, environment: dict[str, str], runs: int, steps: int
 ) -> list[float]:
     """Seconds of each counted run of one fresh process."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))
+    }
     command = [sys.executable, "-c", program + TIMED, str(runs), str(threads), str(steps)]
     done = subprocess.run(
         command, check=True, capture_output=True, text=True, env=kept | environment

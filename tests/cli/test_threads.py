@@ -1,4 +1,4 @@
-"""Threads sleep while they wait, unless the user decided otherwise."""
+"""Threads sleep after a brief wait, unless the user decided otherwise."""
 
 import os
 import subprocess
@@ -27,9 +27,10 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
         os.environ.pop(name, None)
 
 
-def test_threads_sleep_while_they_wait() -> None:
+def test_threads_sleep_after_a_brief_wait() -> None:
     settle_threads()
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert os.environ["GOMP_SPINCOUNT"] == "3000"
     assert os.environ["KMP_BLOCKTIME"] == "0"
 
 
