@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from diffgen.configuration import Configuration, Given
 
 FEW_CORES = 4  # on a CPU, where each picture takes a noticeable time
+MUCH = 0.8  # of a speed: measurements on a busy machine differ by less
 SDXL = 7 * 10**9  # bytes of its weights in half precision
 LARGEST_CELL = 1000  # characters
 Rows = list[tuple[str, str]]
@@ -82,6 +84,7 @@ def _computing(given: Mapping[str, Given], troubles: list[str]) -> dict[str, Any
         "nvidia_driver": Path("/proc/driver/nvidia/version").exists(),
         "dtype": Precision.pick(dtype.value if dtype else "auto", chosen).name,
         "dtype_reason": f"{dtype.source} says so" if dtype and fixed else _reason(chosen),
+        "products": _products() if chosen.type == "cpu" else {},
     }
 
 
@@ -108,6 +111,20 @@ def _reason(chosen: device) -> str:
     if not torch.backends.mkldnn.enabled:
         return "this torch has no oneDNN, which multiplies bfloat16 on CPUs"
     return "this CPU has no instructions for products of bfloat16 (AVX512-BF16, AMX)"
+
+
+def _products(side: int = 1024, runs: int = 5) -> dict[str, float]:
+    """Operations a second of square matrix products on the CPU, the best of runs by turns."""
+    import torch
+
+    matrices = {"fp32": torch.ones(side, side), "bf16": torch.ones(side, side).bfloat16()}
+    best = dict.fromkeys(matrices, 0.0)
+    for _ in range(runs):
+        for name, matrix in matrices.items():
+            start = time.perf_counter()
+            torch.mm(matrix, matrix)
+            best[name] = max(best[name], 2 * side**3 / (time.perf_counter() - start))
+    return best
 
 
 def _threads(environment: Mapping[str, str], given: Given | None) -> dict[str, Any]:
@@ -164,6 +181,8 @@ def _slow_cpu(facts: Mapping[str, Any]) -> Iterator[str]:
         yield "no GPU that torch can use: networks run on the CPU"
     if facts["dtype"] == "fp32":
         yield f"float32: {facts['dtype_reason']}"
+    if facts["dtype"] == "bf16" and facts["products"]["bf16"] < MUCH * facts["products"]["fp32"]:
+        yield "bfloat16: this CPU multiplies float32 faster (--dtype fp32, at twice the memory)"
     count = facts["threads"]["cores_usable"]
     if count <= FEW_CORES:
         yield f"few cores: {count}"
@@ -203,6 +222,10 @@ def _rows(facts: Mapping[str, Any]) -> Rows:
     rows += [
         ("device", f"{facts['device']} ({facts['hardware']})"),
         ("number format", f"{facts['dtype']}: {facts['dtype_reason']}"),
+        *(
+            (f"products, {name}", f"{speed / 1e9:.0f} billion operations a second")
+            for name, speed in facts["products"].items()
+        ),
         ("threads", f"{threads['used']} on {threads['cores_usable']} cores{_said(threads)}"),
         ("memory", _memory(facts["memory"])),
     ]

@@ -17,6 +17,7 @@ FAST: dict[str, Any] = {
     "device": "cuda",
     "dtype": "fp16",
     "dtype_reason": "",
+    "products": {},
     "nvidia_driver": True,
     "cuda_build": "13.0",
     "threads": {
@@ -60,6 +61,7 @@ def test_it_tells_what_a_run_would_take(monkeypatch: pytest.MonkeyPatch) -> None
     assert found["threads"]["used"] == torch.get_num_threads()
     assert found["threads"]["environment"]["OMP_WAIT_POLICY"] == "ACTIVE"
     assert found["trouble"] == []
+    assert all(1e8 < speed < 1e15 for speed in found["products"].values())
 
 
 def test_what_diffgen_sets_itself_is_not_the_users_word() -> None:
@@ -104,6 +106,16 @@ def test_a_fast_machine_has_nothing_slow() -> None:
             None,
             {"device": "cpu", "nvidia_driver": False, "dtype": "fp32", "dtype_reason": "old"},
             "float32: old",
+        ),
+        (
+            None,
+            {
+                "device": "cpu",
+                "nvidia_driver": False,
+                "dtype": "bf16",
+                "products": {"fp32": 3e11, "bf16": 2e11},
+            },
+            "multiplies float32 faster",
         ),
         ("threads", {"used": 4, "environment": {"OMP_NUM_THREADS": "4"}}, "12 of 16 cores unused"),
         ("threads", {"used": 32}, "32 threads share 16 cores"),
