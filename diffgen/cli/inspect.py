@@ -29,7 +29,7 @@ def inspect(
     ] = False,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Name tensors that a model lacks, or has too many (slower)."),
+        typer.Option("--check", help="Name tensors that a model lacks, or has too many."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

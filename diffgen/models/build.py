@@ -41,12 +41,6 @@ def empty_network(config: ModelConfig, component: Component) -> nn.Module:
     return build_empty(ClipTextModel, config.text[index])
 
 
-def expected_shapes(config: ModelConfig, component: Component) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a component's tensors."""
-    state = empty_network(config, component).state_dict()
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
-
-
 class _NoInitialisation(TorchFunctionMode):
     """Turns every function of torch.nn.init into a no-op.
 

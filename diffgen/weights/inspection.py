@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diffgen.errors import DiffgenError, UsageError
+from diffgen.models.shapes import expected_shapes
 from diffgen.weights.checkpoint import Checkpoint
 from diffgen.weights.contents import Contents, contents_of
 from diffgen.weights.files import PICKLE_SUFFIXES, TensorInfo, open_tensors, read_metadata
@@ -76,7 +77,7 @@ def inspect(source: str, *, hashes: bool = False, check: bool = False) -> Report
     """Describe a path or a named model.
 
     `hashes` reads the files completely; `check` compares a model's tensors with those of its
-    networks, for which torch is loaded. Raises UsageError for a missing path, and WeightsError for
+    networks. Raises UsageError for a missing path, and WeightsError for
     a file that is no weights file, naming its format.
     """
     ref = locate(source)
@@ -185,8 +186,6 @@ def _component(name: str, infos: Infos) -> Component:
 
 
 def _fit(checkpoint: Checkpoint) -> dict[str, Fit]:
-    from diffgen.models.build import expected_shapes
-
     found = {}
     for part, tensors in checkpoint.tensors.items():
         wanted, infos = expected_shapes(checkpoint.config, part), tensors.infos

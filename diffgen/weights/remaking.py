@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from diffgen.errors import UnsupportedCheckpoint, UsageError
+from diffgen.models.shapes import expected_shapes
 from diffgen.types import TEXT_ENCODERS, Component, LoraRef
 from diffgen.weights.casting import Format, cast, format_of
 from diffgen.weights.checkpoint import CLIP_VOCABULARY, Checkpoint, check_fit
@@ -42,7 +43,6 @@ def components_of(
     Raises WeightsError for tensors that are missing or do not fit, and for LoRAs as `read_lora`
     does.
     """
-    from diffgen.models.build import expected_shapes
     from diffgen.weights.adapters.files import read_lora
 
     deltas = [(lora, read_lora(lora.path, checkpoint, partial=lora.partial)) for lora in loras]

@@ -38,6 +38,7 @@ LIGHT = [
     (("models",), 0),
     (("config",), 0),
     (("inspect", "storybook"), 0),
+    (("inspect", "storybook", "--check"), 0),
     (("pull", "storybook"), 2),
     (("convert", "--help"), 0),
     (("genrate",), 2),

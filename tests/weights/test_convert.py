@@ -18,8 +18,8 @@ from gguf_files import NAME, write_gguf
 from safetensors.torch import load_file, save_file
 
 from diffgen.errors import OutputError, UnsupportedCheckpoint, UsageError, WeightsError
-from diffgen.models.build import expected_shapes
 from diffgen.models.lora import LoraDelta
+from diffgen.models.shapes import expected_shapes
 from diffgen.types import LoraRef
 from diffgen.weights import verifying
 from diffgen.weights.adapters.lora import save_lora
