@@ -18,6 +18,7 @@ from diffgen.bench.answer import (
 from diffgen.bench.command import generate_command
 from diffgen.bench.compare import SEVERAL, varied
 from diffgen.bench.grid import PlannedCell
+from diffgen.bench.journal import Journal
 from diffgen.bench.limits import by_solution
 from diffgen.bench.request import SweepRequest
 from diffgen.bench.results import (
@@ -29,7 +30,6 @@ from diffgen.bench.results import (
     Results,
 )
 from diffgen.bench.runs import make_cell
-from diffgen.bench.storage import Journal
 from diffgen.engine.plan import GeneratePlan
 from diffgen.settings.axes import Point, title_of
 

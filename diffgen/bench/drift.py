@@ -14,8 +14,8 @@ from dataclasses import replace
 from statistics import median
 
 from diffgen.bench.grid import PlannedCell, shuffled
+from diffgen.bench.journal import Journal
 from diffgen.bench.runs import Drift, Run
-from diffgen.bench.storage import Journal
 
 CONTROLS = 3  # cells of each sitting
 TRIES = 2

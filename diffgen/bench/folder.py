@@ -1,4 +1,13 @@
-"""The files of a sweep in its folder: nothing else is replaced or removed."""
+"""The folder of a sweep: its files, of which alone any is ever replaced or removed.
+
+    journal.jsonl        what has been measured so far; see diffgen.bench.journal
+    references/*.safetensors   the converged latents, (pictures, C, h, w)
+    cells/*.png          the first pictures of each cell and of each reference
+    results.json         the results; see diffgen.bench.result_files
+    results.csv          the same, one line per cell
+
+plus the report and plots that are drawn from these.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from diffgen.errors import ConfigError, OutputError, UsageError
-from diffgen.files import locked
+from diffgen.files import locked, replaced
 from diffgen.jsonfile import parse_json
 from diffgen.settings.sweep import BY_LABEL
 
@@ -87,6 +96,12 @@ def writing_into(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(f"cannot write into {folder}: {error.strerror or error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of text atomically. Raises OSError."""
+    with replaced(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _says_schema(journal: Path) -> bool:

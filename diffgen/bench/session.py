@@ -13,11 +13,12 @@ from diffgen.bench.answer import MARGIN, Question
 from diffgen.bench.assemble import Task, assemble
 from diffgen.bench.compare import SEVERAL
 from diffgen.bench.grid import PlannedCell, plan_cell, plan_cells, point_of
+from diffgen.bench.journal import Journal
 from diffgen.bench.limits import solution_of
 from diffgen.bench.pictures import read_png
 from diffgen.bench.request import SweepRequest
+from diffgen.bench.result_files import write_results
 from diffgen.bench.results import Machine, Results
-from diffgen.bench.storage import Journal, write_results
 from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.engine.model import Model

@@ -26,12 +26,12 @@ from diffgen.bench import reference as references
 from diffgen.bench.drift import find_drifts, time_again
 from diffgen.bench.folder import CELLS, REFERENCES, writing_into
 from diffgen.bench.grid import PlannedCell, shuffled
+from diffgen.bench.journal import Journal
 from diffgen.bench.limits import weights_of
 from diffgen.bench.metrics import latent_rmse, psnr, ssim
 from diffgen.bench.pictures import KEPT, picture_name, read_png, write_png
 from diffgen.bench.reference import Converged, Limit
 from diffgen.bench.runs import Run, has_limit
-from diffgen.bench.storage import Journal
 from diffgen.bench.subject import Subject, Subjects
 from diffgen.device import memory_errors, peak_memory, reset_peak_memory, synchronize
 from diffgen.diffusion.noise import BrownianNoise

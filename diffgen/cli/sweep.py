@@ -15,9 +15,9 @@ import typer
 from diffgen.bench.compare import Comparison, Limits, check_comparable, compare
 from diffgen.bench.folder import check_folder, kept_to_ourselves
 from diffgen.bench.request import SweepRequest
+from diffgen.bench.result_files import read_results
 from diffgen.bench.results import Results
 from diffgen.bench.session import Film, Session
-from diffgen.bench.storage import read_results
 from diffgen.cli.command_line import command_line
 from diffgen.cli.console import (
     logged_notes,

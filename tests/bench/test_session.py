@@ -6,8 +6,8 @@ from PIL import Image
 from sweep_examples import Quiet
 
 from diffgen.bench.request import SweepRequest
+from diffgen.bench.result_files import read_results
 from diffgen.bench.session import Session
-from diffgen.bench.storage import read_results
 from diffgen.engine.engine import Engine
 from diffgen.engine.model import Model
 from diffgen.engine.request import GenerateRequest

@@ -13,10 +13,10 @@ from sweep_examples import Everywhere, Mixture, Quiet, mixture_subject
 from diffgen.bench import reference as references
 from diffgen.bench.drift import find_drifts
 from diffgen.bench.grid import Grid, PlannedCell, plan_cells
+from diffgen.bench.journal import Journal
 from diffgen.bench.metrics import latent_rmse
 from diffgen.bench.reference import ODE, Limit
 from diffgen.bench.runs import has_limit, make_cell
-from diffgen.bench.storage import Journal
 from diffgen.bench.sweep import Sweep
 from diffgen.diffusion.noise import StreamNoise
 from diffgen.diffusion.samplers import SAMPLERS

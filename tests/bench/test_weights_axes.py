@@ -20,8 +20,8 @@ from test_sweep import make_sweep, measured
 
 from diffgen.bench.drift import Drift
 from diffgen.bench.request import SweepRequest
+from diffgen.bench.result_files import read_results
 from diffgen.bench.session import Session
-from diffgen.bench.storage import read_results
 from diffgen.bench.subject import Build
 from diffgen.engine.engine import Engine
 from diffgen.engine.model import Model

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from diffgen import cli
-from diffgen.bench.storage import read_results
+from diffgen.bench.result_files import read_results
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {

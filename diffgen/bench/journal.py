@@ -1,23 +1,14 @@
-"""The folder of a sweep: a journal that survives interruption, and the results in two formats.
+"""The journal of a sweep: what has been measured so far, kept through an interruption.
 
-    journal.jsonl        one line per finished piece of work, appended at once; see `Journal`
-    references/*.safetensors   the converged latents, (pictures, C, h, w)
-    cells/*.png          the first pictures of each cell and of each reference
-    results.json         `Results` field by field (diffgen.bench.results documents them), its
-                         version under "schema"; numbers in seconds, bytes and dB
-    results.csv          one line per cell, with all its settings
-
-plus the report and plots that are drawn from these.
+journal.jsonl has a line for each finished piece of work, appended and synchronized at once.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -27,38 +18,19 @@ from diffgen.bench.folder import (
     CELLS,
     JOURNAL,
     REFERENCES,
-    RESULTS,
-    TABLE,
     check_folder,
     clear,
+    write_text,
     writing_into,
 )
 from diffgen.bench.pictures import read_png
-from diffgen.bench.results import READABLE, SCHEMA, Cell, Reference, Results, Statistic
+from diffgen.bench.results import SCHEMA, Reference
 from diffgen.bench.runs import Drift, Run
-from diffgen.errors import ConfigError, UsageError, shown
-from diffgen.files import remove_parts, replaced
+from diffgen.errors import ConfigError, UsageError
+from diffgen.files import remove_parts
 from diffgen.jsonfile import parse_json
 
 T = TypeVar("T")
-# Messages for pydantic's error types; other values are just invalid.
-FAULTS = {
-    "missing": "is missing",
-    "missing_argument": "is missing",
-    "unexpected_keyword_argument": "is not a field of this version",
-    "extra_forbidden": "is not a field of this version",
-    "int_type": "should be a whole number",
-    "float_type": "should be a number",
-    "finite_number": "should be a finite number",
-    "string_type": "should be a string",
-    "bool_type": "should be true or false",
-    "tuple_type": "should be a list",
-    "dict_type": "should be an object",
-    "mapping_type": "should be an object",
-    "dataclass_type": "should be an object",
-    "literal_error": "is none of ok, no_limit, failed",
-}
-STATISTICS = ("latent_rmse", "psnr", "ssim", "clip")
 _log = logging.getLogger(__name__)
 
 
@@ -106,7 +78,7 @@ class Journal:
                 journal = cls._read(path, conditions)
             else:
                 journal = cls(path)
-                _write(path, json.dumps({"schema": SCHEMA, "conditions": conditions}) + "\n")
+                write_text(path, json.dumps({"schema": SCHEMA, "conditions": conditions}) + "\n")
             journal._add_values(values)
             for name in (CELLS, REFERENCES):
                 (folder / name).mkdir(exist_ok=True)
@@ -208,61 +180,6 @@ class Journal:
             os.fsync(file.fileno())
 
 
-def write_results(results: Results, folder: Path) -> None:
-    """Write results.json and results.csv atomically. Raises OutputError."""
-    with writing_into(folder):
-        _write(folder / RESULTS, json.dumps(asdict(results), indent=1, ensure_ascii=False) + "\n")
-        _write(folder / TABLE, _csv(results))
-
-
-def read_results(path: Path) -> Results:
-    """Read results.json, or the one in a folder. Raises UsageError if it is unusable."""
-    path = path / RESULTS if path.is_dir() else path
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = parse_json(text, str(path))
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ConfigError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not the JSON of a sweep: {error}") from error
-    version = data.get("schema") if isinstance(data, dict) else None
-    if version not in READABLE:
-        raise UsageError(f'{path} has schema {shown(version)}; this diffgen reads "{SCHEMA}"')
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        results = TypeAdapter(Results).validate_json(text, strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        fault = FAULTS.get(first["type"], f"cannot be {shown(first['input'])}")
-        raise UsageError(f"{path} is damaged: {_key(first['loc'])} {fault}") from error
-    if fault := find_nonsense(results):
-        raise UsageError(f"{path} is damaged: {fault}")
-    return results
-
-
-def find_nonsense(results: Results) -> str:
-    """The first impossible value, with its key; empty if there is none."""
-    for number, cell in enumerate(results.cells):
-        where = f"cells[{number}]"
-        if cell.steps < 1 or cell.nfe < 0:
-            return f"{where} has {cell.steps} steps and {cell.nfe} evaluations"
-        times = cell.seconds
-        if times and not (times.repeats and min(times.median, times.low, *times.repeats) > 0.0):
-            return f"{where}.seconds should be numbers above 0"
-        for name in STATISTICS:
-            statistic: Statistic | None = getattr(cell, name)
-            if statistic and not (statistic.values and statistic.ci95 >= 0.0):
-                return f"{where}.{name} has no values, or an interval below 0"
-    return ""
-
-
-def _key(path: Sequence[int | str]) -> str:
-    """`cells[3].psnr.mean`."""
-    words = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return "".join(words).removeprefix(".")
-
-
 def _made(kind: type[T], value: object) -> T | None:
     """The content of a journal line, None if it is invalid."""
     from pydantic import TypeAdapter, ValidationError
@@ -273,32 +190,6 @@ def _made(kind: type[T], value: object) -> T | None:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError:
         return None
-
-
-def _csv(results: Results) -> str:
-    rows = [_row(results, cell) for cell in results.cells]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _row(results: Results, cell: Cell) -> dict[str, Any]:
-    row: dict[str, Any] = {"model": cell.at.get("model", results.model)}
-    row |= {k: getattr(cell, k) for k in ("sampler", "schedule", "steps", "nfe", "stochastic")}
-    row |= {"status": cell.status, "reason": cell.reason}
-    for name in STATISTICS:
-        value: Statistic | None = getattr(cell, name)
-        row |= {name: value and value.mean, f"{name}_ci95": value and value.ci95}
-    for name in ("median", "low", "high"):
-        row[f"seconds_{name}"] = cell.seconds and getattr(cell.seconds, name)
-    row |= {k: getattr(cell, k) for k in ("decode_seconds", "peak_memory", "picture")}
-    machine = results.machine
-    row |= {"device": machine.device, "threads": machine.threads}
-    row |= {"dtype": cell.at.get("dtype", machine.dtype)}
-    return row | {f"set_{name}": value for name, value in cell.settings.items()}
 
 
 def _check_header(header: Mapping[str, Any], path: Path, conditions: Mapping[str, Any]) -> None:
@@ -324,8 +215,3 @@ def _parse_line(line: bytes) -> dict[str, Any] | None:
     except (ConfigError, UnicodeDecodeError):
         return None
     return entry if isinstance(entry, dict) else None
-
-
-def _write(path: Path, text: str) -> None:
-    with replaced(path) as part:
-        part.write_text(text, encoding="utf-8")
