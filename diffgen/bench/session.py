@@ -30,8 +30,8 @@ from diffgen.settings.setting import as_text
 if TYPE_CHECKING:
     from PIL import Image
 
+    from diffgen.bench.measure import Listener
     from diffgen.bench.subject import Build, EngineSubjects
-    from diffgen.bench.sweep import Listener
     from diffgen.types import DtypeName
 
 SAVE_EVERY = 5.0  # seconds

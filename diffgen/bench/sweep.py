@@ -12,15 +12,12 @@ stage: a model is loaded once, and gone before the next one is.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from diffgen.bench import reference as references
 from diffgen.bench.drift import find_drifts, time_again
@@ -28,45 +25,29 @@ from diffgen.bench.folder import CELLS, REFERENCES, writing_into
 from diffgen.bench.grid import PlannedCell, shuffled
 from diffgen.bench.journal import Journal
 from diffgen.bench.limits import weights_of
-from diffgen.bench.metrics import latent_rmse, psnr, ssim
+from diffgen.bench.measure import (
+    FAILURES,
+    SILENT,
+    CountingDenoiser,
+    Listener,
+    Scorer,
+    evaluate,
+    needs_path,
+    reason_of,
+    sample,
+)
 from diffgen.bench.pictures import KEPT, picture_name, read_png, write_png
 from diffgen.bench.reference import Converged, Limit
 from diffgen.bench.runs import Run, has_limit
 from diffgen.bench.subject import Subject, Subjects
-from diffgen.device import memory_errors, peak_memory, reset_peak_memory, synchronize
-from diffgen.diffusion.noise import BrownianNoise
+from diffgen.device import memory_errors
 from diffgen.engine.plan import Picture
-from diffgen.errors import DeviceLost, DiffgenError, OutputError
+from diffgen.errors import OutputError
 from diffgen.settings.axes import Point, title_of
-from diffgen.types import Denoiser
 
 ADAPTIVE_CALLS = 40  # a guess, only for the time left
-# Errors of one cell, not of all.
-FAILURES = (DiffgenError, RuntimeError, ArithmeticError, ValueError)
-Scorer = Callable[[Image.Image, str], float]
 
 _log = logging.getLogger(__name__)
-
-
-class Listener(Protocol):
-    """Receives the progress of a sweep."""
-
-    def begin(self, label: str) -> None: ...
-
-    def called(self) -> None: ...
-
-
-class CountingDenoiser:
-    """A denoiser that counts its calls, which are network evaluations."""
-
-    def __init__(self, denoise: Denoiser, listener: Listener) -> None:
-        self.calls = 0
-        self._denoise, self._listener = denoise, listener
-
-    def __call__(self, x: Tensor, sigma: float) -> Tensor:
-        self.calls += 1
-        self._listener.called()
-        return self._denoise(x, sigma)
 
 
 @dataclass
@@ -167,7 +148,7 @@ class Sweep:
 
     def _calls_of(self, cell: PlannedCell, number: int) -> int:
         nfe = cell.plan.nfe or ADAPTIVE_CALLS
-        again = number < len(self.pictures) and _needs_path(cell)
+        again = number < len(self.pictures) and needs_path(cell)
         return 2 * nfe if again else nfe
 
     def _limits(self, cells: Sequence[PlannedCell]) -> list[Limit]:
@@ -193,7 +174,7 @@ class Sweep:
                     subject, limit, self.reference_steps, self.floor, count
                 )
             except FAILURES as error:
-                return f"no reference to compare with: {_reason(error)}"
+                return f"no reference to compare with: {reason_of(error)}"
             with writing_into(folder):
                 references.save_latents(latents, path)
             self.journal.add_reference(limit.key, record)
@@ -216,9 +197,9 @@ class Sweep:
         timed_only = Run(cell=cell.key, round=len(self.pictures))
         try:
             with torch.inference_mode(), memory_errors():
-                run, _ = self._sample(cell, timed_only, _Nobody())
+                run, _ = sample(self.subjects.cell(cell.point), cell, timed_only, SILENT)
         except FAILURES as error:
-            _log.warning("%s could not be timed again: %s", cell.key, _reason(error))
+            _log.warning("%s could not be timed again: %s", cell.key, reason_of(error))
             return None
         return run.seconds
 
@@ -233,61 +214,22 @@ class Sweep:
         converged = self._converged.get(Limit.of(cell).key) if limited else None
         if isinstance(converged, str):
             return replace(run, reason=converged)
-        listener = _Nobody() if warm_up else self.listener
+        listener = SILENT if warm_up else self.listener
         try:
+            subject = self.subjects.cell(cell.point)
             with torch.inference_mode(), memory_errors():
-                run, latents = self._sample(cell, run, listener)
+                run, latents = sample(subject, cell, run, listener)
                 if number >= len(self.pictures):
                     return run
-                return self._look(cell, run, latents, converged)
+                run, image = evaluate(subject, run, latents, converged, self.scorer)
+                return self._keep(cell, run, image)
         except OutputError:
             raise
         except FAILURES as error:
-            return replace(run, reason=_reason(error))
+            return replace(run, reason=reason_of(error))
 
-    def _sample(self, cell: PlannedCell, run: Run, listener: Listener) -> tuple[Run, Tensor]:
-        """Run exactly what `generate` does, timed; returns the latents.
-
-        A sampler with independent noise runs once more along its Brownian path, untimed, since that
-        noise takes longer to draw.
-        """
-        subject, plan = self.subjects.cell(cell.point), cell.plan
-        index = run.round % len(self.pictures)
-        seeds, shape, device = subject.seeds([index]), subject.shape, subject.device
-        denoise = CountingDenoiser(subject.denoiser([index]), listener)
-        reset_peak_memory(device)
-        start = _now(device)
-        latents = plan.run(denoise, seeds, shape, device)
-        seconds = _now(device) - start
-        run = replace(run, nfe=denoise.calls, seconds=seconds, peak_memory=peak_memory(device))
-        if run.round < len(self.pictures) and _needs_path(cell):
-            path = BrownianNoise(seeds, shape, device)
-            # A denoiser is for one run: some have a state.
-            again = CountingDenoiser(subject.denoiser([index]), listener)
-            latents = plan.run(again, seeds, shape, device, noise=path)
-        if not bool(torch.isfinite(latents).all()):
-            raise DiffgenError("sampling gave numbers that are not finite")
-        return run, latents
-
-    def _look(
-        self, cell: PlannedCell, run: Run, latents: Tensor, converged: Converged | None
-    ) -> Run:
-        """Decode, compare with the reference, score, and store the first pictures."""
-        subject = self.subjects.cell(cell.point)
-        start = _now(subject.device)
-        image = subject.decode(latents)[0]
-        run = replace(run, decode_seconds=_now(subject.device) - start)
-        if converged:
-            truth = converged.images[run.round]
-            run = replace(
-                run,
-                latent_rmse=latent_rmse(latents[0].cpu(), converged.latents[run.round]),
-                psnr=psnr(image, truth),
-                ssim=ssim(image, truth),
-            )
-        if self.scorer:
-            prompt = self.pictures[run.round].prompt
-            run = replace(run, clip=self.scorer(image, prompt))
+    def _keep(self, cell: PlannedCell, run: Run, image: Image.Image) -> Run:
+        """Store the picture of one of the first rounds."""
         if run.round >= KEPT:
             return run
         picture = f"{CELLS}/{picture_name(cell.key, run.round)}"
@@ -295,30 +237,3 @@ class Sweep:
         with writing_into(folder):
             write_png(image, folder / picture)
         return replace(run, picture=picture)
-
-
-class _Nobody:
-    def begin(self, label: str) -> None:
-        pass
-
-    def called(self) -> None:
-        pass
-
-
-def _needs_path(cell: PlannedCell) -> bool:
-    """Whether `generate` draws independent noise while the distance needs a Brownian path."""
-    spec = cell.plan.spec
-    return cell.stochastic and spec.noise != "brownian" and has_limit(spec)
-
-
-def _reason(error: Exception) -> str:
-    """What is said of a failure that costs one cell. Raises DeviceLost, which costs them all."""
-    if isinstance(error, DeviceLost):
-        raise error
-    text = " ".join(str(error).split())
-    return text if isinstance(error, DiffgenError) else f"{type(error).__name__}: {text}"
-
-
-def _now(device: torch.device) -> float:
-    synchronize(device)
-    return time.perf_counter()

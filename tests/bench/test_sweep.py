@@ -14,6 +14,7 @@ from diffgen.bench import reference as references
 from diffgen.bench.drift import find_drifts
 from diffgen.bench.grid import Grid, PlannedCell, plan_cells
 from diffgen.bench.journal import Journal
+from diffgen.bench.measure import sample
 from diffgen.bench.metrics import latent_rmse
 from diffgen.bench.reference import ODE, Limit
 from diffgen.bench.runs import has_limit, make_cell
@@ -249,7 +250,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path):
 def steady(monkeypatch):
     """A machine on which every run takes a second."""
     ticks = itertools.count()
-    monkeypatch.setattr("diffgen.bench.sweep._now", lambda device: float(next(ticks)))
+    monkeypatch.setattr("diffgen.bench.measure._now", lambda device: float(next(ticks)))
 
 
 def slowed(folder, factor):
@@ -303,14 +304,13 @@ def test_a_control_that_fails_does_not_end_the_sweep(tmp_path, steady, monkeypat
     """Memory may be short when a sweep is gone on with; what was timed is not known anew then."""
     slowed(tmp_path, 10.0)
     rest = make_sweep(tmp_path, "ddim,heun,euler", "20,40", repeats=3)
-    sample = rest._sample
 
-    def fails_where_it_only_times(cell, run, listener):
+    def fails_where_it_only_times(subject, cell, run, listener):
         if run.round >= len(rest.pictures) and cell.plan.spec.name != "euler":
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return sample(cell, run, listener)
+        return sample(subject, cell, run, listener)
 
-    monkeypatch.setattr(rest, "_sample", fails_where_it_only_times)
+    monkeypatch.setattr("diffgen.bench.sweep.sample", fails_where_it_only_times)
     cells = measured(rest)
     assert "times faster" in caplog.text  # by euler alone
     assert "ddim-exponential-20 could not be timed again: out of memory" in caplog.text

@@ -198,7 +198,7 @@ def test_models_keep_their_own_size_guidance_and_default(tmp_path, sd1, sdxl):
 def test_a_machine_that_changed_is_noticed_in_every_stage(tmp_path, monkeypatch):
     """What a later stage finds out holds for the stages before it."""
     ticks = itertools.count()  # a machine on which every run takes a second
-    monkeypatch.setattr("diffgen.bench.sweep._now", lambda device: float(next(ticks)))
+    monkeypatch.setattr("diffgen.bench.measure._now", lambda device: float(next(ticks)))
     points = tuple((("model", name),) for name in ("a", "b"))
     first = make_sweep(tmp_path, "ddim,heun,euler", "20", points=points, repeats=2)
     runs = first.run()
