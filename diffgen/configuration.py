@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from diffgen.errors import ConfigError, did_you_mean, shown
+from diffgen.errors import ConfigError, UsageError, did_you_mean, shown
+from diffgen.files import expanded
 from diffgen.jsonfile import MAX_CONFIG, parse_toml, read_text
 from diffgen.places import config_folder, data_folder
 
@@ -99,7 +100,7 @@ class Configuration:
         found = {}
         for name in known:
             if text := self.environment.get(variable := f"{PREFIX}{name.upper()}"):
-                paths = [Path(part).expanduser() for part in text.split(os.pathsep) if part]
+                paths = [expanded(part) for part in text.split(os.pathsep) if part]
                 found[name] = Given(_of_field(name, paths), variable)
             elif name in table:
                 paths = self._paths(name, table[name])
@@ -121,7 +122,7 @@ class Configuration:
 def config_path(environment: Mapping[str, str] = os.environ) -> Path:
     """The path of the configuration: DIFFGEN_CONFIG, or config.toml in the user's folder."""
     given = environment.get(f"{PREFIX}CONFIG")
-    return Path(given).expanduser() if given else config_folder() / "config.toml"
+    return expanded(given) if given else config_folder() / "config.toml"
 
 
 def _of_field(name: str, paths: list[Path]) -> Path | tuple[Path, ...]:
@@ -130,6 +131,6 @@ def _of_field(name: str, paths: list[Path]) -> Path | tuple[Path, ...]:
 
 def _expanded(file: Path, text: str) -> Path:
     try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise ConfigError(f"{file} [folders]: {shown(text)}: there is no such user") from error
+        return expanded(text)
+    except UsageError as error:
+        raise ConfigError(f"{file} [folders]: {error}") from error

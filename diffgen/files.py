@@ -21,6 +21,16 @@ NOBODY = "another process"  # whose number is unknown
 ATTEMPTS = 5  # to lock a folder that another process removes
 
 
+def expanded(path: str | Path) -> Path:
+    """A path with `~` and `~name` as the homes of users. Raises UsageError for an unknown one."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        name = Path(path).parts[0]
+    why = f"there is no user {name[1:]}" if name != "~" else "your home is not known; set HOME"
+    raise UsageError(f"{path}: {why}; for a file that is called so, give its whole path")
+
+
 @contextmanager
 def replaced(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to it at the end of the block.

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import platformdirs
 
+from diffgen.files import expanded
+
 
 def config_folder() -> Path:
     """The folder of the configuration: ~/.config/diffgen on Linux."""
@@ -25,8 +27,8 @@ def hub_cache(environment: Mapping[str, str] = os.environ) -> Path:
     https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables
     """
     if given := environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(given).expanduser()
+        return expanded(given)
     if home := environment.get("HF_HOME"):
-        return Path(home).expanduser() / "hub"
+        return expanded(home) / "hub"
     cache = environment.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "huggingface" / "hub"
+    return expanded(cache) / "huggingface" / "hub"

@@ -122,7 +122,7 @@ def test_what_was_typed_puts_aside_what_says_the_same_otherwise(file: Path) -> N
         ("[folders]\nlora = 'x'\n", r'\[folders\]: unknown key "lora"\. Did you mean "loras"\?'),
         ("[folders]\nloras = 3\n", r'\[folders\]: "loras" should be a list of folders'),
         ("[folders]\nloras = [3]\n", r'\[folders\]: "loras" should be a list of folders'),
-        ("[folders]\nloras = '~nobody-here/x'\n", "there is no such user"),
+        ("[folders]\nloras = '~nobody-here/x'\n", "~nobody-here/x: there is no user nobody-here"),
         (
             "[settings]\nstepz = 3\n",
             r'\[settings\]: unknown setting "stepz"\. Did you mean "steps"',

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from diffgen.errors import OutputError
-from diffgen.files import created, locked, replaced, replaced_folder
+from diffgen.errors import OutputError, UsageError
+from diffgen.files import created, expanded, locked, replaced, replaced_folder
 
 TAKE_NAMES = """
 import sys
@@ -30,6 +30,16 @@ with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
+
+
+def test_a_home_that_nobody_has_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expanded("~/a.png") == Path("/home/me/a.png")
+    assert expanded("/~nobody-here/a.png") == Path("/~nobody-here/a.png")
+    with pytest.raises(
+        UsageError, match=r"^~nobody-here/a\.png: there is no user nobody-here; for"
+    ):
+        expanded("~nobody-here/a.png")
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:

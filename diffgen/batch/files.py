@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from diffgen.batch.lines import parse_line
 from diffgen.errors import ConfigError, DiffgenError, UsageError, reason_of, shown
+from diffgen.files import expanded
 from diffgen.jsonfile import parse_json, parse_toml
 
 logger = logging.getLogger("diffgen")
@@ -100,7 +101,7 @@ def read_file(file: str) -> Iterator[Entry]:
 
 def _opened(file: str) -> AbstractContextManager[BinaryIO]:
     if file != "-":
-        return Path(file).expanduser().open("rb")
+        return expanded(file).open("rb")
     if sys.stdin is None:
         raise UsageError("--prompts -: stdin is closed")
     return nullcontext(sys.stdin.buffer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +11,7 @@ from diffgen.cli.progress import progress
 from diffgen.cli.signals import Stopped
 from diffgen.cli.signature import with_settings
 from diffgen.errors import in_bytes
+from diffgen.files import expanded
 from diffgen.settings.converting import Converting
 from diffgen.settings.output import Talk
 
@@ -42,7 +42,7 @@ def convert(
     made = _converted(
         Conversion(
             source=source,
-            target=Path(target).expanduser(),
+            target=expanded(target),
             dtype=asked.dtype,
             ema=asked.ema,
             loras=asked.loras,

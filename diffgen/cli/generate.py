@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -23,6 +22,7 @@ from diffgen.cli.streams import stdout_is_closed
 from diffgen.cli.threads import settle_threads
 from diffgen.cli.tracking import Tracker
 from diffgen.errors import OutputError, UsageError
+from diffgen.files import expanded, replaced
 from diffgen.settings.editing import Editing, Enlarging, Refining, Varying
 from diffgen.settings.model import Adapters, Source
 from diffgen.settings.output import Output, Talk
@@ -107,8 +107,8 @@ def _told(opened: Callable[[], Session], prompt_file: str | None) -> Session:
 
 def _check_folders(output: str | None, *files: str | None) -> None:
     """Raise UsageError for a file of the run's end that has no folder, nor gets one by `output`."""
-    target = Path(output or ".").expanduser().absolute()
-    for path in (Path(file).expanduser() for file in files if file):
+    target = expanded(output or ".").absolute()
+    for path in (expanded(file) for file in files if file):
         if path.is_dir():
             raise UsageError(f"cannot write {path}: it is a folder")
         folder = path.absolute().parent
@@ -155,7 +155,7 @@ def _reported(
             pace.keep()
         for file, sheet in sheets.items():
             if len(sheet):
-                sheet.save(Path(file).expanduser())
+                sheet.save(expanded(file))
         if session.reading.prompt_file and not talk.quiet:
             print_line(run.tally.closing())
 
@@ -260,10 +260,8 @@ def _write_summary(file: str, tally: Tally) -> None:
         "exit_code": tally.exit_code,
         "failures": tally.failures,
     }
-    from diffgen.files import replaced
-
     try:
-        with replaced(Path(file).expanduser()) as part:
+        with replaced(expanded(file)) as part:
             part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write {file}: {error.strerror}") from error

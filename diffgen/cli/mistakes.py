@@ -50,8 +50,6 @@ def known_trouble(error: Exception) -> tuple[str, int] | None:
     """Common errors of files and memory, as a line and an exit code."""
     if isinstance(error, MemoryError):
         return "out of memory; ask for less at a time", 1
-    if isinstance(error, RuntimeError) and "home directory" in str(error):
-        return "a path begins with ~ and a name, but there is no such user here", 2
     if not isinstance(error, OSError) or not error.strerror:
         return None
     code = 2 if error.errno in NAMED else 1

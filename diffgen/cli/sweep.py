@@ -33,6 +33,7 @@ from diffgen.cli.signals import Stopped
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.engine.steering import unread_syntax
 from diffgen.errors import DiffgenError, UsageError
+from diffgen.files import expanded
 from diffgen.settings.output import Talk
 from diffgen.settings.sampling import Sampling
 from diffgen.settings.setting import rows
@@ -53,7 +54,7 @@ def run_sweep(
     limits = Limits.parse(comparing.max_slower, comparing.max_worse)
     old = read_results(comparing.compare) if comparing.compare else None
     request = _request(prompts, given, old)
-    folder = report.output.expanduser()
+    folder = expanded(report.output)
     if comparing.compare and comparing.compare.resolve().is_relative_to(folder.resolve()):
         raise UsageError(f"--compare {comparing.compare} is in {folder}, which is to be written")
     film = _parse_film(report.trajectory) if report.trajectory else None

@@ -21,6 +21,7 @@ from diffgen.engine.images import to_images, to_pixels
 from diffgen.engine.metadata import make_record
 from diffgen.engine.plan import GeneratePlan, Picture
 from diffgen.errors import WeightsError, one_line
+from diffgen.files import expanded
 from diffgen.types import Size
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def enlarged(image: Image.Image, size: Size, upscaler: str) -> Image.Image:
     Raises WeightsError for a file that is no upscaling model.
     """
     if upscaler != "lanczos":
-        image = _by_model(image, Path(upscaler).expanduser())
+        image = _by_model(image, expanded(upscaler))
     return image if image.size == size else image.resize(size, Resampling.LANCZOS)
 
 

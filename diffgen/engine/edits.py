@@ -14,6 +14,7 @@ from PIL.Image import Resampling
 
 from diffgen.engine.pictures import STDIN, Source, pictures_in
 from diffgen.errors import UsageError
+from diffgen.files import expanded
 from diffgen.models.config import ModelConfig
 from diffgen.pictures.fitting import (
     Box,
@@ -190,7 +191,7 @@ def _finished(
 
 
 def _paths(init: str) -> list[str]:
-    path = Path(init).expanduser()
+    path = expanded(init)
     if init != STDIN and path.is_dir():
         return [str(each) for each in pictures_in(path)]
     return [init]

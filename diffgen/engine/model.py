@@ -11,6 +11,7 @@ from diffgen.engine.plan import GeneratePlan
 from diffgen.engine.refining import plan_refined
 from diffgen.engine.request import GenerateRequest
 from diffgen.errors import UsageError
+from diffgen.files import expanded
 from diffgen.models.config import ModelConfig
 from diffgen.settings.model import DEFAULT_MODEL, Source
 from diffgen.types import LoraRef, Prediction
@@ -88,7 +89,7 @@ class Model:
         """Open a model by its settings."""
         return cls.open(
             source.model,
-            vae=Path(source.vae).expanduser() if source.vae else None,
+            vae=expanded(source.vae) if source.vae else None,
             prediction=source.prediction,
             zero_snr=source.zero_snr,
             shift=source.shift,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from diffgen.engine.encoding import USUAL_SUFFIX, encode, format_of
 from diffgen.engine.names import NameTemplate
 from diffgen.errors import OutputError, UsageError
-from diffgen.files import created, replaced
+from diffgen.files import created, expanded, replaced
 from diffgen.settings.output import DEFAULT_TEMPLATE
 from diffgen.types import PictureFormat
 
@@ -61,7 +61,7 @@ class PictureOutput:
         """Raises UsageError for a target that exists or cannot hold so many pictures, and
         OutputError for one that cannot be written.
         """
-        path = Path(os.path.expanduser(target or "."))
+        path = expanded(target or ".")
         self._style = style or OutputStyle()
         self._overwrite = self._style.collision == "overwrite"
         self._written: set[Path] = set()
@@ -93,7 +93,7 @@ class PictureOutput:
     @staticmethod
     def holds_many(target: str | None) -> bool:
         """Whether a target means a folder."""
-        path = Path(os.path.expanduser(target or "."))
+        path = expanded(target or ".")
         return target != "-" and _means_folder(target or ".", path)
 
     @property

@@ -16,6 +16,7 @@ from typing import BinaryIO, Self
 from PIL import Image
 
 from diffgen.errors import PictureError, UsageError
+from diffgen.files import expanded
 from diffgen.pictures.opening import (
     DAMAGED,
     FLOATS,
@@ -61,7 +62,7 @@ class Source:
         Raises UsageError for an unreadable file and PictureError for one that is no picture,
         damaged, or too large to decode.
         """
-        name = "stdin" if str(path) == STDIN else str(Path(path).expanduser())
+        name = "stdin" if str(path) == STDIN else str(expanded(path))
         try:
             data = _data(path)
         except OSError as error:
@@ -101,7 +102,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 def _data(path: str | Path) -> bytes:
     if str(path) != STDIN:
-        with Path(path).expanduser().open("rb") as file:
+        with expanded(path).open("rb") as file:
             return _limited(file, os.fstat(file.fileno()).st_size, str(path))
     return _stdin()
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffgen.engine.edits import Edits
 from diffgen.errors import UnsupportedCheckpoint, UsageError
+from diffgen.files import expanded
 from diffgen.models.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def check_hires(request: GenerateRequest, edits: Edits | None, config: ModelConf
         raise UsageError("--hires-upscaler latent: this model works on pixels; use lanczos")
     if upscaler in ("latent", "lanczos"):
         return
-    if not Path(upscaler).expanduser().is_file():
+    if not expanded(upscaler).is_file():
         raise UsageError(
             f"--hires-upscaler takes latent, lanczos or a file; there is no file {upscaler}"
         )

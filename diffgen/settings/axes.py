@@ -13,6 +13,7 @@ from itertools import chain, count, product
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
+from diffgen.files import expanded
 from diffgen.settings.grammar import NUMBER, interval_text, parse_words
 from diffgen.settings.setting import Row, as_text
 from diffgen.types import LoraRef
@@ -102,7 +103,7 @@ class Models(Axis):
         return [*_names([(_stem(path), f"{path.parent.name}-{_stem(path)}") for path in paths])]
 
     def _words(self, text: str, name: str) -> Sequence[Any]:
-        return [text] if Path(text).expanduser().exists() else parse_words(name, text)
+        return [text] if expanded(text).exists() else parse_words(name, text)
 
 
 class Stacks(Axis):
@@ -126,7 +127,7 @@ class Stacks(Axis):
         return [[each for each in stack if each != NONE] for stack in stacks]
 
     def _words(self, text: str, name: str) -> Sequence[Any]:
-        if Path(text).expanduser().is_file():
+        if expanded(text).is_file():
             return [text]
         words: list[str] = []
         for word in parse_words(name, text):

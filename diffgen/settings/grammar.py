@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from diffgen.errors import UsageError, shown
+from diffgen.files import expanded
 from diffgen.types import Stretch
 
 MAX_NUMBERS = 10_000  # of a list
@@ -24,7 +25,7 @@ def as_typed(_name: str, text: str) -> str:
 
 def parse_path(_name: str, text: str) -> Path:
     """A path, with `~` for the user's home."""
-    return Path(text).expanduser()
+    return expanded(text)
 
 
 def parse_numbers(name: str, text: str) -> tuple[float, ...]:

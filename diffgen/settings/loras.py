@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
 
 from diffgen.errors import UsageError, did_you_mean, shown
+from diffgen.files import expanded
 from diffgen.types import EmbeddingRef, LoraRef
 
 NETWORKS, BLOCKS, STEPS = ("unet", "te", "te2"), ("in", "mid", "out"), "steps"
@@ -28,8 +28,8 @@ def parse_lora(name: str, text: str) -> LoraRef:
     """
     if not text.strip():
         raise UsageError(f"{name} needs a file or a name")
-    if Path(text).expanduser().is_file():
-        return LoraRef(Path(text).expanduser())
+    if expanded(text).is_file():
+        return LoraRef(expanded(text))
     where = f"{name} {text}"
     source, settings = _settings(text, where)
     source, weights = _weights(source, where)
@@ -42,7 +42,7 @@ def parse_lora(name: str, text: str) -> LoraRef:
     )
     factors = [_number(where, key, settings.get(key, "1")) for key in BLOCKS]
     return LoraRef(
-        Path(source).expanduser(),
+        expanded(source),
         _number(where, "weight", weights[0]) if weights else 1.0,
         unet,
         te,
@@ -55,11 +55,11 @@ def parse_lora(name: str, text: str) -> LoraRef:
 def parse_embedding(name: str, text: str) -> EmbeddingRef:
     """`FILE`, or `WORD=FILE` for another word in prompts than the file's name. Raises UsageError."""
     word, equals, file = text.partition("=")
-    if not equals or Path(text).expanduser().is_file():
+    if not equals or expanded(text).is_file():
         word, file = "", text
     if not file.strip() or (equals and file != text and not word.strip()):
         raise UsageError(f"{name} {text}: give FILE or WORD=FILE")
-    return EmbeddingRef(Path(file).expanduser(), word.strip() or None)
+    return EmbeddingRef(expanded(file), word.strip() or None)
 
 
 def _settings(text: str, where: str) -> tuple[str, dict[str, str]]:
@@ -90,7 +90,7 @@ def _weights(source: str, where: str) -> tuple[str, list[str]]:
             raise UsageError(f'{where}: the weight "{match["number"]}" is not a number')
         source = match["rest"]
         weights.insert(0, match["number"])
-        if Path(source).expanduser().is_file():
+        if expanded(source).is_file():
             break
     return source, weights
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from diffgen.engine.model import Model
+from diffgen.files import expanded
 from diffgen.train.data.dataset import find_entries
 from diffgen.train.recipe.tables import Table
 from diffgen.types import Prediction
@@ -30,7 +29,7 @@ def lora_table(
     `caption` is that of the pictures without one; `vae`, `prediction` and `zero_snr` are taken
     instead of the model's own. Raises UsageError and ConfigError for data or a model that cannot be used.
     """
-    other = Path(vae).expanduser() if vae else None
+    other = expanded(vae) if vae else None
     config = Model.open(
         model, vae=other, prediction=prediction, zero_snr=zero_snr
     ).checkpoint.config

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 
 from diffgen.device import peak_memory
 from diffgen.errors import OutputError, UsageError, one_line
-from diffgen.files import locked, replaced, was_locked
+from diffgen.files import expanded, locked, replaced, was_locked
 from diffgen.jsonfile import parse_toml
 from diffgen.signals import heard
 from diffgen.train import state
@@ -186,12 +186,12 @@ def _prepare(recipe: Recipe, run: Path, world: World, settled: Recipe, say: Say 
 
 def _source(data: str) -> str:
     """The name of a data set in the cache: its absolute path, or the pattern of its shards."""
-    path = Path(data).expanduser()
+    path = expanded(data)
     return str(path.absolute()) if path.exists() else f"data.path = {data}"
 
 
 def _cached(recipe: Recipe, data: TrainingData, encoder: LatentEncoder) -> CachedData:
-    folder = Path(recipe.data.cache or "").expanduser()
+    folder = expanded(recipe.data.cache or "")
     return CachedData(data, encoder.encode, LatentFiles(folder, encoder.autoencoder_hash()))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from diffgen.errors import WeightsError
+from diffgen.files import expanded
 from diffgen.train.recipe.checks import FROM_CAPTIONS
 from diffgen.train.recipe.recipe import Recipe
 from diffgen.train.targets.networks import open_base, vae_path, vocabulary_path
@@ -34,7 +35,7 @@ def hash_sources(recipe: Recipe) -> dict[str, str]:
     if recipe.autoencoder.teacher:
         found["autoencoder.teacher"] = _autoencoder(recipe.autoencoder.teacher)
     if lora:
-        found["lora.init"] = [_weights(Path(lora).expanduser())]
+        found["lora.init"] = [_weights(expanded(lora))]
     return {key: _joined(parts) for key, parts in found.items() if None not in parts}
 
 

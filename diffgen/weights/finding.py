@@ -11,6 +11,7 @@ from pathlib import Path
 
 from diffgen.configuration import Configuration, Folders
 from diffgen.errors import UsageError, WeightsError, did_you_mean, in_bytes, shown, some
+from diffgen.files import expanded
 from diffgen.weights import shelf
 from diffgen.weights.files import read_metadata
 from diffgen.weights.registry import PACKAGE, Kind, ModelEntry, known_entries, user_registry_path
@@ -143,7 +144,7 @@ def _known(name: str, entry: ModelEntry, folders: Folders | None, kind: Kind = "
     if entry.bundled is not None:
         return ModelRef(name, PACKAGE / entry.bundled, entry)
     if entry.path is not None:
-        return ModelRef(name, user_registry_path().parent / Path(entry.path).expanduser(), entry)
+        return ModelRef(name, user_registry_path().parent / expanded(entry.path), entry)
     path = shelf.place_of(entry, _folders(folders))
     if path is None:
         size = f", {in_bytes(entry.size)}" if entry.size else ""
@@ -202,10 +203,8 @@ def _folders(given: Folders | None) -> Folders:
 def _place(source: str) -> Path:
     """The path that a user means. Raises UsageError for an impossible one."""
     try:
-        path = Path(source).expanduser()
+        path = expanded(source)
         path.exists()
     except OSError as error:
         raise UsageError(f"{shown(source)} cannot be read: {error.strerror}") from error
-    except RuntimeError as error:  # ~name of an unknown user
-        raise UsageError(f"there is no model at {source}: no such user") from error
     return path

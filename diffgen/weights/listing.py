@@ -9,6 +9,7 @@ from typing import get_args
 
 from diffgen.configuration import Configuration, Folders
 from diffgen.errors import DiffgenError, UsageError, did_you_mean
+from diffgen.files import expanded
 from diffgen.jsonfile import JsonObject
 from diffgen.weights import shelf
 from diffgen.weights.contents import contents_of
@@ -87,7 +88,7 @@ def _place(entry: ModelEntry, folders: Folders) -> Path | None:
     if entry.bundled is not None:
         return PACKAGE / entry.bundled
     if entry.path is not None:
-        path = user_registry_path().parent / Path(entry.path).expanduser()
+        path = user_registry_path().parent / expanded(entry.path)
         return path if path.exists() else None
     return shelf.place_of(entry, folders)
 

@@ -62,7 +62,7 @@ def test_an_unknown_name_gets_a_suggestion_and_the_list() -> None:
 def test_paths_that_nothing_can_have(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^\"xxx.*\.\.\. cannot be read: File name too long$"):
         resolve("x" * 5000)
-    with pytest.raises(UsageError, match="there is no model at ~nobody-here/model: no such user"):
+    with pytest.raises(UsageError, match="~nobody-here/model: there is no user nobody-here"):
         resolve("~nobody-here/model")
     with pytest.raises(UsageError, match="there is no model"):
         resolve("./\0")

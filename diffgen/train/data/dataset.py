@@ -7,10 +7,10 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from diffgen.errors import ConfigError, UsageError
+from diffgen.files import expanded
 from diffgen.pictures.opening import TEXT
 from diffgen.text.tokenizer import Tokenizer
 from diffgen.train.buckets import TimeIds, bucket_sizes, nearest_bucket, place, unenlarged
@@ -171,7 +171,7 @@ def find_entries(path: str, captions: Style = "auto") -> Found:
     A folder with .tar files is read as shards if it has no table, else as pictures with caption
     files or tables, subfolders included.
     """
-    source = Path(path).expanduser()
+    source = expanded(path)
     if not source.is_dir() and (source.suffix == ".tar" or "://" in path or path[:5] == "pipe:"):
         return read_shards(expand_shards(os.path.expanduser(path)), captions)
     if not source.exists():
@@ -220,7 +220,7 @@ def to_pixels(shown: Shown) -> Tensor:
 
 def _usable(found: Found, recipe: DataRecipe) -> tuple[tuple[Entry, ...], tuple[Probe, ...]]:
     """The pictures that can be read, and what their headers say; the others are noted by reason."""
-    cache = Path(recipe.cache).expanduser() if recipe.cache else None
+    cache = expanded(recipe.cache) if recipe.cache else None
     probes = probe_all(found.entries, cache)
     for entry, p in zip(found.entries, probes, strict=True):
         found.note(p.problem, [entry.name] if p.problem else [])

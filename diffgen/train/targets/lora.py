@@ -14,6 +14,7 @@ from diffgen import __version__
 from diffgen.engine.engine import Engine
 from diffgen.engine.plan import GeneratePlan
 from diffgen.errors import ConfigError, did_you_mean
+from diffgen.files import expanded
 from diffgen.models.clip import ClipTextModel
 from diffgen.models.config import ModelConfig
 from diffgen.models.lora import Adapter, LoraDelta, add_lora, continue_lora
@@ -137,7 +138,7 @@ def adapt(recipe: Recipe, networks: Mapping[Component, nn.Module]) -> Adapters:
     """
     lora = recipe.lora
     if lora.init:
-        return _continued(recipe, networks, Path(lora.init).expanduser())
+        return _continued(recipe, networks, expanded(lora.init))
     _check_modules(lora, networks.values())
     torch.manual_seed(recipe.run.seed)
     assert lora.rank is not None
