@@ -53,11 +53,12 @@ class NameTemplate:
         Raises UsageError.
         """
         try:
-            parsed = [(plain, name, spec or "") for plain, name, spec, _ in Formatter().parse(text)]
+            found = list(Formatter().parse(text))
         except ValueError as error:
             raise UsageError(f"--output-template {shown(text)}: {error}") from None
-        for plain, name, spec in parsed:
-            _check_piece(plain, name, spec)
+        for plain, name, spec, conversion in found:
+            _check_piece(plain, name, spec or "", conversion)
+        parsed = [(plain, name, spec or "") for plain, name, spec, _ in found]
         if not any(name and name != "ext" for _, name, _ in parsed):
             raise UsageError(f"--output-template {shown(text)}: it gives every picture one name")
         return cls(tuple(_with_suffix(parsed, text, suffixes)))
@@ -85,7 +86,7 @@ def slug(prompt: str, longest: int = LONGEST) -> str:
     return _cut(words, LONGEST_BYTES) or "unconditional"
 
 
-def _check_piece(plain: str, name: str | None, spec: str) -> None:
+def _check_piece(plain: str, name: str | None, spec: str, conversion: str | None) -> None:
     if bad := FORBIDDEN.search(plain):
         raise UsageError(
             f"--output-template: {shown(bad[0])} cannot be in a name; -o FOLDER says where"
@@ -94,6 +95,11 @@ def _check_piece(plain: str, name: str | None, spec: str) -> None:
         known = ", ".join(f"{{{field}}}" for field in [*FIELDS, "ext"])
         hint = did_you_mean(name, FIELDS) or f"; there are {known}"
         raise UsageError(f"--output-template: there is no {shown(f'{{{name}}}')}{hint}")
+    if conversion:
+        raise UsageError(
+            f"--output-template: {shown(f'{{{name}!{conversion}}}')}: fields have no conversions; "
+            f"leave out !{conversion}"
+        )
     if not SPEC.fullmatch(spec) or (name == "ext" and spec):
         raise UsageError(
             f"--output-template: {shown(f'{{{name}:{spec}}}')}: behind the colon stands how many "

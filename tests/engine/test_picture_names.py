@@ -62,6 +62,8 @@ def test_templates(template: str, name: str) -> None:
         ("{ext}-{seed}", "stands at the end"),
         ("{0}", 'no "{0}"'),
         ("{}", 'no "{}"'),
+        ("{seed!r}", '"{seed!r}": fields have no conversions; leave out !r'),
+        ("{prompt!z:40}-{seed}", "leave out !z"),
     ],
 )
 def test_templates_that_cannot_be_used(template: str, message: str) -> None:
