@@ -6,18 +6,20 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from dynamicprompts.wildcards import WildcardManager
 from dynamicprompts.wildcards.collection import WildcardCollection
-from dynamicprompts.wildcards.collection.structured import parse_structured_file
+from dynamicprompts.wildcards.collection.list import ListWildcardCollection
 from dynamicprompts.wildcards.item import WildcardItem
 from dynamicprompts.wildcards.tree import WildcardTree
 from dynamicprompts.wildcards.values import WildcardValues
 
 from diffgen.errors import UsageError, did_you_mean, shown, some
+from diffgen.jsonfile import parse_json
 
 WEIGHT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)::(.+)")
-STRUCTURED = (".json", ".yaml")
+TABLES = (".json", ".yaml", ".yml")
 
 
 class Lines(WildcardCollection):
@@ -94,12 +96,46 @@ class Wildcards(WildcardManager):
     def _of_file(self, path: Path, within: Path) -> Iterator[tuple[str, WildcardCollection]]:
         if path.suffix == ".txt":
             yield within.with_suffix("").as_posix(), Lines(path)
-        elif path.suffix in STRUCTURED:
+        elif path.suffix in TABLES:
             try:
-                for name, values in parse_structured_file(path):
-                    yield (within.parent / name).as_posix(), values
+                for name, items in _lists(_read(path), within.with_suffix("").name):
+                    yield (within.parent / name).as_posix(), ListWildcardCollection(items)
             except Exception:  # whatever its parsers raise
                 self._broken.append(str(path))
+
+
+def _read(path: Path) -> Any:
+    text = path.read_bytes().decode("utf-8-sig")
+    if path.suffix == ".json":
+        return parse_json(text, str(path))
+    import yaml  # type: ignore[import-untyped]  # only where there is such a file
+
+    return yaml.load(text, yaml.BaseLoader)  # all is text: no other types, "no" and 1.50 as written
+
+
+def _lists(value: Any, name: str) -> Iterator[tuple[str, list[str | WildcardItem]]]:
+    """Each list of a table, by the names that lead to it; a whole file's by the file's."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            for below, items in _lists(inner, ""):
+                yield f"{key}/{below}".strip("/"), items
+    elif isinstance(value, list):
+        yield name, [item for each in value if (item := _item(each))]
+    elif value:
+        yield name, [_weighed(str(value))]
+
+
+def _item(value: Any) -> str | WildcardItem | None:
+    """An entry of a list: text, or a table of the text and its weight. None for none.
+
+    Raises ValueError for anything else.
+    """
+    if isinstance(value, dict):
+        text = str(value.get("text") or value.get("content") or "")
+        return WildcardItem(text, float(value.get("weight", 1))) if text else None
+    if not isinstance(value, str | int | float | None):
+        raise ValueError
+    return _weighed(str(value)) if value not in (None, "") else None
 
 
 def _weighed(line: str) -> str | WildcardItem:

@@ -115,10 +115,10 @@ def test_wildcards(folder: Path) -> None:
         ("{a|b|c|d|{e|f|__missing__}}", 'no wildcard "missing"'),
         ("__outer__", 'no wildcard "inner"'),
         ("__empty__", 'the wildcard "empty" in .* has no lines'),
-        ("__numbers__", 'the wildcard "numbers" in .* has no lines'),
+        ("__none__", 'the wildcard "none" in .* has no lines'),
         ("__latin__", r"latin\.txt is not UTF-8 text; save the file as UTF-8"),
         ("__wide__", r"wide\.txt is not UTF-8 text; save the file as UTF-8"),
-        ("__lost__", r'no wildcard "lost" in .*; .*broken\.yaml cannot be read'),
+        ("__lost__", r'no wildcard "lost" in .*; .*broken\.yaml, .*lists\.yml cannot be read'),
     ],
 )
 def test_wildcards_that_lead_nowhere(folder: Path, template: str, message: str) -> None:
@@ -126,7 +126,8 @@ def test_wildcards_that_lead_nowhere(folder: Path, template: str, message: str) 
     (folder / "empty.txt").write_text("# nothing\n")
     (folder / "latin.txt").write_bytes(b"r\xe9d\n")
     (folder / "wide.txt").write_bytes("red\n".encode("utf-16"))
-    (folder / "numbers.yaml").write_text("numbers: [1, 2]\n")
+    (folder / "none.yaml").write_text("none: []\n")
+    (folder / "lists.yml").write_text("- [a, b]\n")
     (folder / "broken.yaml").write_text("lost: [red, blue\nb")
     expander = Expander(folder)
     for _ in range(2):  # the next line of a file is told too
@@ -143,6 +144,19 @@ def test_lines_with_weights(folder: Path) -> None:
     assert found.count("red") > 150
     assert sorted(expander.combinations("__often__")) == ["(blue:1.2)", "red"]
     assert sorted(expander.combinations("__kept/deep__")) == ["x", "y"]
+
+
+def test_tables(folder: Path) -> None:
+    """Text as it stands there: YAML would take some words for other things."""
+    (folder / "flat.yml").write_text("\ufeff- no\n- 1.50\n-\n- r\u00e9d\n", encoding="utf-8")
+    (folder / "tree.json").write_text(
+        '{"a": {"b": ["x", 3, {"text": "y", "weight": 0}]}, "c": "one"}'
+    )
+    expander = Expander(folder)
+    assert sorted(expander.combinations("__flat__")) == ["1.50", "no", "r\u00e9d"]
+    assert sorted(expander.combinations("__a/b__")) == ["3", "x", "y"]
+    assert {expander.choose("__a/b__", seed) for seed in range(40)} == {"3", "x"}
+    assert expander.choose("__c__", 1) == "one"
 
 
 def test_a_folder_that_holds_itself(folder: Path) -> None:
