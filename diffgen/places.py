@@ -8,8 +8,6 @@ from pathlib import Path
 
 import platformdirs
 
-from diffgen.files import expanded
-
 
 def config_folder() -> Path:
     """The folder of the configuration: ~/.config/diffgen on Linux."""
@@ -27,8 +25,8 @@ def hub_cache(environment: Mapping[str, str] = os.environ) -> Path:
     https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables
     """
     if given := environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE"):
-        return expanded(given)
+        return Path(os.path.expanduser(given))
     if home := environment.get("HF_HOME"):
-        return expanded(home) / "hub"
+        return Path(os.path.expanduser(home)) / "hub"
     cache = environment.get("XDG_CACHE_HOME") or "~/.cache"
-    return expanded(cache) / "huggingface" / "hub"
+    return Path(os.path.expanduser(cache)) / "huggingface" / "hub"
