@@ -14,13 +14,13 @@ from diffgen.models.config import ClipTextConfig, Depth, ModelConfig, UNetConfig
 from diffgen.types import TEXT_ENCODERS, NoiseConfig
 from diffgen.weights.diffusers.configs import read_model_config
 from diffgen.weights.diffusers.folder import folder_name
-from diffgen.weights.diffusers.schedulers import (
+from diffgen.weights.diffusers.scheduler_classes import (
     CLASSES,
     EDM_CLASSES,
     FLOW_CLASSES,
-    PREDICTIONS,
     SIGMA_OPTIONS,
 )
+from diffgen.weights.diffusers.schedulers import PREDICTIONS
 
 CLASSES_BY_COMPONENT = {
     "unet": ("diffusers", "UNet2DConditionModel"),

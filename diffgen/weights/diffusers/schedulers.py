@@ -1,28 +1,40 @@
-"""scheduler_config.json -> NoiseConfig: the meaning of each diffusers scheduler class."""
+"""scheduler_config.json -> NoiseConfig: the file as diffusers' scheduler classes read it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from diffgen.errors import UnsupportedCheckpoint, shown
 from diffgen.jsonfile import JsonObject
 from diffgen.models.checks import check_schedule
 from diffgen.types import NoiseConfig, Prediction, SamplerName, SpacingName
 from diffgen.weights.diffusers.options import one_of, refuse_other_values
+from diffgen.weights.diffusers.scheduler_classes import (
+    ALLOWED,
+    CLASSES,
+    CURVES,
+    DEFAULTS,
+    EDM_ALLOWED,
+    EDM_CLASSES,
+    FLOW_ALLOWED,
+    FLOW_CLASSES,
+    FLOW_NOISE,
+    FLOW_PREFIX,
+    FLOW_SHIFTS,
+    FLOW_WORDS,
+    LINSPACE,
+    NOISE,
+    SIGMA_OPTIONS,
+    UNKNOWN,
+    SchedulerClass,
+)
 
-Options: TypeAlias = Mapping[str, Any]
 BetaSchedule: TypeAlias = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
 
 PREDICTIONS: Mapping[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "sample"}
 BETA_SCHEDULES: Sequence[BetaSchedule] = ("linear", "scaled_linear", "squaredcos_cap_v2")
 SPACINGS: Sequence[SpacingName] = ("leading", "trailing", "linspace")
-SIGMA_OPTIONS: Mapping[str, SpacingName] = {
-    "use_karras_sigmas": "karras",
-    "use_exponential_sigmas": "exponential",
-    "use_beta_sigmas": "beta",
-}
 
 # Fields with other names in the file.
 KEYS = {
@@ -30,170 +42,6 @@ KEYS = {
     "clip": "clip_sample_range",
     "distilled_steps": "original_inference_steps",
 }
-
-# Defaults of most classes.
-DEFAULTS: Options = {
-    "beta_schedule": "linear",
-    "beta_start": 0.0001,
-    "beta_end": 0.02,
-    "timestep_spacing": "linspace",
-    "steps_offset": 0,
-    "clip_sample": False,
-    "clip_sample_range": 1.0,
-}
-SD_BETAS: Options = {"beta_start": 0.00085, "beta_end": 0.012}
-
-# Options that change the picture, with the values that diffgen's samplers reproduce.
-ALLOWED: Mapping[str, Sequence[object]] = {
-    "thresholding": (False,),
-    "interpolation_type": ("linear",),
-    "final_sigmas_type": ("zero",),
-    "sigma_min": (),
-    "sigma_max": (),
-    "use_lu_lambdas": (False,),
-}
-# Options for noise other than a table of betas: no other sampler helps.
-NOISE: Mapping[str, Sequence[object]] = {"timestep_type": ("discrete",)}
-
-# Options that a class ignores, at the equivalent value.
-NO_CLIP: Options = {"clip_sample": False}
-NO_SIGMAS: Options = dict.fromkeys(SIGMA_OPTIONS, False)
-NO_SPACING: Options = {"timestep_spacing": "trailing"}  # closest to the steps of LCM and TCD
-
-# Left over from switching classes with `from_config`; diffusers reads them as its default.
-FOREIGN_SOLVER_TYPES = ("logrho", "bh1", "bh2")
-
-
-@dataclass(frozen=True, slots=True)
-class SchedulerClass:
-    """A diffusers scheduler class: diffgen's sampler for it, and how it reads its JSON.
-
-    `defaults` differ from DEFAULTS, `ignored` overrides the JSON, `allowed` adds to ALLOWED,
-    `variants` are the (option, value) pairs that select another sampler.
-    """
-
-    sampler: SamplerName
-    defaults: Options = field(default_factory=dict)
-    ignored: Options = field(default_factory=lambda: NO_CLIP)
-    allowed: Mapping[str, Sequence[object]] = field(default_factory=dict)
-    variants: Mapping[tuple[str, str], SamplerName] = field(default_factory=dict)
-
-
-CLASSES: Mapping[str, SchedulerClass] = {
-    "DDPMScheduler": SchedulerClass(
-        "ddpm",
-        defaults={"timestep_spacing": "leading", "clip_sample": True},
-        ignored=NO_SIGMAS,
-        allowed={"variance_type": ("fixed_small", "fixed_small_log")},
-    ),
-    "DDIMScheduler": SchedulerClass(
-        "ddim", defaults={"timestep_spacing": "leading", "clip_sample": True}, ignored=NO_SIGMAS
-    ),
-    "DDIMParallelScheduler": SchedulerClass(
-        "ddim", defaults={"timestep_spacing": "leading", "clip_sample": True}, ignored=NO_SIGMAS
-    ),
-    "DDPMParallelScheduler": SchedulerClass(
-        "ddpm",
-        defaults={"timestep_spacing": "leading", "clip_sample": True},
-        ignored=NO_SIGMAS,
-        allowed={"variance_type": ("fixed_small", "fixed_small_log")},
-    ),
-    "PNDMScheduler": SchedulerClass(
-        "plms",
-        defaults={
-            "timestep_spacing": "leading",
-            "skip_prk_steps": False,
-        },
-        ignored={**NO_CLIP, **NO_SIGMAS},
-        allowed={"skip_prk_steps": (True,)},
-    ),
-    "EulerDiscreteScheduler": SchedulerClass("euler"),
-    "EulerAncestralDiscreteScheduler": SchedulerClass("euler_a", ignored={**NO_CLIP, **NO_SIGMAS}),
-    "HeunDiscreteScheduler": SchedulerClass("heun", defaults=SD_BETAS, ignored={}),
-    "KDPM2DiscreteScheduler": SchedulerClass("dpm2", defaults=SD_BETAS),
-    "KDPM2AncestralDiscreteScheduler": SchedulerClass("dpm2_a", defaults=SD_BETAS),
-    "LMSDiscreteScheduler": SchedulerClass("lms"),
-    "DPMSolverSDEScheduler": SchedulerClass("dpmpp_sde", defaults=SD_BETAS),
-    "DPMSolverMultistepScheduler": SchedulerClass(
-        "dpmpp_2m",
-        allowed={
-            "solver_order": (2,),
-            "algorithm_type": ("dpmsolver++", "sde-dpmsolver++"),
-            "solver_type": ("midpoint", *FOREIGN_SOLVER_TYPES),
-            "variance_type": (),
-        },
-        variants={("algorithm_type", "sde-dpmsolver++"): "dpmpp_2m_sde"},
-    ),
-    "DEISMultistepScheduler": SchedulerClass(
-        "deis",
-        allowed={
-            "solver_order": (2,),
-            "algorithm_type": ("deis", "dpmsolver", "dpmsolver++"),
-        },
-    ),
-    "UniPCMultistepScheduler": SchedulerClass(
-        "unipc",
-        allowed={
-            "solver_order": (2,),
-            "predict_x0": (True,),
-            "disable_corrector": ([],),
-            "solver_p": (),
-        },
-        variants={("solver_type", "bh1"): "unipc_bh1"},
-    ),
-    "LCMScheduler": SchedulerClass(
-        "lcm",
-        defaults={"beta_schedule": "scaled_linear", **SD_BETAS},
-        ignored={**NO_SIGMAS, **NO_SPACING},
-        allowed={"timestep_scaling": (10.0,)},
-    ),
-    "TCDScheduler": SchedulerClass(
-        "tcd",
-        defaults={"beta_schedule": "scaled_linear", **SD_BETAS},
-        ignored={**NO_SIGMAS, **NO_SPACING},
-    ),
-    "SASolverScheduler": SchedulerClass(
-        "sa_solver",
-        allowed={
-            "predictor_order": (2,),
-            "corrector_order": (2,),
-            "algorithm_type": ("data_prediction",),
-            "tau_func": (),
-            "variance_type": (),
-        },
-    ),
-}
-
-FLOW_CLASSES: Mapping[str, SamplerName] = {
-    "FlowMatchEulerDiscreteScheduler": "euler",
-    "FlowMatchHeunDiscreteScheduler": "heun",
-}
-FLOW_PREFIX = "FlowMatch"
-FLOW_WORDS = {"flow_prediction", "flow"}
-# Shifts that depend on the size of the picture belong to other families of models.
-FLOW_SHIFTS: Mapping[str, Sequence[object]] = {"use_dynamic_shifting": (False,)}
-FLOW_NOISE: Mapping[str, Sequence[object]] = {"invert_sigmas": (False,)}
-FLOW_ALLOWED: Mapping[str, Sequence[object]] = {
-    "shift_terminal": (),
-    "stochastic_sampling": (False,),
-    "use_flow_sigmas": (False,),
-}
-FLOW_SPACING: Options = {"timestep_spacing": "linspace"}
-EDM_CLASSES: Mapping[str, SamplerName] = {
-    "EDMEulerScheduler": "euler",
-    "EDMDPMSolverMultistepScheduler": "dpmpp_2m",
-}
-EDM_ALLOWED: Mapping[str, Sequence[object]] = {
-    "solver_order": (2,),
-    "algorithm_type": ("dpmsolver++",),
-    "solver_type": ("midpoint",),
-    "thresholding": (False,),
-    "final_sigmas_type": ("zero",),
-    "rho": (7.0,),
-}
-CURVES: Sequence[SpacingName] = ("karras", "exponential")
-
-UNKNOWN = SchedulerClass("euler")  # used for its noise only, never for its sampler
 
 
 def read_schedule(config: JsonObject, class_name: str, asked: Collection[str] = ()) -> NoiseConfig:
@@ -204,9 +52,20 @@ def read_schedule(config: JsonObject, class_name: str, asked: Collection[str] = 
     sets ("prediction", "shift"), for which the file is not asked. Raises UnsupportedCheckpoint for
     another kind of noise and ConfigError for impossible numbers.
     """
-    if other := _other_noise(config, class_name, asked):
-        check_schedule(other, lambda name: config.named(KEYS.get(name, name)))
-        return other
+    if _is_flow(config, class_name, asked):
+        schedule = _flow(config, class_name, asked)
+    elif class_name in EDM_CLASSES:
+        schedule = _edm(config, class_name)
+    elif config.data.get("timestep_type") == "continuous" and _predicts_v(config):
+        schedule = _continuous(config, class_name)
+    else:
+        schedule = _on_betas(config, class_name, asked)
+    check_schedule(schedule, lambda name: config.named(KEYS.get(name, name)))
+    return schedule
+
+
+def _on_betas(config: JsonObject, class_name: str, asked: Collection[str]) -> NoiseConfig:
+    """The noise of a DDPM table."""
     kind = CLASSES.get(class_name, UNKNOWN)
     if kind is UNKNOWN and not isinstance(config.data.get("beta_schedule"), str):
         raise UnsupportedCheckpoint(
@@ -220,7 +79,7 @@ def read_schedule(config: JsonObject, class_name: str, asked: Collection[str] = 
         read = JsonObject(config.path, {**read.data, "prediction_type": None})
     else:
         refuse_other_values(read, NOISE)
-    schedule = NoiseConfig(
+    return NoiseConfig(
         beta_schedule=one_of(read, "beta_schedule", BETA_SCHEDULES),
         beta_start=read.get("beta_start", 0.0),
         beta_end=read.get("beta_end", 0.0),
@@ -236,37 +95,46 @@ def read_schedule(config: JsonObject, class_name: str, asked: Collection[str] = 
         distilled_steps=read.get("original_inference_steps", 50),
         unsupported=_unsupported(read, kind, class_name),
     )
-    check_schedule(schedule, lambda name: config.named(KEYS.get(name, name)))
-    return schedule
 
 
-def _other_noise(config: JsonObject, class_name: str, asked: Collection[str]) -> NoiseConfig | None:
-    """The schedule of a flow or EDM model; None for betas."""
-    told = {
-        config.data.get("prediction_type"),
-        "flow" if config.data.get("use_flow_sigmas") else "",
-    }
-    if class_name.startswith(FLOW_PREFIX) or ("prediction" not in asked and told & FLOW_WORDS):
-        return _flow(config, class_name, asked)
-    continuous = config.data.get("timestep_type") == "continuous"
-    v = config.data.get("prediction_type") == "v_prediction"
-    if class_name not in EDM_CLASSES and not (continuous and v):
-        return None
-    kind = CLASSES.get(class_name)
-    curve = config.get("sigma_schedule", "karras" if class_name in EDM_CLASSES else "linspace")
-    spacing = JsonObject(config.path, {**config.data, "timestep_spacing": "linspace"})
-    plain = class_name in EDM_CLASSES
+def _is_flow(config: JsonObject, class_name: str, asked: Collection[str]) -> bool:
+    if class_name.startswith(FLOW_PREFIX):
+        return True
+    by_option = bool(config.data.get("use_flow_sigmas"))
+    return "prediction" not in asked and (
+        by_option or config.data.get("prediction_type") in FLOW_WORDS
+    )
+
+
+def _predicts_v(config: JsonObject) -> bool:
+    return config.data.get("prediction_type") == "v_prediction"
+
+
+def _edm(config: JsonObject, class_name: str) -> NoiseConfig:
+    """The noise of EDM (arXiv:2206.00364)."""
+    curve = JsonObject(config.path, {"sigma_schedule": config.get("sigma_schedule", "karras")})
     return NoiseConfig(
-        prediction="edm_v" if v else "edm",
+        prediction="edm_v" if _predicts_v(config) else "edm",
         sigma_min=config.get("sigma_min", 0.002),
         sigma_max=config.get("sigma_max", 80.0),
-        sigma_data=config.get("sigma_data", 0.5 if plain else 1.0),
+        sigma_data=config.get("sigma_data", 0.5),
         num_train_timesteps=config.get("num_train_timesteps", 1000),
-        sampler=EDM_CLASSES[class_name] if plain else (kind.sampler if kind else "euler"),
-        spacing=one_of(JsonObject(config.path, {"sigma_schedule": curve}), "sigma_schedule", CURVES)
-        if plain
-        else _spacing(spacing),
-        unsupported=_why_not(config, EDM_ALLOWED) if plain else None,
+        sampler=EDM_CLASSES[class_name],
+        spacing=one_of(curve, "sigma_schedule", CURVES),
+        unsupported=_why_not(config, EDM_ALLOWED),
+    )
+
+
+def _continuous(config: JsonObject, class_name: str) -> NoiseConfig:
+    """The noise of v on EDM's sigmas, under a class for betas: CosXL's."""
+    return NoiseConfig(
+        prediction="edm_v",
+        sigma_min=config.get("sigma_min", 0.002),
+        sigma_max=config.get("sigma_max", 80.0),
+        sigma_data=config.get("sigma_data", 1.0),
+        num_train_timesteps=config.get("num_train_timesteps", 1000),
+        sampler=CLASSES.get(class_name, UNKNOWN).sampler,
+        spacing=_spacing(JsonObject(config.path, {**config.data, **LINSPACE})),
     )
 
 
@@ -280,7 +148,7 @@ def _flow(config: JsonObject, class_name: str, asked: Collection[str]) -> NoiseC
         shift=config.get("shift" if own else "flow_shift", config.get("shift", 1.0)),
         num_train_timesteps=config.get("num_train_timesteps", 1000),
         sampler=own or CLASSES.get(class_name, UNKNOWN).sampler,
-        spacing=_spacing(JsonObject(config.path, {**config.data, **FLOW_SPACING})),
+        spacing=_spacing(JsonObject(config.path, {**config.data, **LINSPACE})),
         unsupported=_why_not(config, FLOW_ALLOWED) if own else _no_class(config, class_name),
     )
 

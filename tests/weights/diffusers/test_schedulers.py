@@ -15,7 +15,8 @@ from diffgen.jsonfile import JsonObject
 from diffgen.settings.sampling import Sampling
 from diffgen.types import NoiseConfig, SamplerName, SpacingName
 from diffgen.weights.diffusers.layout import schedule_json, scheduler_class
-from diffgen.weights.diffusers.schedulers import CLASSES, read_schedule
+from diffgen.weights.diffusers.scheduler_classes import CLASSES
+from diffgen.weights.diffusers.schedulers import read_schedule
 
 PLAYGROUND = Path(__file__).parents[2] / "data/configs/playground-v2.5/scheduler.json"
 
@@ -230,6 +231,12 @@ def test_flows_of_samplers_that_are_not_here(class_name: str, options: dict[str,
     found = schedule(class_name, **options)
     assert (found.prediction, found.shift) == ("flow", 2.5)
     assert found.unsupported
+
+
+@pytest.mark.parametrize("value", [[], ["epsilon"], {"v": 1}])
+def test_a_prediction_of_another_type_is_told(value: object) -> None:
+    with pytest.raises(ConfigError, match='"prediction_type" should be a string'):
+        schedule("EulerDiscreteScheduler", prediction_type=value)
 
 
 def test_what_the_user_says_is_not_asked_of_the_file() -> None:
