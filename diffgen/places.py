@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import platformdirs
 
+NOWHERE = Path("/nonexistent")  # what Debian calls the home of users who have none
+
 
 def config_folder() -> Path:
     """The folder of the configuration: ~/.config/diffgen on Linux."""
-    return platformdirs.user_config_path("diffgen", appauthor=False)
+    return _of_user(platformdirs.user_config_path)
 
 
 def data_folder() -> Path:
     """The folder for downloaded models: ~/.local/share/diffgen on Linux."""
-    return platformdirs.user_data_path("diffgen", appauthor=False)
+    return _of_user(platformdirs.user_data_path)
+
+
+def _of_user(folder: Callable[..., Path]) -> Path:
+    """A folder of diffgen's; containers run as users without a home, who have nothing there."""
+    try:
+        return folder("diffgen", appauthor=False)
+    except RuntimeError:
+        return NOWHERE / "diffgen"
 
 
 def hub_cache(environment: Mapping[str, str] = os.environ) -> Path:

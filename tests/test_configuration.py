@@ -17,6 +17,8 @@ from diffgen.configuration import Configuration, Folders, config_path
 from diffgen.configuration_writing import write_value
 from diffgen.configured import all_tables, default_model, settings_for, with_configuration
 from diffgen.errors import ConfigError, DiffgenError, UsageError
+from diffgen.files import expanded
+from diffgen.places import hub_cache
 from diffgen.types import LoraRef
 
 FILE = """
@@ -110,6 +112,22 @@ def test_what_was_typed_puts_aside_what_says_the_same_otherwise(file: Path) -> N
     typed = with_configuration({"model": "dreamshaper_8", "steps": 4}, found)
     assert "sigmas" not in typed
     assert "steps" not in with_configuration({"sigmas": (3.0, 1.0)}, found)
+
+
+def test_a_user_without_a_home_has_no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a number that no user has."""
+    pwd = pytest.importorskip("pwd")
+
+    def unknown(_: int) -> None:
+        raise KeyError("uid not found")
+
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "DIFFGEN_CONFIG", "HF_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert Configuration.read({}).folders == Folders()
+    assert hub_cache({}) == Path("~/.cache/huggingface/hub")
+    with pytest.raises(UsageError, match="~/a: your home is not known; set HOME"):
+        expanded("~/a")
 
 
 @pytest.mark.parametrize(
