@@ -38,6 +38,13 @@ class UsageError(DiffgenError):
     exit_code = 2
 
 
+class UnreadSyntax(UsageError):
+    """A prompt holds syntax of other programs that would be drawn as plain words."""
+
+    def __init__(self, pieces: Sequence[str]) -> None:
+        super().__init__(f"prompts hold syntax that is not read: {'; '.join(pieces)}")
+
+
 class ConfigError(DiffgenError):
     """A configuration file is malformed or asks for something diffgen does not have."""
 

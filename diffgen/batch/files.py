@@ -34,10 +34,14 @@ BOMS_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One entry of a file: its settings as written, among them `prompt`."""
+    """One entry of a file: its settings as written, among them `prompt`.
+
+    `options_read` says that options were read off its text: a ` --word` left there is text.
+    """
 
     line: int
     settings: Mapping[str, Any]
+    options_read: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ def _text_records(stream: BinaryIO, _name: str) -> Iterator[Entry]:
         elif line.startswith('{"'):
             yield _object(number, line)
         elif not line.startswith("#"):
-            yield _attempt(number, lambda: parse_line(line))  # noqa: B023  called at once
+            yield _line(number, line)
 
 
 def _json_records(stream: BinaryIO, _name: str) -> Iterator[Entry]:
@@ -122,7 +126,7 @@ def _json_records(stream: BinaryIO, _name: str) -> Iterator[Entry]:
         if isinstance(line, Problem):
             yield line
         else:
-            yield _attempt(number, lambda: _parsed_object(line))  # noqa: B023  called at once
+            yield _record(number, line)
 
 
 def _csv_records(stream: BinaryIO, name: str) -> Iterator[Entry]:
@@ -198,9 +202,16 @@ READERS: dict[str, Callable[[BinaryIO, str], Iterator[Entry]]] = {
 }
 
 
-def _attempt(number: int, parse: Callable[[], Mapping[str, Any]]) -> Entry:
+def _line(number: int, line: str) -> Entry:
     try:
-        return Record(number, parse())
+        return Record(number, parse_line(line), options_read=True)
+    except UsageError as error:
+        return Problem(number, str(error))
+
+
+def _record(number: int, line: str) -> Entry:
+    try:
+        return Record(number, _parsed_object(line))
     except UsageError as error:
         return Problem(number, str(error))
 
@@ -215,7 +226,7 @@ def _object(number: int, line: str) -> Entry:
     else:
         if "prompt" in found:
             return Record(number, found)
-    return _attempt(number, lambda: parse_line(line))
+    return _line(number, line)
 
 
 def _parsed_object(line: str) -> dict[str, Any]:

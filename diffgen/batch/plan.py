@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from diffgen.batch.expansion import Expander
-from diffgen.batch.files import Entry, Problem, check_all, logged_reason
+from diffgen.batch.files import Entry, Problem, Record, check_all, logged_reason
 from diffgen.batch.journal import key_of
 from diffgen.batch.requests import GROUPS, Given, Variant, variants
 from diffgen.engine.model import Model
@@ -30,6 +30,7 @@ from diffgen.engine.plan import GeneratePlan, Picture
 from diffgen.engine.request import GenerateRequest
 from diffgen.engine.steering import unread_syntax
 from diffgen.engine.tags import Finder, known_words
+from diffgen.errors import UnreadSyntax
 from diffgen.jsonfile import parse_json
 from diffgen.settings.model import Adapters, Source
 from diffgen.settings.setting import as_text, rows
@@ -126,8 +127,11 @@ class BatchPlan:
         expander: Expander | None = None,
         all_combinations: bool = False,
         salt: str = "",
+        strict: bool = False,
     ) -> None:
-        """`salt` distinguishes files by anything else: format, name."""
+        """`salt` distinguishes files by anything else: format, name. `strict` refuses syntax that
+        would be drawn as plain words.
+        """
         self.settler = Settler(seed)
         self.count = 0  # of pictures
         self.evaluations = 0  # of networks, without adaptive samplers
@@ -137,7 +141,7 @@ class BatchPlan:
         self._expander = expander or Expander()
         self._salt = salt
         self._all = all_combinations
-        self._batch_size = batch_size
+        self._batch_size, self._strict = batch_size, strict
         self._spool = tempfile.TemporaryFile()  # noqa: SIM115  as long as the plan
         weakref.finalize(self, self._spool.close)
         self._offsets, self._groups = array("q"), array("q")
@@ -151,16 +155,20 @@ class BatchPlan:
     def read(self, entries: Iterable[Entry], base: Mapping[str, Sequence[Any]], name: str) -> None:
         """Check every entry, and add the good ones. Raises BadFile if one is not."""
         check_all(
-            (e if isinstance(e, Problem) else self.add(e.line, e.settings, base) for e in entries),
-            name,
+            (e if isinstance(e, Problem) else self.add_record(e, base) for e in entries), name
         )
 
     def add(self, line: int, settings: Given, base: Mapping[str, Sequence[Any]]) -> Problem | None:
-        """Resolve a record; returns its fault, if any."""
+        """Resolve settings; returns their fault, if any."""
+        return self.add_record(Record(line, settings), base)
+
+    def add_record(self, record: Record, base: Mapping[str, Sequence[Any]]) -> Problem | None:
+        """Resolve a record of a file; returns its fault, if any."""
+        line = record.line
         try:
-            for variant in variants(line, settings, base):
+            for variant in variants(line, record.settings, base):
                 for prompt in self._prompts(variant.prompt):
-                    self._keep(replace(variant, prompt=prompt))
+                    self._keep(replace(variant, prompt=prompt), record)
         except Exception as error:
             return Problem(line, logged_reason(error), error)
         return None
@@ -173,6 +181,7 @@ class BatchPlan:
             expander=self._expander,
             all_combinations=self._all,
             salt=self._salt,
+            strict=self._strict,
         )
         plan.settler, plan.unread = self.settler, self.unread
         return plan
@@ -183,17 +192,10 @@ class BatchPlan:
         self._expander.check(template)
         return [template]
 
-    def _keep(self, variant: Variant) -> None:
+    def _keep(self, variant: Variant, record: Record) -> None:
         plan = self.settler.plan(variant.given, variant.prompt)
         name, stock = self.settler.stock(variant.given)
         self._expander.refuse(plan.request.towards)
-        number = plan.count
-        self.count += number
-        if (nfe := plan.evaluations) is not None:
-            self.evaluations += nfe * number
-            self.steps += plan.steps * number
-        else:
-            self.adaptive = True
         prompt = self._expander.choose(variant.prompt, plan.request.seed)
         drawn = plan
         if prompt != variant.prompt:
@@ -201,13 +203,27 @@ class BatchPlan:
         asked = self.settler.finder.tags(drawn, lambda: stock.words)
         self.settler.finder.tell(drawn, asked)
         learned = bool(stock.words) or any(each.embeddings for each in asked.values())
-        for piece in unread_syntax(drawn, embeddings=learned):
-            self.unread.setdefault(piece.partition(",")[0], piece)
+        self._note_unread(unread_syntax(drawn, embeddings=learned, parameters=record.options_read))
+        self._count(plan)
         group = (name, plan.group)
         self._groups.append(self._group_numbers.setdefault(group, len(self._group_numbers)))
         self._offsets.append(self._spool.seek(0, 2))
         line = [variant.line, variant.prompt, _texts(variant.given, *GROUPS)]
         self._spool.write(json.dumps(line).encode() + b"\n")
+
+    def _note_unread(self, pieces: Sequence[str]) -> None:
+        if pieces and self._strict:
+            raise UnreadSyntax(pieces)
+        for piece in pieces:
+            self.unread.setdefault(piece.partition(",")[0], piece)
+
+    def _count(self, plan: GeneratePlan) -> None:
+        self.count += plan.count
+        if (nfe := plan.evaluations) is not None:
+            self.evaluations += nfe * plan.count
+            self.steps += plan.steps * plan.count
+        else:
+            self.adaptive = True
 
     def variant(self, index: int) -> Variant:
         """One of the variants, read back."""

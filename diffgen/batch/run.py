@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from diffgen.batch.files import logged_reason
+from diffgen.batch.files import Problem, logged_reason
 from diffgen.batch.journal import Journal
 from diffgen.batch.plan import BatchPlan, Job, Stock
 from diffgen.batch.writer import Writer
 from diffgen.engine.output import PictureOutput
-from diffgen.errors import DeviceLost, DiffgenError, OutOfMemory, OutputError
+from diffgen.errors import DeviceLost, DiffgenError, OutOfMemory, OutputError, UsageError
 from diffgen.types import StepInfo
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class Listener(Protocol):
     def made(self, job: Job, path: Path | None, record: Mapping[str, Any]) -> None: ...
 
     def failed(self, job: Job, reason: str) -> None: ...
+
+    def refused(self, line: int, reason: str) -> None: ...
 
     def skipped(self, job: Job, path: Path | None) -> None: ...
 
@@ -139,6 +141,13 @@ class Run:
                 else:
                     writer.put(jobs, pictures)
         return self.tally
+
+    def refuse(self, problem: Problem) -> None:
+        """Count a line that asks for no picture as failed; with `stop_on_error`, raise its error."""
+        if self._stop_on_error:
+            raise problem.error or UsageError(problem.message)
+        self._count_failure({"line": problem.line, "error": problem.message})
+        self._listener.refused(problem.line, problem.message)
 
     def _portions(self) -> Iterator[Sequence[Job]]:
         """Batches for `_engine`, divided to fit into memory."""
@@ -246,12 +255,15 @@ class Run:
             raise error
         reason = logged_reason(error)
         for job in jobs:
-            with self._counting:
-                self.tally.failed += 1
-                self.tally.failures.append({"line": job.line, "seed": job.seed, "error": reason})
+            self._count_failure({"line": job.line, "seed": job.seed, "error": reason})
             if self._journal:
                 self._journal.failed(job.key, reason, line=job.line)
             self._listener.failed(job, reason)
+
+    def _count_failure(self, failure: dict[str, Any]) -> None:
+        with self._counting:
+            self.tally.failed += 1
+            self.tally.failures.append(failure)
 
     def _write(self, job: Job, picture: GeneratedImage) -> None:
         record = dict(picture.record)

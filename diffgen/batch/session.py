@@ -20,7 +20,7 @@ from diffgen.batch.run import name_fields
 from diffgen.engine.encoding import SUFFIXES
 from diffgen.engine.names import NameTemplate
 from diffgen.engine.output import Collision, OutputStyle, PictureOutput
-from diffgen.errors import UsageError
+from diffgen.errors import UnreadSyntax, UsageError
 from diffgen.files import remove_parts
 from diffgen.settings.output import Output
 from diffgen.settings.picture import Number
@@ -135,7 +135,7 @@ class Session:
         for entry in read_file("-"):
             if isinstance(entry, Record):
                 plan = self.plan.another()
-                problem = plan.add(entry.line, entry.settings, self.base)
+                problem = plan.add_record(entry, self.base)
                 yield problem or plan
             else:
                 yield entry
@@ -188,6 +188,7 @@ def empty_plan(given: Mapping[str, Any], reading: Reading, style: OutputStyle) -
         expander=Expander(reading.wildcards),
         all_combinations=reading.all_combinations,
         salt=repr(written) if written != OutputStyle() else "",
+        strict=reading.strict,
     )
 
 
@@ -221,7 +222,7 @@ def _add(
     """
     notes: list[str] = []
     problem = plan.add(line, frame, base)
-    while problem and foreign and isinstance(problem.error, UsageError):
+    while problem and foreign and _is_about_settings(problem.error):
         for name in reversed(list(frame)):  # details come behind what they are about
             less = {other: value for other, value in frame.items() if other != name}
             left = plan.add(line, less, base) if name != "prompt" else problem
@@ -233,6 +234,10 @@ def _add(
             break
     _must(problem)
     return notes
+
+
+def _is_about_settings(error: Exception | None) -> bool:
+    return isinstance(error, UsageError) and not isinstance(error, UnreadSyntax)
 
 
 def _must(problem: Problem | None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from diffgen.cli.console import logged_notes, print_error, print_line, print_note, reported_pipe
+from diffgen.cli.console import logged_notes, print_line, print_note, reported_pipe
 from diffgen.cli.memory import loading_to_stay, return_freed_memory
 from diffgen.cli.pace import Pace
 from diffgen.cli.plans import print_plan
@@ -101,7 +101,7 @@ def _told(opened: Callable[[], Session], prompt_file: str | None) -> Session:
         session = opened()
     for note in session.notes:
         print_note(note)
-    tell_syntax([*session.plan.unread.values()], strict=session.reading.strict)
+    tell_syntax([*session.plan.unread.values()])
     return session
 
 
@@ -128,7 +128,9 @@ def _reported(
     session: Session, running: Running, talk: Talk, output: Output, previews: Previews | None
 ) -> Iterator[tuple[Run, Iterable[BatchPlan]]]:
     """A session's run and its plans, with journal, progress, sheets and a closing line."""
-    sheets = _sheets(session, running)
+    from diffgen.batch.files import name_of
+
+    sheets, file = _sheets(session, running), session.reading.prompt_file
     journal = session.journal(fresh=not running.resume)
     with (
         journal or nullcontext(),
@@ -141,7 +143,7 @@ def _reported(
             session.plan,
             kind=talk.progress,
             as_json=output.as_json,
-            file=session.reading.prompt_file,
+            file=file and name_of(file),
             pace=None if previews else pace,  # drawing the sheet takes time too
         )
         viewers: list[Viewer] = [*sheets.values(), *([Screen()] if output.show else [])]
@@ -153,10 +155,10 @@ def _reported(
                 yield run, _plans(session, run, tracker)
         finally:
             pace.keep()
-        for file, sheet in sheets.items():
+        for name, sheet in sheets.items():
             if len(sheet):
-                sheet.save(expanded(file))
-        if session.reading.prompt_file and not talk.quiet:
+                sheet.save(expanded(name))
+        if file and not talk.quiet:
             print_line(run.tally.closing())
 
 
@@ -233,14 +235,18 @@ def _told_when_stopped(run: Run, tracker: Tracker, *, goes_on: bool) -> Iterator
 def _plans(session: Session, run: Run, tracker: Tracker) -> Iterator[BatchPlan]:
     """The plan of the command, or those of stdin, line by line."""
     from diffgen.batch.files import Problem
+    from diffgen.cli.prompts import tell_syntax
 
+    unread = session.plan.unread
+    told = len(unread)
     yield session.plan
     for arrived in session.arriving() if session.stream else ():
         if run.stopping.is_set():
             break
+        tell_syntax([*unread.values()][told:])
+        told = len(unread)
         if isinstance(arrived, Problem):
-            run.tally.failed += 1
-            print_error(f"stdin:{arrived.line}: {arrived.message}")
+            run.refuse(arrived)
         else:
             tracker.expect(arrived.count)
             yield arrived

@@ -10,7 +10,7 @@ from diffgen.batch.files import BadFile, Entry, Problem, check_all, name_of, rea
 from diffgen.batch.requests import from_record, is_record, read_settings
 from diffgen.cli.console import print_line, print_note
 from diffgen.engine.request import GenerateRequest
-from diffgen.errors import UsageError, some
+from diffgen.errors import UnreadSyntax, UsageError, some
 
 
 def read_prompts(prompts: Sequence[str] | None, file: str | None) -> list[str]:
@@ -67,14 +67,12 @@ def tell_terminal(file: str | None) -> None:
         print_note("reading prompts from the terminal, one a line; Ctrl-D ends them")
 
 
-def tell_syntax(pieces: Sequence[str], *, strict: bool) -> None:
+def tell_syntax(pieces: Sequence[str], *, strict: bool = False) -> None:
     """Warn about syntax in prompts that is taken as plain words.
 
-    `pieces` are from `unread_syntax`. Raises UsageError instead if `strict`.
+    `pieces` are from `unread_syntax`. Raises UnreadSyntax instead if `strict`.
     """
-    if not pieces:
-        return
-    listed = "; ".join(pieces)
-    if strict:
-        raise UsageError(f"prompts hold syntax that is not read: {listed}")
-    print_note(f"drawn as plain words (--strict refuses it): {listed}")
+    if pieces and strict:
+        raise UnreadSyntax(pieces)
+    if pieces:
+        print_note(f"drawn as plain words (--strict refuses it): {'; '.join(pieces)}")

@@ -22,7 +22,7 @@ PROMPT_SHOWN = 150  # characters
 
 
 class Tracker:
-    """Counts and reports the steps and pictures of a run. `file` is the prompt file.
+    """Counts and reports the steps and pictures of a run. `file` is what the prompt file is called.
 
     `pace` learns how long pictures take.
     """
@@ -79,18 +79,28 @@ class Tracker:
             print_json({"line": job.line, "prompt": job.prompt, "seed": job.seed, "error": reason})
         self._tell("failed", job, None, "")
 
+    def refused(self, line: int, reason: str) -> None:
+        """Report a line of stdin that asks for no picture; a program may wait for its answer."""
+        print_error(f"{self._file}:{line}: {reason}")
+        if self._as_json:
+            print_json({"line": line, "error": reason})
+        self.expect(1)
+        self._tell_line("failed", {"line": line, "seed": None, "path": None})
+
     def skipped(self, job: Job, path: Path | None) -> None:
         self._steps += job.plan.steps
         self._tell("skipped", job, path, "")
 
     def _tell(self, what: str, job: Job, path: Path | None, summary: str) -> None:
+        self._tell_line(what, {"line": job.line, "seed": job.seed, "path": path and str(path)})
+        if summary and not self._events:
+            self._display.say(self._line(summary))
+
+    def _tell_line(self, what: str, picture: Mapping[str, Any]) -> None:
         self._done += 1
         if self._events:
-            picture = {"line": job.line, "seed": job.seed, "path": path and str(path)}
             counts = {"done": self._done, "pictures": self._pictures}
             print_event({"event": what, **picture, **counts, "seconds_left": self._seconds_left()})
-        elif summary:
-            self._display.say(self._line(summary))
 
     def _line(self, summary: str) -> str:
         """The line about a picture: its settings, its time, and the time left."""

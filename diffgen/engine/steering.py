@@ -9,7 +9,7 @@ from diffgen.diffusion.guidance import Guidance, scales_of_steps
 from diffgen.diffusion.sampling import SamplingPlan
 from diffgen.errors import UsageError
 from diffgen.models.config import ModelConfig
-from diffgen.text.foreign_syntax import find_foreign
+from diffgen.text.foreign_syntax import PARAMETERS, find_foreign
 from diffgen.text.grammar import parse
 from diffgen.types import PromptStyle, Stretch
 
@@ -73,18 +73,21 @@ def _check_other(text: str, prompts: Sequence[str], style: PromptStyle) -> None:
         raise UsageError("there is nothing between prompts that have AND in different numbers")
 
 
-def unread_syntax(plan: GeneratePlan, *, embeddings: bool = False) -> list[str]:
+def unread_syntax(
+    plan: GeneratePlan, *, embeddings: bool = False, parameters: bool = False
+) -> list[str]:
     """Foreign syntax in a plan's texts: each kind and its first occurrence, `choices, "[a|b]"`.
 
-    With `embeddings`, their names are known.
+    With `embeddings`, their names are known; with `parameters`, a ` --word` is meant as text.
     """
     request = plan.request
     drawn = [text for text in (*request.prompts, request.prompt_2) if text is not None]
     drawn += [request.between[0]] if request.between else []
     negative = [text for text in (request.negative, request.negative_2) if text is not None]
     found = find_foreign([*drawn, *negative], plan.prompt_style)
-    if embeddings:
-        found.pop("embeddings", None)
+    for kind, known in (("embeddings", embeddings), (PARAMETERS, parameters)):
+        if known:
+            found.pop(kind, None)
     pieces = [f"{kind}, {piece}" for kind, piece in found.items()]
     for text in drawn:
         pieces += plan.understood(text).notes

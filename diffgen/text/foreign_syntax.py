@@ -15,6 +15,7 @@ from diffgen.types import PromptStyle
 
 SHOWN = 40  # characters
 
+PARAMETERS = "parameters (give options instead)"  # Midjourney's
 _NUMBER = r"\s{0,3}[-+]?(?:\d{1,9}\.?\d{0,9}|\.\d{1,9})\s{0,3}"
 # Repetitions are bounded, so that matching takes time linear in the prompt.
 # What the grammar of `text.prompt` reads.
@@ -32,10 +33,10 @@ UNREAD = {
     "variables": r"\$\{\w{1,60}(?:\s{0,3}=[^{}]{0,300})?(?:\}|\{)",
     "wildcards": r"(?<!\w)__[\w/*-]{0,100}?[^\W_]__(?!\w)",
     "hypernetworks": r"<hypernet:[^<>]{0,300}>",
-    # Midjourney's; also with the dash that word processors make of two, and of InvokeAI's old lines.
-    "parameters (give options instead)": (
-        r"(?<!\S)--[a-z][a-z-]{0,30}(?:[ =]\S{1,30}|$)"
-        rf"|(?<!\S)[\u2013\u2014](?:steps|seed|cfg|guidance|width|height)[ =]{_NUMBER}"
+    PARAMETERS: r"(?<!\S)--[a-z][a-z-]{0,30}(?:[ =]\S{1,30}|$)",
+    # The dash that word processors make of two, and the single one of InvokeAI's old lines.
+    "parameters behind one dash (give options instead)": (
+        rf"(?<!\S)[\u2013\u2014](?:steps|seed|cfg|guidance|width|height)[ =]{_NUMBER}"
         r"|(?<!\S)-[sSWHC] ?\d{1,9}"
     ),
 }

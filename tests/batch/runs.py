@@ -59,6 +59,9 @@ class Heard:
     def failed(self, job: Job, reason: str) -> None:
         self.failures.append((job.line, reason))
 
+    def refused(self, line: int, reason: str) -> None:
+        self.failures.append((line, reason))
+
     def skipped(self, job: Job, path: Path | None) -> None:
         self.passed.append(path.name if path else "-")
 

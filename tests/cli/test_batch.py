@@ -1,5 +1,6 @@
 """`diffgen generate --prompts`: real processes, killed, stopped, shared and driven through a pipe."""
 
+import io
 import json
 import os
 import random
@@ -237,11 +238,37 @@ def test_a_program_drives_one_model_through_a_pipe(start: Start) -> None:
         process.stdin.flush()
         seeds.append(json.loads(process.stdout.readline())["seed"])  # before the next is asked
     process.stdin.write("a barn --sped 3\n")
+    process.stdin.flush()
+    answer = json.loads(process.stdout.readline())
     process.stdin.close()
     assert process.wait(60) == 3
     assert seeds == [3, 4]
+    assert (answer["line"], answer["error"][:26]) == (3, 'there is no setting "sped"')
     assert process.stderr
     assert 'stdin:3: there is no setting "sped"' in process.stderr.read()
+
+
+def test_lines_of_stdin_that_ask_for_nothing_are_counted_and_told(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No line makes a picture, so that no model is loaded."""
+    lines = b"a --seed x\n<hypernet:x:1> a\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    report = ("--progress", "json", "--summary", "s.json")
+    code, _, err = run("--prompts", "-", "--strict", *report)
+    assert code == 1
+    told = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert told == [
+        'error: stdin:1: seed takes a whole number, not "x"',
+        'error: stdin:2: prompts hold syntax that is not read: hypernetworks, "<hypernet:x:1>"',
+    ]
+    events = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    assert [(e["event"], e["line"], e["done"]) for e in events] == [
+        ("failed", 1, 1),
+        ("failed", 2, 2),
+    ]
+    summary = json.loads((tmp_path / "s.json").read_text())
+    assert (summary["failed"], [e["line"] for e in summary["failures"]]) == (2, [1, 2])
 
 
 def test_what_was_printed_is_a_prompt_file(run: Callable[..., Result], tmp_path: Path) -> None:
@@ -271,6 +298,20 @@ def test_every_problem_of_a_file_is_told_at_once(
     assert len(lines) == 51
     assert lines[-1] == ("error: 70 problems in p.txt, of which 50 are shown; no picture was made")
     assert not (tmp_path / "o").exists()
+
+
+def test_strict_names_each_line_with_syntax_that_is_not_read(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "p.txt").write_text(
+        '"a sign: --ar 3" --negative "x --y"\na \\--b\na <hypernet:x:1>\nb <hypernet:y:1>\n'
+    )
+    code, _, err = run("--prompts", "p.txt", "--strict", "-o", "o/")
+    assert code == 2
+    assert [line[:11] for line in err.splitlines()] == ["p.txt:3: pr", "p.txt:4: pr", "error: 2 pr"]
+    (tmp_path / "p.csv").write_text("prompt\na sign --ar 3\n")
+    code, _, err = run("--prompts", "p.csv", "--strict", "-o", "o/")
+    assert "p.csv:2: prompts hold syntax that is not read: parameters (give" in err
 
 
 def test_a_dry_run_makes_nothing(run: Callable[..., Result], file: str, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@ import pytest
 
 from diffgen.text.foreign_syntax import JSON, READ, TABLE, UNREAD, find_foreign
 
+DASHED = "parameters behind one dash (give options instead)"
+
 
 @pytest.mark.parametrize(
     ("prompt", "kind", "piece"),
@@ -23,8 +25,8 @@ from diffgen.text.foreign_syntax import JSON, READ, TABLE, UNREAD, find_foreign
         ("barn BREAK sea", "BREAK", "BREAK"),
         ("barn --s 30", "parameters (give options instead)", "--s 30"),
         ("barn --ar 16:9", "parameters (give options instead)", "--ar 16:9"),
-        ("a barn \u2014steps 5", "parameters (give options instead)", "\u2014steps 5"),
-        ("barn -s 30 -S 42", "parameters (give options instead)", "-s 30"),
+        ("a barn \u2014steps 5", DASHED, "\u2014steps 5"),
+        ("barn -s 30 -S 42", DASHED, "-s 30"),
         ("a {red|blue barn", "a choice that is cut", "{red|blue barn"),
         ("red|blue} barn", "a choice that is cut", "red|blue}"),
         ("${hue=!{a|b}} barn", "variables", "${hue=!{"),
