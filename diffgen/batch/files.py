@@ -41,7 +41,7 @@ class Record:
 
     line: int
     settings: Mapping[str, Any]
-    options_read: bool = False
+    options_read: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

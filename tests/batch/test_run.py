@@ -293,10 +293,10 @@ def test_a_bug_in_checking_a_line_is_a_problem_of_that_line(
 ) -> None:
     keep = BatchPlan._keep
 
-    def faulty(plan: BatchPlan, variant: Variant) -> None:
+    def faulty(plan: BatchPlan, variant: Variant, record: Record) -> None:
         if variant.prompt == "bug":
             raise ZeroDivisionError("division by zero")
-        keep(plan, variant)
+        keep(plan, variant, record)
 
     monkeypatch.setattr(BatchPlan, "_keep", faulty)
     entries = [Record(line, {"prompt": text}) for line, text in enumerate(("a", "bug", "bug"), 1)]
