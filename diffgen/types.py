@@ -66,7 +66,7 @@ SpacingName: TypeAlias = Literal[
     "kl_optimal",
     "lcm",
 ]
-
+AysName: TypeAlias = Literal["sd15", "sdxl"]  # families with a list of Align Your Steps
 
 PictureFormat: TypeAlias = Literal["png", "jpeg", "webp", "avif"]
 # How far a run is: a bar on a terminal and lines elsewhere, one of these, JSON events, or nothing.

@@ -286,7 +286,7 @@ def _open(given: Given) -> Stock:
     found = with_paths(given)
     adapters = Adapters.of(found)
     base = json.dumps([_texts(given, Source), [as_text(each) for each in adapters.embeddings]])
-    model = Model.open_source(Source.of(found)).sampled_with(adapters.loras)
+    model = Model.open(Source.of(found)).sampled_with(adapters.loras)
     return Stock.of(model, adapters, base)
 
 

@@ -114,7 +114,7 @@ class Session:
     def _model(self, point: Point) -> Model:
         request = self.request.at(point)
         if request.model not in self._models:
-            self._models[request.model] = Model.open_source(request)
+            self._models[request.model] = Model.open(request)
         return self._models[request.model]
 
     def _plan_at(self, point: Point) -> GeneratePlan:

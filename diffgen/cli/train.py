@@ -147,7 +147,8 @@ def _recipe(
         return read_recipe(path, assignments)
     check_text({name: str(value) for name, value in given.items()}, "--lora")
     name = (output or Path(f"{Path(given['data']).name or 'my'}-lora")).stem
-    return parse_recipe(override(lora_table(**given, name=name), assignments), "--lora")
+    table = lora_table(QuickLora.of(given), QuickOverrides.of(given), name)
+    return parse_recipe(override(table, assignments), "--lora")
 
 
 def _check_text(folder: Path | None) -> None:

@@ -21,6 +21,7 @@ from diffgen.diffusion.spacing import CURVED, SpacingOptions, make_sigmas, sigma
 from diffgen.errors import UnsupportedCheckpoint, UsageError
 from diffgen.settings.sampling import Sampling
 from diffgen.types import (
+    AysName,
     Denoiser,
     NoiseConfig,
     NoiseSource,
@@ -63,9 +64,9 @@ class SamplingPlan:
         config: NoiseConfig,
         noise_schedule: NoiseSchedule,
         *,
-        sdxl: bool = False,
+        ays: AysName = "sd15",
     ) -> SamplingPlan:
-        """Resolve the settings against a checkpoint's schedule.
+        """Resolve the settings against a checkpoint's schedule; `ays` names its family's list.
 
         Raises UsageError for options that the sampler lacks and for impossible step counts, and
         UnsupportedCheckpoint if the checkpoint's own sampler is asked for and unsupported.
@@ -73,7 +74,7 @@ class SamplingPlan:
         spec = _spec(settings, config)
         options = _merge_options(spec, settings.options)
         schedule = _schedule(spec, settings, config)
-        sigmas = _levels(spec, settings, config, noise_schedule, schedule, sdxl=sdxl)
+        sigmas = _levels(spec, settings, config, noise_schedule, schedule, ays=ays)
         levels = _stretch(_last(sigmas, settings.last), settings.stretch, noise_schedule)
         # diffusers starts the k-diffusion samplers from sigma * noise unless spacing is leading.
         scaled = spec.start == "vp" or schedule == "leading" or not noise_schedule.on_betas
@@ -259,7 +260,7 @@ def _levels(
     noise_schedule: NoiseSchedule,
     schedule: SpacingName | None,
     *,
-    sdxl: bool,
+    ays: AysName,
 ) -> list[float]:
     """The noise levels of a whole run, descending, to 0 or the first of the model's table."""
     if settings.sigmas is not None:
@@ -273,7 +274,7 @@ def _levels(
         grid=spec.grid,
         steps_offset=config.steps_offset,
         rho=settings.rho,
-        sdxl=sdxl,
+        ays=ays,
         distilled_steps=config.distilled_steps,
     )
     steps = settings.steps or (4 if spec.distilled else DEFAULT_STEPS)

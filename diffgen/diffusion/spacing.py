@@ -9,13 +9,13 @@ ddim_uniform, beta, kl_optimal) and k-diffusion (karras, exponential, ...).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from diffgen.diffusion.schedule import NoiseSchedule, linspace, shifted
 from diffgen.errors import UsageError
-from diffgen.types import SpacingName
+from diffgen.types import AysName, SpacingName
 
 Grid: TypeAlias = Literal["rounded", "exact", "extra"]
 
@@ -27,13 +27,13 @@ class SpacingOptions:
     `grid` is the layout of leading and linspace by a solver's authors: `steps` whole timesteps
     ("rounded": DDPM, DDIM, PNDM), `steps` exact ones ("exact": the k-diffusion family), or `steps +
     1` whole ones without the lowest ("extra": the DPM-Solver family, whose last step then is not
-    between two almost equal noise levels). lcm picks its steps from a grid of `distilled_steps`.
+    between two almost equal noise levels). `ays` names the family whose list ays takes. lcm picks its steps from a grid of `distilled_steps`.
     """
 
     grid: Grid = "exact"
     steps_offset: int = 0
     rho: float | None = None
-    sdxl: bool = False
+    ays: AysName = "sd15"
     distilled_steps: int = 50
 
 
@@ -174,15 +174,17 @@ def _beta_quantiles(shape: float, cells: int = 4096) -> Callable[[float], float]
 
 
 # Optimised 10-step lists of Align Your Steps (Sabour et al., arXiv:2404.14507, project page).
-_AYS_SD15 = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
-_AYS_SDXL = (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029)
+_AYS: Mapping[AysName, tuple[float, ...]] = {
+    "sd15": (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029),
+    "sdxl": (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029),
+}
 
 
 def _ays(schedule: NoiseSchedule, steps: int, options: SpacingOptions) -> list[float]:
     """The 10-step list, log-linearly interpolated to other counts as its authors advise."""
     if not schedule.on_betas:
         raise UsageError("the schedule ays is made for other noise than this model's; take beta")
-    logs = [math.log(sigma) for sigma in (_AYS_SDXL if options.sdxl else _AYS_SD15)]
+    logs = [math.log(sigma) for sigma in _AYS[options.ays]]
     sigmas = []
     for position in linspace(0.0, len(logs) - 1.0, steps + 1)[:-1]:
         low = min(int(position), len(logs) - 2)

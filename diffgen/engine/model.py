@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -14,11 +15,12 @@ from diffgen.errors import UsageError
 from diffgen.files import expanded
 from diffgen.models.config import ModelConfig
 from diffgen.settings.model import DEFAULT_MODEL, Source
-from diffgen.types import LoraRef, Prediction
+from diffgen.types import LoraRef
 from diffgen.weights.checkpoint import Checkpoint
 from diffgen.weights.few_steps import with_lora
 from diffgen.weights.finding import find_file, resolve
 from diffgen.weights.registry import ModelEntry
+from diffgen.weights.tiny import usual_decoder
 
 TINY = "tiny"
 
@@ -27,8 +29,8 @@ TINY = "tiny"
 class Model:
     """A named checkpoint with its recommended settings and its own LoRAs.
 
-    `vae`, `prediction`, `zero_snr` and `shift` override the checkpoint's; `base` completes a file
-    that holds only a U-Net; `decoder` is a tiny decoder.
+    `vae`, `shift`, `base` and `decoder` are what the user has taken instead of the model's own, as
+    in `Source`, with names resolved to paths.
     """
 
     name: str
@@ -36,73 +38,43 @@ class Model:
     entry: ModelEntry | None = None
     loras: tuple[LoraRef, ...] = ()
     vae: Path | None = None
-    prediction: Prediction | None = None
-    zero_snr: bool | None = None
     shift: float | None = None
     base: Path | None = None
     decoder: Path | None = None
 
     @classmethod
-    def open(
-        cls,
-        source: str | Path = DEFAULT_MODEL,
-        *,
-        vae: Path | None = None,
-        prediction: Prediction | None = None,
-        zero_snr: bool | None = None,
-        shift: float | None = None,
-        base: str | Path | None = None,
-        probe: bool = False,
-        decoder: str | Path | None = None,
-    ) -> Self:
-        """Find a model by name or path and read its configs and headers.
+    def open(cls, source: str | Path | Source = DEFAULT_MODEL) -> Self:
+        """Find a model by name, path or settings, and read its configs and headers.
 
-        `vae` replaces its autoencoder. `prediction`, `zero_snr` (trained with zero terminal SNR)
-        and `shift` (of a flow) override what its files say; `probe` finds the prediction by one
-        evaluation of the U-Net. `base` names a model that completes a file of a U-Net. `decoder` is
-        the file or name of a tiny decoder, or `tiny` for the family's usual one. Raises UsageError
-        for an unknown name or path or an unclear probe, WeightsError or ConfigError for a damaged
-        model.
+        Raises UsageError for an unknown name or path or an unclear probe, WeightsError or
+        ConfigError for a damaged model.
         """
-        if probe and prediction:
+        asked = source if isinstance(source, Source) else Source(model=str(source))
+        if asked.probe and asked.prediction:
             raise UsageError("--prediction says what --probe would find out; give one of them")
-        ref = resolve(str(source))
-        loras = (LoraRef(ref.lora),) if ref.lora else ()
-        rest = None if base is None else resolve(str(base)).path
-        checkpoint = Checkpoint.open(
-            ref.path, vae=vae, prediction=prediction, zero_snr=zero_snr, shift=shift, base=rest
-        )
-        if probe:
-            from diffgen.engine.probe import probe as probed
+        vae = expanded(asked.vae) if asked.vae else None
+        found = resolve(asked.model)
+        base = None if asked.base is None else resolve(asked.base).path
+        files = partial(Checkpoint.open, found.path, vae=vae, base=base, zero_snr=asked.zero_snr)
+        checkpoint = files(prediction=asked.prediction, shift=asked.shift)
+        if asked.probe:
+            from diffgen.engine.probe import probe
 
-            prediction = probed(checkpoint)
-            checkpoint = Checkpoint.open(
-                ref.path, vae=vae, prediction=prediction, zero_snr=zero_snr, base=rest
-            )
-        tiny = None if decoder is None else _find_decoder(str(decoder), checkpoint.config)
+            checkpoint = files(prediction=probe(checkpoint))
         return cls(
-            ref.name, checkpoint, ref.entry, loras, vae, prediction, zero_snr, shift, rest, tiny
-        )
-
-    @classmethod
-    def open_source(cls, source: Source) -> Self:
-        """Open a model by its settings."""
-        return cls.open(
-            source.model,
-            vae=expanded(source.vae) if source.vae else None,
-            prediction=source.prediction,
-            zero_snr=source.zero_snr,
-            shift=source.shift,
-            base=source.base,
-            probe=source.probe,
-            decoder=source.decoder,
+            found.name,
+            checkpoint,
+            found.entry,
+            loras=(LoraRef(found.lora),) if found.lora else (),
+            vae=vae,
+            shift=asked.shift,
+            base=base,
+            decoder=_find_decoder(asked.decoder, checkpoint.config),
         )
 
     @classmethod
     def of(cls, source: str | Path | Source | Model) -> Model:
         """A model from any way to name one. Raises what `open` raises."""
-        if isinstance(source, Source):
-            return cls.open_source(source)
         return source if isinstance(source, Model) else cls.open(source)
 
     def sampled_with(self, loras: Sequence[LoraRef]) -> Self:
@@ -129,7 +101,7 @@ class Model:
         return plan_refined(request, self, Model.open(request.refiner))
 
 
-def _find_decoder(name: str, config: ModelConfig) -> Path:
-    if name == TINY:
-        name = "taesdxl" if config.is_xl else "taesd"
-    return find_file(name, "decoder", option="--decoder")
+def _find_decoder(name: str | None, config: ModelConfig) -> Path | None:
+    if name is None:
+        return None
+    return find_file(usual_decoder(config) if name == TINY else name, "decoder", option="--decoder")

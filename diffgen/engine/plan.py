@@ -271,7 +271,7 @@ def _plan_sampling(
         stretch=stretch,
     )
     tables = NoiseSchedule.from_config(schedule)
-    return SamplingPlan.make(settings, schedule, tables, sdxl=config.is_xl)
+    return SamplingPlan.make(settings, schedule, tables, ays=config.ays)
 
 
 def _default_guidance(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from diffgen.limits import MAX_LAYERS, within
-from diffgen.types import NoiseConfig, PromptStyle
+from diffgen.types import AysName, NoiseConfig, PromptStyle
 
 Family: TypeAlias = Literal["sd1", "sd2", "sdxl", "custom"]
 Task: TypeAlias = Literal["text", "inpaint", "edit", "other"]
@@ -233,6 +233,11 @@ class ModelConfig:
     def is_xl(self) -> bool:
         """Whether noise levels and files follow the conventions of Stable Diffusion XL."""
         return self.family == "sdxl"
+
+    @property
+    def ays(self) -> AysName:
+        """The family whose list of Align Your Steps (arXiv:2404.14507) fits the model."""
+        return "sdxl" if self.is_xl else "sd15"
 
     @property
     def is_refiner(self) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from diffgen.engine.model import Model
-from diffgen.files import expanded
+from diffgen.settings.model import Overrides, Source
+from diffgen.settings.training import QuickLora
 from diffgen.train.data.dataset import find_entries
 from diffgen.train.recipe.tables import Table
-from diffgen.types import Prediction
 
 STEPS_PER_PICTURE = 100
 STEPS = (500, 5000)  # at least and at most
@@ -14,47 +14,36 @@ BUCKETED = 512  # pixels from which pictures are sorted by aspect ratio
 PREVIEWS = 4
 
 
-def lora_table(
-    data: str,
-    model: str,
-    name: str,
-    *,
-    caption: str | None = None,
-    vae: str | None = None,
-    prediction: Prediction | None = None,
-    zero_snr: bool | None = None,
-) -> Table:
-    """A recipe as a table: the pictures in `data`, at the native size of `model`.
+def lora_table(quick: QuickLora, own: Overrides, name: str) -> Table:
+    """A recipe as a table: the pictures in `quick.data`, at the native size of `quick.model`.
 
-    `caption` is that of the pictures without one; `vae`, `prediction` and `zero_snr` are taken
-    instead of the model's own. Raises UsageError and ConfigError for data or a model that cannot be used.
+    Raises UsageError and ConfigError for data or a model that cannot be used.
     """
-    other = expanded(vae) if vae else None
-    config = Model.open(
-        model, vae=other, prediction=prediction, zero_snr=zero_snr
-    ).checkpoint.config
+    data, model = quick.data or "", quick.model or ""
+    noise = {"prediction": own.prediction, "zero_snr": own.zero_snr}
+    source = Source(model=model, vae=own.vae, prediction=own.prediction, zero_snr=own.zero_snr)
+    config = Model.open(source).checkpoint.config
     entries = find_entries(data).entries
     least, most = STEPS
     steps = min(max(STEPS_PER_PICTURE * len(entries), least), most)
-    texts = [text for entry in entries for text in entry.captions or (caption or "",)]
-    words = {"caption": caption} if caption is not None else {}
-    chosen = {"autoencoder": vae, "prediction": prediction, "zero_snr": zero_snr}
-    chosen = {key: value for key, value in chosen.items() if value is not None}
+    texts = [text for entry in entries for text in entry.captions or (quick.caption or "",)]
+    captions = list(dict.fromkeys(filter(None, texts)))
     return {
         "target": "lora",
         "name": name,
         "data": {
             "path": data,
-            **words,
+            **_said(caption=quick.caption),
             "size": config.native_size,
             "buckets": config.native_size >= BUCKETED,
         },
-        "model": {"base": model, **chosen},
+        "model": {"base": model, **_said(autoencoder=own.vae and str(own.vae), **noise)},
         "optimizer": {"lr": 1e-4, "warmup": steps // 20},
         # SDXL fits a 24 GB card only if activations are recomputed.
         "run": {"steps": steps, "gradient_checkpointing": config.is_xl},
-        "samples": {
-            "prompts": list(dict.fromkeys(filter(None, texts)))[:PREVIEWS],
-            "every": steps // 4,
-        },
+        "samples": {"prompts": captions[:PREVIEWS], "every": steps // 4},
     }
+
+
+def _said(**values: object) -> Table:
+    return {key: value for key, value in values.items() if value is not None}

@@ -73,25 +73,29 @@ class Checkpoint:
             opened = cls._file(path, needs_vae=vae is None, asked=asked, base=rest)
         else:
             opened = cls._folder(path, asked)
-        config, tensors = opened.config, dict(opened.tensors)
-        if vae is not None:
-            other, tensors["vae"] = open_vae(vae, config)
-            check_vae(other, lambda name: f"{vae}: its vae.{name}")
-            config = replace(config, vae=other)
-        said = path.is_file() or config.schedule.prediction == "flow"
-        config = replace(config, schedule=with_noise(config.schedule, asked))
-        if prediction == "flow" and shift is None and not said:
+            if base is not None and opened.config.text:
+                raise UsageError(f"{path} is a whole model: it takes nothing from --base {base}")
+        opened = opened if vae is None else opened._with_vae(vae)
+        own = opened.config.schedule
+        noise = with_noise(own, asked)
+        if shift is not None and noise.prediction != "flow":
+            raise UsageError(f"{path} is no flow, which a shift is for; add --prediction flow")
+        if prediction == "flow" and shift is None and path.is_dir() and own.prediction != "flow":
             logger.warning(
                 "%s: a shift of %g is taken for its flow; --shift says another",
                 path.name,
-                config.schedule.shift,
+                noise.shift,
             )
-        if shift is not None and config.schedule.prediction != "flow":
-            raise UsageError(f"{path} is no flow, which a shift is for; add --prediction flow")
-        if base is not None and opened.config.text and path.is_dir():
-            raise UsageError(f"{path} is a whole model: it takes nothing from --base {base}")
+        config = replace(opened.config, schedule=noise)
         check_model(config, str(path))
-        return replace(opened, config=config, tensors=tensors)
+        return replace(opened, config=config)
+
+    def _with_vae(self, path: Path) -> Self:
+        """This model with another autoencoder."""
+        config, tensors = open_vae(path, self.config)
+        check_vae(config, lambda name: f"{path}: its vae.{name}")
+        changed = replace(self.config, vae=config)
+        return replace(self, config=changed, tensors={**self.tensors, "vae": tensors})
 
     @classmethod
     def _file(

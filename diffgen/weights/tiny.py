@@ -22,6 +22,11 @@ OF_DECODERS = re.compile(r"(?:taesd_)?decoder\..+")
 FILE = "diffusion_pytorch_model.safetensors"
 
 
+def usual_decoder(model: ModelConfig) -> str:
+    """The registered name of the tiny decoder of a model's family."""
+    return "taesdxl" if model.is_xl else "taesd"
+
+
 def load_decoder(
     path: Path, model: ModelConfig, device: torch.device, dtype: torch.dtype
 ) -> TinyDecoder:

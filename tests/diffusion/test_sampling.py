@@ -57,7 +57,7 @@ def test_rho_and_the_model_family_reach_the_spacing() -> None:
     steeper = make(sampler="euler", schedule="karras", rho=3.0, steps=9)
     assert list(steeper.sigmas) == make_sigmas("karras", SD, 9, SpacingOptions(rho=3.0))
     settings = Sampling(sampler="euler", schedule="ays", steps=10)
-    sdxl = SamplingPlan.make(settings, CONFIG, SD, sdxl=True)
+    sdxl = SamplingPlan.make(settings, CONFIG, SD, ays="sdxl")
     assert sdxl.sigmas[1] == pytest.approx(6.315)
 
 

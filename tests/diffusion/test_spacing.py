@@ -21,7 +21,7 @@ from diffgen.diffusion.spacing import (
     sigmas_from_timesteps,
 )
 from diffgen.errors import UsageError
-from diffgen.types import NoiseConfig, SpacingName
+from diffgen.types import AysName, NoiseConfig, SpacingName
 
 pytestmark = numpy_2_warns
 
@@ -66,7 +66,7 @@ def scheduler(cls: type, steps: int, **settings: object) -> diffusers.SchedulerM
 def test_exactly_the_steps_asked_for_strictly_descending(name: SpacingName, schedule: str) -> None:
     """Duplicates divide by zero in multistep samplers: peers crash on cosine with karras."""
     table = SCHEDULES[schedule]
-    for options in [*OPTIONS, SpacingOptions(sdxl=True), SpacingOptions(rho=3.0)]:
+    for options in [*OPTIONS, SpacingOptions(ays="sdxl"), SpacingOptions(rho=3.0)]:
         for steps in range(1, 51 if name == "lcm" else 61):
             sigmas = SPACINGS[name](table, steps, options)
             assert len(sigmas) == steps
@@ -191,20 +191,20 @@ def test_beta_is_the_quantile_function() -> None:
 
 @pytest.mark.parity
 @pytest.mark.parametrize(
-    ("sdxl", "model"), [(False, "StableDiffusion"), (True, "StableDiffusionXL")]
+    ("family", "model"), [("sd15", "StableDiffusion"), ("sdxl", "StableDiffusionXL")]
 )
-def test_ays_at_10_steps_is_the_published_list(sdxl: bool, model: str) -> None:
-    sigmas = spaced("ays", 10, SpacingOptions(sdxl=sdxl))
+def test_ays_at_10_steps_is_the_published_list(family: AysName, model: str) -> None:
+    sigmas = spaced("ays", 10, SpacingOptions(ays=family))
     assert sigmas == pytest.approx(AysSchedules[f"{model}Sigmas"][:10], rel=1e-14)
 
 
 @pytest.mark.parity
 @pytest.mark.parametrize(
-    ("sdxl", "model"), [(False, "StableDiffusion"), (True, "StableDiffusionXL")]
+    ("family", "model"), [("sd15", "StableDiffusion"), ("sdxl", "StableDiffusionXL")]
 )
-def test_ays_sigmas_are_near_the_published_timesteps(sdxl: bool, model: str) -> None:
+def test_ays_sigmas_are_near_the_published_timesteps(family: AysName, model: str) -> None:
     """The authors rounded both lists, sigmas to three digits: they agree to two timesteps."""
-    sigmas = spaced("ays", 10, SpacingOptions(sdxl=sdxl))
+    sigmas = spaced("ays", 10, SpacingOptions(ays=family))
     assert timesteps_of(sigmas) == pytest.approx(AysSchedules[f"{model}Timesteps"], abs=2.0)
 
 

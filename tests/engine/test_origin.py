@@ -10,6 +10,7 @@ from diffgen.engine.engine import Engine
 from diffgen.engine.model import Model
 from diffgen.engine.origin import Origin
 from diffgen.engine.request import GenerateRequest
+from diffgen.settings.model import Source
 from diffgen.types import LoraRef
 from diffgen.weights.registry import PACKAGE
 
@@ -42,7 +43,7 @@ def test_a_lora_that_is_part_of_a_model_is_one_of_its_files() -> None:
 
 def test_a_vae_and_loras_of_other_files() -> None:
     vae = STORYBOOK / "vae"
-    model = Model.open(STORYBOOK, vae=vae)
+    model = Model.open(Source(model=str(STORYBOOK), vae=vae))
     record = Origin(model, [LoraRef(LORA, 0.5)]).record
     assert record["model_path"] == str(STORYBOOK)
     assert record["model_files"].keys() == PARTS - {"vae/diffusion_pytorch_model.safetensors"}
@@ -54,7 +55,7 @@ def test_a_vae_and_loras_of_other_files() -> None:
 
 
 def test_what_was_asked_of_the_prediction_is_what_was_used() -> None:
-    model = Model.open("storybook", prediction="eps")
+    model = Model.open(Source(model="storybook", prediction="eps"))
     assert Origin(model, ()).record["prediction"] == "eps"
 
 

@@ -16,6 +16,7 @@ from diffgen.engine.images import to_pixels
 from diffgen.engine.model import Model
 from diffgen.engine.previewing import Previewer
 from diffgen.models.tiny import TinyConfig, TinyDecoder
+from diffgen.settings.model import Source
 from diffgen.types import StepInfo
 
 
@@ -72,7 +73,7 @@ def test_by_the_tiny_decoder_where_there_is_one(sd1: TinyModel, tmp_path: Path) 
     tiny = TinyDecoder(TinyConfig(latent_channels=4, width=16, blocks=(1,) * levels))
     tensors = {f"decoder.{key}": value for key, value in tiny.state_dict().items()}
     save_file(tensors, tmp_path / "tiny.safetensors")
-    model = Model.open(sd1.folder, decoder=tmp_path / "tiny.safetensors")
+    model = Model.open(Source(model=str(sd1.folder), decoder=str(tmp_path / "tiny.safetensors")))
     engine = Engine.load(model, device="cpu", dtype="fp32")
     latents = torch.randn(2, 4, 6, 5)
     drawn, expected = Previewer(engine).images(latents), engine.decode(latents)

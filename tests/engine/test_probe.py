@@ -9,12 +9,13 @@ from tiny_models import TinyModel
 from diffgen.engine.model import Model
 from diffgen.engine.probe import likeness
 from diffgen.errors import UsageError
+from diffgen.settings.model import Source
 
 
 def test_storybook_predicts_v(caplog):
     with caplog.at_level(logging.WARNING, "diffgen"):
-        model = Model.open("storybook", probe=True)
-    assert model.prediction == "v"
+        model = Model.open(Source(model="storybook", probe=True))
+    assert model.checkpoint.config.schedule.prediction == "v"
     assert model.checkpoint.config == Model.open("storybook").checkpoint.config
     assert "so the model predicts v" in caplog.text
 
@@ -41,9 +42,9 @@ def test_eps_is_the_noise_and_v_is_not(kind, low, high):
 def test_an_answer_that_tells_nothing_is_no_answer(sd1: TinyModel, monkeypatch):
     monkeypatch.setattr("diffgen.engine.probe.likeness", lambda unet, config: 0.55)
     with pytest.raises(UsageError, match=r"is 0.55 like the noise .* say --prediction eps or v"):
-        Model.open(sd1.folder, probe=True)
+        Model.open(Source(model=str(sd1.folder), probe=True))
 
 
 def test_what_the_user_says_is_not_asked(sd1: TinyModel):
     with pytest.raises(UsageError, match="--prediction says what --probe would find out"):
-        Model.open(sd1.folder, probe=True, prediction="v")
+        Model.open(Source(model=str(sd1.folder), probe=True, prediction="v"))

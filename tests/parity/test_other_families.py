@@ -18,6 +18,7 @@ from tiny_models import random_unet
 from diffgen.engine.engine import Engine
 from diffgen.engine.model import Model
 from diffgen.errors import UnsupportedCheckpoint, UsageError
+from diffgen.settings.model import Source
 from diffgen.weights.convert import Conversion, convert
 from diffgen.weights.files import read_metadata
 
@@ -87,10 +88,10 @@ def test_cosxl_is_known_by_its_range(sdxl, tmp_path):
 
 def test_a_flow_by_the_users_word(sdxl, tmp_path):
     file = write_single_file(tmp_path / "flow.safetensors", sdxl, "sdxl")
-    model = Model.open(file, prediction="flow", shift=4.0)
+    model = Model.open(Source(model=str(file), prediction="flow", shift=4.0))
     assert agreement(model, sdxl, scheduler=Flow(shift=4.0)) >= LEAST_DB
     with pytest.raises(UsageError, match="no flow, which a shift is for"):
-        Model.open(file, shift=4.0)
+        Model.open(Source(model=str(file), shift=4.0))
 
 
 class Flow(FlowMatchEulerDiscreteScheduler):
@@ -147,7 +148,7 @@ def test_a_u_net_alone_takes_the_rest_from_a_base(sd1, how, tmp_path):
             if parameter.ndim == 2 and parameter.shape[1] % 32 == 0:
                 data = quantize(parameter.detach().float().numpy(), kind)
                 parameter.data = torch.from_numpy(dequantize(data, kind))
-    found = agreement(Model.open(file, base=base), other)
+    found = agreement(Model.open(Source(model=str(file), base=str(base))), other)
     assert found >= LEAST_DB
     (plain,) = theirs(pipeline)
     (changed,) = theirs(other)
@@ -169,9 +170,11 @@ def test_a_u_net_alone_in_scaled_8_bits_with_marks(sd1, tmp_path):
         else:
             tensors[key] = parameter.detach().clone()
     save_file(tensors, tmp_path / "unet.safetensors")
-    model = Model.open(tmp_path / "unet.safetensors", base=base)
+    model = Model.open(Source(model=str(tmp_path / "unet.safetensors"), base=str(base)))
     assert model.checkpoint.config.schedule.zero_snr
-    model = Model.open(tmp_path / "unet.safetensors", base=base, zero_snr=False)
+    model = Model.open(
+        Source(model=str(tmp_path / "unet.safetensors"), base=str(base), zero_snr=False)
+    )
     assert agreement(model, other) >= LEAST_DB
 
 
@@ -179,10 +182,10 @@ def test_a_base_of_another_family_is_refused(sd1, sdxl, tmp_path):
     _, base = sd1
     file = unet_alone(sdxl, "diffusers", tmp_path / "unet.safetensors")
     with pytest.raises(UnsupportedCheckpoint, match="of different families"):
-        Model.open(file, base=base)
+        Model.open(Source(model=str(file), base=str(base)))
     whole = write_single_file(tmp_path / "sdxl.safetensors", sdxl, "sdxl")
     with pytest.raises(UsageError, match="is a whole model: it takes nothing from --base"):
-        Model.open(whole, base=base)
+        Model.open(Source(model=str(whole), base=str(base)))
 
 
 def test_a_file_without_an_autoencoder_takes_that_of_a_base(sd1, tmp_path):
@@ -190,7 +193,7 @@ def test_a_file_without_an_autoencoder_takes_that_of_a_base(sd1, tmp_path):
     tensors = single_file_tensors(pipeline, "sd1")
     lean = {key: t for key, t in tensors.items() if not key.startswith("first_stage_model.")}
     save_file(lean, tmp_path / "lean.safetensors")
-    model = Model.open(tmp_path / "lean.safetensors", base=base)
+    model = Model.open(Source(model=str(tmp_path / "lean.safetensors"), base=str(base)))
     assert agreement(model, pipeline) >= LEAST_DB
 
 

@@ -8,6 +8,7 @@ from single_files import make_pipeline, single_file_tensors, write_single_file
 
 from diffgen import Engine
 from diffgen.engine.model import Model
+from diffgen.settings.model import Source
 
 pytestmark = [pytest.mark.parity, numpy_2_warns]
 
@@ -30,7 +31,7 @@ def test_another_autoencoder_and_prediction_make_the_same_picture(tmp_path):
     pipeline, other = make_pipeline("sd1"), make_pipeline("sd2")
     file = write_single_file(tmp_path / "model.safetensors", pipeline, "sd1")
     vae = write_single_file(tmp_path / "other.safetensors", other, "sd2")
-    model = Model.open(file, vae=vae, prediction="v")
+    model = Model.open(Source(model=str(file), vae=vae, prediction="v"))
     (actual,) = our_pictures(Engine.load(model, device="cpu", dtype="fp32"), steps=7, **SIZE)
     pipeline.vae = other.vae
     pipeline.scheduler.register_to_config(prediction_type="v_prediction")
@@ -39,7 +40,9 @@ def test_another_autoencoder_and_prediction_make_the_same_picture(tmp_path):
 
 
 def pictures_of(file, pipeline, *, ours=(), **call):
-    engine = Engine.load(Model.open(file, **dict(ours)), device="cpu", dtype="fp32")
+    engine = Engine.load(
+        Model.open(Source(model=str(file), **dict(ours))), device="cpu", dtype="fp32"
+    )
     (actual,) = our_pictures(engine, steps=7, sampler="ddim", schedule="leading", **SIZE)
     (expected,) = diffusers_pictures(pipeline, num_inference_steps=7, **SIZE, **call)
     return psnr(actual, expected)

@@ -16,6 +16,7 @@ from diffgen.engine.model import Model
 from diffgen.errors import UnsupportedCheckpoint, UsageError, WeightsError
 from diffgen.models.config import ModelConfig
 from diffgen.models.tiny import TinyConfig, TinyDecoder
+from diffgen.settings.model import Source
 from diffgen.weights.checkpoint import Checkpoint
 from diffgen.weights.tiny import load_decoder
 
@@ -88,7 +89,9 @@ def test_the_true_architecture() -> None:
 
 def test_pictures_by_it(sd1: "TinyModel", config: ModelConfig, tmp_path: Path) -> None:
     tiny = oracle(levels_of(config))
-    model = Model.open(sd1.folder, decoder=of_diffusers(tiny, tmp_path / "tiny"))
+    model = Model.open(
+        Source(model=str(sd1.folder), decoder=str(of_diffusers(tiny, tmp_path / "tiny")))
+    )
     engine = Engine.load(model, device="cpu", dtype="fp32")
     request = GenerateRequest(prompts=["a barn"], seed=1, steps=2)
     (made,) = engine.generate(request)
@@ -136,4 +139,4 @@ def test_damaged_and_foreign_files(config: ModelConfig, tmp_path: Path) -> None:
 
 def test_the_usual_one_is_fetched_on_request(sd1: "TinyModel") -> None:
     with pytest.raises(UsageError, match=re.escape("diffgen pull taesd")):
-        Model.open(sd1.folder, decoder="tiny")
+        Model.open(Source(model=str(sd1.folder), decoder="tiny"))

@@ -22,6 +22,7 @@ from diffgen.models.layers import ResnetBlock
 from diffgen.models.unet import UNet
 from diffgen.models.unet_blocks import SpatialTransformer
 from diffgen.models.vae import AnyAutoencoder, Autoencoder, IdentityAutoencoder
+from diffgen.settings.model import Source
 from diffgen.text.tokenizer import load_tokenizers
 from diffgen.train.recipe.checks import check_factor
 from diffgen.train.recipe.recipe import Recipe
@@ -76,12 +77,16 @@ def _check_noise(config: ModelConfig) -> None:
 def open_base(recipe: Recipe) -> Model:
     """`model.base`, with what the recipe chooses instead of its own."""
     chosen = recipe.model
-    source = chosen.base or ""
-    vae = vae_path(chosen.autoencoder) if chosen.autoencoder else None
-    model = Model.open(source, vae=vae, prediction=chosen.prediction, zero_snr=chosen.zero_snr)
+    source = Source(
+        model=chosen.base or "",
+        vae=vae_path(chosen.autoencoder) if chosen.autoencoder else None,
+        prediction=chosen.prediction,
+        zero_snr=chosen.zero_snr,
+    )
+    model = Model.open(source)
     if model.loras:
         raise ConfigError(
-            f"model.base {source} is a LoRA on another model; name that one"
+            f"model.base {source.model} is a LoRA on another model; name that one"
             + (", and the file as lora.init" if recipe.target == "lora" else "")
         )
     return model

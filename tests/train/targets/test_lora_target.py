@@ -15,6 +15,8 @@ from diffgen.engine.engine import Engine
 from diffgen.engine.request import GenerateRequest
 from diffgen.errors import ConfigError
 from diffgen.models.lora import Adapter
+from diffgen.settings.model import Overrides
+from diffgen.settings.training import QuickLora
 from diffgen.train import run
 from diffgen.train.dist import World
 from diffgen.train.loop import Trainer
@@ -23,6 +25,7 @@ from diffgen.train.recipe.read import parse_recipe
 from diffgen.train.recipe.recipe import Recipe
 from diffgen.train.targets.lora import FILE, lora_target
 from diffgen.types import Conditioning, LoraRef
+from diffgen.weights.finding import resolve
 
 CPU = torch.device("cpu")
 
@@ -252,7 +255,8 @@ def test_the_recipe_made_up(tmp_path: Path, base: Path, pictures: int, steps: in
         shutil.copy(data / "00.png", data / f"{index}.png")
     for index in range(pictures, 16):
         (data / f"{index:02}.png").unlink()
-    recipe = parse_recipe(lora_table(str(data), str(base), "mine"), "--lora")
+    quick = QuickLora(data=str(data), model=str(base))
+    recipe = parse_recipe(lora_table(quick, Overrides(), "mine"), "--lora")
     assert (recipe.target, recipe.name, recipe.model.base) == ("lora", "mine", str(base))
     assert (recipe.run.steps, recipe.data.size, recipe.optimizer.lr) == (steps, 8, 1e-4)
     assert (recipe.lora.rank, recipe.data.buckets) == (16, False)
@@ -260,11 +264,21 @@ def test_the_recipe_made_up(tmp_path: Path, base: Path, pictures: int, steps: in
     assert list(recipe.samples.prompts) == captions[: min(4, pictures)]
 
 
+def test_what_is_taken_instead_of_the_models_own_is_in_the_recipe(tmp_path: Path) -> None:
+    quick = QuickLora(data=str(draw_squares(tmp_path / "data")), model="storybook")
+    vae = resolve("storybook").path / "vae"
+    own = Overrides(vae=vae, prediction="v", zero_snr=True)
+    recipe = parse_recipe(lora_table(quick, own, "mine"), "--lora")
+    assert recipe.model.autoencoder == str(vae)
+    assert (recipe.model.prediction, recipe.model.zero_snr) == ("v", True)
+
+
 def test_one_caption_for_all_pictures_is_drawn_as_well(tmp_path: Path, base: Path) -> None:
     data = draw_squares(tmp_path / "data")
     for file in data.glob("*.txt"):
         file.unlink()
-    recipe = parse_recipe(lora_table(str(data), str(base), "mine", caption="sks dog"), "--lora")
+    quick = QuickLora(data=str(data), model=str(base), caption="sks dog")
+    recipe = parse_recipe(lora_table(quick, Overrides(), "mine"), "--lora")
     assert recipe.data.caption == "sks dog"
     assert list(recipe.samples.prompts) == ["sks dog"]
 
