@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -89,28 +89,28 @@ def as_clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+@dataclass(eq=False)
 class Run:
-    """One process's part in drawing the pictures of a plan."""
+    """One process's part in drawing the pictures of a plan.
 
-    def __init__(
-        self,
-        plan: BatchPlan,
-        output: PictureOutput,
-        load: Callable[[Stock], Engine],
-        listener: Listener,
-        *,
-        journal: Journal | None = None,
-        stop_on_error: bool = False,
-        viewers: Sequence[Viewer] = (),
-        watcher: Watcher | None = None,
-        saving: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ) -> None:
-        """`load` makes an engine; `saving` is a context around writing a picture."""
+    `load` makes an engine; `saving` is a context around writing a picture. Setting `stopping` ends
+    the run after the batch in progress.
+    """
+
+    plan: BatchPlan
+    output: PictureOutput
+    load: Callable[[Stock], Engine]
+    listener: Listener
+    _: KW_ONLY
+    journal: Journal | None = None
+    stop_on_error: bool = False
+    viewers: Sequence[Viewer] = ()
+    watcher: Watcher | None = None
+    saving: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    def __post_init__(self) -> None:
         self.tally = Tally()
-        self.stopping = threading.Event()  # set to end the run after the batch in progress
-        self._plan, self._output, self._load = plan, output, load
-        self._listener, self._journal, self._stop_on_error = listener, journal, stop_on_error
-        self._saving, self._viewers, self._watcher = saving, viewers, watcher
+        self.stopping = threading.Event()
         self._counting = threading.Lock()  # two threads count
         self._at_most = 1 << 30  # batch size that fits into memory
         self._again = False  # whether this is a later pass over the plan
@@ -126,7 +126,7 @@ class Run:
         cannot be written and DeviceLost, which both end a resumable run, and with `stop_on_error`
         the first failure.
         """
-        self._plan, self._again = plan or self._plan, False
+        self.plan, self._again = plan or self.plan, False
         with Writer(self._write) as writer:
             for jobs in self._portions():
                 assert self._engine is not None
@@ -144,10 +144,10 @@ class Run:
 
     def refuse(self, problem: Problem) -> None:
         """Count a line that asks for no picture as failed; with `stop_on_error`, raise its error."""
-        if self._stop_on_error:
+        if self.stop_on_error:
             raise problem.error or UsageError(problem.message)
         self._count_failure({"line": problem.line, "error": problem.message})
-        self._listener.refused(problem.line, problem.message)
+        self.listener.refused(problem.line, problem.message)
 
     def _portions(self) -> Iterator[Sequence[Job]]:
         """Batches for `_engine`, divided to fit into memory."""
@@ -166,14 +166,14 @@ class Run:
         """The batches that this process claims, in passes over the plan until nothing is left."""
         while not self.stopping.is_set():
             before = self.tally.made
-            for stock, batches in self._plan.stocks():
+            for stock, batches in self.plan.stocks():
                 for batch in batches:
                     if self.stopping.is_set():
                         return
                     if jobs := self._taken(batch):
                         yield stock, jobs
             first_pass, self._again = not self._again, True
-            if self._journal is None or not (first_pass or self.tally.made > before):
+            if self.journal is None or not (first_pass or self.tally.made > before):
                 return
 
     def _have(self, stock: Stock, jobs: Sequence[Job]) -> bool:
@@ -196,7 +196,7 @@ class Run:
             else:
                 self._engine = None  # before the next one needs the memory
         if self._engine is None:
-            self._engine, self._stock = self._load(stock), stock
+            self._engine, self._stock = self.load(stock), stock
 
     def _divide(self, jobs: Sequence[Job], error: Exception) -> None:
         """Draw in halves if memory ran out, singly if one failed.
@@ -216,32 +216,32 @@ class Run:
             self._left += [[job] for job in reversed(jobs)]
 
     def _report(self, jobs: Sequence[Job], info: StepInfo) -> None:
-        self._listener.on_step(info, jobs)
-        if self._watcher and self._engine:
-            self._watcher.on_step(info, self._engine)
+        self.listener.on_step(info, jobs)
+        if self.watcher and self._engine:
+            self.watcher.on_step(info, self._engine)
 
     def _taken(self, batch: Sequence[Job]) -> list[Job]:
         """The pictures of a batch still to be drawn, claimed by this process."""
         wanted = [job for job in batch if not self._is_there(job)]
-        if self._journal is None:
+        if self.journal is None:
             return [] if self._again else wanted
-        free = set(self._journal.take([job.key for job in wanted]))
+        free = set(self.journal.take([job.key for job in wanted]))
         if not self._again:
             for job in wanted:
-                entry = None if job.key in free else self._journal.entry(job.key)
+                entry = None if job.key in free else self.journal.entry(job.key)
                 if entry and entry.state == "made":
-                    self._skip(job, self._journal.path.parent / (entry.path or ""))
+                    self._skip(job, self.journal.path.parent / (entry.path or ""))
         return [job for job in wanted if job.key in free]
 
     def _is_there(self, job: Job) -> bool:
-        path = self._output.existing(name_fields(job), line=job.line)
+        path = self.output.existing(name_fields(job), line=job.line)
         if path is not None and not self._again:
             self._skip(job, path)
         return path is not None
 
     def _skip(self, job: Job, path: Path | None) -> None:
         self.tally.skipped += 1
-        self._listener.skipped(job, path)
+        self.listener.skipped(job, path)
 
     def _tell_settings(self, part: Sequence[Job]) -> None:
         told = list(dict.fromkeys(job.plan.summary() for job in part))
@@ -251,14 +251,14 @@ class Run:
         self._told = told
 
     def _fail(self, jobs: Sequence[Job], error: Exception) -> None:
-        if self._stop_on_error:
+        if self.stop_on_error:
             raise error
         reason = logged_reason(error)
         for job in jobs:
             self._count_failure({"line": job.line, "seed": job.seed, "error": reason})
-            if self._journal:
-                self._journal.failed(job.key, reason, line=job.line)
-            self._listener.failed(job, reason)
+            if self.journal:
+                self.journal.failed(job.key, reason, line=job.line)
+            self.listener.failed(job, reason)
 
     def _count_failure(self, failure: dict[str, Any]) -> None:
         with self._counting:
@@ -271,25 +271,25 @@ class Run:
             record["template"] = job.template
 
         def noted(path: Path, size: int) -> None:
-            assert self._journal is not None
+            assert self.journal is not None
             seconds = sum(record["timings"].values())
-            self._journal.made(job.key, path, size, line=job.line, seconds=round(seconds, 3))
+            self.journal.made(job.key, path, size, line=job.line, seconds=round(seconds, 3))
 
         try:
-            with self._saving():
-                path = self._output.save(
-                    picture.image, record, line=job.line, noted=noted if self._journal else None
+            with self.saving():
+                path = self.output.save(
+                    picture.image, record, line=job.line, noted=noted if self.journal else None
                 )
         except (OutputError, OSError):
             raise  # the next picture would fail, too
         except Exception as error:
             self._fail([job], error)
             return
-        for viewer in self._viewers:
+        for viewer in self.viewers:
             viewer.add(picture.image, record)
         with self._counting:
             self.tally.made += 1
-        self._listener.made(job, path, record)
+        self.listener.made(job, path, record)
 
 
 def name_fields(job: Job) -> dict[str, Any]:

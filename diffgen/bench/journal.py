@@ -131,7 +131,7 @@ class Journal:
     def _forget_damaged_pictures(self) -> None:
         """Runs whose picture is unreadable are made again."""
         for key, run in list(self.runs.items()):
-            if run.picture and read_png(self.path.parent / run.picture) is None:
+            if run.picture and read_png(self.folder / run.picture) is None:
                 _log.warning("%s is missing or damaged; it is made again", run.picture)
                 del self.runs[key]
 
@@ -169,12 +169,17 @@ class Journal:
         self.text_seconds = seconds
         self._append(json.dumps({"text_seconds": seconds}))
 
+    @property
+    def folder(self) -> Path:
+        """The sweep's folder."""
+        return self.path.parent
+
     def runs_of(self, key: str) -> list[Run]:
         """The runs of one cell so far."""
         return [run for run in self.runs.values() if run.cell == key]
 
     def _append(self, line: str) -> None:
-        with writing_into(self.path.parent), self.path.open("a", encoding="utf-8") as file:
+        with writing_into(self.folder), self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -201,7 +201,7 @@ class Session:
     def results(self) -> Results:
         """Compute the results so far, and store them in the folder. Raises OutputError."""
         results = assemble(self.task, self.journal)
-        write_results(results, self.journal.path.parent)
+        write_results(results, self.journal.folder)
         return results
 
     def film(self, plan: SamplingPlan) -> Film:
@@ -216,7 +216,7 @@ class Session:
         rounds = range(max(len(self.request.pictures()), self.request.repeats))
         keys = [cell.key for cell in self.task.cells]
         measured = all((key, number) in self.journal.runs for key in keys for number in rounds)
-        folder = self.journal.path.parent
+        folder = self.journal.folder
         shown = (read_png(folder / one.picture) for one in self.journal.references.values())
         return measured and not self.journal.outdated() and None not in shown
 

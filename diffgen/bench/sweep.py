@@ -111,7 +111,7 @@ class Sweep:
     def _wanted(self, cells: Sequence[PlannedCell]) -> bool:
         """Whether a stage has anything to do, or a picture to be made again."""
         records = map(self.journal.references.get, (limit.key for limit in self._limits(cells)))
-        folder = self.journal.path.parent
+        folder = self.journal.folder
         shown = all(record and read_png(folder / record.picture) for record in records)
         left = any(self._left(number, cells) for number in range(self._rounds))
         return left or not shown or self._outdated(cells)
@@ -161,7 +161,7 @@ class Sweep:
 
     def _converge(self, limit: Limit) -> Converged | str:
         """A reference, from the folder if it is there; or why there is none."""
-        folder, stem = self.journal.path.parent, references.file_name(limit.key)
+        folder, stem = self.journal.folder, references.file_name(limit.key)
         path = folder / REFERENCES / f"{stem}.safetensors"
         subject = self._truth(limit)
         record = self.journal.references.get(limit.key)
@@ -233,7 +233,7 @@ class Sweep:
         if run.round >= KEPT:
             return run
         picture = f"{CELLS}/{picture_name(cell.key, run.round)}"
-        folder = self.journal.path.parent
+        folder = self.journal.folder
         with writing_into(folder):
             write_png(image, folder / picture)
         return replace(run, picture=picture)

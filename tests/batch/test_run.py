@@ -156,14 +156,12 @@ def test_no_more_than_one_model_is_in_memory_after_a_bug(tmp_path: Path) -> None
         alive.append(weakref.ref(engine))
         return engine
 
-    made.run._load = loaded
+    made.run.load = loaded
     assert made.run.run().made == 2
     assert len(alive) == 3
 
 
-def test_a_bug_in_loading_costs_no_other_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bug_in_loading_costs_no_other_model(tmp_path: Path) -> None:
     folder = tmp_path / "other"
     folder.symlink_to(Path(__file__).parents[2] / "diffgen" / "assets" / "storybook")
     made = Made(planned([{"prompt": "a", "model": str(folder)}, {"prompt": "b"}]), tmp_path)
@@ -174,7 +172,7 @@ def test_a_bug_in_loading_costs_no_other_model(
             raise KeyError("layer")
         return load(stock)
 
-    monkeypatch.setattr(made.run, "_load", loaded)
+    made.run.load = loaded
     assert made.run.run().exit_code == 3
     assert made.heard.failures == [(1, "unexpected KeyError: 'layer' (-v shows where)")]
 
