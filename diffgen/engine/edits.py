@@ -33,6 +33,9 @@ from diffgen.settings.editing import Editing
 from diffgen.types import Size
 
 HALF = 128  # of the levels of a mask
+SEAM_BLUR = 8.0  # drawn pixels, where outpainting is given none; A1111's "Outpainting mk2" has it
+SEAM_LIMIT = 1 / 16  # of the picture's shorter side, of which the middle half stays untouched
+SEAM_REACH = 4  # pixels of the picture that fade, in times of the blur: two deviations each way
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class Edit:
     """A picture to begin with, at the drawn size, and how the result is blended back.
 
     `init` is RGB, `mask` in mode L, white where to repaint. `notes` describe automatic choices.
+    `blur` softens the mask's edge, in pixels of the picture.
     """
 
     source: Source
@@ -48,6 +52,7 @@ class Edit:
     mask_source: Source | None = None
     place: tuple[Image.Image, Image.Image, Box] | None = None  # canvas, its mask, what was drawn
     notes: tuple[str, ...] = ()
+    blur: float = 0.0
 
     @classmethod
     def make(
@@ -58,21 +63,22 @@ class Edit:
         Raises UsageError or PictureError for unreadable files and for contradicting settings.
         """
         source = Source.read(path)
-        masked = _Masked.of(settings, source)
         grid = {"factor": config.factor, "native": config.native_size}
+        blur = _blur(settings, source.image.size, size, grid)
+        masked = _Masked.of(settings, source, blur)
         if masked.mask is None or settings.mask_crop is None:
             drawn = size_for(masked.image.size, *size, **grid)
             mask = masked.mask and fitted(masked.mask, drawn, settings.fit)
             init = fitted(masked.image, drawn, settings.fit)
             notes = (*masked.notes, *_resized(source, masked.image.size, drawn, settings))
-            return cls(source, init, mask, masked.source, None, notes)
+            return cls(source, init, mask, masked.source, None, notes, blur)
         width, height = size
         aspect = width / height if width and height else None
         box = crop_around(masked.mask, settings.mask_crop, aspect)
         drawn = size_for_crop(box, width, height, **grid)
         init, mask = (fitted(p.crop(box), drawn, "stretch") for p in (masked.image, masked.mask))
         place = (masked.image, masked.mask, box)
-        return cls(source, init, mask, masked.source, place, masked.notes)
+        return cls(source, init, mask, masked.source, place, masked.notes, blur)
 
     @property
     def size(self) -> Size:
@@ -81,9 +87,10 @@ class Edit:
 
     @property
     def record(self) -> dict[str, object]:
-        """Which files the picture came from, as plain values."""
+        """Which files the picture came from, and its mask's blur, as plain values."""
         mask = self.mask_source and self.mask_source.sha256
-        return {"init_sha256": self.source.sha256, "mask_sha256": mask}
+        found: dict[str, object] = {"init_sha256": self.source.sha256, "mask_sha256": mask}
+        return found if self.mask is None else found | {"mask_blur": self.blur}
 
     def finish(self, drawn: Image.Image) -> Image.Image:
         """The result where the mask is white, the original, to the bit, where it is black."""
@@ -137,7 +144,7 @@ class _Masked:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, settings: Editing, source: Source) -> _Masked:
+    def of(cls, settings: Editing, source: Source, blur: float) -> _Masked:
         image, notes = source.image, _first_of(source)
         clear = transparency(image) if settings.mask is None else None
         mask_source = None
@@ -154,7 +161,7 @@ class _Masked:
             notes.append(f"transparent parts of {_named(source)} are repainted")
         # The colours under transparent pixels also shape soft edges.
         picture = opaque(image) if clear is None else image.convert("RGB")
-        picture, mask = _finished(settings, picture, mask)
+        picture, mask = _finished(settings, picture, mask, blur)
         if mask is not None and mask.getextrema() == (255, 255):
             notes.append(f"the mask is all white: nothing of {_named(source)} is kept")
         elif mask is not None and (level := int(mask.getextrema()[1])) < HALF:  # type: ignore[arg-type]
@@ -164,25 +171,41 @@ class _Masked:
         return cls(picture, mask, mask_source, tuple(notes))
 
 
+def _blur(
+    settings: Editing, own: Size, size: tuple[int | None, int | None], grid: dict[str, int]
+) -> float:
+    """The blur of the mask, in pixels of the picture: as asked for, else none, or what hides the
+    seams of an outpainted canvas at the size that is drawn.
+    """
+    if settings.mask_blur is not None or settings.outpaint is None:
+        return settings.mask_blur or 0.0
+    left, right, top, bottom = settings.outpaint
+    canvas = (left + own[0] + right, top + own[1] + bottom)
+    drawn = size_for(canvas, *size, **grid)
+    scale = max(old / new for old, new in zip(canvas, drawn, strict=True))
+    return min(SEAM_BLUR * scale, SEAM_LIMIT * min(own))
+
+
 def _finished(
-    settings: Editing, picture: Image.Image, mask: Image.Image | None
+    settings: Editing, picture: Image.Image, mask: Image.Image | None, blur: float
 ) -> tuple[Image.Image, Image.Image | None]:
-    """The mask inverted, grown with the canvas and blurred, as settings ask."""
+    """The mask inverted, blurred and grown with the canvas, as settings ask."""
     if settings.mask_invert:
         if mask is None:
             raise UsageError("--mask-invert turns a mask round; give one with --mask")
         mask = ImageChops.invert(mask)
-    if sides := settings.outpaint:
-        left, right, top, bottom = sides
-        new = beyond(picture.size, (left, top, right, bottom))
+    if mask is not None:
+        mask = softened(mask, blur)
+    if settings.outpaint:
+        left, right, top, bottom = settings.outpaint
+        new = beyond(picture.size, (left, top, right, bottom), round(SEAM_REACH * blur))
         if mask is not None:
-            new.paste(mask, (left, top))
+            new = ImageChops.lighter(new, extended(mask, (left, top, right, bottom)))
         picture, mask = extended(picture, (left, top, right, bottom)), new
     if mask is None:
         if settings.mask_crop is not None:
             raise UsageError("--mask-crop paints a mask only; give one with --mask")
         return picture, None
-    mask = softened(mask, settings.mask_blur)
     if not mask.getbbox():
         raise UsageError(
             "the mask is all black: nothing would be painted (white is; --mask-invert turns it round)"

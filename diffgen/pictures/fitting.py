@@ -83,12 +83,17 @@ def extended(image: Image.Image, sides: Sides) -> Image.Image:
     return canvas
 
 
-def beyond(size: Size, sides: Sides) -> Image.Image:
-    """The mask of what `extended` adds to a picture of a size: white there, black inside."""
+def beyond(size: Size, sides: Sides, reach: int = 0) -> Image.Image:
+    """The mask of what `extended` adds to a picture of a size: white there, black inside.
+
+    With a `reach` it fades over that many pixels of the picture, at sides that are extended only.
+    """
     left, top, right, bottom = sides
+    half = min(reach, size[0] // 2, size[1] // 2) // 2
+    ends = (left + size[0] - half * bool(right), top + size[1] - half * bool(bottom))
     mask = Image.new("L", (left + size[0] + right, top + size[1] + bottom), 255)
-    mask.paste(0, (left, top, left + size[0], top + size[1]))
-    return mask
+    mask.paste(0, (left + half * bool(left), top + half * bool(top), *ends))
+    return mask.filter(ImageFilter.BoxBlur(half)) if half else mask
 
 
 def softened(mask: Image.Image, radius: float) -> Image.Image:

@@ -65,15 +65,15 @@ class Editing(Group):
         ),
     ] = None
     mask_blur: Annotated[
-        float,
+        float | None,
         Setting(
             "--mask-blur",
-            "Pixels over which its edge is softened [default: 0]",
+            "Pixels over which its edge is softened [default: 0, with --outpaint 8]",
             "PX",
             low=0,
             high=1024,
         ),
-    ] = 0.0
+    ] = None
     mask_invert: Annotated[
         bool, Setting("--mask-invert", "Paint black parts anew", peers="inpainting-mask-invert")
     ] = False

@@ -11,7 +11,9 @@ from PIL import Image, ImageDraw
 
 from diffgen import Engine, GenerateRequest
 from diffgen.engine.drawing import GeneratedImage
+from diffgen.engine.edits import Edit
 from diffgen.errors import UsageError
+from diffgen.settings.editing import Editing
 
 PROMPT = "a red barn"
 
@@ -141,10 +143,36 @@ def test_what_is_transparent_is_painted_anew(
 
 
 def test_outpainting_keeps_the_picture_in_its_place(engine: Engine, init: str) -> None:
-    (picture,) = draw(engine, init=init, outpaint=(8, 0, 4, 12))  # left, right, top, bottom
+    sides = (8, 0, 4, 12)  # left, right, top, bottom
+    (picture,) = draw(engine, init=init, outpaint=sides, mask_blur=0.0)
     assert picture.image.size == (40, 48)
     assert np.array_equal(pixels(picture)[4:36, 8:40], original(init))
     assert picture.record["outpaint"] == [8, 0, 4, 12]
+
+
+def test_outpainting_fades_at_the_sides_that_grow_and_nowhere_else(
+    engine: Engine, init: str
+) -> None:
+    """Without a fade, what is drawn ends in a straight line at the picture's edge."""
+    sides = (8, 0, 4, 0)
+    (picture,) = draw(engine, init=init, outpaint=sides)
+    own, drawn = original(init), pixels(picture)[4:, 8:]
+    assert picture.record["mask_blur"] == 2.0  # of 32 pixels no more than a sixteenth
+    assert np.array_equal(drawn[9:, 9:], own[9:, 9:])
+    assert not np.array_equal(drawn[:8], own[:8])
+    assert not np.array_equal(drawn[9:, :8], own[9:, :8])
+    (again,) = draw(engine, init=init, outpaint=sides, mask_blur=2.0)
+    assert np.array_equal(pixels(picture), pixels(again))
+
+
+@pytest.mark.parametrize(("width", "blur"), [(502, 16.0), (2008, 4.0), (None, 62.5)])
+def test_the_fade_of_outpainting_is_as_wide_in_every_size_that_is_drawn(
+    engine: Engine, tmp_path: Path, width: int | None, blur: float
+) -> None:
+    colourful((1000, 1000)).save(tmp_path / "a.png")
+    settings = Editing(init=str(tmp_path / "a.png"), outpaint=(4, 0, 0, 0))
+    edit = Edit.make(settings, str(tmp_path / "a.png"), (width, None), engine.config)
+    assert edit.blur == pytest.approx(blur, rel=0.02)
 
 
 def test_only_the_mask_is_drawn_at_the_models_size(engine: Engine, tmp_path: Path) -> None:
