@@ -72,19 +72,29 @@ class Muon(torch.optim.AdamW):
 
     def _turn(self, parameters: list[Tensor], lr: float, weight_decay: float) -> None:
         """Matrices of one shape at a time: their products fill the processor better."""
-        updates = orthogonal(torch.stack([self._direction(p).flatten(1) for p in parameters]))
-        size = ADAM_SIZE * max(updates.shape[1:]) ** 0.5
-        for parameter, update in zip(parameters, updates, strict=True):
-            parameter.mul_(1 - lr * weight_decay)
-            parameter.add_(update.reshape(parameter.shape), alpha=-lr * size)
+        directions = self._directions(parameters)
+        turned = orthogonal(torch.stack([direction.flatten(1) for direction in directions]))
+        size = ADAM_SIZE * max(turned.shape[1:]) ** 0.5
+        updates = [
+            update.reshape(parameter.shape)
+            for parameter, update in zip(parameters, turned.float(), strict=True)
+        ]
+        torch._foreach_mul_(parameters, 1 - lr * weight_decay)
+        torch._foreach_add_(parameters, updates, alpha=-lr * size)
+        for parameter in parameters:
             parameter.grad = None  # AdamW passes by what has none
 
-    def _direction(self, parameter: Tensor) -> Tensor:
-        """The gradient with Nesterov's momentum."""
-        gradient, state = parameter.grad, self.state[parameter]
-        assert gradient is not None
+    def _directions(self, parameters: list[Tensor]) -> list[Tensor]:
+        """The gradients with Nesterov's momentum."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        momenta = [self._momentum(parameter) for parameter in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        return list(torch._foreach_lerp(gradients, momenta, MOMENTUM))
+
+    def _momentum(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
         if not state:
-            state["momentum"] = torch.zeros_like(gradient)
+            state["momentum"] = torch.zeros_like(parameter)
             state["step"] = torch.zeros(())  # AdamW expects one where it loads a state
-        momentum: Tensor = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-        return gradient.lerp(momentum, MOMENTUM)
+        momentum: Tensor = state["momentum"]
+        return momentum
