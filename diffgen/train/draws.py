@@ -15,6 +15,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from diffgen.device import send
+
 
 @dataclass(frozen=True, slots=True)
 class Draws:
@@ -31,12 +33,15 @@ class Draws:
     def normal(self, shape: Sequence[int]) -> Tensor:
         """(B, *shape) float32, unit Gaussian."""
         rows = [torch.randn(tuple(shape), generator=g) for g in self.generators]
-        return torch.stack(rows).to(self.device)
+        return send(torch.stack(rows), self.device)
 
     def uniform(self) -> Tensor:
         """(B,) float32 in [0, 1)."""
-        rows = [torch.rand((), generator=g) for g in self.generators]
-        return torch.stack(rows).to(self.device)
+        return send(self.shares(), self.device)
+
+    def shares(self) -> Tensor:
+        """As `uniform`, but on the CPU, where it can be read without waiting for the device."""
+        return torch.stack([torch.rand((), generator=g) for g in self.generators])
 
 
 def _generator(key: tuple[int | str, ...]) -> torch.Generator:

@@ -23,6 +23,7 @@ from diffgen.train.recipe.recipe import Recipe
 from diffgen.train.sharding import full, gathered, share_of
 from diffgen.train.targets.target import Target
 
+BY_THEMSELVES = ("cuda",)  # devices that compute while the CPU does something else
 SMALLEST_SCALE = 2.0**-20  # of fp16 losses; below it gradients underflow
 
 
@@ -42,6 +43,7 @@ class Learner:
         self.scaler = torch.amp.GradScaler(
             world.device.type, enabled=recipe.run.precision == "fp16"
         )
+        self._ahead: Any = None  # inputs of the next step
         self.step = 0
         self.skipped = 0  # steps whose fp16 gradients overflowed
         torch.manual_seed((recipe.run.seed + world.rank) % (MAX_SEED + 1))
@@ -61,11 +63,11 @@ class Learner:
         discriminator = self.target.discriminator
         if discriminator:
             discriminator.begin(self.step, self.world)
-        parts = [self._backward(next(batches), part) for part in range(count)]
+        parts = [self._backward(self._next(batches, part), part) for part in range(count)]
         self.scaler.unscale_(self.optimizer)
         norm = full(nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip or math.inf))
-        means = {name: float(sum(part[name] for part in parts)) / count for name in parts[0]}
-        losses = self.world.mean({**means, "grad_norm": float(norm)})
+        self._look_ahead(batches)
+        losses = self.world.mean(_told(parts, norm))
         self._check_finite(losses)
         self._move()
         if discriminator:
@@ -87,13 +89,28 @@ class Learner:
         if scale < SMALLEST_SCALE:
             raise self._diverged("the gradient overflows fp16 whatever it is scaled by")
 
-    def _backward(self, batch: Batch, part: int) -> Mapping[str, Tensor]:
+    def _next(self, batches: Iterator[Batch], part: int) -> Any:
+        """The module's input for one part of the step."""
+        inputs, self._ahead = self._ahead, None
+        return self._part(next(batches), self.step, part) if inputs is None else inputs
+
+    def _look_ahead(self, batches: Iterator[Batch]) -> None:
+        """Prepare the first part of the next step, if there is one, while the device computes."""
+        last = self.step + 1 >= self.recipe.run.steps
+        if last or self.world.device.type not in BY_THEMSELVES:
+            return
+        if (batch := next(batches, None)) is not None:
+            self._ahead = self._part(batch, self.step + 1, 0)
+
+    def _part(self, batch: Batch, step: int, part: int) -> Any:
+        start = (part * self.world.size + self.world.rank) * self.recipe.run.batch_size
+        return self._inputs(batch, step, range(start, start + len(batch.indices)))
+
+    def _backward(self, inputs: Any, part: int) -> Mapping[str, Tensor]:
         """The losses of one part of the step, their gradients added to the parameters'."""
         run = self.recipe.run
-        start = (part * self.world.size + self.world.rank) * run.batch_size
-        slots = range(start, start + len(batch.indices))
         with reduction(self.module, last=part == run.accumulate - 1):
-            losses = self.losses(self.module, batch, self.step, slots)
+            losses = self._forward(self.module, inputs)
             self.scaler.scale(losses["loss"] / run.accumulate).backward()  # type: ignore[no-untyped-call]
         return {name: value.detach() for name, value in losses.items()}
 
@@ -101,10 +118,17 @@ class Learner:
         self, module: nn.Module, batch: Batch, key: int | str, slots: Sequence[int]
     ) -> dict[str, Tensor]:
         """The losses of a batch; all randomness comes from the seed, `key` and `slots`."""
+        return self._forward(module, self._inputs(batch, key, slots))
+
+    def _forward(self, module: nn.Module, inputs: Any) -> dict[str, Tensor]:
+        with self._autocast():
+            losses: dict[str, Tensor] = module(inputs)
+        return losses
+
+    def _inputs(self, batch: Batch, key: int | str, slots: Sequence[int]) -> Any:
         draws = Draws.of((self.recipe.run.seed, key), slots, self.world.device)
         with self._autocast():
-            losses: dict[str, Tensor] = module(self.target.inputs(batch, draws))
-        return losses
+            return self.target.inputs(batch, draws)
 
     def _autocast(self) -> torch.autocast:
         dtype = DTYPES[self.recipe.run.precision]
@@ -164,3 +188,14 @@ class Learner:
         self.scaler.load_state_dict(saved["scaler"])
         if self.target.discriminator:
             self.target.discriminator.load_state_dict(saved["opponent"])
+
+
+def _told(parts: Sequence[Mapping[str, Tensor]], norm: Tensor) -> dict[str, float]:
+    """The means over a step's parts, and the norm, read from the device at once.
+
+    Each single reading would wait until the device has nothing left to do.
+    """
+    sums = {name: sum(part[name] for part in parts) for name in parts[0]}
+    *values, size = torch.stack([*map(torch.as_tensor, sums.values()), norm]).tolist()
+    means = {name: value / len(parts) for name, value in zip(sums, values, strict=True)}
+    return {**means, "grad_norm": size}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from training import VAE, Listener, make_recipe
 
-from diffgen.train import run
+from diffgen.train import learner, run
 from diffgen.train.draws import Draws
 
 SPLITS = ((1, 1), (4, 1), (2, 2), (1, 4))  # batch size and accumulation
@@ -64,3 +64,17 @@ def test_copies_of_a_picture_are_other_examples(one_picture, sd1, tmp_path, targ
     for other in shared:
         assert other == pytest.approx(shared[0], rel=1e-4)  # sums in another order
         assert all(abs(a - b) > 1e-3 * a for a, b in zip(alone, other, strict=True))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_looking_ahead_changes_no_number(squares, tmp_path, monkeypatch, accumulate):
+    """A device that computes by itself gets the next inputs before it is asked for the losses."""
+    losses = []
+    for devices in ((), ("cpu",)):
+        monkeypatch.setattr(learner, "BY_THEMSELVES", devices)
+        listener, folder = Listener(), tmp_path / f"{len(devices)}"
+        recipe = make_recipe(squares, {"run.steps": 5, "run.accumulate": accumulate})
+        run.train(recipe, folder, resume=False, reporter=listener)
+        losses.append(listener.losses)
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 5

@@ -24,7 +24,7 @@ from diffgen.train.data.dataset import (
     TrainingData,
     describe,
     held_out_batches,
-    to_pixels,
+    levels_of,
 )
 from diffgen.train.data.latents import LatentFiles, is_whole, read_latent, write_latent
 from diffgen.train.data.loader import Group, Listed, Stream, all_damaged, candidates, run, show
@@ -36,7 +36,7 @@ from diffgen.types import Size
 BLOCK = 4096  # bytes; what a small file takes of a disk, at least
 HEADER = 128  # bytes
 
-Encode = Callable[[Tensor], Tensor]
+Encode = Callable[[Tensor], Tensor]  # levels (B, 3, H, W) uint8 to latents
 Progress = Callable[[int, int], None]
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -174,7 +174,7 @@ class CachedData:
             return latent
         shown = show(self.collection, size, [draw], ())
         self.mark_damaged(shown.failed)
-        return self._encode(to_pixels(shown))[0].cpu() if shown.draws else None
+        return self._encode(levels_of(shown))[0].cpu() if shown.draws else None
 
     def _batch(self, size: Size, pairs: Sequence[tuple[Draw, Tensor]]) -> Batch:
         draws, latents = zip(*pairs, strict=True)
@@ -203,7 +203,7 @@ class _Work:
         with closing(run(loader, stop=len(batches), workers=self.workers)) as decoded:
             for shown in decoded:
                 failed.update(shown.failed)
-                rows = [*self.data._encode(to_pixels(shown)).cpu()] if shown.draws else []
+                rows = [*self.data._encode(levels_of(shown)).cpu()] if shown.draws else []
                 if not written and rows:
                     _check_space(self.data._files.folder, rows[0], shown.size, missing)
                 for draw, row in zip(shown.draws, rows, strict=True):

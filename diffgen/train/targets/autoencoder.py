@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffgen.device import send
 from diffgen.engine.images import to_images
 from diffgen.errors import ConfigError
 from diffgen.models.layers import ResnetBlock, Upsample
 from diffgen.models.vae import Autoencoder
-from diffgen.train.data.dataset import Batch
+from diffgen.train.data.dataset import Batch, as_pixels
 from diffgen.train.draws import Draws
 from diffgen.train.export import save_component, save_grid
 from diffgen.train.recipe.checks import check_factor
@@ -103,8 +104,8 @@ class AutoencoderModule(nn.Module):
 def pieces(pixels: Tensor, side: int, draws: Draws) -> Tensor:
     """A square piece of each picture, anywhere in it: (B, 3, H, W) -> (B, 3, side, side)."""
     height, width = pixels.shape[-2:]
-    tops = (draws.uniform() * (height - side + 1)).long().tolist()
-    lefts = (draws.uniform() * (width - side + 1)).long().tolist()
+    tops = (draws.shares() * (height - side + 1)).long().tolist()
+    lefts = (draws.shares() * (width - side + 1)).long().tolist()
     cut = [
         picture[:, top : top + side, left : left + side]
         for picture, top, left in zip(pixels, tops, lefts, strict=True)
@@ -123,10 +124,10 @@ class AutoencoderBatches:
 
     def __call__(self, batch: Batch, draws: Draws) -> AutoencoderInputs:
         """Pixels, noise and what the teacher says of them."""
-        assert batch.pixels is not None
-        pixels, config = batch.pixels.to(self.device), self.config
-        if self.patch:
-            pixels = pieces(pixels, self.patch, draws)
+        levels, config = batch.whole_levels, self.config
+        if self.patch:  # cut before they travel
+            levels = pieces(levels, self.patch, draws)
+        pixels = as_pixels(send(levels, self.device))
         height, width = (side // config.factor for side in pixels.shape[-2:])
         noise = draws.normal((config.latent_channels, height, width))
         return AutoencoderInputs(pixels, noise, self._taught(pixels, (height, width)))
@@ -168,8 +169,7 @@ class ReconstructionPreviewer:
         batch = next(held_out, None)
         if batch is None:
             return
-        assert batch.pixels is not None
-        pixels = batch.pixels[:SHOWN].to(self.device)
+        pixels = as_pixels(send(batch.whole_levels[:SHOWN], self.device))
         vae = load_autoencoder(str(model.resolve())).to(self.device)
         mean, _ = vae.encode(pixels)
         made = vae.decode(vae.to_latents(mean))

@@ -132,9 +132,11 @@ class DistillBatches:
         self.timesteps = _timesteps(recipe.distill, teacher.config.schedule)
         tables = NoiseSchedule.from_config(config.schedule)
         self.alphas_cumprod = torch.tensor(tables.alphas_cumprod, device=self.device)
+        self.steps = torch.tensor([0, *self.timesteps], device=self.device)
+        self.levels = self.alphas_cumprod[self.steps]
         # As the teacher's own DDIM: on to the data, or to the first table entry.
         stays = config.schedule.final_alpha_one is False
-        self.final = self.alphas_cumprod[0] if stays else 1.0
+        self.levels[0] = self.alphas_cumprod[0] if stays else 1.0
 
     @torch.no_grad()
     def __call__(self, batch: Batch, draws: Draws) -> DistillInputs:
@@ -151,9 +153,7 @@ class DistillBatches:
 
     def _noisy(self, batch: Batch, draws: Draws) -> tuple[Point, Tensor, Tensor]:
         """States at random timesteps of the grid, with t and alpha_bar of the ones below."""
-        steps = torch.tensor([0, *self.timesteps], device=self.device)
-        levels = self.alphas_cumprod[steps]
-        levels[0] = self.final
+        steps, levels = self.steps, self.levels
         index = uniform_timesteps(draws.uniform(), len(self.timesteps))
         x0 = self.latents.of(batch, draws)
         alpha_bar = levels[index + 1]

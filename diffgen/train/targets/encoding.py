@@ -7,9 +7,10 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from diffgen.device import send
 from diffgen.engine.networks import Networks
 from diffgen.models.vae import IdentityAutoencoder
-from diffgen.train.data.dataset import Batch
+from diffgen.train.data.dataset import Batch, as_pixels
 from diffgen.train.draws import Draws
 from diffgen.train.recipe.recipe import Recipe
 
@@ -28,19 +29,19 @@ class Latents:
         Cached latents are taken as they are.
         """
         if batch.latents is not None:
-            return batch.latents.to(self.device)
-        assert batch.pixels is not None
-        pixels = batch.pixels.to(self.device)
+            return send(batch.latents, self.device)
+        pixels = as_pixels(send(batch.whole_levels, self.device))
         if isinstance(self.vae, IdentityAutoencoder):
             return pixels
         mean, logvar = (moment.float() for moment in self.vae.encode(pixels))
         return self.vae.to_latents(mean + (0.5 * logvar).exp() * draws.normal(mean.shape[1:]))
 
     @torch.no_grad()
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W) to latents (B, C, h, w) by the mean of z, for the cache."""
+    def encode(self, levels: Tensor) -> Tensor:
+        """Levels (B, 3, H, W) to latents (B, C, h, w) by the mean of z, for the cache."""
+        pixels = as_pixels(send(levels, self.device))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_bf16):
-            mean, _ = self.vae.encode(pixels.to(self.device))
+            mean, _ = self.vae.encode(pixels)
         return self.vae.to_latents(mean.float())
 
     def autoencoder_hash(self) -> str:
@@ -54,4 +55,4 @@ class Latents:
 
 def size_ids(batch: Batch, device: torch.device) -> Tensor:
     """Sizes and crops (B, 6) in pixels, as SDXL is told them."""
-    return torch.tensor(batch.time_ids, dtype=torch.float32, device=device)
+    return send(torch.tensor(batch.time_ids, dtype=torch.float32), device)

@@ -51,9 +51,9 @@ class Data(Protocol):
 
 
 class LatentEncoder(Protocol):
-    """Pixels (B, 3, H, W) to latents (B, C, h, w); the hash is that of the autoencoder."""
+    """Levels (B, 3, H, W) to latents (B, C, h, w); the hash is that of the autoencoder."""
 
-    def encode(self, pixels: Tensor) -> Tensor: ...
+    def encode(self, levels: Tensor) -> Tensor: ...
     def autoencoder_hash(self) -> str: ...
 
 

@@ -13,7 +13,7 @@ from training import spoil
 
 from diffgen.errors import OutputError, UsageError
 from diffgen.train.data.cache import CachedData
-from diffgen.train.data.dataset import open_data
+from diffgen.train.data.dataset import as_pixels, open_data
 from diffgen.train.data.latents import LatentFiles
 from diffgen.train.dist import World
 from diffgen.train.recipe.recipe import DataRecipe
@@ -49,9 +49,9 @@ class Encoder:
     def __init__(self):
         self.pictures = 0
 
-    def __call__(self, pixels):
-        self.pictures += len(pixels)
-        return pixels[:, :2, ::2, ::2]
+    def __call__(self, levels):
+        self.pictures += len(levels)
+        return as_pixels(levels)[:, :2, ::2, ::2]
 
 
 def opened(folder, **options):
@@ -68,7 +68,7 @@ def assert_same(cached, plain):
     assert len(cached) == len(plain)
     for c, p in zip(cached, plain, strict=True):
         assert (c.captions, c.indices, c.time_ids) == (p.captions, p.indices, p.time_ids)
-        assert torch.equal(c.latents, Encoder()(p.pixels))
+        assert torch.equal(c.latents, Encoder()(p.levels))
         assert c.pixels is None
 
 
@@ -250,10 +250,10 @@ def test_processes_share_the_work(folder, tmp_path, disks):
 
 def test_an_interrupted_cache_goes_on(folder, tmp_path):
     class Interrupted(Encoder):
-        def __call__(self, pixels):
+        def __call__(self, levels):
             if self.pictures >= 8:
                 raise KeyboardInterrupt
-            return super().__call__(pixels)
+            return super().__call__(levels)
 
     with pytest.raises(KeyboardInterrupt):
         cache_latents(
