@@ -102,6 +102,7 @@ class AutoencoderRecipe:
     can take the new decoder. With a `teacher`, a model or the folder of its autoencoder, the new
     encoder learns the teacher's latents of the picture shrunk to the teacher's size, and `kl` is
     the weight of the divergence from them: a U-Net keeps its latents and draws larger pictures.
+    Latent channels beyond the teacher's are free, and `kl` holds them near a unit Gaussian.
     """
 
     patch: int | None = within(None, 8)

@@ -2,12 +2,13 @@
 
 Absolute, squared and edge errors, a small KL term and, late, an adversarial one if asked for. The
 paper's perceptual term is left out. With a teacher, encoder and decoder learn side by side: the
-encoder to give the teacher's latents of a smaller picture, the decoder to draw from those.
+encoder to give the teacher's latents of a smaller picture, the decoder to draw from those. Latent channels
+beyond the teacher's learn as without one, and hold what those leave out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +34,14 @@ from diffgen.weights.diffusers.layout import vae_json, write_json
 
 SHOWN = 8  # held-out pictures in a preview
 LATENT_SCALE = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
+# Layers of latent channels, and how many numbers of each channel they give (rows of their weights)
+# and take (columns); None where these are other channels.
+LATENT_LAYERS = {
+    "encoder.conv_out": (2, None),  # means, then log variances
+    "quant_conv": (2, 2),
+    "post_quant_conv": (1, 1),
+    "decoder.conv_in": (None, 1),
+}
 STATISTICS = 0.02  # weight of each new batch in the running variance of z
 
 
@@ -40,7 +49,7 @@ STATISTICS = 0.02  # weight of each new batch in the running variance of z
 class AutoencoderInputs:
     """Pixels (B, 3, H, W), and the noise (B, C, h, w) that samples z.
 
-    `teacher` holds mean and log variance of the teacher's z, both (B, C, h, w).
+    `teacher` holds mean and log variance of the teacher's z, both (B, at most C, h, w).
     """
 
     pixels: Tensor
@@ -66,8 +75,11 @@ class AutoencoderModule(nn.Module):
         if inputs.teacher is None:
             kl = objectives.kl_to_unit(mean, logvar)
         else:
-            kl = objectives.kl_between(mean, logvar, *inputs.teacher)
-            mean, logvar = inputs.teacher
+            kl = objectives.kl_between(mean, logvar, *_padded(inputs.teacher, mean.shape[1]))
+            mean, logvar = (
+                torch.cat([theirs, ours[:, theirs.shape[1] :]], dim=1)
+                for theirs, ours in zip(inputs.teacher, (mean, logvar), strict=True)
+            )
         z = mean + (0.5 * logvar).exp() * inputs.noise
         output = self.vae.decode(self.vae.to_latents(z)).float()
         if self.training:
@@ -228,11 +240,11 @@ def _pupil(vae: Autoencoder, teacher: Autoencoder, *, new: bool) -> Autoencoder:
     Raises ConfigError where the two have latents of different kinds.
     """
     ours, theirs = vae.config, teacher.config
-    if ours.latent_channels != theirs.latent_channels or ours.factor < theirs.factor:
+    if ours.latent_channels < theirs.latent_channels or ours.factor < theirs.factor:
         raise ConfigError(
             f"autoencoder.teacher has {theirs.latent_channels} latent channels and factor "
-            f"{theirs.factor}; the new autoencoder needs as many channels, and this factor or a "
-            f"larger one, but has {ours.latent_channels} and {ours.factor}"
+            f"{theirs.factor}; the new autoencoder needs no fewer channels and no smaller factor, "
+            f"but has {ours.latent_channels} and {ours.factor}"
         )
     scale = {name: getattr(theirs, name) for name in LATENT_SCALE}
     vae.config = replace(ours, **scale)
@@ -244,9 +256,11 @@ def _pupil(vae: Autoencoder, teacher: Autoencoder, *, new: bool) -> Autoencoder:
 def _take_over(vae: Autoencoder, teacher: Autoencoder) -> None:
     """Copy the teacher's tensors that fit; let the decoder's other parts begin as enlargement."""
     mine = vae.state_dict()
+    count = vae.config.latent_channels
+    theirs = with_more_latents(teacher.state_dict(), mine, teacher.config.latent_channels, count)
     fitting = {
         name: tensor
-        for name, tensor in teacher.state_dict().items()
+        for name, tensor in theirs.items()
         if name in mine and mine[name].shape == tensor.shape
     }
     for name, module in vae.decoder.named_modules(prefix="decoder"):
@@ -257,3 +271,40 @@ def _take_over(vae: Autoencoder, teacher: Autoencoder) -> None:
             nn.init.dirac_(module.conv.weight)
             module.conv.bias = nn.Parameter(torch.zeros(module.conv.out_channels))
     vae.load_state_dict(vae.state_dict() | fitting)
+
+
+def _padded(moments: tuple[Tensor, Tensor], channels: int) -> Iterator[Tensor]:
+    """Mean and log variance (B, C, h, w) for more channels, of a unit Gaussian in the others."""
+    for moment in moments:
+        yield F.pad(moment, (0, 0, 0, 0, 0, channels - moment.shape[1]))
+
+
+def with_more_latents(
+    state: Mapping[str, Tensor], initial: Mapping[str, Tensor], few: int, many: int
+) -> dict[str, Tensor]:
+    """An autoencoder's tensors, for one of `many` latent channels instead of `few`.
+
+    The first channels are what they were, and a decoder draws from them alone. The encoder's part
+    for the others is that of `initial`, tensors of the larger one's shapes.
+    """
+    made = dict(state)
+    for layer, groups in LATENT_LAYERS.items() if many > few else ():
+        for name in (f"{layer}.weight", f"{layer}.bias"):
+            if name in state and name in initial:
+                made[name] = _with_more(state[name], initial[name], groups, few, many)
+    return made
+
+
+def _with_more(
+    old: Tensor, initial: Tensor, groups: tuple[int | None, int | None], few: int, many: int
+) -> Tensor:
+    places = []  # of the old rows and columns in the new tensor
+    for size, new, group in zip(old.shape, initial.shape, groups, strict=False):
+        if group is None and size != new:
+            return old  # these layers differ by more than latent channels
+        firsts = [torch.arange(few) + many * i for i in range(group or 0)]
+        places.append(torch.cat(firsts) if firsts else torch.arange(size))
+    made = initial.clone()
+    made[places[0]] = 0.0  # the old rows ignore the new columns
+    made[places[0] if old.ndim == 1 else (places[0][:, None], places[1])] = old
+    return made

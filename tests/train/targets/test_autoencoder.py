@@ -129,6 +129,40 @@ def test_a_new_pupil_begins_by_enlarging_what_its_teacher_draws(squares, tmp_pat
     assert {"decoder.conv_out.weight", "encoder.conv_in.weight"} <= same
 
 
+@pytest.mark.parametrize("channels", [[8, 8], [8, 8, 8]])
+def test_more_latent_channels_leave_those_of_the_teacher_as_they_are(squares, tmp_path, channels):
+    wider = {**VAE, "channels": channels, "latent_channels": 7}
+    teacher, pupil, _ = taught(
+        tmp_path, squares, model={"vae": wider}, **{"run.steps": 1, "optimizer.lr": 1e-12}
+    )
+    latents = torch.randn(2, 7, 5, 3, generator=torch.Generator().manual_seed(0))
+    small, large = last_map(teacher, latents[:, :4]), last_map(pupil, latents)
+    times = large.shape[-1] // small.shape[-1]
+    torch.testing.assert_close(
+        large, small.repeat_interleave(times, -1).repeat_interleave(times, -2)
+    )
+    if channels == [8, 8]:  # the same factor, so the encoder is the teacher's, too
+        pixels = latents[:, :3].repeat_interleave(2, -1).repeat_interleave(2, -2).clamp(-1, 1)
+        with torch.no_grad():
+            for true, ours in zip(teacher.encode(pixels), pupil.encode(pixels), strict=True):
+                torch.testing.assert_close(ours[:, :4], true)
+                assert ours.shape[1] == 7
+
+
+def test_channels_beyond_the_teachers_hold_what_those_leave_out(squares, tmp_path):
+    def losses(name, channels, **changes):
+        model = {"vae": {**VAE, "latent_channels": channels}}
+        settings = {**BASE, "model": model, "run.steps": 60, "optimizer.lr": 5e-3, **changes}
+        recipe = make_recipe(squares, settings)
+        listener = Listener()
+        run.train(recipe, tmp_path / name, resume=False, reporter=listener)
+        return sum(listener.losses[-10:])
+
+    losses("base", 1)
+    teacher = {"autoencoder.teacher": str(tmp_path / "base" / "model")}
+    assert losses("wider", 6, **teacher) < 0.9 * losses("as wide", 1, **teacher)
+
+
 def test_the_teacher_is_read_anew_when_a_run_goes_on(squares, tmp_path):
     """It is no part of the checkpoint; the losses go on to the bit."""
     *_, whole = taught(tmp_path, squares, **{"run.steps": 4})
