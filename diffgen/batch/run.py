@@ -301,7 +301,7 @@ def name_fields(job: Job) -> dict[str, Any]:
         "seed": job.seed,
         "sampler": plan.sampling.spec.name,
         "schedule": plan.sampling.schedule,
-        "steps": len(plan.sampling.whole) - 1,
+        "steps": plan.sampling.steps_asked,
         "guidance_scale": plan.guidance_scale,
         "width": plan.width,
         "height": plan.height,

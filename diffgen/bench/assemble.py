@@ -110,7 +110,7 @@ class _Answer(NamedTuple):
 
 def _answer(task: Task, cells: Sequence[Cell], references: Mapping[str, Reference]) -> _Answer:
     own = task.plans[cells[0].solution].sampling
-    steps = len(own.sigmas) - 1
+    steps = own.steps_run
     defaults = {"eta": own.options.get("eta"), "fast": False, "dtype": task.dtype}
     baseline = pick_baseline(cells, own.spec.name, str(own.schedule), steps, defaults)
     limits = {cell.limit for cell in cells}

@@ -129,7 +129,7 @@ def plan_cell(
     plan = make_plan(asked, point)
     if by_calls:
         plan = _fit_calls(plan, asked, lambda fewer: make_plan(fewer, point))
-    return PlannedCell(plan, len(plan.sigmas) - 1, point)
+    return PlannedCell(plan, plan.steps_run, point)
 
 
 def shuffled(cells: Sequence[PlannedCell], round_number: int) -> list[PlannedCell]:

@@ -156,9 +156,9 @@ def converge(
     record = Reference(
         sampler=solver.label,
         schedule=SCHEDULE,
-        steps=_steps(plan),
+        steps=plan.steps_run,
         nfe=plan.nfe or 0,
-        checked_with=f"{check.label} + {check.schedule}, {_steps(second)} steps",
+        checked_with=f"{check.label} + {check.schedule}, {second.steps_run} steps",
         floor_latent_rmse=math.sqrt(
             sum(latent_rmse(a, b) ** 2 for a, b in zip(latents, other, strict=True)) / total
         ),
@@ -235,10 +235,6 @@ def decode(subject: Subject, latents: Tensor) -> list[Image.Image]:
     """Decode latents one by one, as each cell's are."""
     with torch.inference_mode():
         return [subject.decode(row[None].to(subject.device))[0] for row in latents]
-
-
-def _steps(plan: SamplingPlan) -> int:
-    return len(plan.sigmas) - 1
 
 
 def _solve(subject: Subject, plan: SamplingPlan, count: Callable[[Denoiser], Denoiser]) -> Tensor:

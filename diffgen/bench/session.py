@@ -135,7 +135,7 @@ class Session:
         found = {cell.key: cell for cell in cells}
         for asked in self.request.points() if self.request.takes_default_steps else ():
             plan = self._plan_at(asked).sampling
-            steps = len(plan.sigmas) - 1
+            steps = plan.steps_run
             if steps <= self.request.reference:
                 settings = Sampling(sampler=plan.spec.name, schedule=plan.schedule, steps=steps)
                 cell = plan_cell(settings, point_of(asked, plan.spec.name), self.plan_run)
@@ -209,7 +209,7 @@ class Session:
         from diffgen.bench.subject import denoised_frames
 
         frames, sigmas = denoised_frames(self._load().cell(self.request.points()[0]), plan)
-        name = f"trajectory-{plan.spec.name}-{plan.schedule}-{len(plan.sigmas) - 1}"
+        name = f"trajectory-{plan.spec.name}-{plan.schedule}-{plan.steps_run}"
         return Film(name, frames, sigmas)
 
     def _is_complete(self) -> bool:

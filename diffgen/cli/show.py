@@ -38,42 +38,50 @@ def show(
     Of pictures: their settings, whichever program wrote them. Of a prompt: terms, steps, chunks,
     weights and tokens, as `generate` would draw it with the same model and options.
     """
-    worst = 0
-    for file in files or ():
-        try:
-            _show_picture(file, as_json=as_json)
-        except OutputError:
-            raise  # nobody reads any more
-        except DiffgenError as error:
-            print_error(str(error))
-            worst = error.exit_code
-    if prompt is None:
-        if files:
-            return worst
+    if prompt is None and not files:
         raise UsageError('nothing to show: give a picture, or --prompt "a (red:1.2) barn"')
+    worst = max((_shown(file, as_json=as_json) for file in files or ()), default=0)
+    if prompt is not None:
+        model, texts = _explained(prompt, given)
+        if as_json:
+            print_json({"model": model, "texts": texts})
+        else:
+            for text in texts:
+                _print(text)
+    return worst
+
+
+def _shown(file: Path, *, as_json: bool) -> int:
+    """Show a picture, or say why not; returns the exit code."""
+    try:
+        _show_picture(file, as_json=as_json)
+    except OutputError:
+        raise  # nobody reads any more
+    except DiffgenError as error:
+        print_error(str(error))
+        return error.exit_code
+    return 0
+
+
+def _explained(prompt: str, given: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
+    """The model's name, and the meaning of each text as it reads it."""
     from diffgen.engine.model import Model
     from diffgen.engine.request import GenerateRequest
     from diffgen.text.explain import explain
     from diffgen.text.tokenizer import load_tokenizers
 
-    source = ModelName.of(given)
     with logged_notes(False):
-        opened = Model.open(source.model)
+        opened = Model.open(ModelName.of(given).model)
     asked = {name: value for name, value in given.items() if name != "model"}
     plan = opened.plan(GenerateRequest(prompts=[prompt], **asked))
     checkpoint = opened.checkpoint
     tokenizers = load_tokenizers(checkpoint.tokenizers, checkpoint.config.text)
-    steps = max(len(plan.sampling.sigmas) - 1, 1)
+    steps = max(plan.sampling.steps_run, 1)
     positive, negative = plan.texts(prompt)
     texts = [("prompt", text, tokenizers[i]) for i, text in enumerate(positive)]
     texts += [("negative", text, tokenizers[i]) for i, text in enumerate(negative or [])]
     found = [{"kind": kind, **explain(text, tokens, steps)} for kind, text, tokens in texts]
-    if as_json:
-        print_json({"model": opened.name, "texts": found})
-        return worst
-    for each in found:
-        _print(each)
-    return worst
+    return opened.name, found
 
 
 def _show_picture(file: Path, *, as_json: bool) -> None:

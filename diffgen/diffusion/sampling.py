@@ -93,6 +93,16 @@ class SamplingPlan:
         )
 
     @property
+    def steps_asked(self) -> int:
+        """Steps of the whole run."""
+        return len(self.whole) - 1
+
+    @property
+    def steps_run(self) -> int:
+        """Steps of this part of it, as img2img leaves out the first ones."""
+        return len(self.sigmas) - 1
+
+    @property
     def nfe(self) -> int | None:
         """Network evaluations of the run; None for an adaptive sampler."""
         if len(self.sigmas) == 1:

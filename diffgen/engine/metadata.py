@@ -64,7 +64,7 @@ def make_record(
         "clip_skip": plan.clip_skip,
         "sampler": sampling.spec.name,
         "schedule": sampling.schedule,
-        "steps": len(sampling.whole) - 1,
+        "steps": sampling.steps_asked,
         "sigmas": None if sampling.schedule else list(sampling.whole),
         "rho": sampling.rho,
         "rng": sampling.rng,
@@ -86,11 +86,11 @@ def _edited(plan: GeneratePlan, picture: Picture) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if plan.edits is not None:
         found = {"init": plan.edits.paths[picture.init], **plan.edits[picture.init].record}
-        found |= {"strength": plan.strength, "steps_run": len(plan.sampling.sigmas) - 1}
+        found |= {"strength": plan.strength, "steps_run": plan.sampling.steps_run}
     if (second := plan.second) is not None:
         found |= {"hires_strength": second.strength, "hires_size": [second.width, second.height]}
-        found |= {"hires_steps": len(second.sampling.whole) - 1}
-        found |= {"hires_steps_run": len(second.sampling.sigmas) - 1}
+        found |= {"hires_steps": second.sampling.steps_asked}
+        found |= {"hires_steps_run": second.sampling.steps_run}
     return found
 
 

@@ -193,7 +193,7 @@ class GeneratePlan:
     def summary(self) -> str:
         """The resolved settings in one line."""
         sampling = self.sampling
-        run, steps = len(sampling.sigmas) - 1, len(sampling.whole) - 1
+        run, steps = sampling.steps_run, sampling.steps_asked
         evaluations = "adaptive" if sampling.nfe is None else str(sampling.nfe)
         return (
             f"{self.count} of {self.width} x {self.height}, {sampling.spec.name} on "

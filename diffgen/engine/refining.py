@@ -37,7 +37,7 @@ def plan_refined(request: GenerateRequest, model: Model, refiner: Model) -> Gene
         height=plan.height,
         sampler=sampling.spec.name,
         schedule=sampling.schedule,
-        steps=None if listed else len(sampling.whole) - 1,
+        steps=None if listed else sampling.steps_asked,
     )
     second = GeneratePlan.make(
         again, other, refiner.entry, strength=plan.strength, stretch=(switch, 1.0)

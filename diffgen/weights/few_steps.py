@@ -169,26 +169,34 @@ def as_distilled(
     specify the sampling except for the steps and the guidance. Where no name matches, the SHA-256
     of `file` may.
     """
-    kind, by = known_kind(names), "name"
-    if kind is None and file is not None:
-        kind, by = known_kind(published_names(file)), "sha256"
+    kind, by = _recognised(names, file)
     if kind is None or not config.schedule.on_betas:
         return config
+    kept = config.schedule
     # Leading steps are the base's; no model of few steps is sampled on them.
-    if says_sampler and config.schedule.spacing != "leading":
-        kept = config.schedule
+    if says_sampler and kept.spacing != "leading":
         kind = replace(kind, sampler=kept.sampler, spacing=kept.spacing, sample_size=None)
     else:
-        kept = replace(
-            config.schedule, sampler=kind.sampler, spacing=kind.spacing, unsupported=None
-        )
-    schedule = kept
+        kept = replace(kept, sampler=kind.sampler, spacing=kind.spacing, unsupported=None)
     if kind.prediction and "prediction" not in asked:
-        schedule = replace(schedule, prediction=kind.prediction)
+        kept = replace(kept, prediction=kind.prediction)
     unet = config.unet
     if kind.sample_size and unet.sample_size > kind.sample_size:
         unet = replace(unet, sample_size=kind.sample_size)
     guidance = None if config.embeds_guidance else kind.guidance
+    _tell(where, by, kind, guidance)
+    return replace(config, schedule=kept, unet=unet, steps=kind.steps, guidance=guidance)
+
+
+def _recognised(names: Iterable[str], file: Path | None) -> tuple[FewSteps | None, str]:
+    """The kind of a model, and what tells it: its name, or the hash of its file."""
+    kind = known_kind(names)
+    if kind is None and file is not None:
+        return known_kind(published_names(file)), "sha256"
+    return kind, "name"
+
+
+def _tell(where: str, by: str, kind: FewSteps, guidance: float | None) -> None:
     logger.warning(
         "%s is taken for %s, by its %s: %s of %s on %s, guidance %s unless you say otherwise",
         where,
@@ -199,4 +207,3 @@ def as_distilled(
         kind.spacing,
         "as its family's" if guidance is None else f"{guidance:g}",
     )
-    return replace(config, schedule=schedule, unet=unet, steps=kind.steps, guidance=guidance)

@@ -210,22 +210,29 @@ def _assigned(path: Path, tensors: Mapping[str, Tensor], config: ModelConfig) ->
             return known
     if encoders == 1 and len(named[0]) == 1 and not named[1]:
         return named[0]
-    if all(named):
-        raise WeightsError(
+    raise _of_other_encoders(path, tensors, config)
+
+
+def _of_other_encoders(
+    path: Path, tensors: Mapping[str, Tensor], config: ModelConfig
+) -> WeightsError:
+    """The error for tensors that are not one set of vectors for each encoder."""
+    if all(any(key in keys for key in tensors) for keys in ENCODERS):
+        return WeightsError(
             f"{path} is an embedding for the two text encoders of Stable Diffusion XL, and this "
             "model has one"
         )
-    if encoders > 1 and len(tensors) == 1:
+    if len(config.text) > 1 and len(tensors) == 1:
         made = WIDTHS.get(next(iter(tensors.values())).shape[-1:].numel(), "one text encoder")
-        raise WeightsError(
+        return WeightsError(
             f"{path} is an embedding for {made}, and this model needs vectors for two text encoders "
             "(clip_l and clip_g)"
         )
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     contents = contents_of(shapes)
     if contents.holds != "embedding" and contents.called:
-        raise WeightsError(f"{path} is no embedding but {contents.called}")
-    raise WeightsError(
+        return WeightsError(f"{path} is no embedding but {contents.called}")
+    return WeightsError(
         f"{path} is no embedding that is known: "
         + (f"its tensors are {some(list(tensors))}" if tensors else "it has no tensors")
     )

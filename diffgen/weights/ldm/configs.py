@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from diffgen.errors import UnsupportedCheckpoint
-from diffgen.models.config import ClipTextConfig, ModelConfig, VaeConfig
+from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
 from diffgen.weights.files import LazyTensors
 from diffgen.weights.ldm import detect
 from diffgen.weights.ldm.detect import SingleFamily
@@ -60,15 +60,7 @@ def whole_config(
         upcast_attention=family == "sd2" and v,
     )
     text = _text_configs(infos, family)
-    width = sum(encoder.width for encoder in text)
-    if family == "sdxl" and len(text) == 1 and unet.context_dim > width:
-        raise UnsupportedCheckpoint(
-            f"it lacks the first text encoder of Stable Diffusion XL ({CLIP[1]}*)"
-        )
-    if unet.context_dim != width:
-        raise UnsupportedCheckpoint(
-            f"its U-Net reads text of width {unet.context_dim}, its encoders write {width}"
-        )
+    _check_width(unet, text, family)
     if family == "sdxl":
         # A refiner takes a score instead of the picture's final size, and has one encoder.
         ids = SDXL_TIME_IDS if len(text) > 1 else REFINER_TIME_IDS
@@ -85,6 +77,19 @@ def whole_config(
         # XL uses its encoders' penultimate layer, whatever a trainer notes.
         clip_skip=None if family == "sdxl" else _clip_skip(told, text),
     )
+
+
+def _check_width(unet: UNetConfig, text: tuple[ClipTextConfig, ...], family: SingleFamily) -> None:
+    """Raise UnsupportedCheckpoint for encoders that are not those of a U-Net."""
+    width = sum(encoder.width for encoder in text)
+    if family == "sdxl" and len(text) == 1 and unet.context_dim > width:
+        raise UnsupportedCheckpoint(
+            f"it lacks the first text encoder of Stable Diffusion XL ({CLIP[1]}*)"
+        )
+    if unet.context_dim != width:
+        raise UnsupportedCheckpoint(
+            f"its U-Net reads text of width {unet.context_dim}, its encoders write {width}"
+        )
 
 
 def _clip_skip(told: Mapping[str, Any], text: tuple[ClipTextConfig, ...]) -> int | None:

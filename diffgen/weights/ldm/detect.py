@@ -17,6 +17,7 @@ from diffgen.types import NoiseConfig, SamplerName
 from diffgen.weights.files import Shape
 
 Shapes: TypeAlias = Mapping[str, Shape]
+Levels: TypeAlias = list[tuple[int, list[int]]]  # channels, and the depth of each block
 SingleFamily: TypeAlias = Literal["sd1", "sd2", "sdxl"]
 
 SD1_HEADS = 8  # at every level; the later ones have as many as give each HEAD_WIDTH channels
@@ -62,13 +63,6 @@ def read_unet(shapes: Shapes, family: SingleFamily) -> UNetConfig:
     up_depth = _up_depth(shapes, [len(depths) for _, depths in levels])
     context = _needed(shapes, _first_of(shapes, r".+\.attn2\.to_k\.weight"))
     projection = _needed(shapes, _first_of(shapes, r".+\.proj_in\.weight"))
-    mid = (
-        _depth(shapes, "middle_block.1") if "middle_block.0.in_layers.0.weight" in shapes else None
-    )
-    if mid is None and any(len(depths) > 1 for _, depths in levels):
-        raise UnsupportedCheckpoint(
-            "it has no middle_block.*, which only models of one block per level (BK-SDM) do without"
-        )
     added = shapes.get("label_emb.0.0.weight")
     guidance = shapes.get("time_embed.cond_proj.weight")
     return UNetConfig(
@@ -78,7 +72,7 @@ def read_unet(shapes: Shapes, family: SingleFamily) -> UNetConfig:
         blocks=tuple(len(depths) for _, depths in levels),
         depth=depth,
         up_depth=None if up_depth == depth else up_depth,
-        mid_depth=mid,
+        mid_depth=_mid_depth(shapes, levels),
         num_heads=tuple(SD1_HEADS if family == "sd1" else c // HEAD_WIDTH for c in channels),
         context_dim=context[1],
         linear_projection=len(projection) == 2,
@@ -87,9 +81,20 @@ def read_unet(shapes: Shapes, family: SingleFamily) -> UNetConfig:
     )
 
 
-def _way_down(shapes: Shapes) -> list[tuple[int, list[int]]]:
+def _mid_depth(shapes: Shapes, levels: Levels) -> int | None:
+    """The depth of the middle block; None without one, as in BK-SDM's small models."""
+    if "middle_block.0.in_layers.0.weight" in shapes:
+        return _depth(shapes, "middle_block.1")
+    if any(len(depths) > 1 for _, depths in levels):
+        raise UnsupportedCheckpoint(
+            "it has no middle_block.*, which only models of one block per level (BK-SDM) do without"
+        )
+    return None
+
+
+def _way_down(shapes: Shapes) -> Levels:
     """The channels of each level and the depth of each of its blocks."""
-    levels: list[tuple[int, list[int]]] = []
+    levels: Levels = []
     entry, new = 1, True
     while f"input_blocks.{entry}.0.op.weight" in shapes or (
         f"input_blocks.{entry}.0.out_layers.3.weight" in shapes
