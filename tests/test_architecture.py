@@ -17,6 +17,7 @@ RANKS = {
     "__init__": 0,
     "errors": 0,
     "signals": 0,
+    "launch": 0,
     "limits": 0.2,
     "types": 0.4,
     "files": 0.5,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from diffgen.engine.names import NameTemplate
 from diffgen.engine.output import Collision, OutputStyle, PictureOutput
 from diffgen.errors import UnreadSyntax, UsageError
 from diffgen.files import remove_parts
+from diffgen.launch import process_count
 from diffgen.settings.output import Output
 from diffgen.settings.picture import Number
 from diffgen.settings.prompting import Interpolating, Reading
@@ -119,7 +119,7 @@ class Session:
         file = self.reading.prompt_file
         if not file or file == "-" or not self.output.is_folder:
             return None
-        if fresh and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if fresh and process_count() > 1:
             raise UsageError("--fresh is for one process; remove the journal before torchrun")
         path = self.output.folder / f"{Path(file).name}.journal.jsonl"
         typed = {name: str(value) for name, value in sorted(self.given.items())}

@@ -54,21 +54,12 @@ def run_sweep(
     limits = Limits.parse(comparing.max_slower, comparing.max_worse)
     old = read_results(comparing.compare) if comparing.compare else None
     request = _request(prompts, given, old)
-    folder = expanded(report.output)
-    if comparing.compare and comparing.compare.resolve().is_relative_to(folder.resolve()):
-        raise UsageError(f"--compare {comparing.compare} is in {folder}, which is to be written")
     film = _parse_film(report.trajectory) if report.trajectory else None
-    check_folder(folder)
+    folder = _folder(report.output, comparing.compare)
     # Open the model, and check the sweep against it.
     with logged_notes(talk.verbose):
         session = Session(request)
-    plans = session.task.plans.values()
-    pieces = dict.fromkeys(
-        piece
-        for plan in plans
-        for piece in unread_syntax(plan, embeddings=bool(request.embeddings))
-    )
-    tell_syntax([*pieces], strict=given.get("strict", False))
+    tell_syntax(_unread(session), strict=given.get("strict", False))
     _check_steering(session)
     if old:
         settings = request.settings(session.task.plan)
@@ -87,6 +78,15 @@ def run_sweep(
         raise typer.Exit(1)
 
 
+def _folder(output: Path, compared: Path | None) -> Path:
+    """The folder to write into, checked. Raises UsageError."""
+    folder = expanded(output)
+    if compared and compared.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"--compare {compared} is in {folder}, which is to be written")
+    check_folder(folder)
+    return folder
+
+
 def _request(prompts: list[str] | None, given: dict[str, Any], old: Results | None) -> SweepRequest:
     """The request, on top of that of the sweep to compare with."""
     if "steps" in given and "nfe" in given:
@@ -101,6 +101,14 @@ def _request(prompts: list[str] | None, given: dict[str, Any], old: Results | No
         settings.pop("guidance_schedule", None)
     typed = {name: given[name] for name in rows(SweepRequest) if name in given}
     return SweepRequest.from_settings(settings, typed)
+
+
+def _unread(session: Session) -> list[str]:
+    """Foreign syntax in the prompts, each piece once."""
+    known = bool(session.request.embeddings)
+    plans = session.task.plans.values()
+    pieces = (piece for plan in plans for piece in unread_syntax(plan, embeddings=known))
+    return list(dict.fromkeys(pieces))
 
 
 def _check_steering(session: Session) -> None:

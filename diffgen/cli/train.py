@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +15,7 @@ from diffgen.cli.signals import reason
 from diffgen.cli.signature import with_settings
 from diffgen.cli.threads import settle_threads
 from diffgen.errors import UsageError, did_you_mean, is_text
+from diffgen.launch import is_first
 from diffgen.settings.output import Talk
 from diffgen.settings.running import Threads
 from diffgen.settings.training import QuickLora, QuickOverrides, Training
@@ -79,7 +79,7 @@ def train(
     checked = _recipe(path, asked, run.output, list(run.assignments), lora="lora" in given)
     folder, file = _places(checked, path, run.output, resume=run.resume)
     _check_text(folder)
-    first = os.environ.get("RANK", "0") == "0"
+    first = is_first()
     if file and first and not talk.quiet:
         print_line(f"the run's folder is {folder}")
     # Train.

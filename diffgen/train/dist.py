@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from diffgen.device import pick_device
 from diffgen.errors import DeviceError, DiffgenError
+from diffgen.launch import process_count
 from diffgen.train.sharding import shard
 from diffgen.types import DeviceName
 
@@ -118,7 +119,7 @@ def open_world(device: DeviceName, environment: Mapping[str, str] = os.environ) 
     Raises DeviceError, and DiffgenError where another process ended or does not answer.
     """
     place = pick_device(device)
-    size = int(environment.get("WORLD_SIZE", "1"))
+    size = process_count(environment)
     if size == 1:
         yield World(0, 1, place)
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -21,6 +20,7 @@ from diffgen.device import peak_memory
 from diffgen.errors import OutputError, UsageError, one_line
 from diffgen.files import expanded, locked, replaced, was_locked
 from diffgen.jsonfile import parse_toml
+from diffgen.launch import is_first
 from diffgen.signals import heard
 from diffgen.train import state
 from diffgen.train.card import commit, hardware, write_card
@@ -153,7 +153,7 @@ def _check_folder(run: Path, *, resume: bool) -> None:
 
 def _alone_in(run: Path) -> AbstractContextManager[None]:
     """The run's folder, locked by the first process. Raises OutputError where it is in use."""
-    return locked(run, LOCK) if os.environ.get("RANK", "0") == "0" else nullcontext()
+    return locked(run, LOCK) if is_first() else nullcontext()
 
 
 def keep_recipe(recipe: Recipe, run: Path) -> None:
