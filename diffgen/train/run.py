@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import torch
 from safetensors import SafetensorError
 
-from diffgen.device import peak_memory
+from diffgen.device import available_memory, peak_memory
 from diffgen.errors import OutputError, UsageError, one_line
 from diffgen.files import expanded, locked, replaced, was_locked
 from diffgen.jsonfile import parse_toml
@@ -44,7 +44,9 @@ from diffgen.train.targets.distill import distill_target
 from diffgen.train.targets.lora import lora_target
 from diffgen.train.targets.target import LatentEncoder, Target
 
-ENCODED_TOGETHER = 16  # pictures; more leave a processor's cache without gaining anything
+ENCODED_TOGETHER = {"cpu": 16}  # pictures; more leave a processor's cache without gaining anything
+ENCODED_BY_GPU = 64
+KEPT = 0.5  # of the memory that is available: latents that are read from disk only once
 
 TARGETS: dict[str, Callable[[Recipe, torch.device], Target]] = {
     "diffusion": diffusion_target,
@@ -172,12 +174,14 @@ def _prepare(recipe: Recipe, run: Path, world: World, settled: Recipe, say: Say 
     data = open_data(recipe.data, tokenizer=tokenizer, captioned=tokenizer is not None)
     if not recipe.data.cache or not target.latent_encoder:
         return Trainer(recipe, target, data, world, run)
-    cached = _cached(recipe, data, target.latent_encoder)
+    cached = _cached(recipe, data, target.latent_encoder, world)
     if say:
         cached.fill(
             _source(recipe.data.path),
             world=world,
-            batch_size=min(recipe.run.batch_size, ENCODED_TOGETHER),
+            batch_size=min(
+                recipe.run.batch_size, ENCODED_TOGETHER.get(world.device.type, ENCODED_BY_GPU)
+            ),
             workers=recipe.data.workers,
             on_progress=_encoding(say) if world.first else lambda _done, _total: None,
         )
@@ -190,9 +194,11 @@ def _source(data: str) -> str:
     return str(path.absolute()) if path.exists() else f"data.path = {data}"
 
 
-def _cached(recipe: Recipe, data: TrainingData, encoder: LatentEncoder) -> CachedData:
+def _cached(recipe: Recipe, data: TrainingData, encoder: LatentEncoder, world: World) -> CachedData:
     folder = expanded(recipe.data.cache or "")
-    return CachedData(data, encoder.encode, LatentFiles(folder, encoder.autoencoder_hash()))
+    files = LatentFiles(folder, encoder.autoencoder_hash())
+    memory = int(KEPT * available_memory()) // world.size
+    return CachedData(data, encoder.encode, files, memory=memory)
 
 
 def _encoding(say: Say) -> Callable[[int, int], None]:

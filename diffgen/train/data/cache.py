@@ -54,8 +54,13 @@ class Variant:
 class CachedData:
     """TrainingData with latents in place of pixels; the same stream, picture by picture."""
 
-    def __init__(self, data: TrainingData, encode: Encode, files: LatentFiles) -> None:
+    def __init__(
+        self, data: TrainingData, encode: Encode, files: LatentFiles, *, memory: int = 0
+    ) -> None:
         """Latents are read from the files; those that are missing are encoded when asked for.
+
+        `memory` is how many bytes of them are kept, to be read once: a file takes 0.1 ms, and a GPU
+        learns from ten thousand pictures in a second.
 
         Raises UsageError for random crops, which have no fixed latents.
         """
@@ -63,6 +68,7 @@ class CachedData:
             raise UsageError('a cache holds one crop of each picture; use data.crop = "centre"')
         self._data, self._encode, self._files = data, encode, files
         self.collection = data.collection
+        self._room, self._kept = memory, dict[tuple[Size, int, bool], Tensor]()
 
     @property
     def report(self) -> DataReport:
@@ -169,6 +175,16 @@ class CachedData:
 
     def _latent(self, size: Size, draw: Draw) -> Tensor | None:
         """(C, h, w); None for a damaged picture."""
+        key = (size, draw.index, draw.flip)
+        latent = self._kept.get(key)
+        if latent is None:
+            latent = self._found(size, draw)
+            if latent is not None and latent.nbytes <= self._room:
+                self._room -= latent.nbytes
+                latent = self._kept[key] = latent.clone()  # its file is not held open
+        return latent
+
+    def _found(self, size: Size, draw: Draw) -> Tensor | None:
         latent = read_latent(self._variant(size, draw).path)
         if latent is not None or draw.index in self._data.failed:
             return latent

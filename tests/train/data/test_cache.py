@@ -316,3 +316,24 @@ def test_a_folder_that_cannot_be_made(folder, tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(UsageError, match=r"cannot work in .*cache: File exists"):
         cache_latents(opened(folder), Encoder(), folder=tmp_path / "cache", key="vae")
+
+
+def test_what_is_kept_in_memory_is_read_once(folder, tmp_path):
+    files, data = LatentFiles(tmp_path, "v"), opened(folder)
+    cache_latents(data, Encoder(), folder=tmp_path, key="v")
+    size = Encoder()(next(iter(opened(folder).validation(1))).levels).nbytes
+    plain = take(CachedData(data, Encoder(), files), 60)
+    for latents in (0, 2, 1000):  # room for so many
+        cached = CachedData(data, Encoder(), files, memory=latents * size)
+        first = take(cached, 60)
+        for path in tmp_path.rglob("*.latent"):
+            path.rename(path.with_suffix(".away"))
+        again = Encoder()
+        cached._encode = again
+        second = take(cached, 60)
+        for path in tmp_path.rglob("*.away"):
+            path.rename(path.with_suffix(".latent"))
+        for one, two, three in zip(plain, first, second, strict=True):
+            assert torch.equal(one.latents, two.latents)
+            assert torch.equal(one.latents, three.latents)
+        assert (again.pictures == 0) == (latents == 1000)
