@@ -86,6 +86,30 @@ BLOCKS: Mapping[str, int] = {
 }
 
 
+# Of LDM's three lists the places among 26 factors, of which the first is for text encoders.
+FIRST_DOWN, MIDDLE, FIRST_UP, ENTRIES = 1, 13, 14, 12
+EXACT = 1e-9  # of a run; tolerance at the start of a LoRA's part
+
+
+def place_of(layer: str, unet: Sequence[int]) -> int | None:
+    """The place of a U-Net's layer among 26 factors; None for one in no entry of LDM's lists.
+
+    `unet` are the residual blocks of its levels on the way down; up there is one more.
+    """
+    head, *path = layer.split(".")
+    if head in ("conv_in", "mid_block"):
+        return FIRST_DOWN if head == "conv_in" else MIDDLE
+    if head not in ("down_blocks", "up_blocks"):
+        return None
+    level, kind, index = int(path[0]), path[1], int(path[2])
+    down = head == "down_blocks"
+    counts = list(unet) if down else list(reversed(unet))
+    # The change of size is an entry of its own on the way down, and in the last one on the way up.
+    inside = index if kind in ("resnets", "attentions") else counts[level]
+    entry = sum(counts[:level]) + level + inside + down
+    return (FIRST_DOWN if down else FIRST_UP) + entry if entry < ENTRIES else None
+
+
 @dataclass(frozen=True, slots=True)
 class Stretch:
     """A guidance scale for a share of the steps, from `start` up to `end`; 0 is all noise."""
@@ -105,7 +129,9 @@ class LoraRef:
     `weight` is for all networks; `unet`, `te` (the text encoders) and `te2` (the second of them)
     are for one instead. `blocks` are factors for the U-Net's way down, middle and way up. `steps`
     is the part of a run, from 0 to 1, in which the U-Net has the LoRA; prompts are read with it in
-    any case. `partial` lets tensors that fit no layer of the model be left out.
+    any case; `start` and `stop` say the same by numbers of steps. `lbw` are factors for the text
+    encoders and each entry of LDM's lists, as `diffgen.settings.block_weights` names them.
+    `partial` lets tensors that fit no layer of the model be left out.
     """
 
     path: Path
@@ -115,25 +141,34 @@ class LoraRef:
     te2: float | None = None
     blocks: tuple[float, float, float] = (1.0, 1.0, 1.0)
     steps: tuple[float, float] = (0.0, 1.0)
+    start: int = 0
+    stop: int | None = None
+    lbw: tuple[float, ...] | None = None
     partial: bool = False
 
-    def strength(self, component: Component, layer: str) -> float:
-        """How much of its delta a layer gets."""
+    def strength(self, component: Component, layer: str, unet: Sequence[int]) -> float:
+        """How much of its delta a layer gets; `unet` are the residual blocks of its levels."""
+        own = {"unet": self.unet, "text_encoder": self.te}.get(component, self.te2)
+        if own is None:
+            own = self.te if component != "unet" and self.te is not None else self.weight
         if component == "unet":
             block = BLOCKS.get(layer.partition(".")[0])
-            own = self.weight if self.unet is None else self.unet
-            return own if block is None else own * self.blocks[block]
-        own = self.weight if self.te is None else self.te
-        return own if component == "text_encoder" or self.te2 is None else self.te2
+            own *= 1.0 if block is None else self.blocks[block]
+        return own * self._of_block(place_of(layer, unet) if component == "unet" else 0)
+
+    def _of_block(self, place: int | None) -> float:
+        return 1.0 if self.lbw is None or place is None else self.lbw[place]
 
     @property
     def always(self) -> bool:
         """Whether it is there in every step of a run."""
-        return self.steps == (0.0, 1.0)
+        return self.steps == (0.0, 1.0) and (self.start, self.stop) == (0, None)
 
-    def active(self, step: float) -> bool:
-        """Whether the U-Net has it in a step that begins at this part of the run, below 1."""
-        return self.steps[0] <= step < self.steps[1]
+    def active(self, step: int, total: int) -> bool:
+        """Whether the U-Net has it in a step, counted from 0."""
+        part = step / total + EXACT
+        stops = total if self.stop is None else self.stop
+        return self.steps[0] <= part < self.steps[1] and self.start <= step < stops
 
     @property
     def settings(self) -> str:
@@ -142,7 +177,12 @@ class LoraRef:
         told = [f"{name}={value:.15g}" for name, value in single.items() if value is not None]
         factors = zip(("in", "mid", "out"), self.blocks, strict=True)
         told += [f"{name}={factor:.15g}" for name, factor in factors if factor != 1.0]
-        told += [] if self.always else [f"steps={self.steps[0]:.15g}-{self.steps[1]:.15g}"]
+        if self.steps != (0.0, 1.0):
+            told.append(f"steps={self.steps[0]:.15g}-{self.steps[1]:.15g}")
+        told += [f"start={self.start}"] if self.start else []
+        told += [] if self.stop is None else [f"stop={self.stop}"]
+        if self.lbw is not None:
+            told.append("lbw=" + ",".join(f"{factor:.15g}" for factor in self.lbw))
         return ",".join([f"{self.weight:.15g}", *told])
 
 

@@ -23,14 +23,14 @@ from diffgen.models.build import build_empty, unet_of
 from diffgen.models.deltas import Delta
 from diffgen.models.fast.refit import refit, unit_of
 from diffgen.models.lora import changed, merge
-from diffgen.types import Component, Denoiser, LoraRef
+from diffgen.types import EXACT, Component, Denoiser, LoraRef
 from diffgen.weights.adapters.files import Deltas, read_lora
 from diffgen.weights.checkpoint import Checkpoint
 from diffgen.weights.reading import Stamp, opened, settled_stamp
 
 logger = logging.getLogger("diffgen")
 KEPT = 4  # LoRA files whose tensors stay in memory after an exchange
-EXACT = 1e-9  # of a run; tolerance at the start of a LoRA's part
+BEGINNING = (0, 1)  # the first step of a run of one
 
 Base: TypeAlias = tuple[Tensor, Tensor | None]  # a layer's weight and bias
 _Key: TypeAlias = tuple[Path, bool, Stamp]  # a LoRA file in the state that was read
@@ -60,7 +60,7 @@ class Adapters:
         for component, network in networks.items():
             self._networks[component] = network
             self._dtypes[component] = next(network.parameters()).dtype
-            recipe = self._recipe(component, self._loras, 0.0)
+            recipe = self._recipe(component, self._loras, BEGINNING)
             merge(network, {layer: self._deltas(component, layer, recipe) for layer in recipe})
             self._recipes[component] = recipe
         if self.always:
@@ -73,7 +73,7 @@ class Adapters:
         """
         start = time.perf_counter()
         read = self._read(loras)
-        recipes = {part: self._recipe(part, read, 0.0) for part in self._networks}
+        recipes = {part: self._recipe(part, read, BEGINNING) for part in self._networks}
         self._loras = read
         self._exchange(recipes)
         logger.info("LoRAs exchanged in %.2f s", time.perf_counter() - start)
@@ -95,7 +95,7 @@ class Adapters:
             for component, layers in self._files[key].items():
                 self._read_base(component, [n for n in layers if (component, n) not in self._base])
                 for layer, delta in layers.items():
-                    given = [(delta, lora.strength(component, layer))]
+                    given = [(delta, self._strength(lora, component, layer))]
                     made = changed(*self._base[component, layer], given)
                     if not all(bool(t.isfinite().all()) for t in made if t is not None):
                         return lora.path, layer
@@ -105,10 +105,10 @@ class Adapters:
         """A denoiser that evaluates each noise level with the LoRAs of its step."""
         if self.always:
             return denoise
-        part = parts_of_run(sigmas)
+        total, step_at = max(1, len(sigmas) - 1), steps_of_run(sigmas)
 
         def following(x: Tensor, sigma: float) -> Tensor:
-            self._exchange({"unet": self._recipe("unet", self._loras, part(sigma))})
+            self._exchange({"unet": self._recipe("unet", self._loras, (step_at(sigma), total))})
             return denoise(x, sigma)
 
         return following
@@ -127,16 +127,19 @@ class Adapters:
         return tuple(read)
 
     def _recipe(
-        self, component: Component, loras: Sequence[tuple[LoraRef, _Key]], step: float
+        self, component: Component, loras: Sequence[tuple[LoraRef, _Key]], step: tuple[int, int]
     ) -> _Recipe:
         recipe: dict[str, tuple[tuple[_Key, float], ...]] = {}
         for lora, key in loras:
-            if component == "unet" and not lora.active(step + EXACT):
+            if component == "unet" and not lora.active(*step):
                 continue
             for layer in self._files[key].get(component, {}):
-                if strength := lora.strength(component, layer):
+                if strength := self._strength(lora, component, layer):
                     recipe[layer] = (*recipe.get(layer, ()), (key, strength))
         return recipe
+
+    def _strength(self, lora: LoraRef, component: Component, layer: str) -> float:
+        return lora.strength(component, layer, self._checkpoint.config.level_blocks)
 
     def _deltas(
         self, component: Component, layer: str, recipe: _Recipe
@@ -184,15 +187,15 @@ class Adapters:
             self._base[component, layer] = (read[f"{layer}.weight"], read.get(f"{layer}.bias"))
 
 
-def parts_of_run(sigmas: Sequence[float]) -> Callable[[float], float]:
-    """Map a noise level to the start of its step, as a part of the run from 0 to 1.
+def steps_of_run(sigmas: Sequence[float]) -> Callable[[float], int]:
+    """Map a noise level to the number of its step, from 0.
 
     A level between two steps, where samplers evaluate twice, belongs to the first of them.
     """
     steps = max(1, len(sigmas) - 1)
 
-    def part(sigma: float) -> float:
+    def step_at(sigma: float) -> int:
         begun = sum(level >= sigma * (1 - EXACT) for level in sigmas[:steps])
-        return max(0, begun - 1) / steps
+        return max(0, begun - 1)
 
-    return part
+    return step_at

@@ -82,7 +82,7 @@ class Model:
 
         Raises WeightsError.
         """
-        for lora in filter(lambda lora: lora.strength("unet", ""), loras):
+        for lora in filter(lambda lora: lora.strength("unet", "", ()), loras):
             config = with_lora(self.checkpoint.config, lora.path)
             if config is not self.checkpoint.config:
                 checkpoint = replace(self.checkpoint, config=config)

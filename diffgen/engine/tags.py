@@ -95,7 +95,8 @@ class Finder:
 
     def _lora(self, tag: LoraTag) -> LoraRef:
         path = self._find(tag.name, "lora", option=f"<lora:{tag.name}>")
-        return LoraRef(path, tag.weight, unet=tag.unet)
+        told = {name: getattr(tag, name) for name in ("unet", "lbw", "start", "stop")}
+        return LoraRef(path, tag.weight, **told)
 
     def _learned(
         self,

@@ -184,6 +184,11 @@ class ModelConfig:
         return self.unet.context_dim
 
     @property
+    def level_blocks(self) -> tuple[int, ...]:
+        """The residual blocks of each level on the way down, which number the layers of LoRAs."""
+        return self.unet.blocks
+
+    @property
     def has_mid_attention(self) -> bool:
         """Whether the U-Net's mid block has attention, which PAG perturbs."""
         return bool(self.unet.mid_depth)

@@ -1,7 +1,8 @@
 """What users write for a LoRA: `NAME|FILE[:WEIGHT[:TE_WEIGHT]][,KEY=VALUE ...]`.
 
 Keys: `unet`, `te`, `te2` (strengths of one network), `in`, `mid`, `out` (factors of the U-Net's
-blocks) and `steps` (`0-0.6`, parts of the run).
+blocks), `lbw` (factors as in `block_weights`), `steps` (`0-0.6`, parts of the run), `start` and
+`stop` (numbers of steps).
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import re
 
 from diffgen.errors import UsageError, did_you_mean, shown
 from diffgen.files import expanded
+from diffgen.settings.block_weights import parse_blocks
 from diffgen.types import EmbeddingRef, LoraRef
 
-NETWORKS, BLOCKS, STEPS = ("unet", "te", "te2"), ("in", "mid", "out"), "steps"
-KEYS = (*NETWORKS, *BLOCKS, STEPS)
+NETWORKS, BLOCKS, STEPS, LBW = ("unet", "te", "te2"), ("in", "mid", "out"), "steps", "lbw"
+NUMBERED = ("start", "stop")  # which steps
+KEYS = (*NETWORKS, *BLOCKS, STEPS, *NUMBERED, LBW)
 MAX_WEIGHT = 1000.0
-_SETTING = re.compile(r"(?P<rest>.+),\s*(?P<key>\w+)=(?P<value>[^,]*)", re.DOTALL)
+# A list of blocks has commas of its own.
+_SETTING = re.compile(r"(?P<rest>.+),\s*(?P<key>\w+)=(?P<value>[^,=]*|(?<=lbw=)[^=:]*)", re.DOTALL)
 _WEIGHT = re.compile(r"(?P<rest>.+):(?P<number>[^:/\\]*)", re.DOTALL)
 
 
@@ -49,6 +53,9 @@ def parse_lora(name: str, text: str) -> LoraRef:
         te2,
         blocks=(factors[0], factors[1], factors[2]),
         steps=_steps(where, settings[STEPS]) if STEPS in settings else (0.0, 1.0),
+        start=step_number(where, "start", settings.get("start", "0")),
+        stop=step_number(where, "stop", settings["stop"]) if "stop" in settings else None,
+        lbw=parse_blocks(where, settings[LBW]) if LBW in settings else None,
     )
 
 
@@ -60,6 +67,13 @@ def parse_embedding(name: str, text: str) -> EmbeddingRef:
     if not file.strip() or (equals and file != text and not word.strip()):
         raise UsageError(f"{name} {text}: give FILE or WORD=FILE")
     return EmbeddingRef(expanded(file), word.strip() or None)
+
+
+def step_number(where: str, key: str, value: str) -> int:
+    """A step, counted from 0. Raises UsageError."""
+    if not re.fullmatch(r"\s*\d{1,6}\s*", value):
+        raise UsageError(f"{where}: {key} is the number of a step, not {shown(value)}")
+    return int(value)
 
 
 def _settings(text: str, where: str) -> tuple[str, dict[str, str]]:

@@ -120,7 +120,8 @@ class Adapters(Group):
             "--lora",
             "A LoRA, by its file or its name in the folders of the configuration, at a strength of "
             "WEIGHT [default: 1]; keys: unet, te, te2 (strengths), in, mid, out (factors of the "
-            "U-Net's blocks), steps=0-0.6 (part of the run); repeatable",
+            "U-Net's blocks), lbw (of each, as A1111's LoRA Block Weight), steps=0-0.6 (part of "
+            "the run), start, stop (steps); repeatable",
             "FILE|NAME[:WEIGHT[:TE]][,KEY=VALUE]",
             parse=parse_lora,
             repeat=True,

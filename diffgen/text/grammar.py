@@ -9,11 +9,11 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from diffgen.errors import UsageError, shown, some
+from diffgen.text.lora_tags import parse_lora_tag
 from diffgen.text.prompt import (
     Alternated,
     Break,
     Edited,
-    LoraTag,
     Node,
     Nodes,
     Piece,
@@ -23,7 +23,6 @@ from diffgen.text.prompt import (
 from diffgen.types import PromptStyle
 
 MAX_WEIGHT = 10.0
-MAX_LORA_WEIGHT = 100.0
 MAX_DEPTH = 50
 MORE, LESS = 1.1, 1 / 1.1
 
@@ -101,7 +100,7 @@ class _Parser:
         loras = (
             ()
             if self._negative
-            else tuple(_lora(item.text) for item in self._items if item.kind == "lora")
+            else tuple(parse_lora_tag(item.text) for item in self._items if item.kind == "lora")
         )
         return Prompt(self._text, self._style, terms, loras, tuple(notes))
 
@@ -285,19 +284,3 @@ def _finite(number: str, source: str) -> float:
     if not math.isfinite(value):
         raise UsageError(f"{source}: a step is a number, not {number}")
     return value
-
-
-def _lora(text: str) -> LoraTag:
-    name, *settings = (part.strip() for part in text.split(":"))
-    numbers = [setting for setting in settings if "=" not in setting]
-    told = dict(zip(("te", "unet"), numbers, strict=False))
-    told |= {key: number for key, equals, number in (s.partition("=") for s in settings) if equals}
-    found = {key: float(match[1]) for key in told if (match := _NUMBER.fullmatch(told[key]))}
-    good = all(abs(found.get(key, math.inf)) <= MAX_LORA_WEIGHT for key in told)
-    if not name or not good or len(numbers) > 2 or not told.keys() <= {"te", "unet"}:
-        raise UsageError(
-            f"{shown(f'<lora:{text}>')} should be <lora:NAME:WEIGHT> or "
-            f"<lora:NAME:TEXT_WEIGHT:UNET_WEIGHT>, or with te= and unet=, and weights from {-MAX_LORA_WEIGHT:g} to "
-            f"{MAX_LORA_WEIGHT:g}"
-        )
-    return LoraTag(name, found.get("te", 1.0), found.get("unet"))

@@ -14,7 +14,7 @@ r"""What a prompt asks for: its words with weights, over the run of steps.
     [x|y|z]     x in the first step, y in the second, z in the third, x in the fourth, ...
     x AND y:0.5 weights of whole prompts, 1 where none is given
     <lora:name:w>   a LoRA with weight w, by default 1; not a word of the prompt
-    <lora:name:w:u> the same with weight u in the U-Net, w in the text encoders
+    <lora:name:w:u> the same with weight u in the U-Net, w in the text encoders; more: `lora_tags`
     embedding:name  a learned embedding
     \( \) \[ \] \\  the characters themselves
 
@@ -110,11 +110,17 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class LoraTag:
-    """A LoRA asked for in a prompt; `unet` is the U-Net's own weight, by default the same."""
+    """A LoRA asked for in a prompt; `unet` is the U-Net's own weight, by default the same.
+
+    `lbw`, `start` and `stop` are as in `LoraRef`.
+    """
 
     name: str
     weight: float = 1.0
     unet: float | None = None
+    lbw: tuple[float, ...] | None = None
+    start: int = 0
+    stop: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ def components_of(
     for component, tensors in checkpoint.tensors.items():
         expected = expected_shapes(checkpoint.config, component)
         check_fit(checkpoint.source / component, tensors.infos, expected)
-        changes = _changes(component, deltas)
+        changes = _changes(component, deltas, checkpoint.config.unet.blocks)
         found[component] = {
             name: _part(tensors, name, changes, dtype, in_8_bits=component == "unet")
             for name in expected
@@ -71,11 +71,14 @@ def _part(
     return Part(info.shape, form, make)
 
 
-def _changes(component: Component, loras: Sequence[tuple[LoraRef, Deltas]]) -> Changes:
+def _changes(
+    component: Component, loras: Sequence[tuple[LoraRef, Deltas]], unet: Sequence[int]
+) -> Changes:
     found: dict[str, list[tuple[Delta, float]]] = {}
     for lora, deltas in loras:
         for layer, delta in deltas.get(component, {}).items():
-            found.setdefault(layer, []).append((delta, lora.strength(component, layer)))
+            strength = lora.strength(component, layer, unet)
+            found.setdefault(layer, []).append((delta, strength))
     return found
 
 

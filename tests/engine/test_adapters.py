@@ -2,18 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from diffgen import Engine, GenerateRequest
-from diffgen.engine.adapters import parts_of_run
+from diffgen.engine.adapters import Adapters, steps_of_run
 from diffgen.errors import WeightsError
 from diffgen.kernels.packed import can_pack
+from diffgen.models.build import empty_network
 from diffgen.models.lora import LoraDelta
-from diffgen.types import LoraRef
+from diffgen.types import Component, LoraRef, place_of
 from diffgen.weights.adapters.files import layers_of
 from diffgen.weights.adapters.lora import save_lora
 from diffgen.weights.checkpoint import Checkpoint
@@ -186,7 +187,53 @@ def test_for_a_part_of_the_steps(model: Path, one: Path) -> None:
         assert torch.equal(engine.sample(plan, [3], guides), latents)
 
 
-def test_parts_of_a_run() -> None:
-    part = parts_of_run([8.0, 4.0, 2.0, 1.0, 0.0])
-    levels = {9.0: 0.0, 8.0: 0.0, 6.0: 0.0, 4.0: 0.25, 2.0: 0.5, 1.5: 0.5, 1.0: 0.75, 0.1: 0.75}
-    assert {level: part(level) for level in levels} == levels
+def test_steps_of_a_run() -> None:
+    step_at = steps_of_run([8.0, 4.0, 2.0, 1.0, 0.0])
+    levels = {9.0: 0, 8.0: 0, 6.0: 0, 4.0: 1, 2.0: 2, 1.5: 2, 1.0: 3, 0.1: 3}
+    assert {level: step_at(level) for level in levels} == levels
+
+
+def test_which_steps_have_a_lora() -> None:
+    def active(**given: Any) -> str:
+        ref = LoraRef(Path("x"), **given)
+        return "".join("01"[ref.active(step, 10)] for step in range(10))
+
+    assert active(steps=(0.3, 0.6)) == "0001110000"
+    assert active(start=3, stop=6) == "0001110000"
+    assert active(stop=20) == "1" * 10
+    assert active(start=20) == active(stop=0) == "0" * 10
+    assert not LoraRef(Path("x"), stop=20).always
+
+
+def merged(model: Path, ref: LoraRef) -> dict[str, torch.Tensor]:
+    """The tensors of all networks with a LoRA, by component and name."""
+    checkpoint = Checkpoint.open(model)
+    networks: dict[Component, torch.nn.Module] = {}
+    for part in ("unet", "text_encoder"):
+        networks[part] = empty_network(checkpoint.config, part)
+        checkpoint.load_into(part, networks[part], dtype=torch.float32)
+    Adapters(checkpoint, lambda: None).merge(networks, [ref])
+    return {
+        f"{part}.{name}": tensor
+        for part, network in networks.items()
+        for name, tensor in network.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("model", ["sd1"], indirect=True)
+def test_factors_of_blocks_are_those_of_their_layers(
+    model: Path, one: Path, tmp_path: Path
+) -> None:
+    """lbw= is a LoRA whose layers were multiplied by hand."""
+    factors = tuple(number / 10 for number in range(26))
+    blocks = Checkpoint.open(model).config.unet.blocks
+    tensors = load_file(one)
+    for name in [name for name in tensors if "lora_B" in name]:
+        component, _, layer = name.partition(".")
+        place = place_of(layer, blocks) if component == "unet" else 0
+        tensors[name] *= 1.0 if place is None else factors[place]
+    save_file(tensors, tmp_path / "by-hand.safetensors", {"format": "pt"})
+    refs = (LoraRef(one, lbw=factors), LoraRef(tmp_path / "by-hand.safetensors"))
+    with_it, by_hand = (merged(model, ref) for ref in refs)
+    for name, tensor in with_it.items():
+        torch.testing.assert_close(tensor, by_hand[name], atol=1e-6, rtol=1e-5)

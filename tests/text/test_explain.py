@@ -28,7 +28,8 @@ def test_terms_steps_chunks_and_weights() -> None:
     (chunk,) = second["stages"][0]["chunks"]
     assert chunk["pieces"][0]["text"].startswith("embedding:x dog")
     assert chunk["ids"][0] is None
-    assert told["loras"] == [{"name": "y", "weight": 0.3, "unet": None}]
+    (lora,) = told["loras"]
+    assert (lora["name"], lora["weight"], lora["unet"], lora["lbw"]) == ("y", 0.3, None, None)
     assert told["notes"] == ['unbalanced brackets, "(" at character 70']
 
 

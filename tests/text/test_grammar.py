@@ -263,13 +263,7 @@ def test_notes(text: str, note: str) -> None:
         ("a AND b:1e3", "has the weight 1000"),
         ("[" * (MAX_DEPTH + 1) + "a" + "]" * (MAX_DEPTH + 1), "nest at most 50 deep"),
         ("[a:b:nan]", "a step is a number, not nan"),
-        ("<lora:x:y>", "UNET_WEIGHT>, or with te= and unet=, and weights from -100 to 100"),
-        ("<lora:x:1:0.5:2>", "should be <lora:NAME:WEIGHT> or"),
-        ("<lora:x:nan>", "should be <lora:NAME:WEIGHT> or"),
-        ("<lora:x:lbw=MIDD>", "or with te= and unet=, and weights from -100 to 100"),
-        ("<lora:x:1:te=nan>", "should be <lora:NAME:WEIGHT> or"),
-        ("<lora:x:101>", "should be <lora:NAME:WEIGHT> or"),
-        ("<lora: :1>", "should be <lora:NAME:WEIGHT>"),
+        ("<lora:x:y>", '"<lora:x:y>": a weight is a number from -100 to 100, not "y"'),
     ],
 )
 def test_refusals(text: str, message: str) -> None:
