@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -144,12 +145,16 @@ def _holder(lock: Path) -> str:
     return NOBODY
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove partial files of killed processes; requires the lock of the folder."""
+def remove_parts(folder: Path, *, idle: float = 0.0) -> None:
+    """Remove partial files of killed processes, unwritten to for `idle` seconds.
+
+    Without such a time it requires the lock of the folder: others may be writing.
+    """
     for path in folder.glob(".*.part*"):
         if PART.fullmatch(path.name):
             with suppress(OSError):
-                path.unlink()
+                if time.time() - path.stat().st_mtime >= idle:
+                    path.unlink()
 
 
 @contextmanager

@@ -151,11 +151,10 @@ class Journal:
             for entry in entries
         )
 
-    def is_alone(self) -> bool:
-        """Whether no other living process has this journal open."""
-        signs = self.path.parent.glob(f".{glob.escape(self.path.name)}.*.lock")
-        others = (sign.name.split(".")[-2] for sign in signs if sign != self._sign_of(self._me))
-        return not any(map(self._lives, others))
+    def forget_the_dead(self) -> None:
+        """Remove the signs of processes that were killed."""
+        for sign in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.lock"):
+            self._lives(sign.name.split(".")[-2])
 
     def _is_open(self, key: str) -> bool:
         """Whether it may be free by now, since claims can be released."""

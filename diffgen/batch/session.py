@@ -27,6 +27,7 @@ from diffgen.settings.picture import Number
 from diffgen.settings.prompting import Interpolating, Reading
 
 OURS = "diffgen"  # the source of our own pictures
+IDLE = 3600.0  # seconds after which a partial picture is nobody's: one is written in an instant
 NO_PROMPT = 'no prompt given: try "red barn at sunset"'
 
 
@@ -126,8 +127,8 @@ class Session:
         request = key_of({name: text for name, text in typed.items() if name not in PASSING})
         journal = Journal(path, request=request, seed=self.plan.settler.seed, fresh=fresh)
         self.plan.settler.seed = journal.seed
-        if journal.is_alone():
-            remove_parts(path.parent)
+        journal.forget_the_dead()
+        remove_parts(path.parent, idle=IDLE)
         return journal
 
     def arriving(self) -> Iterator[BatchPlan | Problem]:

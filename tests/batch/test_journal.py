@@ -181,15 +181,15 @@ def test_processes_share_and_one_may_die(tmp_path: Path) -> None:
     assert len(made) == len(set(made)) >= 99
     with begun(tmp_path) as journal:
         assert set(journal.take(keys)) == set(keys) - set(made)
-        assert journal.is_alone()  # on a busy machine the dead one may have taken nothing yet
+        journal.forget_the_dead()  # on a busy machine the dead one may have taken nothing yet
     # Of the dead, no sign is left but what tells processes apart.
     assert not list(tmp_path.glob(".p.journal.jsonl.?*.lock"))
 
 
-def test_whoever_is_alone_knows_it(tmp_path: Path) -> None:
-    with begun(tmp_path) as one:
-        assert one.is_alone()
-        with begun(tmp_path) as two:
-            assert not one.is_alone()
-            assert not two.is_alone()
-        assert one.is_alone()
+def test_the_living_are_not_forgotten(tmp_path: Path) -> None:
+    with begun(tmp_path) as one, begun(tmp_path) as two:
+        (tmp_path / ".p.journal.jsonl.0123456789ab.lock").touch()
+        one.forget_the_dead()
+        assert len(list(tmp_path.glob(".p.journal.jsonl.?*.lock"))) == 2
+        assert two.take(["a"]) == ["a"]
+        assert one.take(["a"]) == []
