@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 PART = re.compile(r"\.[0-9a-f]{12}\.part(\.\w*)?")
 NOBODY = "another process"  # whose number is unknown
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)
 ATTEMPTS = 5  # to lock a folder that another process removes
 
 
@@ -45,7 +47,7 @@ def replaced(path: Path, *, durable: bool = False) -> Iterator[Path]:
             _sync(part)
         os.replace(part, path)
     if durable:
-        _sync(path.parent)
+        _sync_folder(path.parent)
 
 
 @contextmanager
@@ -61,7 +63,7 @@ def created(path: Path, *, durable: bool = False) -> Iterator[Path]:
             _sync(part)
         _claim(part, path)
     if durable:
-        _sync(path.parent)
+        _sync_folder(path.parent)
 
 
 @contextmanager
@@ -178,6 +180,15 @@ def _claim(part: Path, path: Path) -> None:
     except OSError:  # a file system without links (FAT, some shares): claim the name, then fill it
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         os.replace(part, path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait for a folder's names, where that can be: some shares refuse, some may not be read."""
+    try:
+        _sync(folder)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
 
 
 def _sync(path: Path) -> None:

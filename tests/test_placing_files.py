@@ -1,8 +1,11 @@
 """Files appear whole, once, and with the right mode; locks name their holder."""
 
+import errno
 import os
+import stat
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -100,6 +103,23 @@ def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(FileExistsError), created(path) as part:
         part.write_text("second")
     assert path.read_text() == "first"
+
+
+@pytest.mark.parametrize(("number", "fatal"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_file_system_that_syncs_no_folders(
+    number: int, fatal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+
+    def refuse(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError) if fatal else nullcontext(), created(tmp_path / "a", durable=True):
+        pass
+    assert (tmp_path / "a").exists()
 
 
 def test_names_as_long_as_a_file_system_takes(tmp_path: Path) -> None:
