@@ -63,7 +63,7 @@ class Journal:
         self.damaged: list[int] = []  # numbers of unreadable lines
         self.seed, self._request = seed, request
         self.is_known = False  # whether the journal already had the request
-        self._known = False
+        self._known, self._begun = False, False
         self._entries: dict[str, Entry] = {}
         self._failed_before: set[str] = set()
         self._offset, self._line, self._torn, self._heads = 0, 0, False, 0
@@ -77,6 +77,7 @@ class Journal:
             self._alive.acquire()
             with self._locked():
                 self._begin(fresh=fresh)
+            self._begun = True
         except OSError as error:
             raise OutputError(f"cannot keep the journal {path}: {error.strerror}") from error
 
@@ -140,16 +141,6 @@ class Journal:
     def release(self, keys: Iterable[str]) -> None:
         """Release claims, for other processes."""
         self._note(*({"key": key, "state": "taken", "by": ""} for key in keys))
-
-    def others_at_work(self, keys: Iterable[str]) -> bool:
-        """Whether another living process has claimed one of the keys."""
-        with self._locked():
-            self._read()
-        entries = (self._entries.get(key) for key in keys)
-        return any(
-            entry and entry.state == "taken" and entry.by != self._me and self._lives(entry.by)
-            for entry in entries
-        )
 
     def forget_the_dead(self) -> None:
         """Remove the signs of processes that were killed."""
@@ -223,8 +214,11 @@ class Journal:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with self._threads, self._lock:
-            yield
+        with self._threads:
+            if self._begun and not self.path.exists():  # the lock would make its folder anew
+                raise OutputError(f"{self.path} is gone, or the disk it is on; stopped")
+            with self._lock:
+                yield
 
     def _read(self) -> None:
         """Read the additions of all processes."""

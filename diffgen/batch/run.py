@@ -62,6 +62,7 @@ class Tally:
     made: int = 0
     failed: int = 0
     skipped: int = 0
+    elsewhere: int = 0  # what other processes of the same run made, make or failed to make
     failures: list[dict[str, Any]] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
 
@@ -79,7 +80,8 @@ class Tally:
     def closing(self) -> str:
         """`498 made, 2 failed, 0 skipped in 41:07`."""
         took = as_clock(time.monotonic() - self.begun)
-        return f"{self.made} made, {self.failed} failed, {self.skipped} skipped in {took}"
+        others = f"; {self.elsewhere} are another process's" if self.elsewhere else ""
+        return f"{self.made} made, {self.failed} failed, {self.skipped} skipped in {took}{others}"
 
 
 def as_clock(seconds: float) -> str:
@@ -140,6 +142,8 @@ class Run:
                     self._divide(jobs, error)
                 else:
                     writer.put(jobs, pictures)
+        if self.journal and not self.stopping.is_set():
+            self.tally.elsewhere = self.plan.count - self.tally.done
         return self.tally
 
     def refuse(self, problem: Problem) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -19,10 +17,11 @@ from diffgen.cli.screen import Previews, Screen
 from diffgen.cli.signals import Asked, Stopped, finishing_first
 from diffgen.cli.signature import Prompts, with_settings
 from diffgen.cli.streams import stdout_is_closed
+from diffgen.cli.summary import summarised
 from diffgen.cli.threads import settle_threads
 from diffgen.cli.tracking import Tracker
-from diffgen.errors import OutputError, UsageError
-from diffgen.files import expanded, replaced
+from diffgen.errors import UsageError
+from diffgen.files import expanded
 from diffgen.settings.editing import Editing, Enlarging, Refining, Varying
 from diffgen.settings.model import Adapters, Source
 from diffgen.settings.output import Output, Talk
@@ -34,7 +33,7 @@ from diffgen.settings.sampling import Guidance, Sampling
 if TYPE_CHECKING:
     from diffgen.batch.journal import Journal
     from diffgen.batch.plan import BatchPlan, Stock
-    from diffgen.batch.run import Run, Tally, Viewer
+    from diffgen.batch.run import Run, Viewer
     from diffgen.batch.session import Session
     from diffgen.batch.sheet import Sheet
     from diffgen.engine.engine import Engine
@@ -81,15 +80,14 @@ def making(
         check_sheet(file)
     _check_folders(output.output, running.contact_sheet, running.grid, running.summary)
     previews = Previews(output.preview_every) if output.preview_every else None
-    with logged_notes(talk.verbose):
+    with logged_notes(talk.verbose), summarised(running.summary) as summary:
         session = _told(opened, given.get("prompt_file"))
         if running.dry_run:
             print_plan(session, as_json=output.as_json)
             raise typer.Exit
         with _reported(session, running, talk, output, previews) as (run, plans):
+            summary.begin(run.tally)
             yield run, plans
-    if running.summary:
-        _write_summary(running.summary, run.tally)
 
 
 def _told(opened: Callable[[], Session], prompt_file: str | None) -> Session:
@@ -255,19 +253,3 @@ def _plans(session: Session, run: Run, tracker: Tracker) -> Iterator[BatchPlan]:
 def _tell_journal(journal: Journal | None) -> None:
     for number in journal.damaged if journal else ():
         print_line(f"note: {journal and journal.path}:{number}: a damaged line, passed over")
-
-
-def _write_summary(file: str, tally: Tally) -> None:
-    summary: Mapping[str, Any] = {
-        "made": tally.made,
-        "failed": tally.failed,
-        "skipped": tally.skipped,
-        "seconds": round(time.monotonic() - tally.begun, 3),
-        "exit_code": tally.exit_code,
-        "failures": tally.failures,
-    }
-    try:
-        with replaced(expanded(file)) as part:
-            part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write {file}: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,7 +87,6 @@ def test_two_share_the_pictures(tmp_path: Path) -> None:
     with begun(tmp_path) as one, begun(tmp_path) as two:
         assert one.take(KEYS[:2]) == KEYS[:2]
         assert two.take(KEYS) == KEYS[2:]
-        assert one.others_at_work(KEYS)
         two.failed(KEYS[2], "x")
         assert one.take(KEYS) == []
         one.release(KEYS[:1])
@@ -184,6 +184,18 @@ def test_processes_share_and_one_may_die(tmp_path: Path) -> None:
         journal.forget_the_dead()  # on a busy machine the dead one may have taken nothing yet
     # Of the dead, no sign is left but what tells processes apart.
     assert not list(tmp_path.glob(".p.journal.jsonl.?*.lock"))
+
+
+def test_a_journal_that_goes_away_is_not_made_again(tmp_path: Path) -> None:
+    """Its folder may be an unmounted disk's: what is written there then is lost or in the way."""
+    (tmp_path / "o").mkdir()
+    with begun(tmp_path / "o") as journal:
+        shutil.rmtree(tmp_path / "o")
+        with pytest.raises(OutputError, match=r"p\.journal\.jsonl is gone, or the disk it is on"):
+            journal.take(["a"])
+        with pytest.raises(OutputError, match="is gone"):
+            journal.made("a", tmp_path / "o" / "a.png", 3)
+    assert not (tmp_path / "o").exists()
 
 
 def test_the_living_are_not_forgotten(tmp_path: Path) -> None:

@@ -276,6 +276,15 @@ def test_a_full_disk_stops_and_the_rest_is_made_later(
     assert again.run.run().made == 4
 
 
+def test_what_others_make_is_counted(tmp_path: Path) -> None:
+    plan = planned(BARNS)
+    with journal_in(tmp_path) as other, journal_in(tmp_path) as mine:
+        other.take([job.key for _, batches in plan.stocks() for (job,) in batches][:2])
+        tally = Made(planned(BARNS), tmp_path, journal=mine).run.run()
+    assert (tally.made, tally.elsewhere) == (len(BARNS) - 2, 2)
+    assert tally.closing().endswith("; 2 are another process's")
+
+
 def test_the_template_is_kept(tmp_path: Path) -> None:
     plan = BatchPlan(seed=5)
     plan.add(1, {"prompt": "a {red|blue} barn"}, {})

@@ -147,7 +147,8 @@ def test_a_run_that_is_killed_goes_on(
 def test_a_signal_ends_behind_the_batch_in_hand(
     start: Start, file: str, tmp_path: Path, number: int, code: int
 ) -> None:
-    process = start("--prompts", file, "-o", "o/", "--batch-size", "2")
+    report = ("--summary", "s.json")
+    process = start("--prompts", file, "-o", "o/", "--batch-size", "2", *report)
     first_lines(process, 2)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
@@ -155,6 +156,8 @@ def test_a_signal_ends_behind_the_batch_in_hand(
     assert f"of {LINES} pictures; the same command goes on" in err.splitlines()[-1]
     done = len(pictures(tmp_path / "o"))
     assert 2 <= done < LINES
+    summary = json.loads((tmp_path / "s.json").read_text())
+    assert (summary["made"], summary["exit_code"]) == (done, code)
     assert not list((tmp_path / "o").glob(".*.part*"))
     journal = (tmp_path / "o" / "p.txt.journal.jsonl").read_text().splitlines()
     states = {entry["key"]: entry["state"] for entry in map(json.loads, journal) if "key" in entry}
