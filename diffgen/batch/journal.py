@@ -57,13 +57,18 @@ class Journal:
     so that the run continues with the same pictures.
     """
 
-    def __init__(self, path: Path, *, request: str, seed: int, fresh: bool = False) -> None:
-        """Raises UsageError for a file that is no journal, OutputError for an inaccessible one."""
+    def __init__(
+        self, path: Path, *, request: str, seed: int, fresh: bool = False, look: bool = False
+    ) -> None:
+        """With `look` it is only read, and makes nothing.
+
+        Raises UsageError for a file that is no journal, OutputError for an inaccessible one.
+        """
         self.path = path
         self.damaged: list[int] = []  # numbers of unreadable lines
         self.seed, self._request = seed, request
         self.is_known = False  # whether the journal already had the request
-        self._known, self._begun = False, False
+        self._known, self._begun, self._fresh = False, False, False
         self._entries: dict[str, Entry] = {}
         self._failed_before: set[str] = set()
         self._offset, self._line, self._torn, self._heads = 0, 0, False, 0
@@ -73,6 +78,9 @@ class Journal:
         self._lock = FileLock(path.with_name(f".{path.name}.lock"))
         self._alive = FileLock(self._sign_of(self._me), thread_local=False)
         try:
+            if look:
+                self._look()
+                return
             path.parent.mkdir(parents=True, exist_ok=True)
             self._alive.acquire()
             with self._locked():
@@ -101,6 +109,11 @@ class Journal:
     def entry(self, key: str) -> Entry | None:
         """The latest entry of a picture, without a look at the disk."""
         return self._entries.get(key)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether anything is noted in it."""
+        return bool(self._entries)
 
     def is_made(self, key: str) -> bool:
         """Whether a picture was finished and its file still has its size."""
@@ -182,11 +195,15 @@ class Journal:
     def _sign_of(self, process: str) -> Path:
         return self.path.with_name(f".{self.path.name}.{process}.lock")
 
-    def _begin(self, *, fresh: bool) -> None:
-        given = self.seed
+    def _look(self) -> None:
         self._read()
         if self.damaged and not self._heads and not self._entries:
             raise UsageError(f"{self.path} is there and is no journal of diffgen; move it away")
+
+    def _begin(self, *, fresh: bool) -> None:
+        given = self.seed
+        self._fresh = fresh
+        self._look()
         if fresh and self._heads:
             self._start_over(given)
         failed = (key for key, entry in self._entries.items() if entry.state == "failed")
@@ -254,7 +271,7 @@ class Journal:
 
     def _take_in_head(self, line: Mapping[str, Any]) -> None:
         self._heads += 1
-        if line["journal"] != FORMAT:
+        if line["journal"] != FORMAT and not self._fresh:
             raise UsageError(
                 f"{self.path} is of another version of diffgen; finish it with that, or --fresh"
             )

@@ -13,23 +13,22 @@ import tempfile
 import weakref
 from array import array
 from collections import OrderedDict
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from diffgen.batch.expansion import Expander
 from diffgen.batch.files import Entry, Problem, Record, check_all, logged_reason
 from diffgen.batch.journal import key_of
 from diffgen.batch.requests import GROUPS, Given, Variant, variants
+from diffgen.batch.stock import Stock
 from diffgen.engine.model import Model
 from diffgen.engine.named_files import with_paths
 from diffgen.engine.plan import GeneratePlan, Picture
 from diffgen.engine.request import GenerateRequest
 from diffgen.engine.steering import unread_syntax
-from diffgen.engine.tags import Finder, known_words
+from diffgen.engine.tags import Finder
 from diffgen.errors import UnreadSyntax
 from diffgen.jsonfile import parse_json
 from diffgen.settings.model import Adapters, Source
@@ -61,27 +60,6 @@ class Job:
     def group(self) -> Hashable:
         """A key, equal for pictures that may share network calls."""
         return self.plan.group, self.picture.init
-
-
-@dataclass(frozen=True, slots=True)
-class Stock:
-    """A model with its additions: everything that is loaded together."""
-
-    model: Model
-    adapters: Adapters
-    stamp: tuple[str, ...]  # which files these are, by size and time
-    base: str = ""  # equal for stocks that differ by their LoRAs only
-    words: Collection[str] = ()  # names of learned embeddings
-
-    @classmethod
-    def of(cls, model: Model, adapters: Adapters, base: str) -> Self:
-        """The stock of an opened model."""
-        infos = (info for part in model.checkpoint.tensors.values() for info in part.infos.values())
-        files = {info.file for info in infos}
-        files |= {each.path for each in (*model.loras, *adapters.loras)}
-        files |= {each.path for each in adapters.embeddings}
-        words = known_words(model, adapters.loras, adapters.embeddings)
-        return cls(model, adapters, tuple(sorted(map(_stamp, files))), base, words)
 
 
 class Settler:
@@ -255,7 +233,8 @@ class BatchPlan:
         plan = self.settler.plan(variant.given, variant.prompt)
         for init, seed in product(range(len(plan.edits or "1")), plan.seeds):
             prompt = variant.prompt if self._all else self._expander.choose(variant.prompt, seed)
-            settings = _texts(variant.given, *GROUPS) | {"count": 1, "init number": init}
+            settings = _texts(variant.given, *GROUPS) | {"count": 1}
+            settings |= {"init content": plan.edits.contents[init]} if plan.edits else {}
             settings |= {"prompt": prompt, "seed": seed, "files": stock.stamp, "salt": self._salt}
             key = self._unique(key_of(settings))
             picture = Picture(prompt, seed, init)
@@ -288,13 +267,6 @@ def _open(given: Given) -> Stock:
     base = json.dumps([_texts(given, Source), [as_text(each) for each in adapters.embeddings]])
     model = Model.open(Source.of(found)).sampled_with(adapters.loras)
     return Stock.of(model, adapters, base)
-
-
-def _stamp(path: Path) -> str:
-    with suppress(OSError):
-        status = path.stat()
-        return f"{path.name} {status.st_size} {status.st_mtime_ns}"
-    return path.name
 
 
 def _texts(given: Given, *groups: type) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from diffgen.batch.files import Problem, logged_reason
 from diffgen.batch.journal import Journal
-from diffgen.batch.plan import BatchPlan, Job, Stock
+from diffgen.batch.plan import BatchPlan, Job
+from diffgen.batch.stock import Stock
 from diffgen.batch.writer import Writer
 from diffgen.engine.output import PictureOutput
 from diffgen.errors import DeviceLost, DiffgenError, OutOfMemory, OutputError, UsageError

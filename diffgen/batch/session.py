@@ -112,10 +112,11 @@ class Session:
             for batch in batches:
                 yield from batch
 
-    def journal(self, *, fresh: bool) -> Journal | None:
+    def journal(self, *, fresh: bool, look: bool = False) -> Journal | None:
         """The journal of a prompt file beside the pictures; it stores the random seed.
 
-        Raises UsageError and OutputError. None if the run is not resumable.
+        With `look` it is only read. Raises UsageError and OutputError. None if the run is not
+        resumable.
         """
         file = self.reading.prompt_file
         if not file or file == "-" or not self.output.is_folder:
@@ -125,10 +126,13 @@ class Session:
         path = self.output.folder / f"{Path(file).name}.journal.jsonl"
         typed = {name: str(value) for name, value in sorted(self.given.items())}
         request = key_of({name: text for name, text in typed.items() if name not in PASSING})
-        journal = Journal(path, request=request, seed=self.plan.settler.seed, fresh=fresh)
+        journal = Journal(
+            path, request=request, seed=self.plan.settler.seed, fresh=fresh, look=look
+        )
         self.plan.settler.seed = journal.seed
-        journal.forget_the_dead()
-        remove_parts(path.parent, idle=IDLE)
+        if not look:
+            journal.forget_the_dead()
+            remove_parts(path.parent, idle=IDLE)
         return journal
 
     def arriving(self) -> Iterator[BatchPlan | Problem]:
@@ -142,10 +146,11 @@ class Session:
                 yield entry
 
 
-# Options that change neither a picture nor its name.
+# Options that change neither a picture nor its name, or by rounding only.
 PASSING = {
     *("quiet", "verbose", "progress", "as_json", "resume", "stop_on_error", "summary", "threads"),
     *("show", "preview_every"),
+    *("dry_run", "strict", "device", "dtype", "overwrite", "skip_existing"),
     *("contact_sheet", "grid", "batch_size", "exact", "output", "prompt_file"),
 }
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffgen.batch.plan import BatchPlan, Job, Stock
+from diffgen.batch.plan import BatchPlan, Job
 from diffgen.batch.requests import from_record
+from diffgen.batch.stock import Stock
 from diffgen.engine.encoding import SUFFIXES, encode
 from diffgen.engine.reading import read_settings
 from diffgen.errors import DeviceError, PictureError, UsageError

@@ -32,10 +32,11 @@ from diffgen.settings.sampling import Guidance, Sampling
 
 if TYPE_CHECKING:
     from diffgen.batch.journal import Journal
-    from diffgen.batch.plan import BatchPlan, Stock
+    from diffgen.batch.plan import BatchPlan
     from diffgen.batch.run import Run, Viewer
     from diffgen.batch.session import Session
     from diffgen.batch.sheet import Sheet
+    from diffgen.batch.stock import Stock
     from diffgen.engine.engine import Engine
 
 PICTURES = (
@@ -83,7 +84,7 @@ def making(
     with logged_notes(talk.verbose), summarised(running.summary) as summary:
         session = _told(opened, given.get("prompt_file"))
         if running.dry_run:
-            print_plan(session, as_json=output.as_json)
+            print_plan(session, as_json=output.as_json, goes_on=running.resume)
             raise typer.Exit
         with _reported(session, running, talk, output, previews) as (run, plans):
             summary.begin(run.tally)

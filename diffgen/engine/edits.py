@@ -117,9 +117,10 @@ class Edits(Sequence[Edit]):
         self._arguments = (settings, size, config)
         self.factor = config.factor
         self.paths = _paths(settings.init or "")
-        self._latest = (0, self._make(0))
-        for index in range(1, len(self.paths)):
+        self.contents: list[str] = []  # of each, a digest: files of a folder come and go
+        for index in range(len(self.paths)):
             self._latest = (index, self._make(index))
+            self.contents.append(" ".join(map(str, self._latest[1].record.values())))
 
     def __len__(self) -> int:
         return len(self.paths)

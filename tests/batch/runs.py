@@ -7,8 +7,9 @@ from typing import Any
 from PIL import Image
 
 from diffgen.batch.journal import Journal
-from diffgen.batch.plan import BatchPlan, Job, Stock
+from diffgen.batch.plan import BatchPlan, Job
 from diffgen.batch.run import Run
+from diffgen.batch.stock import Stock
 from diffgen.engine.drawing import GeneratedImage
 from diffgen.engine.metadata import make_record
 from diffgen.engine.origin import Origin

@@ -122,6 +122,20 @@ def test_a_journal_of_the_future(tmp_path: Path) -> None:
     (tmp_path / "p.journal.jsonl").write_text('{"journal": 99, "request": "r"}\n')
     with pytest.raises(UsageError, match="another version of diffgen"):
         begun(tmp_path)
+    with begun(tmp_path, fresh=True) as journal:  # as the error says
+        assert journal.take(["a"]) == ["a"]
+
+
+def test_a_look_makes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "o" / "p.journal.jsonl"
+    looked = Journal(path, request="r", seed=3, look=True)
+    assert (looked.seed, looked.has_pictures, list(tmp_path.iterdir())) == (3, False, [])
+    with begun(path.parent) as journal:
+        make(journal, KEYS[0])
+    before = sorted(path.parent.iterdir())
+    looked = Journal(path, request="r", seed=3, look=True)
+    assert (looked.seed, looked.is_made(KEYS[0]), looked.is_made(KEYS[1])) == (7, True, False)
+    assert sorted(path.parent.iterdir()) == before
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

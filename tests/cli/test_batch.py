@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from diffgen import cli
+from diffgen.batch.session import Session
 from diffgen.text.conditioner import Conditioner
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -324,6 +325,28 @@ def test_a_dry_run_makes_nothing(run: Callable[..., Result], file: str, tmp_path
     assert len(out.splitlines()) == 2 * LINES
     assert err.splitlines()[-1].startswith(f"{2 * LINES} pictures, ")
     assert not (tmp_path / "o").exists()
+
+
+def test_a_dry_run_counts_what_is_there_already(
+    run: Callable[..., Result], file: str, tmp_path: Path
+) -> None:
+    session = Session.open([], {"prompt_file": file, "output": "o/", "model": "storybook"})
+    with session.journal(fresh=False) as journal:  # of a run that made one picture and was stopped
+        first = next(session.jobs())
+        journal.made(first.key, tmp_path / "o" / "first.png", 3)
+        (tmp_path / "o" / "first.png").write_bytes(b"png")
+    before = sorted((tmp_path / "o").iterdir())
+    code, out, err = run("--prompts", file, "-o", "o/", "--dry-run")
+    assert (code, len(out.splitlines())) == (0, LINES - 1)
+    assert err.startswith(f"{LINES - 1} pictures, ")
+    assert "; 1 is there already; nothing was made" in err
+    assert sorted((tmp_path / "o").iterdir()) == before
+    (tmp_path / "o" / "barn-0-0.png").touch()
+    _, out, _ = run("--prompts", file, "-o", "o/", "--dry-run", "--fresh")
+    assert out.startswith("o/barn-0-0.png (with a number)  256x256")
+    assert len(out.splitlines()) == LINES
+    _, out, _ = run("--prompts", file, "-o", "o/", "--dry-run", "--fresh", "--skip-existing")
+    assert len(out.splitlines()) == LINES - 1
 
 
 def test_progress_for_programs(run: Callable[..., Result], tmp_path: Path) -> None:
