@@ -34,8 +34,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=128, help="side of square pictures in pixels")
     parser.add_argument("--shapes", type=_shape, nargs="+", default=(), metavar="WIDTHxHEIGHT")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--world", choices=WORLDS, default="wide")
+    parser.add_argument(
+        "--world", choices=WORLDS, nargs="+", default=["wide"], help="several take turns"
+    )
     parser.add_argument("--format", choices=("folder", "shards"), default="folder")
+    parser.add_argument("--shard", type=int, help="scenes in a shard, whatever the workers")
     parser.add_argument("--keep", action="store_true", help="go on: leave whole shards as they are")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--sheet", type=Path, help="write a contact sheet of the first 48 scenes")
@@ -46,6 +49,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error("nothing to write: give --out DIR, --sheet FILE or both")
     if arguments.count < 1 or arguments.size < 16 or arguments.workers < 1:
         parser.error("--count and --workers must be at least 1, --size at least 16")
+    if arguments.shard is not None and arguments.shard < 1:
+        parser.error("--shard must be at least 1")
     if arguments.keep and arguments.format != "shards":
         parser.error("--keep is for --format shards")
     return arguments
@@ -59,7 +64,8 @@ def _shape(text: str) -> Size:
     return int(found[1]), int(found[2])
 
 
-def _png(example: Example) -> bytes:
+def png(example: Example) -> bytes:
+    """The picture as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(example.picture).save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
@@ -75,7 +81,7 @@ def write_folder(stream: SceneStream, indices: range, out: Path) -> None:
     for index in indices:
         example = stream.example(index)
         name = f"{index:08d}.png"
-        (out / name).write_bytes(_png(example))
+        (out / name).write_bytes(png(example))
         record = {"file_name": name, "text": example.captions[0], **_record(example, index)}
         lines.append(json.dumps(record) + "\n")
     (out / f"metadata.{indices.start:08d}.part").write_text("".join(lines), encoding="utf-8")
@@ -89,7 +95,7 @@ def write_shard(stream: SceneStream, indices: range, out: Path) -> None:
         for index in indices:
             example = stream.example(index)
             for suffix, content in (
-                ("png", _png(example)),
+                ("png", png(example)),
                 ("txt", "\n".join(example.captions).encode()),
                 ("json", json.dumps(_record(example, index)).encode()),
             ):
@@ -99,8 +105,7 @@ def write_shard(stream: SceneStream, indices: range, out: Path) -> None:
     partial.replace(target)
 
 
-def _ranges(first: int, count: int, workers: int) -> Iterator[range]:
-    step = min(SHARD, -(-count // workers))
+def _ranges(first: int, count: int, step: int) -> Iterator[range]:
     for start in range(first, first + count, step):
         yield range(start, min(start + step, first + count))
 
@@ -111,15 +116,24 @@ def shard_path(out: Path, first: int) -> Path:
 
 
 def draw(
-    stream: SceneStream, indices: range, out: Path, *, kind: str, workers: int, keep: bool = False
+    stream: SceneStream,
+    indices: range,
+    out: Path,
+    *,
+    kind: str,
+    workers: int,
+    shard: int | None = None,
+    keep: bool = False,
 ) -> None:
     """Write the scenes of a range as a `folder` or as `shards`, `workers` processes at once.
 
-    With `keep`, shards that are there were drawn by an earlier call with the same options.
+    Each takes `shard` scenes at a time, or an equal share, at most SHARD. With `keep`, shards that
+    are there were drawn by an earlier call with the same options.
     """
     out.mkdir(parents=True, exist_ok=True)
     write = write_folder if kind == "folder" else write_shard
-    parts = _ranges(indices.start, len(indices), workers)
+    share = min(SHARD, -(-len(indices) // workers))
+    parts = _ranges(indices.start, len(indices), shard or share)
     jobs = [
         (stream, part, out) for part in parts if not (keep and shard_path(out, part.start).exists())
     ]
@@ -154,17 +168,24 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _arguments(argv)
     if not arguments.own_art:
         fetch(arguments.cache)
-    where = world(arguments.world, own_only=arguments.own_art)
-    shapes = tuple(arguments.shapes)
-    stream = SceneStream(where, arguments.size, arguments.seed, arguments.cache, shapes)
+    where, *also = (world(name, own_only=arguments.own_art) for name in arguments.world)
+    shapes, turns = tuple(arguments.shapes), tuple(also)
+    stream = SceneStream(where, arguments.size, arguments.seed, arguments.cache, shapes, turns)
     indices = range(arguments.first, arguments.first + arguments.count)
     if arguments.sheet is not None:
         small = replace(stream, size=min(stream.size, 192), shapes=())
         sheet(small, indices[:48]).save(arguments.sheet)
     if arguments.out is not None:
         start = time.perf_counter()
-        kind, workers = arguments.format, arguments.workers
-        draw(stream, indices, arguments.out, kind=kind, workers=workers, keep=arguments.keep)
+        draw(
+            stream,
+            indices,
+            arguments.out,
+            kind=arguments.format,
+            workers=arguments.workers,
+            shard=arguments.shard,
+            keep=arguments.keep,
+        )
         rate = arguments.count / (time.perf_counter() - start)
         print(f"drew {arguments.count} scenes to {arguments.out} ({rate:.0f}/s)")
     return 0

@@ -133,6 +133,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--verifier", type=Path, help="use a trained verifier")
     parser.add_argument("--repeats", type=int, default=1, help="pictures of each prompt")
     parser.add_argument("--prompts", type=Path, default=HELD_OUT, help="CSV like held_out.csv")
+    parser.add_argument("--limit", type=int, help="ask for the first so many only")
     parser.add_argument("--each", action="store_true", help="ask for every thing once instead")
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that paint, without --data"
@@ -175,6 +176,7 @@ def _judge_model(
         once = [Question(scene, "plain") for scene in each_kind(fresh.world)]
     else:
         once = list(questions(read_scenes(arguments.prompts, fresh.world), fresh.world))
+    once = once[: arguments.limit]
     prompts = [captions(question.scene)[0] for question in once]
     pictures = generate(engine, prompts, arguments.seed, count=arguments.repeats)
     asked = [question for question in once for _ in range(arguments.repeats)]

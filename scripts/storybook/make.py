@@ -3,6 +3,7 @@
 Draws the pictures, trains every part in order, judges the result and puts it together in
 `runs/storybook`. Stopped, the same command goes on: drawing keeps its shards, training its
 checkpoints, and what is finished is not repeated. `--dry-run` prints the steps and what they cost.
+`--gpu` makes another one on a GPU in one sitting; `--gpu --help` says how.
 """
 
 import argparse
@@ -33,12 +34,24 @@ TRAINED: Final = (  # recipes, and minutes that they took on two cores
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A command, what is there when it has finished, and its minutes on two CPU cores."""
+    """A command, what is there when it has finished, and its minutes and disk, estimated.
+
+    `run` is the folder of a training. What `goes_on` may be cut and loses little.
+    """
 
     name: str
     command: tuple[str, ...]
     made: tuple[Path, ...]
     minutes: float
+    gigabytes: float = 0.0
+    run: Path | None = None
+    goes_on: bool = False
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The command, which goes on where a training has a checkpoint."""
+        begun = self.run is not None and any(self.run.glob("checkpoints/step-*.pt"))
+        return (*self.command, "--resume") if begun else self.command
 
     @property
     def done(self) -> bool:
@@ -46,7 +59,8 @@ class Step:
         return all(path.exists() for path in self.made)
 
 
-def _module(name: str, *arguments: str) -> tuple[str, ...]:
+def command(name: str, *arguments: str) -> tuple[str, ...]:
+    """Run a module of this folder."""
     return (sys.executable, "-m", f"{MODULE}.{name}", *arguments)
 
 
@@ -56,11 +70,12 @@ def _drawn(folder: str, seed: int, *parts: tuple[str, int], size: int = 128) -> 
     for world, count in parts:
         options = {"--world": world, "--count": count, "--first": first, "--seed": seed}
         options |= {"--size": size, "--format": "shards", "--out": f"data/{folder}"}
+        options["--shard"] = SHARD
         words = [str(word) for pair in options.items() for word in pair]
         shards = range(first, first + count, SHARD)
         made = tuple(shard_path(Path("data", folder), start) for start in shards)
         steps.append(
-            Step(f"{count} {world} scenes", _module("draw", "--keep", *words), made, count / 6000)
+            Step(f"{count} {world} scenes", command("draw", "--keep", *words), made, count / 6000)
         )
         first += count
     return steps
@@ -69,8 +84,8 @@ def _drawn(folder: str, seed: int, *parts: tuple[str, int], size: int = 128) -> 
 def _trained(name: str, minutes: float) -> Step:
     folder = Path("runs", name)
     recipe = str(RECIPES / f"{name}.toml")
-    command = (sys.executable, "-m", "diffgen", "train", recipe, "-o", str(folder))
-    return Step(name, command, (folder / "model" / "README.md",), minutes)
+    words = (sys.executable, "-m", "diffgen", "train", recipe, "-o", str(folder))
+    return Step(name, words, (folder / "model" / "README.md",), minutes, run=folder)
 
 
 def _judged() -> list[Step]:
@@ -84,13 +99,13 @@ def _judged() -> list[Step]:
     things = [*asked, "--verifier", f"{report}/verifier.pt", "--each", "--out", each]
     return [
         Step(
-            "assemble", _module("assemble", *assemble, "--out", str(bare)), (bare / "README.md",), 1
+            "assemble", command("assemble", *assemble, "--out", str(bare)), (bare / "README.md",), 1
         ),
-        Step("judge", _module("evaluate", *held_out), (Path(report, "report.md"),), 25),
-        Step("judge every thing", _module("evaluate", *things), (Path(each, "report.md"),), 5),
+        Step("judge", command("evaluate", *held_out), (Path(report, "report.md"),), 25),
+        Step("judge every thing", command("evaluate", *things), (Path(each, "report.md"),), 5),
         Step(
             "assemble",
-            _module("assemble", *assemble, "--reports", *REPORTS, "--out", str(whole)),
+            command("assemble", *assemble, "--reports", *REPORTS, "--out", str(whole)),
             (whole / "README.md",),
             1,
         ),
@@ -100,7 +115,7 @@ def _judged() -> list[Step]:
 def steps() -> list[Step]:
     """All that makes storybook, in order."""
     vocabulary = Path("data/storybook-tokenizer")
-    learn = _module("vocabulary", "--size", "1738", "--out", str(vocabulary))
+    learn = command("vocabulary", "--size", "1738", "--out", str(vocabulary))
     return [
         *_drawn("storybook-wide", 1, ("wide", 8000)),
         *_drawn("storybook-medium", 2, ("narrow", 12000), ("medium", 12000)),
@@ -121,7 +136,7 @@ def make(steps: Sequence[Step]) -> int:
             print(f"{place}: done before", flush=True)
             continue
         print(f"{place}: about {step.minutes:.0f} min", flush=True)
-        status = subprocess.run(step.command, check=False).returncode
+        status = subprocess.run(step.words, check=False).returncode
         if status:
             print(f"{place} failed; the same command goes on from here", file=sys.stderr)
             return status
@@ -141,9 +156,16 @@ def plan(steps: Sequence[Step]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the plan; run it unless told not to."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "--gpu" in words:
+        from scripts.storybook.sitting import main as sit  # which is made of the parts above
+
+        words.remove("--gpu")
+        return sit(words)
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}.make", description=__doc__)
+    parser.add_argument("--gpu", action="store_true", help="in one sitting: --gpu --help")
     parser.add_argument("--dry-run", action="store_true", help="print the steps, run none")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(words)
     print(plan(steps()), flush=True)
     return 0 if arguments.dry_run else make(steps())
 

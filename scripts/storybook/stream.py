@@ -29,6 +29,7 @@ class SceneStream:
     """Scenes of a world by index: `stream.example(7)` is the same picture on every machine.
 
     size: side of square pictures, in pixels. shapes: (width, height) of pictures, in turn, instead.
+    also: worlds that take turns with the first, each for all shapes.
     """
 
     world: World
@@ -36,10 +37,13 @@ class SceneStream:
     seed: int = 0
     cache_dir: Path = field(default_factory=default_cache)
     shapes: tuple[Size, ...] = ()
+    also: tuple[World, ...] = ()
 
     def example(self, index: int) -> Example:
         """Scene number `index`, painted and captioned."""
-        scene = sample(self.world, self.seed, index)
+        worlds = (self.world, *self.also)
+        where = worlds[index // max(1, len(self.shapes)) % len(worlds)]
+        scene = sample(where, self.seed, index)
         shape = self.shapes[index % len(self.shapes)] if self.shapes else (self.size, self.size)
         return Example(paint(scene, shape, self.cache_dir), scene, captions(scene))
 

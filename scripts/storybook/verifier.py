@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from diffgen.device import multiplies_bf16
+from diffgen.device import multiplies_bf16, send
 from diffgen.train.muon import Muon, hidden_weights
 from scripts.storybook.scene import Scene, World
 from scripts.storybook.shelf import Shelf
@@ -206,7 +206,9 @@ def train(
 ) -> tuple[Verifier, int]:
     """A verifier trained for so long, and how many pictures it saw; cosine decay over the time."""
     torch.manual_seed(seed)
-    model = Verifier(vocabulary)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    half = device.type == "cuda" or multiplies_bf16(device)
+    model = Verifier(vocabulary).to(device)
     optimizer = Muon(model.parameters(), hidden_weights(model), lr=rate, weight_decay=1e-2)
     start, seen = time.monotonic(), 0
     for pictures, labels in batches:
@@ -216,12 +218,13 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate * (0.5 + 0.5 * float(np.cos(np.pi * done)))
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bf16(pictures.device)):
-            total = loss(model(pictures), labels)
+        right = {name: send(label, device) for name, label in labels.items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            total = loss(model(send(pictures, device)), right)
         total.backward()  # type: ignore[no-untyped-call]  # torch's own
         optimizer.step()
         seen += len(pictures)
-    return model.eval(), seen
+    return model.cpu().eval(), seen
 
 
 def as_painted(pixels: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from scripts.storybook.objects import all_kinds
 from scripts.storybook.oklch import from_oklch, hue_distance, to_oklch
 from scripts.storybook.paint import paint
 from scripts.storybook.scene import WORLDS, Group, Scene, held_out, is_held_out, sample, world
+from scripts.storybook.stream import SceneStream
 from scripts.storybook.words import COLOURS, PLACES, TIMES
 
 NOWHERE = Path("no-artwork-here")
@@ -235,3 +236,19 @@ def test_an_interrupted_drawing_goes_on(tmp_path: Path, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         draw(["--own-art", "--count", "6", "--keep", "--out", str(tmp_path)])
     assert "--keep is for --format shards" in capsys.readouterr().err
+
+
+def test_worlds_take_turns_each_for_all_shapes(tmp_path: Path) -> None:
+    first, second = world("narrow", own_only=True), world("medium", own_only=True)
+    stream = SceneStream(first, 32, 3, tmp_path, ((32, 32), (48, 32)), (second,))
+    drawn = [stream.example(index) for index in range(8)]
+    assert [example.picture.shape[1] for example in drawn] == [32, 48] * 4
+    worlds = [first, first, second, second] * 2
+    assert [e.scene for e in drawn] == [sample(w, 3, i) for i, w in enumerate(worlds)]
+
+
+def test_shards_can_be_the_same_whatever_the_workers(tmp_path: Path) -> None:
+    draw(["--own-art", "--count", "5", "--size", "32", "--format", "shards", "--shard", "2",
+          "--workers", "1", "--out", str(tmp_path)])  # fmt: skip
+    starts = [int(path.stem.split("-")[1]) for path in sorted(tmp_path.glob("*.tar"))]
+    assert starts == [0, 2, 4]
