@@ -1,36 +1,19 @@
 """Programs run in a terminal of a given width, and what a person then sees there."""
 
 import fcntl
-import json
 import os
 import pty
 import re
 import struct
-import subprocess
-import sys
 import termios
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from programs import ROOT, start
+
 SEQUENCE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|(\r\n|[\r\n])|([^\x1b\r\n]+)|(\x1b)")
-MARK = "=#=#="
-DRIVER = """
-import json, os, sys
-from diffgen import cli
-commands, mark = json.loads(sys.argv[1]), sys.argv[2]
-for arguments in commands:
-    sys.argv = ["diffgen", *arguments]
-    try:
-        cli.main()
-    except SystemExit as left:
-        code = left.code
-    if not os.isatty(1):
-        os.write(1, mark.encode())
-    os.write(2, f"{code:3}{mark}".encode())
-"""
 
 
 class Seen(NamedTuple):
@@ -61,31 +44,39 @@ def in_terminal(
     answers: Mapping[bytes, bytes] = MappingProxyType({}),
     **changes: str,
 ) -> list[Seen]:
-    """Commands of diffgen, one after the other in one process, at a terminal.
+    """Commands of diffgen, one after the other, each at a terminal of its own.
 
     stdout and stdin are at the terminal too unless they are a pipe or a file. `answers` is what the
     terminal says to what it is asked, `changes` those of the environment.
     """
+    size = struct.pack("HHHH", rows, columns, 0, 0)
+    return [_seen(words, cwd, size, stdin, stdout, answers, changes) for words in commands]
+
+
+def _seen(
+    words: Sequence[str],
+    cwd: Path,
+    size: bytes,
+    stdin: IO[bytes] | int | None,
+    stdout: IO[bytes] | int | None,
+    answers: Mapping[bytes, bytes],
+    changes: Mapping[str, str],
+) -> Seen:
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    with subprocess.Popen(
-        [sys.executable, "-c", DRIVER, json.dumps(commands), MARK],
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, size)
+    with start(
+        *words,
         cwd=cwd,
         env=environment(**changes),
+        fresh="PYTHONIOENCODING" in changes,
         stdin=theirs if stdin is None else stdin,
         stdout=theirs if stdout is None else stdout,
         stderr=theirs,
     ) as process:
         os.close(theirs)
-        words = _read(ours, answers).split(MARK)[:-1]
-        out = process.stdout.read().decode() if process.stdout else ""
-    assert process.returncode == 0
-    results = out.split(MARK) if out else [""] * len(words)
-    assert len(words) == len(commands)
-    return [
-        Seen(int(text[-3:]), result, text[:-3])
-        for text, result in zip(words, results, strict=False)
-    ]
+        terminal = _read(ours, answers)
+        out = process.stdout.read() if process.stdout else ""
+        return Seen(process.wait(), out, terminal)
 
 
 def _read(ours: int, answers: Mapping[bytes, bytes]) -> str:

@@ -1,5 +1,6 @@
 """`diffgen generate --prompts`: real processes, killed, stopped, shared and driven through a pipe."""
 
+import fcntl
 import io
 import json
 import os
@@ -8,19 +9,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import programs
 import pytest
 from PIL import Image
+from programs import ROOT, Process
 
 from diffgen import cli
 from diffgen.batch.session import Session
 from diffgen.text.conditioner import Conditioner
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., Process]
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 LINES = 14
 
 
@@ -48,38 +52,23 @@ def run(
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    heard = (signal.SIGINT, signal.SIGHUP)  # which a shell's background job or nohup ignores
-    previous = {each: signal.signal(each, signal.default_int_handler) for each in heard}
-    processes = []
+    """Start `diffgen generate` as a process, which is gone after the test."""
+    with ExitStack() as running:
 
-    def started(
-        *arguments: str, stdin: int | None = None, by: Sequence[str] = ()
-    ) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            [sys.executable, *by, "-m", "diffgen", "generate", *arguments],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        processes.append(process)
-        return process
+        def begin(*arguments: str, **streams: int) -> Process:
+            streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams
+            process = programs.start("generate", *arguments, cwd=tmp_path, **streams)
+            running.enter_context(process)
+            running.callback(process.kill)
+            return process
 
-    yield started
-    for process in processes:
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout, process.stderr):
-            if stream:
-                stream.close()
-    for each, handler in previous.items():
-        signal.signal(each, handler)
+        yield begin
 
 
-def write_prompts(folder: Path) -> str:
-    lines = [f"barn {i} --steps {2 + i % 3} --seed {i}\n" for i in range(LINES)]
+def write_prompts(folder: Path, last: int | None = None) -> str:
+    """A file of lines of 2 to 4 steps, the second half of as many as are `last`."""
+    steps = [last if last and i >= LINES // 2 else 2 + i % 3 for i in range(LINES)]
+    lines = [f"barn {i} --steps {steps[i]} --seed {i}\n" for i in range(LINES)]
     (folder / "p.txt").write_text("".join(lines))
     return "p.txt"
 
@@ -114,7 +103,7 @@ def pictures(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def first_lines(process: "subprocess.Popen[str]", count: int) -> None:
+def first_lines(process: Process, count: int) -> None:
     assert process.stdout
     for _ in range(count):
         assert process.stdout.readline().endswith(".png\n")
@@ -135,7 +124,7 @@ def test_a_run_that_is_killed_goes_on(
         assert len(pictures(tmp_path / "killed")) > made
         made = len(pictures(tmp_path / "killed"))
     last = start("--prompts", file, "-o", "killed/")
-    _, err = last.communicate(timeout=120)
+    _, err = last.communicate()
     assert last.returncode == 0
     assert f"0 failed, {made} skipped" in err.splitlines()[-1]
     assert pictures(tmp_path / "killed") == whole
@@ -146,13 +135,14 @@ def test_a_run_that_is_killed_goes_on(
     ("number", "code"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
 )
 def test_a_signal_ends_behind_the_batch_in_hand(
-    start: Start, file: str, tmp_path: Path, number: int, code: int
+    start: Start, tmp_path: Path, number: int, code: int
 ) -> None:
+    file = write_prompts(tmp_path, last=200)  # which take so long that no signal is too late
     report = ("--summary", "s.json")
     process = start("--prompts", file, "-o", "o/", "--batch-size", "2", *report)
     first_lines(process, 2)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate()
     assert process.returncode == code
     assert f"of {LINES} pictures; the same command goes on" in err.splitlines()[-1]
     done = len(pictures(tmp_path / "o"))
@@ -168,36 +158,49 @@ def test_a_signal_ends_behind_the_batch_in_hand(
 def test_two_processes_share_a_file_and_one_is_killed(
     start: Start, file: str, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
-    both = [start("--prompts", file, "-o", "o/") for _ in range(2)]
-    for process in both:
-        first_lines(process, 1)
-    both[0].kill()
-    both[0].wait()
-    assert both[1].wait(120) == 0
+    words = ("--prompts", file, "-o", "o/", "--progress", "json")
+    reader, writer = os.pipe()
+    # As nobody reads what it says, it waits in the middle of a picture while the other draws.
+    fill(writer, room=600)
+    one = start(*words, stderr=writer)
+    os.close(writer)
+    first_lines(one, 1)
+    other = start(*words, stderr=subprocess.DEVNULL)
+    first_lines(other, 1)
+    one.kill()
+    assert one.wait() == -signal.SIGKILL
+    os.close(reader)
+    assert other.wait() == 0
     assert pictures(tmp_path / "o") == whole
 
 
-def children(process: "subprocess.Popen[str]") -> list[int]:
+def fill(pipe: int, *, room: int) -> None:
+    """Leave room for some bytes in a pipe."""
+    size = fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(pipe, b"x" * (size - room))
+
+
+def children(process: Process) -> list[int]:
     path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     return [int(number) for number in path.read_text().split()]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds torchrun's processes in /proc")
 def test_torchrun_shares_a_file_and_the_lines_of_a_process_that_dies_are_made_later(
-    start: Start, file: str, whole: dict[str, bytes], tmp_path: Path
+    file: str, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
-    two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    first = start("--prompts", file, "-o", "o/", by=two)
-    first_lines(first, 2)
-    os.kill(children(first)[0], signal.SIGKILL)
-    first.communicate(timeout=300)
+    command = [sys.executable, *TWO, "-m", "diffgen", "generate", "--prompts", file, "-o", "o/"]
+    own = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, env=own, **pipes) as first:
+        first_lines(first, 2)
+        os.kill(children(first)[0], signal.SIGKILL)
+        first.communicate(timeout=300)
     assert first.returncode != 0
-    left = len(pictures(tmp_path / "o"))
-    assert 2 <= left < LINES
-    again = start("--prompts", file, "-o", "o/", by=two)
-    out, _ = again.communicate(timeout=300)
-    assert again.returncode == 0
-    assert len(out.splitlines()) == LINES - left
+    made = len(pictures(tmp_path / "o"))
+    assert made >= 2
+    again = subprocess.run(command, cwd=tmp_path, env=own, timeout=300, check=True, **pipes)
+    assert len(again.stdout.splitlines()) == LINES - made
     assert pictures(tmp_path / "o") == whole
 
 
@@ -245,7 +248,7 @@ def test_a_program_drives_one_model_through_a_pipe(start: Start) -> None:
     process.stdin.flush()
     answer = json.loads(process.stdout.readline())
     process.stdin.close()
-    assert process.wait(60) == 3
+    assert process.wait() == 3
     assert seeds == [3, 4]
     assert (answer["line"], answer["error"][:26]) == (3, 'there is no setting "sped"')
     assert process.stderr

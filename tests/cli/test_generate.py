@@ -7,14 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from PIL import Image
+from programs import Process, start
 
 from diffgen import cli
 from diffgen.models.unet import UNet
@@ -34,6 +35,7 @@ class Result(NamedTuple):
 
 
 Run = Callable[..., Result]
+Started = Callable[..., Process]
 
 
 @pytest.fixture
@@ -337,29 +339,17 @@ def test_grammars() -> None:
 
 
 @pytest.fixture
-def started(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+def started(tmp_path: Path) -> Iterator[Started]:
     """Start `diffgen generate` as a process, which is gone after the test."""
-    # A test run in the background may have been told to ignore Ctrl-C, and children inherit that.
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    processes = []
+    with ExitStack() as running:
 
-    def start(*arguments: str) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            [sys.executable, "-m", "diffgen", "generate", *arguments],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        processes.append(process)
-        return process
+        def begin(*arguments: str) -> Process:
+            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            process = running.enter_context(start("generate", *arguments, cwd=tmp_path, **pipes))
+            running.callback(process.kill)
+            return process
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
-    signal.signal(signal.SIGINT, previous)
+        yield begin
 
 
 @pytest.mark.parametrize(
@@ -374,37 +364,37 @@ def test_signals_leave_what_is_done_and_say_how_to_go_on(
     number: int,
     code: int,
     reason: str,
-    started: Callable[..., "subprocess.Popen[str]"],
+    started: Started,
     tmp_path: Path,
 ) -> None:
-    process = started("x", "--steps", "150", "--seed", "7", "-c", "3", *SMALL)
-    assert process.stdout
-    assert process.stdout.readline() == "x-7.png\n"
-    time.sleep(0.3)
+    words = ("x", "--steps", "60", "--seed", "7", "-c", "3", "--progress", "json", *SMALL)
+    process = started(*words)
+    assert process.stderr
+    while '"event": "made"' not in process.stderr.readline():
+        pass
+    assert '"event": "step"' in process.stderr.readline()  # of the second picture
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (code, "")
+    out, err = process.communicate()
+    assert (process.returncode, out) == (code, "x-7.png\n")
     told = f"error: {reason} after 1 of 3 pictures; --seed 8 -c 2 makes the rest"
-    assert err.splitlines()[1:] == [told]
+    assert [line for line in err.splitlines() if '"event": "step"' not in line] == [told]
     assert [path.name for path in tmp_path.iterdir()] == ["x-7.png"]
 
 
-def test_a_signal_before_the_first_picture(
-    started: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
-) -> None:
+def test_a_signal_before_the_first_picture(started: Started, tmp_path: Path) -> None:
     process = started("x", "--steps", "400", "-v")
     assert process.stderr
     for line in process.stderr:
         if "400 steps" in line:  # the last thing said before sampling
             break
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate()
     assert (out, err) == ("", "error: stopped by SIGTERM; no picture was made\n")
     assert process.returncode == 143
     assert not list(tmp_path.iterdir())
 
 
-def test_a_closed_pipe_stops_the_run(started: Callable[..., "subprocess.Popen[str]"]) -> None:
+def test_a_closed_pipe_stops_the_run(started: Started) -> None:
     """What `| head -1` does, at its earliest."""
     process = started("x", "-c", "50", *QUICK, "-q")
     assert process.stdout
@@ -413,7 +403,7 @@ def test_a_closed_pipe_stops_the_run(started: Callable[..., "subprocess.Popen[st
     assert process.stderr.read() == (
         "error: cannot write to stdout: its reader has gone away; stopped\n"
     )
-    assert process.wait(timeout=60) == 1
+    assert process.wait() == 1
 
 
 def test_a_fast_picture_says_so(run: Run) -> None:

@@ -11,16 +11,13 @@ from typing import NamedTuple
 
 import pytest
 from PIL import Image
+from programs import ROOT, start
 
 from diffgen import cli
 from diffgen.bench.result_files import read_results
 
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = os.environ | {
-    "PYTHONPATH": str(ROOT),
-    "OMP_NUM_THREADS": "1",
-    "HF_HUB_OFFLINE": "1",
-}
+PROGRAM = [sys.executable, "-m", "diffgen"]
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 SMALL = ["--samplers", "ddim,dpmpp_2m", "--schedules", "default", "--steps", "1,2"]
 # With any higher target the reference would take many more steps than 4.
 QUICK = [*SMALL, "--seeds", "0", "--reference", "4", "--repeats", "1", "-g", "1"]
@@ -31,6 +28,17 @@ class Made(NamedTuple):
     returncode: int
     stdout: str
     stderr: str
+
+
+def begun(*words, cwd):
+    return start(*words, cwd=cwd, env=os.environ | {"HF_HUB_OFFLINE": "1"}, **PIPES)
+
+
+def run(*words, cwd):
+    """`diffgen WORDS` in a process of its own, which is to end by itself."""
+    with begun(*words, cwd=cwd) as process:
+        out, err = process.communicate()
+        return Made(process.returncode, out, err)
 
 
 @pytest.fixture
@@ -55,14 +63,8 @@ def workplace(tmp_path_factory):
 @pytest.fixture(scope="module")
 def done(workplace):
     """One small sweep, with everything it may be asked for."""
-    command = [sys.executable, "-m", "diffgen", "sample-steps", "red barn at sunset", *QUICK]
-    return subprocess.run(
-        [*command, "--trajectory", "euler:2"],
-        capture_output=True,
-        text=True,
-        cwd=workplace,
-        env=ENVIRONMENT,
-    )
+    words = ("sample-steps", "red barn at sunset", *QUICK, "--trajectory", "euler:2")
+    return run(*words, cwd=workplace)
 
 
 def test_a_sweep_ends_with_a_table_and_one_sentence(done, workplace):
@@ -79,13 +81,7 @@ def test_the_last_line_makes_the_recommended_picture(done, workplace):
     *_, command = done.stdout.rstrip().splitlines()
     program, *words = shlex.split(command)
     assert program == "diffgen"
-    made = subprocess.run(
-        [sys.executable, "-m", "diffgen", *words, "-o", "pasted.png"],
-        capture_output=True,
-        text=True,
-        cwd=workplace,
-        env=ENVIRONMENT,
-    )
+    made = run(*words, "-o", "pasted.png", cwd=workplace)
     assert made.returncode == 0, made.stderr
     advice = read_results(workplace / "report").recommendation
     pictures = [workplace / "pasted.png", workplace / "report" / "cells" / f"{advice.cell}.png"]
@@ -204,12 +200,12 @@ def test_usage_errors_and_help_need_no_torch():
     assert made.stdout.split() == ["2"]
 
 
-LONG = [*QUICK, "--steps", "1,2,3,4", "--seeds", "0-19"]
+LONG = [*QUICK, "--steps", "1,2,3,4", "--seeds", "0-9"]
 
 
 def test_signals_leave_a_report_and_the_line_they_print_goes_on(tmp_path):
     """Ctrl-C, a service manager and a closed terminal, each at the command that the last printed."""
-    command = [sys.executable, "-m", "diffgen", "sample-steps", "a barn", *LONG, "--fresh"]
+    command = [*PROGRAM, "sample-steps", "a barn", *LONG, "--fresh"]
     journal, runs, noted = tmp_path / "report" / "journal.jsonl", 0, 8
     for number, reason in [
         (signal.SIGINT, "interrupted"),
@@ -238,16 +234,12 @@ def test_signals_leave_a_report_and_the_line_they_print_goes_on(tmp_path):
 
 def stopped(command, folder, number, *, more_than):
     """Exit code, stdout and stderr of a sweep that gets a signal once it has made some runs."""
-    process = subprocess.Popen(
-        command, cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    try:
+    assert command[:3] == PROGRAM
+    with begun(*command[3:], cwd=folder) as process:
         wait_for_runs(process, folder / "report" / "journal.jsonl", more_than + 1)
         process.send_signal(number)
-        out, err = process.communicate(timeout=300)
-    finally:
-        process.kill()
-    return process.returncode, out.decode(), err.decode()
+        out, err = process.communicate()
+        return process.returncode, out, err
 
 
 def wait_for_runs(process, journal, count):

@@ -105,7 +105,7 @@ def test_paths_and_json_reach_a_pipe_whole(piped: dict[str, Seen]) -> None:
 def test_results_reach_a_file(tmp_path: Path) -> None:
     with open(tmp_path / "made.txt", "wb") as file:
         [seen] = in_terminal(("generate", PROMPT, *QUICK), cwd=tmp_path, stdout=file)
-    assert (tmp_path / "made.txt").read_text() == f"{NAME}\n=#=#="
+    assert (tmp_path / "made.txt").read_text() == f"{NAME}\n"
     assert NAME not in seen.terminal
 
 

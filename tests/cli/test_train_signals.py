@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
 
+from programs import start
 from training import draw_squares, make_recipe
 
 from diffgen.cli.command_line import command_line
@@ -34,22 +35,22 @@ def weights(model: Path) -> dict[str, bytes]:
 
 
 def test_the_line_of_a_stopped_run_goes_on_to_the_bit(place: Path) -> None:
-    command = [sys.executable, "-m", "diffgen", "train", "my recipe.toml"]
-    with subprocess.Popen(
-        [*command, "-o", "a run"], cwd=place, stderr=subprocess.PIPE, text=True, encoding="utf-8"
-    ) as stopped:
+    words, pipe = ("train", "my recipe.toml"), {"cwd": place, "stderr": subprocess.PIPE}
+    with start(*words, "-o", "a run", **pipe, stdout=subprocess.DEVNULL) as stopped:
         assert stopped.stderr
         for line in stopped.stderr:
             if line.startswith("step 3/"):
                 stopped.send_signal(signal.SIGHUP)
                 break
         *_, last = stopped.stderr.read().splitlines()
-    assert stopped.returncode == 128 + signal.SIGHUP
+        assert stopped.wait() == 128 + signal.SIGHUP
     said, _, line = last.partition("; this goes on: ")
     assert said == "stopped by SIGHUP"
     assert len(list((place / "a run" / "checkpoints").iterdir())) == 1
     subprocess.run(shlex.split(line), cwd=place, check=True, capture_output=True)
-    subprocess.run([*command, "-o", "whole"], cwd=place, check=True, capture_output=True)
+    with start(*words, "-o", "whole", **pipe, stdout=subprocess.DEVNULL) as whole:
+        whole.communicate()
+        assert whole.returncode == 0
     assert weights(place / "a run" / "model") == weights(place / "whole" / "model")
 
 

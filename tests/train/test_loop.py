@@ -1,15 +1,14 @@
 import json
 import math
-import os
 import random
 import signal
 import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import programs
 import pytest
 import torch
+from programs import ROOT
 from training import VAE, Listener, draw_squares, make_recipe, spoil
 
 from diffgen.errors import ConfigError, DiffgenError, UsageError
@@ -22,8 +21,6 @@ from diffgen.train.data.report import CUT, ENLARGED, FAILED
 from diffgen.train.dist import World
 from diffgen.train.loop import Trainer
 from diffgen.train.recipe.tables import to_toml
-
-ROOT = Path(__file__).parents[2]
 
 
 def losses_in(folder):
@@ -70,10 +67,8 @@ def test_a_run_that_died_goes_on_bit_for_bit(whole, tmp_path, seed):
 def start(recipe, folder, *options):
     file = folder.with_suffix(".toml")
     file.write_text(to_toml(recipe))
-    command = [sys.executable, "-m", "diffgen", "train", str(file), "-o", str(folder), *options]
-    return subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
+    words = ("train", str(file), "-o", str(folder), *options)
+    return programs.start(*words, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def wait_for_step(process, step):
@@ -86,13 +81,13 @@ def wait_for_step(process, step):
 def test_kill_9_with_workers_and_resume(squares, whole, tmp_path):
     changes = {"run.accumulate": 2, "data.flip": True, "data.crop": "random", "data.workers": 2}
     recipe, folder = make_recipe(squares, changes), tmp_path / "run"
-    process = start(recipe, folder)
-    wait_for_step(process, 5)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    again = start(recipe, folder, "--resume")
-    out, err = again.communicate(timeout=120)
-    assert again.returncode == 0, err
+    with start(recipe, folder) as process:
+        wait_for_step(process, 5)
+        process.kill()
+        process.communicate()
+    with start(recipe, folder, "--resume") as again:
+        out, err = again.communicate()
+        assert again.returncode == 0, err
     assert out.strip() == str(folder / "model")
     assert losses_in(folder) == losses_in(whole[1])
 
@@ -100,11 +95,11 @@ def test_kill_9_with_workers_and_resume(squares, whole, tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_write_a_checkpoint(squares, tmp_path, number, code):
     recipe = make_recipe(squares, {"run.steps": 100_000, "run.checkpoint_every": 100_000})
-    process = start(recipe, tmp_path / "run")
-    wait_for_step(process, 3)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == code, err
+    with start(recipe, tmp_path / "run") as process:
+        wait_for_step(process, 3)
+        process.send_signal(number)
+        _, err = process.communicate()
+        assert process.returncode == code, err
     assert "--resume" in err
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
 
