@@ -26,7 +26,6 @@ from diffgen.engine.model import DEFAULT_MODEL
 from diffgen.engine.plan import FAST_FIRST, GeneratePlan
 
 PROMPTS = ("red barn at sunset", "a blue car on a road at night", "a cat on the beach", "two owls")
-REFERENCE_STEPS = 50
 
 
 def sample(engine: Engine, plan: GeneratePlan, every: int, low: float, seed: int) -> Image:
@@ -56,10 +55,13 @@ def main() -> None:
         every={"default": "1,2,3", "help": "whole evaluations among the later ones"},
         schedules={"default": "default,ays", "help": "by name; default is the model's own"},
         low={"default": "0", "help": "noise levels at which guidance ends"},
+        converged={"type": int, "default": 50, "help": "steps of the pictures to come near to"},
+        prompts={"type": int, "default": len(PROMPTS), "help": "how many, at most as many"},
     )
     engine = Engine.load(options.model, device=options.device)
     seeds = range(options.runs)
-    reference = pictures(engine, "default", REFERENCE_STEPS, 1, 0.0, seeds)
+    prompts = PROMPTS[: options.prompts]
+    reference = pictures(engine, prompts, "default", options.converged, 1, 0.0, seeds)
     converged = [image for image, _ in reference]
     print(f"{options.model}: {', '.join(f'{k} {v}' for k, v in machine(options.device).items())}")
     print(
@@ -74,7 +76,8 @@ def main() -> None:
         map(int, options.every.split(",")),
         map(float, options.low.split(",")),
     ):
-        made, seconds = zip(*pictures(engine, schedule, steps, every, low, seeds), strict=True)
+        drawn = pictures(engine, prompts, schedule, steps, every, low, seeds)
+        made, seconds = zip(*drawn, strict=True)
         exact = exact or list(made)
         median = statistics.median(seconds)
         first = first or median
@@ -87,10 +90,16 @@ def main() -> None:
 
 
 def pictures(
-    engine: Engine, schedule: Any, steps: int, every: int, low: float, seeds: Sequence[int]
+    engine: Engine,
+    prompts: Sequence[str],
+    schedule: Any,
+    steps: int,
+    every: int,
+    low: float,
+    seeds: Sequence[int],
 ) -> Iterator[tuple[Image, float]]:
     """Each prompt with each seed, and the seconds it took."""
-    for prompt in PROMPTS:
+    for prompt in prompts:
         spacing = None if schedule == "default" else schedule
         plan = engine.plan(GenerateRequest(prompts=[prompt], steps=steps, schedule=spacing))
         for seed in seeds:

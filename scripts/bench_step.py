@@ -157,6 +157,7 @@ def main() -> None:
         dtypes={"default": "fp32,bf16", "help": "of fp32, bf16, fp16"},
         kernels={"action": "store_true", "help": "our Triton kernels as well"},
         compile={"action": "store_true", "help": "diffusers' network compiled as well"},
+        ceiling={"type": int, "default": 2048, "help": "side of the product it is compared with"},
         sizes={"help": "sides of pictures that take turns, instead of all else, on the CPU"},
     )
     config = MODELS[options.model]
@@ -177,7 +178,7 @@ def compare(options: argparse.Namespace, config: UNetConfig, state: dict[str, Te
     ceilings = {}
     for name in options.dtypes.split(","):
         dtype = DTYPES[name]
-        ceiling = gemm_ceiling(options.device, dtype)
+        ceiling = gemm_ceiling(options.device, dtype, side=options.ceiling)
         unet = ours(config, state, dtype, options.device)
         their_unet = theirs(config, state, dtype, options.device)
         found = {

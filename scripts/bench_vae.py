@@ -56,6 +56,7 @@ def main() -> None:
         model={"choices": list(MODELS), "default": "sd"},
         size={"type": int, "default": 512, "help": "side of the picture in pixels"},
         dtypes={"default": "fp32,bf16", "help": "of fp32, bf16, fp16"},
+        ceiling={"type": int, "default": 2048, "help": "side of the product it is compared with"},
     )
     config = MODELS[options.model]
     state = random_state(config)
@@ -70,7 +71,9 @@ def main() -> None:
             f"diffgen {name}": ours(config, state, typed),
         }
         cases |= found
-        ceilings |= dict.fromkeys(found, gemm_ceiling(options.device, DTYPES[name]))
+        ceilings |= dict.fromkeys(
+            found, gemm_ceiling(options.device, DTYPES[name], side=options.ceiling)
+        )
     check(cases)
     title = f"Decoding one picture of {options.size} x {options.size} ({options.model})"
     report(title, measure(cases, runs=options.runs), options, ceilings=ceilings)

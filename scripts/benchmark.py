@@ -88,7 +88,7 @@ def _count(case: Case) -> float:
     return float(counter.get_total_flops())
 
 
-def gemm_ceiling(device: str, dtype: torch.dtype, *, side: int = 2048) -> float:
+def gemm_ceiling(device: str, dtype: torch.dtype, *, side: int) -> float:
     """Operations a second of a square matrix product: what no network can beat."""
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     (timing,) = measure({"gemm": lambda: a @ b}, runs=5)

@@ -35,10 +35,12 @@ def autoencoded(engine: Engine, pixels: NDArray[np.float32]) -> list[Image.Image
     return engine.decode(engine.encode_image(torch.from_numpy(pixels)))
 
 
-def reconstruction_psnr(engine: Engine, stream: SceneStream, *, batches: int = 4) -> float:
-    """Mean PSNR in dB of painted scenes after the model's autoencoder, 64 scenes a batch."""
+def reconstruction_psnr(
+    engine: Engine, stream: SceneStream, *, batches: int = 4, size: int = 64
+) -> float:
+    """Mean PSNR in dB of painted scenes after the model's autoencoder, `size` scenes a batch."""
     found: list[float] = []
-    for pixels, examples in islice(stream.batches(64), batches):
+    for pixels, examples in islice(stream.batches(size), batches):
         made = autoencoded(engine, pixels)
         originals = [Image.fromarray(example.picture) for example in examples]
         found += [psnr(*pair) for pair in zip(originals, made, strict=True)]
