@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -165,10 +164,14 @@ import sys, time
 from pathlib import Path
 from diffgen.batch.journal import Journal
 with Journal(Path(sys.argv[1]) / "p.journal.jsonl", request="r", seed=1) as journal:
+    dies_at = int(sys.argv[2])
     print("ready", flush=True)
     sys.stdin.readline()
     for number in range(100):
         for key in journal.take([f"{number:024x}"]):
+            if number >= dies_at:
+                print("taken", flush=True)
+                sys.stdin.readline()
             path = journal.path.parent / f"{key}-{journal._me}.png"
             time.sleep(0.002)
             journal.made(key, path, 3)
@@ -177,25 +180,27 @@ with Journal(Path(sys.argv[1]) / "p.journal.jsonl", request="r", seed=1) as jour
 
 
 def test_processes_share_and_one_may_die(tmp_path: Path) -> None:
+    """The first dies with a key in hand, while the others are at theirs."""
     command = [sys.executable, "-c", WORK, str(tmp_path)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    workers = [subprocess.Popen(command, **pipes) for _ in range(3)]
+    workers = [subprocess.Popen([*command, dies_at], **pipes) for dies_at in ("3", "100", "100")]
     for worker in workers:
         assert worker.stdout.readline() == "ready\n"
     for worker in workers:
         worker.stdin.write("\n")
         worker.stdin.flush()
-    time.sleep(0.1)
+        if worker is workers[0]:
+            assert worker.stdout.readline() == "taken\n"
     os.kill(workers[0].pid, signal.SIGKILL)
-    assert [worker.wait(60) for worker in workers] == [-signal.SIGKILL, 0, 0]
     for worker in workers:
-        worker.communicate()
+        worker.communicate(timeout=300)
+    assert [worker.returncode for worker in workers] == [-signal.SIGKILL, 0, 0]
     keys = [f"{number:024x}" for number in range(100)]
     made = [path.name[:24] for path in tmp_path.glob("*.png")]
     assert len(made) == len(set(made)) >= 99
     with begun(tmp_path) as journal:
         assert set(journal.take(keys)) == set(keys) - set(made)
-        journal.forget_the_dead()  # on a busy machine the dead one may have taken nothing yet
+        journal.forget_the_dead()
     # Of the dead, no sign is left but what tells processes apart.
     assert not list(tmp_path.glob(".p.journal.jsonl.?*.lock"))
 

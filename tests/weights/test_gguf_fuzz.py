@@ -73,7 +73,7 @@ def whole(tmp_path_factory) -> bytes:
 
 
 def refused_or_read(path, action) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         action()
     except DiffgenError as error:
@@ -81,7 +81,7 @@ def refused_or_read(path, action) -> None:
         assert str(path) in message
         assert "\n" not in message
         assert len(message) < 1500
-    assert time.perf_counter() - start < 5.0
+    assert time.process_time() - start < 5.0
 
 
 @LIMITS

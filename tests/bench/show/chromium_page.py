@@ -15,7 +15,7 @@ FLAGS = (
     "--disable-dev-shm-usage",
     "--window-size=1280,900",
 )
-PATIENCE = 10.0  # seconds
+PATIENCE = 120.0  # seconds; a busy machine may show nothing for many
 
 
 class Page:

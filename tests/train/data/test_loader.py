@@ -40,7 +40,7 @@ def running(pid):
         return False
 
 
-def wait_for_end(pids, seconds=10.0):
+def wait_for_end(pids, seconds=120.0):
     deadline = time.monotonic() + seconds
     while any(running(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.02)
