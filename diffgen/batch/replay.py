@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffgen.batch.learned_words import learned_words
 from diffgen.batch.requests import GROUPS, from_record, read_values
 from diffgen.engine.others import PictureSettings
 from diffgen.engine.reading import read_settings
@@ -85,6 +86,8 @@ def _translated(found: PictureSettings) -> Replay:
     if size := SIZE.fullmatch(named.pop("Size", "")):
         settings |= {"width": int(size[1]), "height": int(size[2])}
     settings |= _variation(named)
+    if embeddings := learned_words(named, notes):
+        settings["embeddings"] = embeddings
     for name, text in named.items():
         if name.lower() == "model":
             _add_model(settings, text, notes)

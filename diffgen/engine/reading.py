@@ -20,7 +20,10 @@ from diffgen.errors import ConfigError, UsageError
 from diffgen.jsonfile import parse_json
 
 # A1111's grammar: a pair of the last line, and how many pairs make it a line of settings.
-PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+# JSON among them stands unquoted.
+PAIR = re.compile(
+    r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|\{[^{}]*\}(?=,|$)|\[[^\[\]]*\](?=,|$)|[^,]*)(?:,|$)'
+)
 LEAST_PAIRS = 3
 NEGATIVE = "Negative prompt:"
 # Who else writes it, by what stands behind "Version:".

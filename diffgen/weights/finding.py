@@ -14,6 +14,8 @@ from diffgen.errors import UsageError, WeightsError, did_you_mean, in_bytes, sho
 from diffgen.files import expanded
 from diffgen.weights import shelf
 from diffgen.weights.files import read_metadata
+from diffgen.weights.hashes import sha256
+from diffgen.weights.reading import opened, settled_stamp
 from diffgen.weights.registry import PACKAGE, Kind, ModelEntry, known_entries, user_registry_path
 
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -91,6 +93,30 @@ def find_file(name: str, kind: Kind, *, option: str) -> Path:
         f"{option}: there is no file {path}, nor one of that name in the folders of {kind} files"
         f"{did_you_mean(name, names)}"
     )
+
+
+def find_embedding(name: str, digits: str) -> tuple[Path | None, bool]:
+    """The embedding in the user's folders that has a hash, or at least a name.
+
+    Tells whether it is the one of the hash, whose first digits are enough; one of the name comes
+    first. None if there is neither.
+    """
+    folders = Configuration.read().folders
+    called = [item.path for item in shelf.find(name, folders, "embedding")]
+    others = [item.path for item in shelf.items(folders) if item.kind == "embedding"]
+    if not digits:
+        return (called[0], True) if called else (None, False)
+    for path in (*called, *(each for each in others if each not in called)):
+        if (hash_of(path) or "").startswith(digits):
+            return path, True
+    return (called[0] if called else None), False
+
+
+def hash_of(path: Path) -> str | None:
+    """The hash of a file as it is now; None for one that cannot be read."""
+    with suppress(WeightsError), opened(path) as file:
+        return sha256(path, settled_stamp(file))
+    return None
 
 
 def _by_alias(name: str, folders: Folders, kind: Kind) -> list[shelf.Item]:

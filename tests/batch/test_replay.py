@@ -1,5 +1,6 @@
 """diffgen.batch.replay and .verifying: pictures of any program made again, and compared."""
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -54,6 +55,33 @@ def test_a1111s_picture(tmp_path: Path) -> None:
     assert "Denoising strength: 0.4 is not honoured: the picture it began with is not" in said
     assert "Tiling: maybe is not honoured" in said
     assert len(found.notes) == 3
+
+
+def test_a1111s_embeddings_are_found_by_name_and_by_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "embeddings"
+    folder.mkdir()
+    monkeypatch.setenv("DIFFGEN_CONFIG", str(tmp_path / "config.toml"))
+    (tmp_path / "config.toml").write_text(f"[folders]\nembeddings = ['{folder}']\n")
+    digits = {}
+    for name in ("good", "renamed", "changed"):
+        path = folder / f"{name}.safetensors"
+        path.write_bytes(name.encode())
+        digits[name] = hashlib.sha256(name.encode()).hexdigest()[:12]
+    listed = f"good: {digits['good']}, before: {digits['renamed']}, changed: 0a, gone: 12ab"
+    text = A1111.replace("Version", f'TI hashes: "{listed}", Version')
+    found = replay(put(tmp_path / "a.png", parameters=text))
+    paths = {"good": "good", "before": "renamed", "changed": "changed"}
+    assert found.settings["embeddings"] == [
+        f"{word}={folder / file}.safetensors" for word, file in paths.items()
+    ]
+    said = "\n".join(found.notes)
+    assert "changed.safetensors is not the embedding changed of the picture, which is 0a" in said
+    assert "the embedding gone (12ab) is not here, so its name counts as words" in said
+    text = A1111.replace("Version", 'Hashes: {"embed:gone": "12AB", "model": "6c"}, Version')
+    notes = replay(put(tmp_path / "b.png", parameters=text)).notes
+    assert any("the embedding gone (12ab) is not here" in note for note in notes)
 
 
 @pytest.mark.parametrize(("said", "rng"), [("CPU", "cpu"), ("NV", "a1111-gpu")])
