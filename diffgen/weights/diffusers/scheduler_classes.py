@@ -149,6 +149,8 @@ CLASSES: Mapping[str, SchedulerClass] = {
     ),
 }
 
+# Classes that read `lambda_min_clipped`.
+CLIPPING = ("DPMSolverMultistepScheduler", "SASolverScheduler")
 FLOW_CLASSES: Mapping[str, SamplerName] = {
     "FlowMatchEulerDiscreteScheduler": "euler",
     "FlowMatchHeunDiscreteScheduler": "heun",

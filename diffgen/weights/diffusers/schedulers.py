@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
+from diffgen.diffusion.schedule import NoiseSchedule
 from diffgen.errors import UnsupportedCheckpoint, shown
 from diffgen.jsonfile import JsonObject
 from diffgen.models.checks import check_schedule
@@ -13,6 +16,7 @@ from diffgen.weights.diffusers.options import one_of, refuse_other_values
 from diffgen.weights.diffusers.scheduler_classes import (
     ALLOWED,
     CLASSES,
+    CLIPPING,
     CURVES,
     DEFAULTS,
     EDM_ALLOWED,
@@ -79,7 +83,7 @@ def _on_betas(config: JsonObject, class_name: str, asked: Collection[str]) -> No
         read = JsonObject(config.path, {**read.data, "prediction_type": None})
     else:
         refuse_other_values(read, NOISE)
-    return NoiseConfig(
+    noise = NoiseConfig(
         beta_schedule=one_of(read, "beta_schedule", BETA_SCHEDULES),
         beta_start=read.get("beta_start", 0.0),
         beta_end=read.get("beta_end", 0.0),
@@ -95,6 +99,20 @@ def _on_betas(config: JsonObject, class_name: str, asked: Collection[str]) -> No
         distilled_steps=read.get("original_inference_steps", 50),
         unsupported=_unsupported(read, kind, class_name),
     )
+    clipped = _clips_steps(read, noise) if class_name in CLIPPING else None
+    return replace(noise, unsupported=noise.unsupported or clipped)
+
+
+def _clips_steps(config: JsonObject, noise: NoiseConfig) -> str | None:
+    """Why the file's sampler is unsupported if it leaves out the noisiest timesteps.
+
+    Those are where log(alpha / sigma) is below a number, on most tables nowhere.
+    """
+    least = config.get("lambda_min_clipped", -math.inf)
+    lowest = -math.log(NoiseSchedule.from_config(noise).sigma_max)
+    if not lowest < least:
+        return None
+    return f'{config.path}: "lambda_min_clipped" is {least:g}, which cuts noise of {lowest:.3g} off'
 
 
 def _is_flow(config: JsonObject, class_name: str, asked: Collection[str]) -> bool:

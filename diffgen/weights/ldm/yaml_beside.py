@@ -20,6 +20,7 @@ from diffgen.weights.ldm.spellings import (
     as_whole,
     parsed,
 )
+from diffgen.weights.ldm.yaml_text import text_claims
 
 logger = logging.getLogger("diffgen")
 
@@ -77,6 +78,7 @@ def read_yaml(path: Path, asked: Collection[str] = ()) -> dict[str, Any]:
             if value is not None:
                 found[name] = value
                 break
+    found |= text_claims(path, params)
     if "betas" in found:
         found.setdefault("num_train_timesteps", len(found["betas"]))
     return found

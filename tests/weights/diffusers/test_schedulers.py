@@ -1,6 +1,7 @@
 """diffgen.weights.diffusers.schedulers: scheduler_config.json as diffusers' classes read it."""
 
 import inspect
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -289,3 +290,20 @@ def test_other_noise_is_written_as_it_is_read(config: NoiseConfig) -> None:
     )
     assert (found.prediction, found.sigma_max) == (config.prediction, config.sigma_max)
     assert getattr(diffusers, name).from_config(written.data) is not None
+
+
+@pytest.mark.parametrize("class_name", ["DPMSolverMultistepScheduler", "SASolverScheduler"])
+def test_timesteps_that_a_class_leaves_out_are_told(class_name: str) -> None:
+    """Where diffusers' grid begins below the noisiest timestep."""
+    cosine = {"beta_schedule": "squaredcos_cap_v2"}
+    for options in (cosine, {}):
+        for least in (-5.1, -2.0, -math.inf):
+            given = {**options, "lambda_min_clipped": least}
+            theirs = getattr(diffusers, class_name)(**given, timestep_spacing="trailing")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of numpy, about its arrays
+                theirs.set_timesteps(10)
+            cut = int(theirs.timesteps[0]) < 999
+            told = schedule(class_name, **given).unsupported
+            assert (told is not None) == cut
+            assert not cut or '"lambda_min_clipped" is' in str(told)

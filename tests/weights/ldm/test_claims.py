@@ -190,3 +190,50 @@ def test_a_noise_that_nobody_here_knows_is_told(
     (tmp_path / "a.yaml").write_text(SGM + DISCRETIZATION.format("Odd"))
     assert said(tmp_path / "a.safetensors")["prediction"] == "v"
     assert "the discretization OddDiscretization is not known and not read" in caplog.text
+
+
+TEXT = """
+model:
+  params:
+    cond_stage_config:
+      target: ldm.modules.encoders.modules.{}
+      params: {{{}}}
+"""
+CLIP, OPEN = "FrozenCLIPEmbedder", "FrozenOpenCLIPEmbedder"
+NOT_READ = "is not read as it says; --clip-skip names a layer"
+OF_XL = """
+model:
+  params:
+    conditioner_config:
+      params:
+        emb_models:
+          - target: sgm.modules.encoders.modules.FrozenCLIPEmbedder
+            params: {layer: hidden, layer_idx: 11}
+          - target: sgm.modules.encoders.modules.FrozenOpenCLIPEmbedder2
+            params: {arch: ViT-bigG-14, freeze: true, layer: penultimate, legacy: false}
+          - 7
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "skip", "warned"),
+    [
+        (TEXT.format(OPEN, "freeze: true, layer: penultimate"), None, None),
+        (TEXT.format(CLIP, "layer: penultimate"), 2, None),
+        (TEXT.format(CLIP, "layer: last"), None, None),
+        (TEXT.format(CLIP, "layer: hidden, layer_idx: 9"), None, f'layer "hidden 9" {NOT_READ}'),
+        (TEXT.format(OPEN, "layer: last"), None, f'layer "last" {NOT_READ}'),
+        (TEXT.format(OPEN, "arch: ViT-g-14"), None, 'encoder "ViT-g-14" is not known'),
+        (OF_XL, None, None),
+        (OF_XL.replace("penultimate", "last"), None, f'layer "last" {NOT_READ}'),
+        ("model: {params: {cond_stage_config: 3, conditioner_config: [1]}}", None, None),
+    ],
+)
+def test_the_layer_of_a_text_encoder_is_read_or_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, skip: object, warned: str | None
+) -> None:
+    (tmp_path / "m.yaml").write_text(text)
+    found = said(tmp_path / "m.safetensors")
+    assert found.get("clip_skip") == skip
+    messages = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+    assert (warned in messages[0] and len(messages) == 1) if warned else not messages
