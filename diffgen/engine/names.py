@@ -6,7 +6,9 @@ Windows' devices, never too long.
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -67,7 +69,7 @@ class NameTemplate:
         """The name without suffix."""
         texts = [plain + _filled(name, spec, record) for plain, name, spec in self.pieces]
         whole = FORBIDDEN.sub("-", unicodedata.normalize("NFC", "".join(texts))).strip(" .")
-        whole = _cut(whole, NAME_BYTES) or "unconditional"
+        whole = _writable(_cut(whole, NAME_BYTES)) or "unconditional"
         return f"_{whole}" if DEVICES.fullmatch(whole) else whole
 
 
@@ -134,6 +136,16 @@ def _words(text: str) -> str:
     """Letters, digits and combining marks; "-" for all between."""
     kept = (c if c.isalnum() or unicodedata.category(c) in ("Mn", "Mc") else " " for c in text)
     return "-".join("".join(kept).split())
+
+
+def _writable(name: str) -> str:
+    """A name with "_" for what this system's file names cannot hold: a locale may know ASCII only."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        coding = sys.getfilesystemencoding()
+        return name.encode(coding, "replace").decode(coding).replace("?", "_")
+    return name
 
 
 def _cut(text: str, length: int) -> str:

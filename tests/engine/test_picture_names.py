@@ -1,6 +1,8 @@
 """diffgen.engine.names: templates, and names that every system takes."""
 
+import os
 import re
+import sys
 
 import pytest
 from hypothesis import given
@@ -69,6 +71,17 @@ def test_templates(template: str, name: str) -> None:
 def test_templates_that_cannot_be_used(template: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         NameTemplate.parse(template, suffixes=("png",))
+
+
+def test_names_in_a_locale_of_few_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> bytes:
+        return name.encode("ascii")
+
+    monkeypatch.setattr(os, "fsencode", refuse)
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    template = NameTemplate.parse("{prompt}-{seed}")
+    assert template.stem(RECORD | {"prompt": "Gem\u00e4lde \u732b"}) == "gem_lde-_-7"
+    assert template.stem(RECORD | {"prompt": "a barn"}) == "a-barn-7"
 
 
 @pytest.mark.parametrize("name", ["con", "NUL", "com1", "lpt9"])

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from scripts.storybook.widen import WEIGHTS, main, widened
 
 from diffgen.models.build import build_empty
 from diffgen.models.config import UNetConfig
 from diffgen.models.unet import UNet
 from diffgen.types import Conditioning
+from scripts.storybook.widen import WEIGHTS, main, widened
 
 SMALL = {
     "channels": (8,),
