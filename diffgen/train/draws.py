@@ -7,8 +7,11 @@ do not depend on how many processes share a step, and a resumed run needs no gen
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from typing import Self
 
@@ -16,6 +19,9 @@ import torch
 from torch import Tensor
 
 from diffgen.device import send
+
+FEW = 2**20  # numbers that one thread draws; 16 x 16 latents of 16 channels take it 27 us a picture
+THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +38,18 @@ class Draws:
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """(B, *shape) float32, unit Gaussian."""
-        rows = [torch.randn(tuple(shape), generator=g) for g in self.generators]
-        return send(torch.stack(rows), self.device)
+        rows = torch.empty((len(self.generators), *shape))
+        pairs = list(zip(self.generators, rows.unbind(), strict=True))
+
+        def fill(part: int, parts: int) -> None:
+            for generator, row in pairs[part::parts]:
+                torch.randn(tuple(shape), generator=generator, out=row)
+
+        if rows.numel() < FEW:
+            fill(0, 1)
+        else:
+            list(_pool().map(fill, range(THREADS), [THREADS] * THREADS))
+        return send(rows, self.device)
 
     def uniform(self) -> Tensor:
         """(B,) float32 in [0, 1)."""
@@ -42,6 +58,11 @@ class Draws:
     def shares(self) -> Tensor:
         """As `uniform`, but on the CPU, where it can be read without waiting for the device."""
         return torch.stack([torch.rand((), generator=g) for g in self.generators])
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
 
 
 def _generator(key: tuple[int | str, ...]) -> torch.Generator:

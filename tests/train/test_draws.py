@@ -24,6 +24,17 @@ def test_draws_belong_to_slots_and_not_to_the_rows_of_a_batch():
     assert not torch.equal(draws.uniform(), draws.uniform())
 
 
+def test_threads_draw_the_same_numbers(monkeypatch):
+    cpu, shapes = torch.device("cpu"), ((2, 5), (3, 4, 8), ())
+    drawn = []
+    for few in (2**20, 0):
+        monkeypatch.setattr("diffgen.train.draws.FEW", few)
+        draws = Draws.of((1, 2), range(19), cpu)
+        drawn.append([draws.normal(shape) for shape in shapes])
+    for alone, together in zip(*drawn, strict=True):
+        assert torch.equal(alone, together)
+
+
 @pytest.fixture
 def one_picture(squares, tmp_path):
     data = tmp_path / "one"
