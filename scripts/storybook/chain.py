@@ -34,6 +34,7 @@ BARE: Final = Path("runs/storybook-gpu-bare")
 WHOLE: Final = Path("runs/storybook-gpu-whole")
 
 # Of what is not rehearsed; measured on two busy cores, so rather too much.
+MET: Final = 1.5  # sprites in a scene that nobody drew before, at first
 OPENING: Final = (
     0.0006  # seconds for a picture's header and captions, whenever a data set is opened
 )
@@ -75,16 +76,23 @@ class Amount:
 class Costs:
     """Seconds on this machine: of a step of each training and of all around it, and of drawing.
 
-    `start` is that of the processes that draw; `sprites` is what each of them draws once, `scene`
-    and `decoding` are for one picture on one core.
+    `start` is that of the processes that draw; each of them draws what it meets of the `sprites`
+    once, which takes `sprite` seconds. `scene` and `decoding` are for one picture on one core.
     """
 
     step: Mapping[str, float]
     begin: Mapping[str, float]
     start: float
-    sprites: float
+    sprites: int
+    sprite: float
     scene: float
     decoding: float
+
+    def drawing(self, count: int) -> float:
+        """Seconds for so many scenes, by all cores."""
+        share = -(-count // min(cores(), -(-count // SHARD)))  # of one process
+        met = min(self.sprites, MET * share)
+        return self.start + met * self.sprite + share * self.scene
 
 
 def full(scenes: int | None = None) -> Amount:
@@ -112,8 +120,12 @@ def run_folder(name: str) -> Path:
 
 
 def vocabulary() -> Step:
-    """The tokenizer's words, from captions."""
-    words = command("vocabulary", "--size", "1738", "--out", str(VOCABULARY))
+    """The tokenizer's words, from captions, as many as the text encoder has."""
+    recipe = read_recipe(RECIPES / "storybook-gpu-text.toml")
+    assert recipe.model.text is not None
+    words = command(
+        "vocabulary", "--size", str(recipe.model.text.vocab_size), "--out", str(VOCABULARY)
+    )
     return Step("vocabulary", words, (VOCABULARY / "merges.txt",), 0.3)
 
 
@@ -134,9 +146,7 @@ def drawn(
             "--cache", str(art), *(["--own-art"] if own_art else []),
         )  # fmt: skip
         shards = tuple(shard_path(out, start) for start in range(first, first + count, SHARD))
-        minutes = 0.0
-        if costs:
-            minutes = (costs.start + costs.sprites + count * costs.scene / cores()) / 60
+        minutes = costs.drawing(count) / 60 if costs else 0.0
         made.append(Step(name, words, shards, minutes, count * SCENE_BYTES / 1e9, goes_on=True))
     return made[0], made[1]
 

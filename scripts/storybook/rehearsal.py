@@ -9,7 +9,7 @@ from typing import Final
 
 from PIL import Image
 
-from scripts.storybook.chain import DRAWN, TRAININGS, Amount, Costs, run_folder
+from scripts.storybook.chain import DRAWN, TRAININGS, Costs, run_folder
 from scripts.storybook.draw import png
 from scripts.storybook.scene import world
 from scripts.storybook.stream import SceneStream
@@ -19,20 +19,20 @@ WARM: Final = 3  # steps of a training before it is timed: kernels are chosen, m
 PAINTED: Final = 40  # scenes
 
 
-def rehearsed(few: Amount, seconds: Mapping[str, float], own_art: bool, art: Path) -> Costs:
-    """The costs, in the folder where `few` of everything was made; `seconds` are those of each step."""
+def rehearsed(seconds: Mapping[str, float], own_art: bool, art: Path) -> Costs:
+    """The costs, in the folder where a few of everything were made in so many `seconds` a step."""
     step, begin = {}, {}
     for name in TRAININGS:
         rows = (run_folder(name) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         clock = [row["seconds"] for row in map(json.loads, rows) if "seconds" in row]
         step[name] = (clock[-1] - clock[WARM - 1]) / (len(clock) - WARM)
         begin[name] = max(0.0, seconds[name] - clock[-1])
-    sprites, scene, decoding = _drawing(own_art, art)
-    return Costs(step, begin, min(seconds[name] for name in DRAWN), sprites, scene, decoding)
+    start = min(seconds[name] for name in DRAWN)
+    return Costs(step, begin, start, *_drawing(own_art, art))
 
 
-def _drawing(own_art: bool, art: Path) -> tuple[float, float, float]:
-    """Seconds of one core: for all sprites once, for a scene after that, and to decode it."""
+def _drawing(own_art: bool, art: Path) -> tuple[int, float, float, float]:
+    """How many sprites there are; seconds for one, for a scene without them, and to decode it."""
     where = world("crowded", own_only=own_art)
     stream = SceneStream(where, 256, 7, art)
     cold, _ = _painted(stream)
@@ -44,7 +44,7 @@ def _drawing(own_art: bool, art: Path) -> tuple[float, float, float]:
     drawings = sum(len(COLOURS) if kind.body else 1 for kind in where.kinds)
     scenes = [stream.example(index).scene for index in range(PAINTED)]
     met = len({(group.kind, group.colour) for scene in scenes for group in scene.groups})
-    return (cold - warm) / met * drawings, warm / PAINTED, decoding
+    return drawings, max(0.0, cold - warm) / met, warm / PAINTED, decoding
 
 
 def _painted(stream: SceneStream) -> tuple[float, list[bytes]]:

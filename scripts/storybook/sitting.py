@@ -42,6 +42,7 @@ from scripts.storybook.rehearsal import rehearsed
 
 ROOT: Final = Path(__file__).parents[2]
 PLAN: Final = Path("storybook-gpu-plan.json")
+TIMES: Final = Path("seconds.json")  # of the rehearsal's steps, in its folder
 SPARE: Final = 0.95  # of a budget: what is planned for, as estimates err
 FEWEST: Final = 2  # steps of a training, however small the budget
 LETTING_GO: Final = 20.0  # seconds for a training to write its checkpoint
@@ -213,11 +214,19 @@ def _planned(arguments: argparse.Namespace, asked: dict[str, Any], start: float)
     shutil.copytree(VOCABULARY, folder / VOCABULARY, dirs_exist_ok=True)
     with contextlib.chdir(folder):
         parts = [*drawn(few, own, art), *(trained(name, few) for name in TRAININGS)]
-        seconds = {step.name: _must([step]) for step in parts}
-        costs = rehearsed(few, seconds, own, art)
+        costs = rehearsed({step.name: _timed(step) for step in parts}, own, art)
     budget = arguments.budget
     left = budget and budget - (time.monotonic() - start) / 60
     return Plan(asked, costs, fitted(amount, costs, left, arguments.until))
+
+
+def _timed(step: Step) -> float:
+    """The seconds that a step of the rehearsal takes, or took before the command was stopped."""
+    known: dict[str, float] = json.loads(TIMES.read_text()) if TIMES.exists() else {}
+    if step.name not in known or not step.done:
+        known[step.name] = _must([step])
+        TIMES.write_text(json.dumps(known))
+    return known[step.name]
 
 
 def _must(steps: Sequence[Step]) -> float:

@@ -24,7 +24,7 @@ from scripts.storybook.sitting import FEWEST, PAUSED, SPARE, Plan, fitted, main,
 
 NEVER = float("inf")
 COSTS = Costs(
-    dict.fromkeys(TRAININGS, 0.05), dict.fromkeys(TRAININGS, 10.0), 4.0, 20.0, 0.01, 0.003
+    dict.fromkeys(TRAININGS, 0.05), dict.fromkeys(TRAININGS, 10.0), 4.0, 657, 0.03, 0.01, 0.003
 )
 ASKED = {"budget": 30.0, "scenes": None, "trial": False, "own_art": True}
 
@@ -115,6 +115,12 @@ def test_a_budget_that_is_too_small_is_refused() -> None:
     slow = replace(COSTS, step=dict.fromkeys(TRAININGS, 1e4))
     rest = sum(s.minutes for s in steps_of(full()) if s.name not in TRAININGS)
     assert set(fitted(full(), slow, rest + 60).steps.values()) == {FEWEST}
+
+
+def test_each_process_draws_what_it_meets_once() -> None:
+    few, many = COSTS.drawing(16), COSTS.drawing(160_000)
+    assert few == pytest.approx(4 + 24 * 0.03 + 16 * 0.01)  # one shard is one process's
+    assert many == pytest.approx(4 + 657 * 0.03 + 10_000 * 0.01)
 
 
 def test_the_table_sums_up_what_is_left(tmp_path: Path) -> None:
