@@ -66,6 +66,17 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def one_thread() -> Iterator[None]:
+    """For tiny tensors, on which threads would spend their time waiting for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
 def sd1(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     return _tiny("sd1", tmp_path_factory)
 

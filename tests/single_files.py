@@ -18,7 +18,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 from safetensors.torch import save_file
-from tiny_models import SD_NOISE, random_unet, random_vae, randomized, text_config
+from tiny_models import SD_NOISE, XL_UNET, random_unet, random_vae, randomized, text_config
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -107,12 +107,7 @@ def _sdxl() -> StableDiffusionXLPipeline:
             norm_num_groups=32,
             cross_attention_dim=128,
             attention_head_dim=[1, 2],
-            use_linear_projection=True,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            transformer_layers_per_block=[1, 2],
-            addition_embed_type="text_time",
-            addition_time_embed_dim=8,
+            **XL_UNET,
             projection_class_embeddings_input_dim=64 + 6 * 8,
         ),
         scheduler=EulerDiscreteScheduler(**SD_NOISE, timestep_spacing="leading", steps_offset=1),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import single_files
 import tiny_models
@@ -31,7 +33,9 @@ def make_models(folder: Path) -> None:
     _copy_vae(folder)
     for layout in ("kohya", "peft"):
         shutil.copytree(folder / "sd1-folder", folder / f"lora-{layout}")
-        _make_lora(folder / f"lora-{layout}", layout)
+        metadata = {"lora_adapter_metadata": '{"unet.r": 2, "unet.lora_alpha": 2}'}
+        place = folder / f"lora-{layout}"
+        make_lora(place / LORA, place, rank=2, share=0.01, layout=layout, metadata=metadata)
 
 
 def _shard(source: Path, folder: Path) -> None:
@@ -59,20 +63,28 @@ def _copy_vae(folder: Path) -> None:
     save_file(vae, folder / "vae-ldm" / "vae.safetensors")
 
 
-def _make_lora(folder: Path, layout: str) -> None:
-
-    checkpoint = Checkpoint.open(folder)
-    deltas = {}
+def make_lora(
+    path: Path,
+    model: Path,
+    *,
+    rank: int,
+    share: float,
+    layout: str = "kohya",
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
+    """A random LoRA of all queries and values of a model's U-Net, its up part scaled by `share`."""
+    checkpoint, deltas = Checkpoint.open(model), {}
     for name, info in checkpoint.tensors["unet"].infos.items():
         if name.endswith(("to_q.weight", "to_v.weight")):
-            (out, into), rank = info.shape, 2
-            layer = LoraDelta(torch.randn(rank, into), torch.randn(out, rank) / 100, float(rank))
+            out, into = info.shape
+            layer = LoraDelta(torch.randn(rank, into), share * torch.randn(out, rank), float(rank))
             deltas[name.removesuffix(".weight")] = layer
     save_lora(
-        folder / LORA,
+        path,
         {"unet": deltas},
         checkpoint.config,
         layout=layout,
         dtype=torch.float32,
-        metadata={"lora_adapter_metadata": '{"unet.r": 2, "unet.lora_alpha": 2}'},
+        metadata=dict(metadata),
     )
+    return path

@@ -90,6 +90,17 @@ def tiny_sd2(path: Path) -> StableDiffusionPipeline:
     return saved(pipeline, path)
 
 
+# diffusers' options of a U-Net like Stable Diffusion XL's, of two levels.
+XL_UNET = {
+    "use_linear_projection": True,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": [1, 2],
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+}
+
+
 def tiny_sdxl(path: Path) -> StableDiffusionXLPipeline:
     """Stable Diffusion XL in small: two encoders, sizes as conditioning, uneven depth."""
     torch.manual_seed(3)
@@ -103,12 +114,7 @@ def tiny_sdxl(path: Path) -> StableDiffusionXLPipeline:
         unet=random_unet(
             cross_attention_dim=32 + 48,
             attention_head_dim=[2, 4],
-            use_linear_projection=True,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            transformer_layers_per_block=[1, 2],
-            addition_embed_type="text_time",
-            addition_time_embed_dim=8,
+            **XL_UNET,
             projection_class_embeddings_input_dim=16 + 6 * 8,
         ),
         scheduler=EulerDiscreteScheduler(**SD_NOISE, timestep_spacing="leading", steps_offset=1),

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_models import make_lora
 from sweep_examples import Quiet, mixture_subject
 from test_sweep import make_sweep, measured
 
@@ -27,9 +28,7 @@ from diffgen.engine.engine import Engine
 from diffgen.engine.model import Model
 from diffgen.engine.request import GenerateRequest
 from diffgen.errors import UsageError, WeightsError
-from diffgen.models.lora import LoraDelta
 from diffgen.types import LoraRef
-from diffgen.weights.adapters.lora import save_lora
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -44,19 +43,10 @@ SMALL = {
 }
 
 
-def make_lora(path, model, seed):
-    """A LoRA of all queries and values of a model's U-Net, strong enough to be seen."""
+def strong_lora(path, model, seed):
+    """A LoRA strong enough to be seen."""
     torch.manual_seed(seed)
-    checkpoint, deltas = Model.open(model).checkpoint, {}
-    for name, info in checkpoint.tensors["unet"].infos.items():
-        if name.endswith(("to_q.weight", "to_v.weight")):
-            (out, into), rank = info.shape, 4
-            layer = LoraDelta(torch.randn(rank, into), torch.randn(out, rank) / 20, float(rank))
-            deltas[name.removesuffix(".weight")] = layer
-    save_lora(
-        path, {"unet": deltas}, checkpoint.config, layout="kohya", dtype=torch.float32, metadata={}
-    )
-    return path
+    return make_lora(path, model, rank=4, share=0.05)
 
 
 def measure(folder, request):
@@ -72,7 +62,7 @@ def pixels(image):
 
 @pytest.fixture(scope="module")
 def lora(tmp_path_factory, sd1):
-    return make_lora(tmp_path_factory.mktemp("lora") / "Detail.safetensors", sd1.folder, 1)
+    return strong_lora(tmp_path_factory.mktemp("lora") / "Detail.safetensors", sd1.folder, 1)
 
 
 @pytest.fixture(scope="module")

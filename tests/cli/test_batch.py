@@ -9,13 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import programs
 import pytest
+from inside import Run
 from PIL import Image
 from programs import ROOT, Process
 
@@ -26,43 +25,6 @@ from diffgen.text.conditioner import Conditioner
 Start = Callable[..., Process]
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 LINES = 14
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Result]:
-    """`diffgen generate` in this process, for what a process of its own would not prove."""
-    monkeypatch.chdir(tmp_path)
-
-    def generate(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["diffgen", "generate", *arguments])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return Result(left.value.code, *capsys.readouterr())
-
-    return generate
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Start `diffgen generate` as a process, which is gone after the test."""
-    with ExitStack() as running:
-
-        def begin(*arguments: str, **streams: int) -> Process:
-            streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams
-            process = programs.start("generate", *arguments, cwd=tmp_path, **streams)
-            running.enter_context(process)
-            running.callback(process.kill)
-            return process
-
-        yield begin
 
 
 def write_prompts(folder: Path, last: int | None = None) -> str:
@@ -205,7 +167,7 @@ def test_torchrun_shares_a_file_and_the_lines_of_a_process_that_dies_are_made_la
 
 
 def test_a_bug_in_a_line_is_that_lines_failure(
-    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "p.txt").write_text("a barn\na tree\na cat\n")
     common = ("--prompts", "p.txt", "--steps", "1", "--seed", "1", "--batch-size", "3")
@@ -256,7 +218,7 @@ def test_a_program_drives_one_model_through_a_pipe(start: Start) -> None:
 
 
 def test_lines_of_stdin_that_ask_for_nothing_are_counted_and_told(
-    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No line makes a picture, so that no model is loaded."""
     lines = b"a --seed x\n<hypernet:x:1> a\n"
@@ -278,7 +240,7 @@ def test_lines_of_stdin_that_ask_for_nothing_are_counted_and_told(
     assert (summary["failed"], [e["line"] for e in summary["failures"]]) == (2, [1, 2])
 
 
-def test_what_was_printed_is_a_prompt_file(run: Callable[..., Result], tmp_path: Path) -> None:
+def test_what_was_printed_is_a_prompt_file(run: Run, tmp_path: Path) -> None:
     first = run("a", "barn", "--steps", "2", "--seed", "1,2", "--json", "-q", "-o", "a/")
     (tmp_path / "made.jsonl").write_text(first.out)
     assert run("--prompts", "made.jsonl", "-q", "-o", "b/").code == 0
@@ -293,9 +255,7 @@ def test_what_was_printed_is_a_prompt_file(run: Callable[..., Result], tmp_path:
     assert len(one) == 2
 
 
-def test_every_problem_of_a_file_is_told_at_once(
-    run: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_every_problem_of_a_file_is_told_at_once(run: Run, tmp_path: Path) -> None:
     bad = [f"a --steps {'x' if i % 2 else 3}\n" for i in range(140)]
     (tmp_path / "p.txt").write_text("".join(bad))
     code, out, err = run("--prompts", "p.txt", "-o", "o/")
@@ -307,9 +267,7 @@ def test_every_problem_of_a_file_is_told_at_once(
     assert not (tmp_path / "o").exists()
 
 
-def test_strict_names_each_line_with_syntax_that_is_not_read(
-    run: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_strict_names_each_line_with_syntax_that_is_not_read(run: Run, tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text(
         '"a sign: --ar 3" --negative "x --y"\na \\--b\na <hypernet:x:1>\nb <hypernet:y:1>\n'
     )
@@ -321,7 +279,7 @@ def test_strict_names_each_line_with_syntax_that_is_not_read(
     assert "p.csv:2: prompts hold syntax that is not read: parameters (give" in err
 
 
-def test_a_dry_run_makes_nothing(run: Callable[..., Result], file: str, tmp_path: Path) -> None:
+def test_a_dry_run_makes_nothing(run: Run, file: str, tmp_path: Path) -> None:
     code, out, err = run("--prompts", file, "-o", "o/", "--dry-run", "--guidance", "5,7")
     assert code == 0
     assert out.splitlines()[0].startswith("o/barn-0-0.png  256x256 seed 0, 2 steps of dpmpp_2m")
@@ -330,9 +288,7 @@ def test_a_dry_run_makes_nothing(run: Callable[..., Result], file: str, tmp_path
     assert not (tmp_path / "o").exists()
 
 
-def test_a_dry_run_counts_what_is_there_already(
-    run: Callable[..., Result], file: str, tmp_path: Path
-) -> None:
+def test_a_dry_run_counts_what_is_there_already(run: Run, file: str, tmp_path: Path) -> None:
     session = Session.open([], {"prompt_file": file, "output": "o/", "model": "storybook"})
     with session.journal(fresh=False) as journal:  # of a run that made one picture and was stopped
         first = next(session.jobs())
@@ -352,7 +308,7 @@ def test_a_dry_run_counts_what_is_there_already(
     assert len(out.splitlines()) == LINES - 1
 
 
-def test_progress_for_programs(run: Callable[..., Result], tmp_path: Path) -> None:
+def test_progress_for_programs(run: Run, tmp_path: Path) -> None:
     result = run("a", "--steps", "2", "--progress", "json", "--summary", "s.json")
     events = [json.loads(line) for line in result.err.splitlines()]
     assert [event["event"] for event in events] == ["step", "step", "made"]

@@ -8,14 +8,13 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from inside import Result, Run
 from PIL import Image
-from programs import Process, start
+from programs import Process
 
 from diffgen import cli
 from diffgen.models.unet import UNet
@@ -26,30 +25,6 @@ STORYBOOK = ROOT / "diffgen" / "assets" / "storybook"
 UNET = "unet/diffusion_pytorch_model.safetensors"
 QUICK = ("--steps", "1", "--seed", "7")
 SMALL = ("-W", "128", "-H", "128")
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
-Started = Callable[..., Process]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """run(argument, ...): `diffgen generate` in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def generate(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["diffgen", "generate", *arguments])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return Result(left.value.code, *capsys.readouterr())
-
-    return generate
 
 
 def assert_refused(result: Result, code: int, message: str) -> None:
@@ -338,20 +313,6 @@ def test_grammars() -> None:
 # Signals and pipes
 
 
-@pytest.fixture
-def started(tmp_path: Path) -> Iterator[Started]:
-    """Start `diffgen generate` as a process, which is gone after the test."""
-    with ExitStack() as running:
-
-        def begin(*arguments: str) -> Process:
-            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-            process = running.enter_context(start("generate", *arguments, cwd=tmp_path, **pipes))
-            running.callback(process.kill)
-            return process
-
-        yield begin
-
-
 @pytest.mark.parametrize(
     ("number", "code", "reason"),
     [
@@ -364,11 +325,11 @@ def test_signals_leave_what_is_done_and_say_how_to_go_on(
     number: int,
     code: int,
     reason: str,
-    started: Started,
+    start: Callable[..., Process],
     tmp_path: Path,
 ) -> None:
     words = ("x", "--steps", "60", "--seed", "7", "-c", "3", "--progress", "json", *SMALL)
-    process = started(*words)
+    process = start(*words)
     assert process.stderr
     while '"event": "made"' not in process.stderr.readline():
         pass
@@ -381,8 +342,8 @@ def test_signals_leave_what_is_done_and_say_how_to_go_on(
     assert [path.name for path in tmp_path.iterdir()] == ["x-7.png"]
 
 
-def test_a_signal_before_the_first_picture(started: Started, tmp_path: Path) -> None:
-    process = started("x", "--steps", "400", "-v")
+def test_a_signal_before_the_first_picture(start: Callable[..., Process], tmp_path: Path) -> None:
+    process = start("x", "--steps", "400", "-v")
     assert process.stderr
     for line in process.stderr:
         if "400 steps" in line:  # the last thing said before sampling
@@ -394,9 +355,9 @@ def test_a_signal_before_the_first_picture(started: Started, tmp_path: Path) -> 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_closed_pipe_stops_the_run(started: Started) -> None:
+def test_a_closed_pipe_stops_the_run(start: Callable[..., Process]) -> None:
     """What `| head -1` does, at its earliest."""
-    process = started("x", "-c", "50", *QUICK, "-q")
+    process = start("x", "-c", "50", *QUICK, "-q")
     assert process.stdout
     process.stdout.close()
     assert process.stderr

@@ -12,12 +12,8 @@ from diffgen import Engine
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The models here are tiny: threads would spend their time waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _one_thread(one_thread: None) -> None:
+    """The models here are tiny."""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,7 +13,7 @@ from gguf.quants import dequantize, quantize
 from pipeline_oracle import SEED, diffusers_pictures, numpy_2_warns, our_pictures, psnr
 from safetensors.torch import save_file
 from single_files import _ldm_unet, make_pipeline, single_file_tensors, write_single_file
-from tiny_models import random_unet
+from tiny_models import XL_UNET, random_unet
 
 from diffgen.engine.engine import Engine
 from diffgen.engine.model import Model
@@ -206,12 +206,7 @@ def test_refiners_are_told_a_score(sdxl, tmp_path):
         norm_num_groups=32,
         cross_attention_dim=64,
         attention_head_dim=[1, 2],
-        use_linear_projection=True,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=[1, 2],
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
+        **XL_UNET,
         projection_class_embeddings_input_dim=64 + 5 * 8,
     )
     del parts["image_encoder"], parts["feature_extractor"]

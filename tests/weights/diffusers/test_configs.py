@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from real_unets import REAL
 
 from diffgen.errors import ConfigError, UnsupportedCheckpoint, WeightsError
 from diffgen.jsonfile import JsonObject
@@ -22,18 +23,7 @@ from diffgen.weights.diffusers.unet_config import read_unet_config
 
 CONFIGS = Path(__file__).parents[2] / "data" / "configs"
 
-SDXL_UNET = UNetConfig(
-    sample_size=128,
-    channels=(320, 640, 1280),
-    blocks=(2, 2, 2),
-    depth=(0, 2, 10),
-    mid_depth=10,
-    num_heads=(5, 10, 20),
-    context_dim=2048,
-    linear_projection=True,
-    time_ids_dim=256,
-    added_dim=2816,
-)
+SDXL_UNET = replace(REAL["sdxl"], sample_size=128)
 
 
 @pytest.fixture
