@@ -60,8 +60,8 @@ def main() -> None:
     )
     config = MODELS[options.model]
     state = random_state(config)
-    shape = config.latent_shape(options.size, options.size)
-    latents = torch.randn(1, *shape, device=options.device)
+    side = options.size // config.factor
+    latents = torch.randn(1, config.latent_channels, side, side, device=options.device)
     cases: dict[str, Case] = {}
     ceilings = {}
     for name in options.dtypes.split(","):

@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from diffgen.models.config import UNetConfig
-from diffgen.weights.checkpoint import CLIP_VOCABULARY
+from diffgen.weights.checkpoint import CLIP_TOKENIZER
 from diffgen.weights.ldm.names import ldm_blocks, to_ldm
 
 V_BIAS = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
@@ -116,7 +116,7 @@ def _sdxl() -> StableDiffusionXLPipeline:
 
 
 def _tokenizer(pad: str = "<|endoftext|>") -> CLIPTokenizer:
-    return CLIPTokenizer.from_pretrained(CLIP_VOCABULARY, pad_token=pad, model_max_length=77)
+    return CLIPTokenizer.from_pretrained(CLIP_TOKENIZER, pad_token=pad, model_max_length=77)
 
 
 def single_file_tensors(pipeline: DiffusionPipeline, family: str) -> dict[str, Tensor]:

@@ -1,12 +1,12 @@
-"""What the figures come to: the Pareto front, each sampler's knee, and a recommendation.
+"""Conclusions from the figures: the Pareto front, each sampler's knee, and a recommendation.
 
-Cells are held together that solve the same equation. Where an axis of the sweep changes it, as
-the guidance scale does, all of this is done for each solution by itself: no distance says which
-solution a user likes best.
+Only cells that solve the same equation are compared. Where an axis of the sweep changes the
+equation, as the guidance scale does, each solution gets its own front, knees and recommendation:
+no distance tells which solution a user prefers.
 
-Whether to leave "yours", the model's own default, for a rival is decided by `RULE`. With d_i the
-difference of PSNR of picture i, which both drew from the same noise, and n pictures, the rival is
-closer if
+`RULE` decides whether a rival replaces "yours", the model's own default. Let d_i be the rival's
+PSNR minus yours on picture i, drawn from the same noise by both, and n the number of pictures. The
+rival is closer if
 
     mean(d) - t(n - 1, 0.05 / rivals) s(d) / sqrt(n) > 0
 

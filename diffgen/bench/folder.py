@@ -1,4 +1,4 @@
-"""The folder of a sweep: its files, of which alone any is ever replaced or removed.
+"""The folder of a sweep. Only a sweep's own files are ever replaced or removed.
 
     journal.jsonl        what has been measured so far; see diffgen.bench.journal
     references/*.safetensors   the converged latents, (pictures, C, h, w)
@@ -37,10 +37,10 @@ OWN = {
 
 
 @contextmanager
-def kept_to_ourselves(folder: Path) -> Iterator[None]:
-    """Create the folder if need be, and lock it against other sweeps.
+def exclusive(folder: Path) -> Iterator[None]:
+    """Lock the folder against other sweeps, creating it where it is missing.
 
-    Raises UsageError if it is not a sweep's, OutputError if one is running in it.
+    Raises UsageError for a folder with other files, OutputError if a sweep is running in it.
     """
     check_folder(folder)
     begun = False
@@ -79,13 +79,13 @@ def is_sweep(folder: Path) -> bool:
 def clear(folder: Path) -> None:
     """Remove a sweep's files; other files stay, and so do their folders."""
     for name, pattern in OWN.items():
-        place = folder / name
-        for path in place.iterdir() if place.is_dir() else ():
+        subfolder = folder / name
+        for path in subfolder.iterdir() if subfolder.is_dir() else ():
             if re.fullmatch(pattern, path.name) and not path.is_dir():
                 path.unlink()
         if name:
             with suppress(OSError):  # not there, or not empty
-                place.rmdir()
+                subfolder.rmdir()
     (folder / JOURNAL).unlink(missing_ok=True)
 
 

@@ -38,17 +38,17 @@ _log = logging.getLogger(__name__)
 class Journal:
     """The content of a folder. The first line is a header: the schema and the conditions.
 
-    Runs may be taken over only where all conditions are equal: everything besides the grid and
-    the number of repeats that decides what a run gives. What the values of axes are made of, the
-    files of a model for example, is in lines of their own: further values may be added. `sitting`
-    counts how often the sweep was gone on with: the machine may have changed in between.
+    The conditions are everything that decides the result of a run, except the grid and the number
+    of repeats; stored runs are reused only under equal conditions. `values` identify the files
+    behind the values of axes, such as those of a model; later sittings may add values. `sitting`
+    numbers the processes that have measured, from 0: the machine may change between two.
     """
 
     path: Path
     runs: dict[tuple[str, int], Run] = field(default_factory=dict)
     references: dict[str, Reference] = field(default_factory=dict)
     drifts: list[Drift] = field(default_factory=list)
-    values: dict[str, str] = field(default_factory=dict)  # what tells their files apart
+    values: dict[str, str] = field(default_factory=dict)  # fingerprints of files, by value
     text_seconds: float = 0.0
     sitting: int = 0
 
@@ -61,7 +61,7 @@ class Journal:
         fresh: bool = False,
         values: Mapping[str, str] = MappingProxyType({}),
     ) -> Journal:
-        """Begin a journal, or go on with the one in the folder; what is damaged is made anew.
+        """Create the journal, or continue the one in the folder; damaged entries are dropped.
 
         Raises UsageError if the folder cannot be written, holds other files, or a sweep under other
         conditions or of another version that `fresh` does not replace.
@@ -109,7 +109,7 @@ class Journal:
         return journal
 
     def _take(self, line: bytes) -> bool:
-        """Whether the line is valid; an empty one ends a cut-off line."""
+        """Store the entry of a line; False if it is damaged. The empty line ends a cut-off one."""
         entry = _parse_line(line)
         if entry is None:
             return not line
@@ -129,7 +129,7 @@ class Journal:
         return True
 
     def _forget_damaged_pictures(self) -> None:
-        """Runs whose picture is unreadable are made again."""
+        """Drop runs whose picture is unreadable, so that they are repeated."""
         for key, run in list(self.runs.items()):
             if run.picture and read_png(self.folder / run.picture) is None:
                 _log.warning("%s is missing or damaged; it is made again", run.picture)

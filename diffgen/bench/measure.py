@@ -21,7 +21,7 @@ from diffgen.diffusion.noise import BrownianNoise
 from diffgen.errors import DeviceLost, DiffgenError
 from diffgen.types import Denoiser
 
-# Errors of one cell, not of all.
+# Errors that fail one cell, not the sweep.
 FAILURES = (DiffgenError, RuntimeError, ArithmeticError, ValueError)
 Scorer = Callable[[Image.Image, str], float]
 
@@ -116,7 +116,7 @@ def needs_path(cell: PlannedCell) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """What is said of a failure that costs one cell. Raises DeviceLost, which costs them all."""
+    """The reason of a failed cell, in one line. Raises DeviceLost, which fails all cells."""
     if isinstance(error, DeviceLost):
         raise error
     text = " ".join(str(error).split())

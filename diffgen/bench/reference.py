@@ -1,24 +1,22 @@
 """The converged solution each picture is compared with.
 
-What converges: the probability-flow ODE from the model's highest noise level, with the state
-begun as `sqrt(1 + sigma_max^2) * noise` of the seed (what the forward process leaves of a picture,
-up to a vanishing mean), followed down to the lowest trained noise level and from there to 0 by one
-denoising step, as most samplers do it. Some samplers and spacings begin elsewhere: k-diffusion's
-from `sigma * noise`, `leading` and `ays` below sigma_max. Some end otherwise: LMS extrapolates to
-0, DEIS stops at the lowest level. These are choices of theirs which more steps do not mend, so
-they count as part of their error.
+The equation is the probability-flow ODE. It starts at the model's highest noise level in the state
+`sqrt(1 + sigma_max^2) * noise` of the seed (the end of the forward process, up to a vanishing
+mean), runs to the lowest trained noise level, and ends at 0 by one denoising step, as most samplers
+do. Some samplers and spacings start elsewhere (k-diffusion's at `sigma * noise`, `leading` and
+`ays` below sigma_max) or end otherwise (LMS extrapolates to 0, DEIS stops at the lowest level).
+More steps do not change that, so it counts as part of their error.
 
-It is solved in the number format of the cells, which is that of `generate`: what is asked is how
-near a sampler comes to what this network, so computed, leads to. Two solvers round differently, so
-that rounding is part of the floor; where it is what keeps the floor below the target, that is said.
-A sweep over number formats asks what they cost: there it is solved in fp32 for all of them.
+It is solved in the number format of the cells, since the question is how close a sampler comes to
+the solution for this network as `generate` computes it. Two solvers round differently, so rounding
+is part of the floor; the answer says so where it keeps the floor below the target. A sweep over
+number formats compares all of them with the solution in fp32.
 
-A stochastic sampler solves an SDE, whose solution depends on the noise on the way; along one fixed
-Brownian path per seed it converges to a limit of its own, which is its reference. At another eta
-that is another SDE, and at eta 0 the ODE.
+A stochastic sampler solves an SDE. Along one fixed Brownian path per seed it converges to a limit
+of its own, which is its reference: one for each eta above 0, where eta 0 is the ODE.
 
-Guidance is part of the equation, and so are the weights: each scale, rescale, method and interval,
-each model and each LoRA has a reference of its own.
+Guidance and weights are part of the equation: each scale, rescale, method and interval, each model
+and each LoRA has its own reference.
 """
 
 from __future__ import annotations

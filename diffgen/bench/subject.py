@@ -202,12 +202,12 @@ def describe_machine(model: Model, device: DeviceName, dtype: DtypeName) -> Mach
 
     Raises DeviceError.
     """
-    place = pick_device(device)
-    vae = model.checkpoint.config.vae
-    precision = Precision.pick(dtype, place, vae_overflows=vae is not None and vae.force_upcast)
-    name = torch.cuda.get_device_name(place) if place.type == "cuda" else _processor()
+    chosen = pick_device(device)
+    overflows = model.checkpoint.config.vae_overflows
+    precision = Precision.pick(dtype, chosen, vae_overflows=overflows)
+    name = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else _processor()
     return Machine(
-        device=f"{place.type} ({name})",
+        device=f"{chosen.type} ({name})",
         dtype=precision.name,
         threads=torch.get_num_threads(),
         platform=platform.platform(),

@@ -1,12 +1,12 @@
 """Measure every cell of a grid.
 
-Text is encoded once and each reference solved once, for all cells. Then come rounds: in each,
-every cell draws one picture, in an order shuffled anew. So whatever the machine does in the
-meantime meets all cells alike, and a sweep cut short has measured all of them on fewer pictures.
+Text is encoded once and each reference solved once, for all cells. Measuring goes in rounds: in
+each, every cell draws one picture, in a newly shuffled order. Other load on the machine then
+affects all cells alike, and an interrupted sweep has measured every cell, on fewer pictures.
 Pictures are drawn one at a time, as `generate` draws them by default.
 
-Where cells need other weights in memory, as those of another model do, they are measured stage by
-stage: a model is loaded once, and gone before the next one is.
+Cells that need different weights, such as another model's, are measured in stages: each model is
+loaded once, and freed before the next is loaded.
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ class Sweep:
         for cells in stages:
             if self._wanted(cells):
                 yield from self._measure(cells)
-        for cells in stages:  # what a later stage found out about the machine
+        for cells in stages:  # a later stage may have found that the machine has changed
             if self._outdated(cells):
                 yield from self._check_times(cells)
 
     def _stages(self) -> list[list[PlannedCell]]:
-        """The cells that the same weights draw, stage by stage."""
+        """The cells grouped by the weights that draw them."""
         stages: dict[Point, list[PlannedCell]] = {}
         for cell in self.cells:
             stages.setdefault(weights_of(cell.point), []).append(cell)
@@ -109,7 +109,7 @@ class Sweep:
                     yield run
 
     def _wanted(self, cells: Sequence[PlannedCell]) -> bool:
-        """Whether a stage has anything to do, or a picture to be made again."""
+        """Whether a stage lacks runs, valid timings or a reference picture."""
         records = map(self.journal.references.get, (limit.key for limit in self._limits(cells)))
         folder = self.journal.folder
         shown = all(record and read_png(folder / record.picture) for record in records)
@@ -121,7 +121,7 @@ class Sweep:
         return any(run.cell in keys for run in self.journal.outdated())
 
     def calls(self) -> int:
-        """Network evaluations still to come, about: an adaptive sampler's are not known."""
+        """The number of network evaluations to come, estimated for adaptive samplers."""
         ahead = [
             each for each in self._limits(self.cells) if each.key not in self.journal.references
         ]
@@ -160,7 +160,7 @@ class Sweep:
         return self.subjects.reference(limit.solution)
 
     def _converge(self, limit: Limit) -> Converged | str:
-        """A reference, from the folder if it is there; or why there is none."""
+        """The reference, loaded from the folder or solved; the reason as text if that fails."""
         folder, stem = self.journal.folder, references.file_name(limit.key)
         path = folder / REFERENCES / f"{stem}.safetensors"
         subject = self._truth(limit)
@@ -185,7 +185,7 @@ class Sweep:
         return converged
 
     def _check_times(self, cells: Sequence[PlannedCell]) -> Iterator[Run]:
-        """Where the sweep was interrupted: time again what the machine no longer takes as long for."""
+        """After an interruption, repeat the timings that no longer hold on this machine."""
         named = {cell.key: cell for cell in cells}
         self.listener.begin("timing again")
 
@@ -204,7 +204,7 @@ class Sweep:
         return run.seconds
 
     def _warm_up(self, cells: Sequence[PlannedCell]) -> None:
-        """One short run that nobody times: the first one allocates, and chooses algorithms."""
+        """One short untimed run: the first run allocates memory and selects algorithms."""
         cell = min(cells, key=lambda cell: cell.plan.nfe or ADAPTIVE_CALLS)
         self._run(cell, 0, warm_up=True)
 

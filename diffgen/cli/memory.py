@@ -1,9 +1,9 @@
-"""Memory of a program that loads a network once and allocates the same sizes again and again.
+"""Tune the allocator for a program that loads a network once, then allocates the same sizes often.
 
-glibc returns large blocks to the system at once, which clears each page of the next ones: page
-faults cost training a twentieth of its time. So freed memory is kept, except while weights are read
-and packed, when each block is used only once. Python's collector would search torch's objects again
-and again while they are made and at exit: what is loaded is frozen.
+glibc returns each large block to the system when it is freed, and the system clears the pages of
+the next one: these page faults took a twentieth of the time of training. So freed memory is kept,
+except while weights are read and packed, when no block is reused. Loaded objects are frozen, so
+that Python's garbage collector does not scan them again during the run and at exit.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from diffgen.bench.compare import Comparison, Limits, check_comparable, compare
-from diffgen.bench.folder import check_folder, kept_to_ourselves
+from diffgen.bench.folder import check_folder, exclusive
 from diffgen.bench.request import SweepRequest
 from diffgen.bench.result_files import read_results
 from diffgen.bench.results import Results
@@ -66,7 +66,7 @@ def run_sweep(
         check_comparable(old, settings, [cell.key for cell in session.task.cells])
     shot = session.plan_run(film) if film else None
     # Measure, and show the results so far even if interrupted.
-    with logged_notes(talk.verbose), kept_to_ourselves(folder):
+    with logged_notes(talk.verbose), exclusive(folder):
         session.open(folder, fresh=report.fresh)
         asked = _measure(session, shot, folder, quiet=talk.quiet)
         results = session.results()

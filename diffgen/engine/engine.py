@@ -1,4 +1,4 @@
-"""The engine: one loaded model, and the way from prompts to pictures."""
+"""One loaded model: encodes prompts, samples latents and decodes them to pictures."""
 
 from __future__ import annotations
 
@@ -115,11 +115,9 @@ class Engine:
         place = pick_device(device)
         if dtype == "fp16" and place.type == "cpu":
             logger.warning("fp16 on a CPU takes many times as long as --dtype auto")
-        vae = model.checkpoint.config.vae
-        overflows = vae is not None and vae.force_upcast
-        return cls(
-            model, place, Precision.pick(dtype, place, vae_overflows=overflows), loras, embeddings
-        )
+        overflows = model.checkpoint.config.vae_overflows
+        precision = Precision.pick(dtype, place, vae_overflows=overflows)
+        return cls(model, place, precision, loras, embeddings)
 
     def use_loras(self, loras: Sequence[LoraRef]) -> None:
         """Replace the user's LoRAs; LoRAs of the model itself stay.

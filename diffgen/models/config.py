@@ -128,10 +128,6 @@ class VaeConfig:
         """Pixels per latent, along one side."""
         return int(2 ** (len(self.channels) - 1))
 
-    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
-        """(C, h, w) of one picture's latents, for a size in pixels, multiples of `factor`."""
-        return self.latent_channels, height // self.factor, width // self.factor
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
@@ -157,6 +153,11 @@ class ModelConfig:
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """(C, h, w) of one picture's latents, for a size in pixels, multiples of `factor`."""
         return self.latent_channels, height // self.factor, width // self.factor
+
+    @property
+    def vae_overflows(self) -> bool:
+        """Whether the autoencoder must decode in fp32 where the U-Net runs in fp16."""
+        return self.vae is not None and self.vae.force_upcast
 
     @property
     def latent_channels(self) -> int:

@@ -147,7 +147,8 @@ class UNet(nn.Module):
         if self.mid_block is not None:
             x = self.mid_block(x, top.emb, top.context, top.perturbed)
 
-        for block, blocks in zip(self.up_blocks, reversed(self.config.blocks[1:]), strict=False):
+        lower = self.config.blocks[:0:-1]  # from the lowest level; `finish` has the highest
+        for block, blocks in zip(islice(self.up_blocks, len(lower)), lower, strict=True):
             x = block(x, top.emb, top.context, skips)
             skips = skips[: -(blocks + 1)]
         return x

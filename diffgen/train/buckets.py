@@ -1,8 +1,7 @@
-"""Sizes of several aspect ratios with about the same number of pixels, and how pictures fill them.
+"""Buckets: sizes of several aspect ratios with about the same number of pixels.
 
-Bucketing by aspect ratio follows the one of NovelAI (https://github.com/NovelAI/novelai-aspect-
-ratio-bucketing); the size and crop told to the model are SDXL's micro-conditioning
-(arXiv:2307.01952, section 2.2).
+The method is NovelAI's (https://github.com/NovelAI/novelai-aspect-ratio-bucketing). `time_ids` are
+the size and crop that condition SDXL (arXiv:2307.01952, section 2.2).
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class Placement:
 
 
 def place(original: Size, target: Size, *, x: float = 0.5, y: float = 0.5) -> Placement:
-    """Fit a target into a picture; x and y in [0, 1] say where along what is left over."""
+    """Crop a picture to a target's shape; x and y in [0, 1] place the crop within the rest."""
     scale = min(original[0] / target[0], original[1] / target[1])
     width, height = target[0] * scale, target[1] * scale
     left, top = x * (original[0] - width), y * (original[1] - height)

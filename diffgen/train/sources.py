@@ -1,4 +1,4 @@
-"""Hashes of the files that a run starts from, so that moved ones are known and changed ones refused."""
+"""Hashes of the files that a run starts from: they may be moved, but not changed."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def hash_sources(recipe: Recipe) -> dict[str, str]:
 
 
 def changed_sources(saved: Mapping[str, str], present: Mapping[str, str]) -> list[str]:
-    """The keys whose files have other content now; a key known on one side only is none."""
+    """The keys on both sides whose files differ in content."""
     both = saved.keys() & present.keys()
     return sorted(key for key in both if saved[key] != present[key])
 
 
 def same_sources(saved: Mapping[str, str], present: Mapping[str, str]) -> list[str]:
-    """The keys whose files have the same content, wherever they are."""
+    """The keys on both sides whose files are equal in content, at any path."""
     return sorted(key for key, value in saved.items() if present.get(key) == value)
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("diffgen")
 FLOATS = frozenset({"F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2"})
 UNEVEN = "; blocks of different depth at one level are supported, but these weights have others"
-CLIP_VOCABULARY = PACKAGE / "assets" / "clip_tokenizer"  # no single file contains its own
+CLIP_TOKENIZER = PACKAGE / "assets" / "clip_tokenizer"  # no single file contains its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +108,12 @@ class Checkpoint:
             config.unet, config.vae, config.text, config.schedule, lambda key: f"{path}: its {key}"
         )
         if base is None:
-            vocabularies = (CLIP_VOCABULARY,) * len(single.config.text)
+            vocabularies = (CLIP_TOKENIZER,) * len(single.config.text)
             return cls(single.config, path, single.tensors, vocabularies)
         if "text_encoder" in single.tensors and "vae" in single.tensors:
             raise UsageError(f"{path} is a whole model: it takes nothing from --base {base.source}")
         own = "text_encoder" in single.tensors
-        vocabularies = (CLIP_VOCABULARY,) * len(config.text) if own else base.tokenizers
+        vocabularies = (CLIP_TOKENIZER,) * len(config.text) if own else base.tokenizers
         return cls(config, path, {**base.tensors, **single.tensors}, vocabularies)
 
     @classmethod

@@ -11,7 +11,7 @@ from diffgen.errors import UnsupportedCheckpoint, UsageError
 from diffgen.models.shapes import expected_shapes
 from diffgen.types import TEXT_ENCODERS, Component, LoraRef
 from diffgen.weights.casting import Format, cast, format_of
-from diffgen.weights.checkpoint import CLIP_VOCABULARY, Checkpoint, check_fit
+from diffgen.weights.checkpoint import CLIP_TOKENIZER, Checkpoint, check_fit
 from diffgen.weights.diffusers.copying import copy_configs, copy_vocabulary
 from diffgen.weights.diffusers.folder import STEMS, folder_name
 from diffgen.weights.diffusers.layout import write_json, write_model_configs
@@ -144,7 +144,7 @@ def _write_configs(folder: Path, checkpoint: Checkpoint) -> None:
         tokenizer = name.replace("text_encoder", "tokenizer")
         place = folder / folder_name(tokenizer, is_refiner=config.is_refiner)
         copy_vocabulary(vocabulary, place, max_tokens=text.max_tokens)
-        if vocabulary != CLIP_VOCABULARY:
+        if vocabulary != CLIP_TOKENIZER:
             continue  # a base's copy is complete
         special = {"bos_token": START_TEXT, "eos_token": END_TEXT, "unk_token": END_TEXT}
         options = {"tokenizer_class": "CLIPTokenizer", "model_max_length": text.max_tokens}

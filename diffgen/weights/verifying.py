@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from diffgen.errors import UnsupportedCheckpoint, WeightsError, shown
 from diffgen.jsonfile import JsonObject
 from diffgen.models.config import ModelConfig
-from diffgen.weights.checkpoint import CLIP_VOCABULARY, Checkpoint
+from diffgen.weights.checkpoint import CLIP_TOKENIZER, Checkpoint
 from diffgen.weights.files import open_tensors
 from diffgen.weights.writing import Part, Step
 
@@ -45,9 +45,9 @@ def check_single_file(path: Path, config: ModelConfig, made: Components, step: S
 
 def check_vocabularies(checkpoint: Checkpoint) -> None:
     """Raise UnsupportedCheckpoint for a vocabulary other than CLIP's, which single files lack."""
-    clip = JsonObject.read(CLIP_VOCABULARY / "vocab.json").data
+    clip = JsonObject.read(CLIP_TOKENIZER / "vocab.json").data
     for folder, text in zip(checkpoint.tokenizers, checkpoint.config.text, strict=True):
-        if folder == CLIP_VOCABULARY:
+        if folder == CLIP_TOKENIZER:
             continue
         if _vocabulary(folder) != clip:
             raise UnsupportedCheckpoint(

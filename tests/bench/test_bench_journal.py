@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sweep_examples import REFERENCE, results
 
-from diffgen.bench.folder import kept_to_ourselves
+from diffgen.bench.folder import exclusive
 from diffgen.bench.journal import Journal
 from diffgen.bench.pictures import read_png, write_png
 from diffgen.bench.result_files import write_results
@@ -175,11 +175,11 @@ def test_what_a_killed_sweep_had_begun_to_write_is_removed(tmp_path):
 
 def test_two_sweeps_do_not_share_a_folder(tmp_path):
     folder = tmp_path / "report"
-    with kept_to_ourselves(folder):
-        with pytest.raises(OutputError, match="in use by process"), kept_to_ourselves(folder):
+    with exclusive(folder):
+        with pytest.raises(OutputError, match="in use by process"), exclusive(folder):
             pass
         Journal.open(folder, CONDITIONS)  # the lock's own file is none of other people's
-    with kept_to_ourselves(folder):
+    with exclusive(folder):
         pass
 
 

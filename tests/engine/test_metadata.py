@@ -17,7 +17,7 @@ from diffgen.engine.origin import Origin
 from diffgen.engine.plan import Picture
 from diffgen.engine.request import GenerateRequest
 from diffgen.text.tokenizer import Tokenizer
-from diffgen.weights.checkpoint import CLIP_VOCABULARY
+from diffgen.weights.checkpoint import CLIP_TOKENIZER
 
 # A1111's own: a pair of the last line, and how many make it a line of parameters.
 PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
@@ -114,7 +114,7 @@ def test_a_prompt_that_looks_like_the_grammar_is_taken_for_a_prompt(text: str, r
 
 
 def test_a_space_before_a_colon_changes_no_token() -> None:
-    tokenizer = Tokenizer.from_folder(CLIP_VOCABULARY)
+    tokenizer = Tokenizer.from_folder(CLIP_TOKENIZER)
     plain, spaced = (f"a barn\nNegative prompt{gap}: blue\nSteps{gap}: 2" for gap in ("", " "))
     assert tokenizer.encode(plain).ids == tokenizer.encode(spaced).ids
 

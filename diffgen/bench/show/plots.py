@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from diffgen.bench.limits import by_solution
 from diffgen.bench.results import Cell, Results
+from diffgen.bench.show.tiles import ACCENT, INK, SOFT
 from diffgen.bench.show.views import (
     FRONT,
     RECOMMENDED,
@@ -30,7 +31,7 @@ COSTS: tuple[tuple[Cost, str], ...] = (
     ("seconds", "Seconds for one picture"),
 )
 LEGEND_ROOM = 150  # characters across
-INK, SOFT, LINE, ACCENT = "#1f1d1a", "#6c675e", "#e5e1d8", "#a8401d"
+LINE = "#e5e1d8"
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.edgecolor": SOFT,

@@ -1,9 +1,9 @@
-"""Cached latents in place of pixels, so that each picture is encoded only once.
+"""Training data of cached latents, so that each picture is encoded only once.
 
-`latents` says how they lie on disk. Both versions of a mirrored picture are kept. An interrupted
-run goes on where it stopped, damaged files are made anew, and several processes share the work.
-Captions are no part of it: which one is shown, and whether any, is drawn anew in each turn, and
-tokenizing one takes 40 microseconds.
+diffgen.train.data.latents defines the files. With `flip`, a picture has two latents, one of them
+mirrored. Filling the cache continues after an interruption, replaces damaged files, and is shared
+by all processes. Captions are not cached: they are drawn at each use, and tokenizing one takes 40
+microseconds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ALONE = World(0, 1, torch.device("cpu"))
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A picture as it is shown, and the file of its latent."""
+    """A picture at one size, mirrored or not, and the file of its latent."""
 
     size: Size
     draw: Draw
@@ -57,7 +57,7 @@ class CachedData:
     def __init__(
         self, data: TrainingData, encode: Encode, files: LatentFiles, *, memory: int = 0
     ) -> None:
-        """Latents are read from the files; those that are missing are encoded when asked for.
+        """Latents are read from `files`; missing ones are encoded on demand.
 
         `memory` is how many bytes of them are kept, to be read once: a file takes 0.1 ms, and a GPU
         learns from ten thousand pictures in a second.
@@ -85,7 +85,7 @@ class CachedData:
         self._data.mark_damaged(indices)
 
     def variants(self) -> list[Variant]:
-        """All that may be asked for, one size after the other."""
+        """Every latent that a batch may use, by size."""
         mirrored = (False, True) if self.collection.variation.flip else (False,)
         return [
             self._variant(group.size, Draw(index, flip=flip))
@@ -95,7 +95,7 @@ class CachedData:
         ]
 
     def state(self) -> str:
-        """How much of it there is."""
+        """How many of the latents exist, in one line."""
         variants = self.variants()
         there = sum(is_whole(variant.path) for variant in variants)
         return f"{there} of {len(variants)} pictures have a latent in {self._files.folder}"
@@ -111,9 +111,9 @@ class CachedData:
     ) -> None:
         """Encode what is missing, shared by all processes, and remove what no data set uses.
 
-        `source` says which data set this is: its path, if it is an absolute one that exists; `on_progress` gets pictures done and all. Raises OutputError
-        where the folder cannot be written, another process fills it or the disk is too small,
-        before more than one batch is encoded.
+        `source` identifies the data set: its absolute path, if it has one. `on_progress` gets the
+        numbers of encoded and of all pictures. Raises OutputError if the folder cannot be written,
+        another process fills it or the disk is too small, before a second batch is encoded.
         """
         variants = self.variants()
         names = {variant.path.stem for variant in variants}
@@ -123,8 +123,8 @@ class CachedData:
                 missing = _missing(variants)
                 if missing or not self._files.remembers(source, names):
                     held.enter_context(self._files.lock())
-                    missing = _missing(variants)  # another run may have been at it until now
-            # Only one looks: the others might see what is written by then.
+                    missing = _missing(variants)  # another run may have filled it
+            # One process decides for all: the others would see files written since.
             numbers = world.gather(missing)[0]
             work = _Work(self, batch_size, workers, on_progress, len(variants), world)
             failed = work.encode([variants[n] for n in numbers], world.rank, world.size)

@@ -1,8 +1,8 @@
-"""Latents on disk: one small file for each picture as it is shown, named after what made it.
+"""Latents on disk: one file for each picture, size and mirroring, named by a hash.
 
-The name is a hash of the picture's bytes, its size and crop, whether it is mirrored, and the
-autoencoder. A file is so right wherever it is found: for a renamed picture, after a new caption,
-or in another data set. Beside them lies what each data set uses, so that the rest can go.
+The hash covers the picture's bytes, its size and crop, whether it is mirrored, and the autoencoder.
+So a file stays valid when its picture is renamed, gets a new caption, or is in another data set. A
+list of the latents that each data set uses lies beside them; unlisted ones are removed.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class LatentFiles:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a latent is there, by its header."""
+    """Whether a latent is there, by its header, which fits the length of the file."""
     try:
         info = read_header(path).get(KEY)
     except WeightsError:
@@ -87,7 +87,7 @@ def is_whole(path: Path) -> bool:
 
 
 def read_latent(path: Path) -> Tensor | None:
-    """(C, h, w); None where there is no whole one."""
+    """The latent, (C, h, w); None if it is missing or damaged."""
     try:
         return open_tensors([path])[KEY] if is_whole(path) else None
     except WeightsError:  # it went, or was cut, just now
@@ -95,7 +95,7 @@ def read_latent(path: Path) -> Tensor | None:
 
 
 def write_latent(path: Path, latent: Tensor) -> None:
-    """A whole file or none. Raises OutputError."""
+    """Write a latent (C, h, w) atomically. Raises OutputError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not synced to the disk one by one: what a power cut damages is made again.

@@ -1,9 +1,8 @@
 """Decode batches in order, here or in worker processes that never outlive the training.
 
-A worker is a plain Python process that computes every n-th batch and writes it to its standard
-output; the pipe holds it back when it is ahead. It never hears the terminal's Ctrl-C or a signal
-to the process group, and ends at its next write once nobody reads: also after `kill -9` of the
-training.
+A worker is a Python process that computes every n-th batch and writes it to its standard output;
+the pipe blocks it when it is ahead. It runs in a session of its own, away from the terminal's
+Ctrl-C, and ends at its first write to a closed pipe: also after `kill -9` of the training.
 """
 
 from __future__ import annotations

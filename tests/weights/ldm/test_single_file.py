@@ -24,7 +24,7 @@ from diffgen.models.clip import ClipTextModel
 from diffgen.models.unet import UNet
 from diffgen.models.vae import Autoencoder
 from diffgen.types import NoiseConfig
-from diffgen.weights.checkpoint import CLIP_VOCABULARY, Checkpoint
+from diffgen.weights.checkpoint import CLIP_TOKENIZER, Checkpoint
 from diffgen.weights.files import read_header
 from diffgen.weights.ldm.detect import SD2_WIDTH, read_clip, read_open_clip
 from diffgen.weights.ldm.single_file import TELLS_V, open_single_file
@@ -120,7 +120,7 @@ def test_the_family_decides_what_names_do_not_say(files):
 
 
 def test_tokenizers_are_clips(files):
-    assert Checkpoint.open(files["sdxl"]).tokenizers == (CLIP_VOCABULARY, CLIP_VOCABULARY)
+    assert Checkpoint.open(files["sdxl"]).tokenizers == (CLIP_TOKENIZER, CLIP_TOKENIZER)
 
 
 def test_a_bias_of_little_spread_tells_noise_prediction(changed):
