@@ -16,6 +16,7 @@ from diffgen.cli.peers import OPTIONS, TRAINING
 from diffgen.errors import did_you_mean, shown
 
 MORE = "(--help tells more)"
+SHORTENED = 3  # letters of a command that tell it from the beginning of a prompt
 NAMED = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR)
 
 
@@ -37,7 +38,8 @@ def explain(error: typer.TyperException) -> str:
 def no_command(arguments: Sequence[str], commands: Iterable[str]) -> str:
     """For a first word that is no command, most likely a prompt."""
     first = arguments[0]
-    if near := get_close_matches(first, list(commands), n=1):
+    begun = [name for name in commands if len(first) >= SHORTENED and name.startswith(first)]
+    if near := begun or get_close_matches(first, list(commands), n=1):
         return f'no command {shown(first)}. Did you mean "{near[0]}"? {MORE}'
     if first.endswith(".toml"):
         return f"to train by a recipe: diffgen train {shlex.quote(first)} {MORE}"
@@ -94,6 +96,8 @@ def _unknown_option(option: str, known: Sequence[str], command: str) -> str:
     ours = TRAINING.get(word) if command == "train" else OPTIONS.get(word)
     if ours and (not ours.startswith("--") or re.findall(r"--[a-z-]+", ours)[0] in known):
         return f"there is no {option}; here it is {ours}"
+    if re.match(r"-\d", option):
+        return f"there is no {option}; words that begin with - come last, after --"
     hint = did_you_mean(option, [name for name in known if name.startswith("--")])
     return f"there is no {option}{hint}"
 

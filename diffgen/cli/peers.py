@@ -20,7 +20,8 @@ from diffgen.settings.training import QuickLora, Training
 
 _NAMES = {
     "--sampler, or --schedule for the spacing of steps": "scheduler schedulers",
-    "--width and --height": "size resolution res image-size dimensions image-dimensions",
+    "--width and --height": "size resolution res image-size dimensions image-dimensions "
+    "ar aspect aspect-ratio",
     "--lora FILE:WEIGHT": "lora-scale lora-weight network-mul lora-strength",
     "--prediction v": "v-parameterization v-pred v-prediction",
     "--dtype fp16": "fp16 half half-precision",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,6 +111,9 @@ def _how_to_go_on(outcome: Outcome) -> str:
 def _found(recipe: str) -> Path:
     """A recipe by path, or by the name of a shipped one. Raises UsageError."""
     path = Path(recipe)
+    if path.is_dir():
+        quick = f"diffgen train --lora --data {shlex.quote(recipe)} -m MODEL"
+        raise UsageError(f"{recipe} is a folder, not a recipe; a LoRA on its pictures: {quick}")
     if path.exists():
         return path
     on_board = {file.stem: file for file in RECIPES.glob("*.toml")}

@@ -148,7 +148,7 @@ def parse_sides(name: str, text: str) -> tuple[int, ...]:
         raise UsageError(f"{name} takes pixels for all sides or L,R,T,B, for example 0,64,0,0")
     sides = tuple(int(word) for word in words) * (4 // len(words))
     if not 0 < max(sides) <= MAX_OUTPAINTED:
-        raise UsageError(f"{name}: sides have at most {MAX_OUTPAINTED} pixels, and one has some")
+        raise UsageError(f"{name} takes from 1 to {MAX_OUTPAINTED} pixels for a side, 0 for others")
     return sides
 
 

@@ -41,6 +41,10 @@ from diffgen.cli.peers import OPTIONS, TRAINING
         ("my.toml", "to train by a recipe: diffgen train my.toml"),
         ("--steps 3 x", "--steps comes after a command: diffgen generate PROMPT --steps"),
         ("generate x -x", "there is no -x (--help"),
+        ("generate -5 degrees", "there is no -5; words that begin with - come last, after --"),
+        ("generate x --ar 16:9", "there is no --ar; here it is --width and --height"),
+        ("gen x", 'no command "gen". Did you mean "generate"?'),
+        ("in winter", 'to make a picture: diffgen generate "in winter"'),
         ("-x", "-x comes after a command"),
     ],
 )
@@ -125,7 +129,6 @@ def test_a_folder_that_is_gone(
         (FileNotFoundError(2, "No such file"), ("the current folder is gone; change to one", 2)),
         (OSError(36, "File name too long", "x"), ("x: File name too long", 2)),
         (OSError(28, "No space left", b"caf\xe9"), ("caf\udce9: No space left", 1)),
-        (RuntimeError("Could not determine home directory."), ("a path begins with ~", 2)),
     ],
 )
 def test_what_the_system_says_is_one_line(error: Exception, told: tuple[str, int]) -> None:

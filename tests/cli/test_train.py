@@ -152,6 +152,16 @@ def test_recipes_that_are_not_there_are_named(tmp_path, monkeypatch, capsys):
     )
 
 
+def test_a_folder_of_pictures_is_no_recipe(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "my photos") == 2
+    quick = "diffgen train --lora --data 'my photos' -m MODEL"
+    assert f"my photos is a folder, not a recipe; a LoRA on its pictures: {quick}" in (
+        capsys.readouterr().err
+    )
+
+
 def test_quiet(recipe, tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, recipe, "--set", "run.steps=1", "-o", tmp_path / "run", "-q") == 0
     assert capsys.readouterr().err == ""

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from diffgen.errors import ConfigError
+from diffgen.errors import ConfigError, shown
 from diffgen.jsonfile import JsonObject, parse_json
 from diffgen.train.data.pictures import Entry
 from diffgen.train.data.report import Found, some
@@ -158,7 +158,9 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
         reader.fieldnames = names
         key = next((k for k in CAPTION_KEYS if k in names), None)
         if key is None or "file_name" not in names:
-            raise ConfigError(f'{path}:1: the first line should be "file_name,text"')
+            others = [mark for mark in (";", "\t") if any(mark in name for name in names)]
+            hint = f", commas between cells, not {shown(others[0])}" if others else ""
+            raise ConfigError(f'{path}:1: the first line should be "file_name,text"{hint}')
         for row in reader:
             if not row["file_name"] or row[key] is None:
                 raise ConfigError(f"{path}:{reader.line_num}: a file name and a caption, please")

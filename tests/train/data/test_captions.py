@@ -138,6 +138,7 @@ def test_captions_csv(folder):
         ("metadata.jsonl", '{"file_name": "z.png", "text": "x"}\n', r"1 file \(z.png\)"),
         ("captions.csv", "name,words\na.png,x\n", "csv:1: the first line"),
         ("captions.csv", "", "csv:1: the first line"),
+        ("captions.csv", "file_name;text\na.png;x\n", 'commas between cells, not ";"'),
         ("captions.csv", "file_name,text\na.png\n", "csv:2"),
         ("captions.csv", 'file_name,text\na.png,"x"y\n', "csv:2: not valid CSV"),
     ],
