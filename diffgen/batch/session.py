@@ -42,7 +42,7 @@ class Session:
     output: PictureOutput
     style: OutputStyle
     stream: str | None = None  # prompts read during the run, if any
-    notes: tuple[str, ...] = ()  # which settings of a replayed picture are not honoured
+    notes: tuple[str, ...] = ()  # settings that are not honoured, and prompts without words
 
     @classmethod
     def open(cls, words: Sequence[str], given: Mapping[str, Any]) -> Session:
@@ -71,6 +71,8 @@ class Session:
             notes += _add(plan, line, frame, base, foreign=foreign)
         for prompt in prompts if asked is None else ():
             _must(plan.add(1, {"prompt": prompt}, base))
+        if any(not prompt.strip() for prompt in prompts):
+            notes.append("a prompt is empty: what is drawn is left to the model")
         if reading.prompt_file and not streams:
             before = plan.count
             plan.read(read_file(reading.prompt_file), base, name_of(reading.prompt_file))

@@ -91,6 +91,11 @@ def _rich_bar(*, in_bytes: bool) -> Progress:
     """
     from rich import progress
     from rich.console import Console
+    from rich.text import Text
+
+    class Count(progress.MofNCompleteColumn):
+        def render(self, task: progress.Task) -> Text:
+            return Text() if task.total is None else super().render(task)
 
     class Speed(progress.ProgressColumn):
         def render(self, task: progress.Task) -> str:
@@ -101,7 +106,7 @@ def _rich_bar(*, in_bytes: bool) -> Progress:
     columns = [
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(bar_width=10 if narrow else 30),
-        progress.DownloadColumn() if in_bytes else progress.MofNCompleteColumn(),
+        progress.DownloadColumn() if in_bytes else Count(),
         *([] if narrow else [progress.TransferSpeedColumn() if in_bytes else Speed()]),
         progress.TimeRemainingColumn(compact=True),
     ]

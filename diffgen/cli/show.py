@@ -12,7 +12,7 @@ import typer
 
 from diffgen.cli.console import logged_notes, print_error, print_json, print_note, print_result
 from diffgen.cli.signature import with_settings
-from diffgen.errors import DiffgenError, OutputError, UsageError, one_line
+from diffgen.errors import NAME_AT_MOST, DiffgenError, OutputError, UsageError, one_line
 from diffgen.settings.model import ModelName
 from diffgen.settings.prompting import Prompting
 from diffgen.settings.sampling import Sampling
@@ -115,7 +115,8 @@ def _print(text: dict[str, Any]) -> None:
         unet = "" if lora["unet"] is None else f", {lora['unet']:g} in the U-Net"
         print_result(f"  LoRA {lora['name']}, weight {lora['weight']:g}{unet}")
     if text["cut"]:
-        print_note(f'too long for this model, ignored from: "{text["cut"]}"')
+        first = one_line(text["cut"], NAME_AT_MOST)
+        print_note(f'too long for this model, ignored from: "{first}"')
     for note in text["notes"]:
         print_note(f"drawn as plain words: {note}")
 

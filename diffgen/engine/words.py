@@ -9,7 +9,7 @@ from typing import Self
 from diffgen.engine.model import Model
 from diffgen.engine.plan import GeneratePlan
 from diffgen.engine.request import GenerateRequest
-from diffgen.errors import some
+from diffgen.errors import NAME_AT_MOST, one_line, some
 from diffgen.text.conditioner import Conditioner
 from diffgen.text.embeddings import Embeddings
 from diffgen.text.unknown_words import KnownWords
@@ -63,7 +63,8 @@ class WordReport:
         cut = {text: words for text in plain if (words := self._conditioner.cut(text))}
         for text, words in cut.items():
             if self._is_new(text):
-                logger.warning('prompt too long for this model, ignored from: "%s"', words)
+                first = one_line(words, NAME_AT_MOST)
+                logger.warning('prompt too long for this model, ignored from: "%s"', first)
         unspelled = self._unspelled(texts)
         if new := [text for text in unspelled if self._is_new(text)]:
             quoted = some([f'"{text}"' for text in new])

@@ -93,7 +93,10 @@ class Talk(Group):
         Setting("--progress", "How the run is reported on stderr [default: auto]"),
     ] = "auto"
 
-    quiet: Annotated[bool, Setting("-q --quiet", "Say nothing but results and errors")] = False
+    quiet: Annotated[
+        bool,
+        Setting("-q --quiet", "Say nothing but results, notes on what may be wrong and errors"),
+    ] = False
     verbose: Annotated[bool, Setting("-v --verbose", "Say more, and show where errors arise")] = (
         False
     )

@@ -35,6 +35,19 @@ def test_a_bar_has_one_line_and_results_stay_on_stdout(
         assert "3/4" in err
 
 
+def test_a_bar_counts_once_the_total_is_known(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_terminal(monkeypatch, 80)
+    with progress(quiet=False) as display:
+        display.update("loading", 0, None)
+        display.update("drawing", 1, 4)
+    err = capsys.readouterr().err
+    assert "loading" in err
+    assert "/?" not in err
+    assert "1/4" in err
+
+
 def test_a_dumb_terminal_gets_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
