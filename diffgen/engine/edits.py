@@ -242,7 +242,8 @@ def _resized(source: Source, own: Size, drawn: Size, settings: Editing) -> list[
     if own == drawn:
         return []
     how = {"crop": "cropped", "pad": "padded", "stretch": "stretched"}[settings.fit]
+    grown = " with what is added" if settings.outpaint else ""
     return [
-        f"{_named(source)} is {own[0]} x {own[1]}; drawn at {drawn[0]} x {drawn[1]}, {how} where "
+        f"{_named(source)} is {own[0]} x {own[1]}{grown}; drawn at {drawn[0]} x {drawn[1]}, {how} where "
         "that has another shape (-W, -H and --fit choose)"
     ]

@@ -175,6 +175,14 @@ def test_the_fade_of_outpainting_is_as_wide_in_every_size_that_is_drawn(
     assert edit.blur == pytest.approx(blur, rel=0.02)
 
 
+def test_the_size_of_a_canvas_is_not_told_as_the_pictures(
+    engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    colourful((31, 32)).save(tmp_path / "a.png")
+    draw(engine, init=str(tmp_path / "a.png"), outpaint=(4, 4, 4, 4), steps=2)
+    assert "a.png is 39 x 40 with what is added; drawn at 36 x 40" in caplog.text
+
+
 def test_only_the_mask_is_drawn_at_the_models_size(engine: Engine, tmp_path: Path) -> None:
     """A spot in a large picture gets all the pixels that the model has, and goes back into it."""
     colourful((300, 200)).save(tmp_path / "large.png")
