@@ -112,7 +112,8 @@ def _row(results: Results, cell: Cell) -> dict[str, Any]:
     row |= {"status": cell.status, "reason": cell.reason}
     for name in STATISTICS:
         value: Statistic | None = getattr(cell, name)
-        row |= {name: value and value.mean, f"{name}_ci95": value and value.ci95}
+        known = value and len(value.values) > 1  # the spread of a single value is not 0
+        row |= {name: value and value.mean, f"{name}_ci95": value.ci95 if value and known else None}
     for name in ("median", "low", "high"):
         row[f"seconds_{name}"] = cell.seconds and getattr(cell.seconds, name)
     row |= {k: getattr(cell, k) for k in ("decode_seconds", "peak_memory", "picture")}

@@ -40,6 +40,8 @@ def test_the_csv_has_every_cell_with_its_settings(tmp_path):
     assert (first["sampler"], first["steps"], first["psnr"]) == ("ddim", "10", "30.0")
     assert (first["seconds_median"], first["set_eta"], first["threads"]) == ("1.0", "0.0", "1")
     assert (second["sampler"], second["psnr"], second["set_eta"]) == ("lcm", "", "")
+    assert float(first["psnr_ci95"]) > 0.0
+    assert (first["ssim"], first["ssim_ci95"]) == ("0.9", "")  # of one picture, so unknown
 
 
 def test_nothing_half_written_is_left(tmp_path):
