@@ -45,7 +45,7 @@ HEAVY = ("transformers", "diffusers", "scipy", "matplotlib", "triton", "accelera
 # These must stay importable without torch: they serve --help, tables and the checking of requests.
 TORCH_FREE = (
     "diffgen",
-    "diffgen.cli",
+    "diffgen.cli.commands",
     "diffgen.diffusion.sampling",
     "diffgen.batch.plan",
     "diffgen.batch.requests",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from diffgen.cli import app
+from diffgen.cli.commands import app
 from diffgen.errors import ConfigError, UsageError
 
 

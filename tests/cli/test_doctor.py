@@ -9,7 +9,8 @@ import torch
 from terminals import in_terminal
 from typer.testing import CliRunner
 
-from diffgen.cli import app, machine
+from diffgen.cli import machine
+from diffgen.cli.commands import app
 from diffgen.cli.doctor import slow
 from diffgen.device import Precision, pick_device
 

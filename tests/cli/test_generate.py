@@ -550,7 +550,17 @@ def test_memory_goes_back_until_the_weights_are_packed(
 
 
 # A step more on it is a function more for whoever follows a prompt: let there be a reason.
-WAY = ["main", "generate", "run", "draw", "sample", "sample_dpmpp_2m", "__call__", "predict"]
+WAY = [
+    "main",
+    "run_command",
+    "generate",
+    "run",
+    "draw",
+    "sample",
+    "sample_dpmpp_2m",
+    "__call__",
+    "predict",
+]
 
 
 def test_the_way_of_a_prompt_to_the_network_stays_short(

@@ -12,7 +12,7 @@ import torch
 from terminals import ROOT
 from typer.testing import CliRunner
 
-from diffgen.cli import app
+from diffgen.cli.commands import app
 from diffgen.errors import WeightsError
 
 TURBO = ROOT / "diffgen" / "assets" / "storybook-turbo" / "lora.safetensors"

@@ -9,6 +9,7 @@ import pytest
 
 import diffgen
 from diffgen import cli
+from diffgen.cli import commands
 from diffgen.errors import DiffgenError, WeightsError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -101,7 +102,7 @@ def test_errors_end_in_one_line(
     def fail(**options: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(commands, "app", fail)
     assert run(monkeypatch, "generate", "x") == 1
     assert capsys.readouterr() == ("", f"{line}\n")
 
@@ -110,7 +111,7 @@ def test_verbose_shows_where_a_defect_is(monkeypatch: pytest.MonkeyPatch) -> Non
     def fail(**options: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(commands, "app", fail)
     monkeypatch.setattr(sys, "argv", ["diffgen", "-v"])
     with pytest.raises(ZeroDivisionError):
         cli.main()

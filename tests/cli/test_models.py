@@ -11,7 +11,7 @@ from terminals import in_terminal
 from torch import zeros
 from typer.testing import CliRunner
 
-from diffgen.cli import app
+from diffgen.cli.commands import app
 from diffgen.errors import UsageError
 
 

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from diffgen.batch.plan import Job
-from diffgen.cli import app
+from diffgen.cli.commands import app
 from diffgen.cli.pace import MOST, Pace
 from diffgen.settings.running import Machine
 

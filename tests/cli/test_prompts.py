@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from diffgen.batch.files import BadFile
-from diffgen.cli import app
+from diffgen.cli.commands import app
 from diffgen.cli.prompts import read_prompts
 
 

@@ -18,7 +18,7 @@ from hub_server import Hub, serving
 from terminals import ROOT, environment, in_terminal
 from typer.testing import CliRunner
 
-from diffgen.cli import app
+from diffgen.cli.commands import app
 from diffgen.errors import WeightsError
 
 DATA = os.urandom(1000) * 25_000  # 25 MB, of which 10 MB are written at a time

@@ -3,7 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from diffgen.cli import app
+from diffgen.cli.commands import app
 from diffgen.diffusion.guidance import GUIDANCE
 from diffgen.diffusion.samplers import SAMPLERS
 from diffgen.settings.names import SPACING_NAMES

@@ -12,7 +12,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from typer.testing import CliRunner
 
-from diffgen.cli import app, main
+from diffgen.cli import main
+from diffgen.cli.commands import app
 from diffgen.errors import UsageError
 
 LINE = "a\nSteps: 7, Sampler: Euler, CFG scale: 6, Seed: 11"

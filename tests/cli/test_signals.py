@@ -1,8 +1,10 @@
 import os
 import signal
+import sys
 
 import pytest
 
+from diffgen.cli import main
 from diffgen.cli.signals import Asked, Stopped, asked_to_stop
 
 
@@ -37,3 +39,22 @@ def test_signals_that_nohup_ignores_stay_ignored(monkeypatch: pytest.MonkeyPatch
 def test_the_exit_code_tells_the_signal(asked: KeyboardInterrupt, code: int, line: str) -> None:
     stopped = Stopped(asked, "; x")
     assert (stopped.exit_code, str(stopped)) == (code, line)
+
+
+class Interrupting:
+    """Ctrl-C while the commands are being imported."""
+
+    def find_spec(self, name: str, *_others: object) -> None:
+        if name == "diffgen.cli.commands":
+            raise KeyboardInterrupt
+
+
+def test_the_first_moment_of_a_command_is_interrupted_in_one_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "diffgen.cli.commands", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130
+    assert capsys.readouterr() == ("", "error: interrupted\n")

@@ -7,7 +7,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from diffgen.cli import app
+from diffgen.cli.commands import app
 from diffgen.cli.threads import CHOICES, settle_threads
 
 COUNT = """
