@@ -209,6 +209,11 @@ def _check_writable(folder: Path) -> bool:
     Returns whether the folder must be made.
     """
     existing = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+    if not existing.is_dir():
+        raise UsageError(
+            f"{existing} is a file, and no folder to write into; a picture's name ends in .png, .jpg, "
+            ".webp or .avif, and - is stdout"
+        )
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass

@@ -222,7 +222,7 @@ def test_wrong_requests(run: Run, arguments: tuple[str, ...], message: str) -> N
 
 def test_an_output_that_cannot_be_written(run: Run) -> None:
     Path("file").write_text("")
-    assert_refused(run("x", *QUICK, "-o", "file/sub/"), 1, "cannot write into")
+    assert_refused(run("x", *QUICK, "-o", "file/sub/"), 2, "file is a file, and no folder")
 
 
 # Bad input: the model
