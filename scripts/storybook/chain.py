@@ -205,6 +205,7 @@ def _judged(amount: Amount, artwork: list[str]) -> list[Step]:
     judge = ["--model", str(BARE), "--verifier", str(VERIFIER / "verifier.pt"), *artwork]
     judge += ["--limit", str(limit)] if limit else ["--repeats", "2"]
     verify = ["--data", "data/storybook-squares", "--seconds", str(amount.verifier), *artwork]
+    verify += ["--limit", str(limit)] if limit else []
     stages = [str(run_folder(name) / "model") for name in TRAININGS]
     assemble = ["--model", model, "--about", str(HERE / "card-gpu.md"), "--stages", *stages]
     held_out, each = REPORTS

@@ -38,6 +38,7 @@ from scripts.storybook.verifier import (
 )
 
 Marks = dict[str, list[bool]]
+TESTED = 16  # batches of 64 fresh renders
 SHOWN = 24  # prompts named under the sheet
 FRESH = 1_000_003  # added to the seed for the renders the verifier is tested on
 
@@ -133,7 +134,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--verifier", type=Path, help="use a trained verifier")
     parser.add_argument("--repeats", type=int, default=1, help="pictures of each prompt")
     parser.add_argument("--prompts", type=Path, default=HELD_OUT, help="CSV like held_out.csv")
-    parser.add_argument("--limit", type=int, help="ask for the first so many only")
+    parser.add_argument(
+        "--limit", type=int, help="a trial: so many prompts, one batch of fresh renders"
+    )
     parser.add_argument("--each", action="store_true", help="ask for every thing once instead")
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that paint, without --data"
@@ -183,10 +186,13 @@ def _judge_model(
     side = (arguments.size, arguments.size)
     scaled = [picture.resize(side, Image.Resampling.LANCZOS) for picture in pictures]
     scores = table(judge(model, asked, scaled))
-    psnr = reconstruction_psnr(engine, fresh)
-    ceiling = table(
-        accuracy(model, fresh, seen=lambda pixels: _pixels(autoencoded(engine, pixels)))
-    )
+    tested = _batches(arguments)
+    psnr = reconstruction_psnr(engine, fresh, batches=min(4, tested))
+
+    def seen(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        return _pixels(autoencoded(engine, pixels))
+
+    ceiling = table(accuracy(model, fresh, batches=tested, seen=seen))
     plain = [k for k, question in enumerate(once) if question.category == "plain"]
     plain = plain[:: max(1, len(plain) // SHOWN)][:SHOWN]
     shown_pictures = [pictures[k * arguments.repeats] for k in plain]
@@ -201,6 +207,11 @@ def _judge_model(
     print(text)
     found = {"model": arguments.model, "asked": asked_for, "pictures": len(pictures)}
     return text, {**found, "scores": scores, "psnr": psnr, "ceiling": ceiling, "shown": shown}
+
+
+def _batches(arguments: argparse.Namespace) -> int:
+    """How many batches of fresh renders the verifier is tested on."""
+    return TESTED if arguments.limit is None else 1
 
 
 def _pixels(pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
@@ -219,7 +230,7 @@ def main(argv: list[str] | None = None) -> int:
     stream = SceneStream(where, arguments.size, arguments.seed, arguments.cache)
     model, training = _verifier(arguments, stream)
     fresh = SceneStream(where, arguments.size, arguments.seed + FRESH, arguments.cache)
-    own = table(accuracy(model, fresh))
+    own = table(accuracy(model, fresh, batches=_batches(arguments)))
     report: dict[str, Any] = {"world": arguments.world, "training": training, "verifier": own}
     text = markdown("The verifier on fresh renders", own)
     print(text, flush=True)

@@ -1,5 +1,6 @@
 """The judge of storybook pictures: its grading, intervals and training."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -84,8 +85,10 @@ def test_every_thing_can_be_asked_for_once() -> None:
 def test_training_writes_a_report_and_a_verifier(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     arguments = ["--world", "narrow", "--own-art", "--size", "32", "--out", str(tmp_path)]
-    assert main([*arguments, "--seconds", "1"]) == 0
+    assert main([*arguments, "--seconds", "1", "--limit", "1"]) == 0
     assert "| place |" in (tmp_path / "report.md").read_text()
+    rows = json.loads((tmp_path / "report.json").read_text())["verifier"]
+    assert {row["total"] for row in rows if row["category"] == "place"} == {64}  # one batch
     model = load_verifier(tmp_path / "verifier.pt")
     assert model.vocabulary == Vocabulary.of(NARROW)
 
