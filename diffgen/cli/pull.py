@@ -52,11 +52,11 @@ def pull(
         print_line(_announcement(wanted))
     with progress(quiet=quiet, in_bytes=True) as display:
         fetched = _fetch(wanted, display, offline=offline)
-    place = fetched[0].path if len(fetched) == 1 else wanted.folder
+    path = fetched[0].path if len(fetched) == 1 else wanted.folder
     if as_json:
-        print_json(_values(wanted.order, fetched, str(place)))
+        print_json(_values(wanted.order, fetched, str(path)))
     else:
-        print_result(str(place))
+        print_result(str(path))
 
 
 def _announcement(wanted: Any) -> str:

@@ -189,8 +189,8 @@ class BrownianPath:
         return left + (right - left) * position
 
     def _gaussian(self, octave: int, level: int, index: int) -> Tensor:
-        place = f"{self._seed}/{octave}/{level}/{index}".encode()
-        seed = int.from_bytes(blake2b(place, digest_size=8).digest()) >> 1
+        interval = f"{self._seed}/{octave}/{level}/{index}".encode()
+        seed = int.from_bytes(blake2b(interval, digest_size=8).digest()) >> 1
         return torch.randn(self._shape, generator=generator_for(seed))
 
 

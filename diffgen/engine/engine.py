@@ -112,12 +112,12 @@ class Engine:
         device.
         """
         model = source if isinstance(source, Model) else Model.of(source).sampled_with(loras)
-        place = pick_device(device)
-        if dtype == "fp16" and place.type == "cpu":
+        chosen = pick_device(device)
+        if dtype == "fp16" and chosen.type == "cpu":
             logger.warning("fp16 on a CPU takes many times as long as --dtype auto")
         overflows = model.checkpoint.config.vae_overflows
-        precision = Precision.pick(dtype, place, vae_overflows=overflows)
-        return cls(model, place, precision, loras, embeddings)
+        precision = Precision.pick(dtype, chosen, vae_overflows=overflows)
+        return cls(model, chosen, precision, loras, embeddings)
 
     def use_loras(self, loras: Sequence[LoraRef]) -> None:
         """Replace the user's LoRAs; LoRAs of the model itself stay.

@@ -118,17 +118,17 @@ def open_world(device: DeviceName, environment: Mapping[str, str] = os.environ) 
 
     Raises DeviceError, and DiffgenError where another process ended or does not answer.
     """
-    place = pick_device(device)
+    own = pick_device(device)
     size = process_count(environment)
     if size == 1:
-        yield World(0, 1, place)
+        yield World(0, 1, own)
         return
-    if place.type == "cuda":
-        place = _own_gpu(int(environment.get("LOCAL_RANK", "0")))
+    if own.type == "cuda":
+        own = _own_gpu(int(environment.get("LOCAL_RANK", "0")))
     with _lost_processes():
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=PATIENCE)
+        dist.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=PATIENCE)
         try:
-            yield World(dist.get_rank(), size, place)
+            yield World(dist.get_rank(), size, own)
             # Together: who goes while another still waits for him makes that one fail or hang.
             dist.barrier()
             # Gloo's threads need Python's lock to let go of the last tensors. DDP's reducer, freed

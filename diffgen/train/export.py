@@ -36,12 +36,12 @@ def save_component(
     folder: Path, component: Component, module: nn.Module, dtype: torch.dtype
 ) -> None:
     """Write the weights of one network as one safetensors file."""
-    place = folder / component
-    place.mkdir(parents=True, exist_ok=True)
+    subfolder = folder / component
+    subfolder.mkdir(parents=True, exist_ok=True)
     state = {name: t.detach().to("cpu", dtype) for name, t in module.state_dict().items()}
     # Shared and channels-last memory cannot be written as it is.
     state = {name: t.clone(memory_format=torch.contiguous_format) for name, t in state.items()}
-    save_tensors(state, place / f"{STEMS[component]}.safetensors", {})
+    save_tensors(state, subfolder / f"{STEMS[component]}.safetensors", {})
 
 
 def save_grid(images: Sequence[Image.Image], path: Path, columns: int | None = None) -> None:

@@ -218,8 +218,8 @@ def _cast_parts(tensors: LazyTensors, dtype: Format | None) -> dict[str, Part]:
 
 
 def _placed(asked: Conversion) -> AbstractContextManager[Path]:
-    place = replaced if asked.overwrite else created
-    return place(asked.target)
+    writing = replaced if asked.overwrite else created
+    return writing(asked.target)
 
 
 def _counted(label: str, total: int, report: Report) -> Callable[[], None]:

@@ -46,9 +46,9 @@ def cache_folder() -> Path | None:
         usual = os.environ.get("LOCALAPPDATA", "")
     else:
         usual = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
-    place = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or usual))
+    cache = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or usual))
     # The XDG rules ignore relative paths; "~" remains where the home is unknown.
-    return place / "diffgen" if place.is_absolute() else None
+    return cache / "diffgen" if cache.is_absolute() else None
 
 
 def _entry(path: Path, what: str) -> Path | None:

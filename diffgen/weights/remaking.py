@@ -127,9 +127,11 @@ def write_folder(folder: Path, checkpoint: Checkpoint, made: Components, step: S
     else:
         _write_configs(folder, checkpoint)
     for component, parts in made.items():
-        place = folder / folder_name(component, is_refiner=checkpoint.config.is_refiner)
-        place.mkdir(exist_ok=True)
-        write_parts(place / f"{STEMS[component]}.safetensors", parts, {"format": "pt"}, step=step)
+        subfolder = folder / folder_name(component, is_refiner=checkpoint.config.is_refiner)
+        subfolder.mkdir(exist_ok=True)
+        write_parts(
+            subfolder / f"{STEMS[component]}.safetensors", parts, {"format": "pt"}, step=step
+        )
 
 
 def _write_configs(folder: Path, checkpoint: Checkpoint) -> None:
@@ -142,11 +144,11 @@ def _write_configs(folder: Path, checkpoint: Checkpoint) -> None:
     known = zip(TEXT_ENCODERS, config.text, checkpoint.tokenizers, pads, strict=False)
     for name, text, vocabulary, pad in known:
         tokenizer = name.replace("text_encoder", "tokenizer")
-        place = folder / folder_name(tokenizer, is_refiner=config.is_refiner)
-        copy_vocabulary(vocabulary, place, max_tokens=text.max_tokens)
+        subfolder = folder / folder_name(tokenizer, is_refiner=config.is_refiner)
+        copy_vocabulary(vocabulary, subfolder, max_tokens=text.max_tokens)
         if vocabulary != CLIP_TOKENIZER:
             continue  # a base's copy is complete
         special = {"bos_token": START_TEXT, "eos_token": END_TEXT, "unk_token": END_TEXT}
         options = {"tokenizer_class": "CLIPTokenizer", "model_max_length": text.max_tokens}
-        write_json(place / "special_tokens_map.json", {**special, "pad_token": pad})
-        write_json(place / "tokenizer_config.json", {**options, **special, "pad_token": pad})
+        write_json(subfolder / "special_tokens_map.json", {**special, "pad_token": pad})
+        write_json(subfolder / "tokenizer_config.json", {**options, **special, "pad_token": pad})

@@ -54,8 +54,8 @@ def results_table(results: Results, left_out: Collection[str] = ()) -> Table:
     )
     scored = any(cell.clip for cell in results.cells)
     shown = [name for name in COLUMNS if name not in left_out and (scored or name != "CLIP")]
-    place = shown.index("steps") + 1
-    names = [*shown[:place], *axes_of(results), *shown[place:]]
+    column = shown.index("steps") + 1
+    names = [*shown[:column], *axes_of(results), *shown[column:]]
     for name in names:
         _add_column(table, name)
     for cell in by_cost(results.cells):

@@ -119,15 +119,15 @@ def _in_another_form(names: Iterable[str], folder: Path) -> Mapping[str, Path]:
     """Where files lie whose names are written with other Unicode code points on the disk."""
 
     @cache
-    def forms(place: Path) -> dict[str, str]:
-        there = place.iterdir() if place.is_dir() else ()
+    def forms(path: Path) -> dict[str, str]:
+        there = path.iterdir() if path.is_dir() else ()
         return {unicodedata.normalize("NFC", path.name): path.name for path in there}
 
     def found(name: str) -> Path:
-        place = folder
+        path = folder
         for part in Path(name).parts:
-            place /= forms(place).get(unicodedata.normalize("NFC", part), part)
-        return place
+            path /= forms(path).get(unicodedata.normalize("NFC", part), part)
+        return path
 
     return {name: found(name) for name in names}
 

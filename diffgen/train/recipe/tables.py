@@ -42,12 +42,12 @@ def override(table: Table, assignments: Sequence[str]) -> Table:
         if not equals:
             raise ConfigError(f'--set takes KEY=VALUE, for example run.steps=100, not "{key}"')
         *parents, last = key.strip().split(".")
-        place = result
+        inner = result
         for name in parents:
-            place = place.setdefault(name, {})
-            if not isinstance(place, dict):
+            inner = inner.setdefault(name, {})
+            if not isinstance(inner, dict):
                 raise ConfigError(f'--set {assignment}: "{name}" is not a table')
-        place[last] = _parse_value(text.strip())
+        inner[last] = _parse_value(text.strip())
     return result
 
 

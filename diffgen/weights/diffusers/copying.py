@@ -38,9 +38,9 @@ def copy_configs(base: Path, folder: Path, config: ModelConfig) -> None:
     parts = {name for name, value in index.items() if isinstance(value, list | tuple)}
     for source in [path for name in sorted(parts & written) for path in (base / name).glob("*")]:
         if source.suffix in (".json", ".txt") and INDEX not in source.name:
-            place = folder / source.relative_to(base)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, place)
+            target = folder / source.relative_to(base)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
     write_json(folder / "model_index.json", _without(index, parts - written, config))
     write_choices(folder, config)
 

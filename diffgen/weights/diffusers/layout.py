@@ -47,8 +47,8 @@ def write_model_configs(
     write_json(folder / "model_index.json", _index(config, scheduler))
     write_json(folder / "unet" / "config.json", unet_json(config.unet))
     for name, text, (end, pad) in zip(TEXT_ENCODERS, config.text, tokens, strict=False):
-        place = folder / folder_name(name, is_refiner=config.is_refiner)
-        write_json(place / "config.json", text_json(text, end, pad))
+        subfolder = folder / folder_name(name, is_refiner=config.is_refiner)
+        write_json(subfolder / "config.json", text_json(text, end, pad))
     schedule = {"_class_name": scheduler, **schedule_json(config.schedule)}
     write_json(folder / "scheduler" / "scheduler_config.json", schedule)
     if config.vae:
