@@ -1,6 +1,7 @@
 """`--show` and `--preview-every`: draw pictures in the terminal on stderr.
 
-Uses kitty's protocol or sixels if the terminal reports support, else half blocks of text.
+Uses iTerm2's protocol in terminals that are known for it, kitty's or sixels if the terminal reports
+support, else half blocks of text.
 textual-image draws, and queries the terminal; it uses Python's stdout and stdin, which may be a
 pipe and a file of prompts here.
 """
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from diffgen.cli import inline
 from diffgen.cli.console import beside, erase_lines, free_picture, print_note, undisturbed
 from diffgen.errors import UsageError
 
@@ -156,6 +158,13 @@ def _draw(image: Image.Image) -> tuple[int, int | None]:
     assert stream is not None
     if 0 in os.get_terminal_size(stream.fileno()):
         raise OSError("it does not say how large it is")
+    if inline.is_known():
+        columns, rows = os.get_terminal_size(stream.fileno())
+        cell = inline.cell_of(stream.fileno())
+        text, lines = inline.drawn(image, columns, max(1, rows - LINES_LEFT), cell)
+        stream.write(text)
+        stream.flush()
+        return lines, None
     from rich.console import Console
     from textual_image.renderable import Image as Picture
 

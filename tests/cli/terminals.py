@@ -30,7 +30,8 @@ class Seen(NamedTuple):
 
 
 def environment(**changes: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+    ours = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "TERM_PROGRAM", "LC_TERMINAL")
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
     return kept | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color"} | changes
 
 

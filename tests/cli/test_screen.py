@@ -1,6 +1,7 @@
 """`--show`: pictures drawn in a real terminal, and nowhere else."""
 
 import base64
+import io
 import re
 import subprocess
 import sys
@@ -109,6 +110,24 @@ def test_kitty_keeps_no_preview(tmp_path: Path) -> None:
     freed = re.findall(r"\x1b_Ga=d,d=I,i=(\d+)", seen.terminal)
     assert len(placed) == 3  # of steps 2 and 4, and the picture itself, which stays
     assert freed == placed[:2]
+
+
+def test_iterm_gets_pictures_and_previews_whole(tmp_path: Path) -> None:
+    shown = (*PREVIEWED, "--show", "-o", "a.png")
+    (seen,) = in_terminal(shown, cwd=tmp_path, TERM_PROGRAM="iTerm.app", columns=80, rows=20)
+    assert seen.code == 0
+    sent = re.findall(
+        r"((?:\r?\n){18})\x1b\[18A\x1b7\x1b\]1337;File=inline=1;size=(\d+);width=36;height=18;"
+        r"preserveAspectRatio=1:([^\a]+)\a\x1b8\x1b\[18B\r",
+        seen.terminal,
+    )
+    assert len(sent) == 3  # of steps 2 and 4, and the picture itself
+    assert len(re.findall(r"\x1b\[18A\r\x1b\[J", seen.terminal)) == 2  # previews, taken away
+    content = base64.b64decode(sent[-1][2])
+    assert len(content) == int(sent[-1][1])
+    with Image.open(io.BytesIO(content)) as last, Image.open(tmp_path / "a.png") as own:
+        assert differs(last.convert("RGB"), own.convert("RGB")) == 0
+    assert "\x1b[c" not in seen.terminal  # nothing is asked
 
 
 def left_on(seen: Seen) -> list[str]:
