@@ -23,7 +23,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import NoReturn
@@ -109,11 +109,13 @@ def use(model: Path, stage: Callable[[str], None]) -> None:
     from diffgen.engine.engine import Engine
     from diffgen.engine.model import Model
     from diffgen.engine.request import GenerateRequest
+    from diffgen.settings.model import Source
     from diffgen.types import LoraRef
 
     file, lora, vae = model / "model.safetensors", model / LORA, model / VAE
     stage("open")
-    opened = Model.open(file if file.exists() else model, vae=vae if os.path.lexists(vae) else None)
+    asked = Source(model=str(file if file.exists() else model))
+    opened = Model.open(replace(asked, vae=vae) if os.path.lexists(vae) else asked)
     stage("plan")
     plan = opened.plan(GenerateRequest(prompts=[PROMPT]))
     size = 8 * opened.checkpoint.config.factor

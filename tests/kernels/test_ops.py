@@ -68,7 +68,7 @@ def test_a_network_computes_the_same(choose):
         if isinstance(norm, nn.GroupNorm | nn.LayerNorm):
             nn.init.normal_(norm.weight)
             nn.init.normal_(norm.bias)
-    x, t = torch.randn(2, 4, 4, 4), torch.tensor([10, 900])
+    x, t = torch.randn(2, 4, 8, 8), torch.tensor([10, 900])
     cond = Conditioning(torch.randn(2, 5, 12))
     choose("torch")
     expected = unet(x, t, cond)
