@@ -223,9 +223,14 @@ class SweepProgress:
         now = time.monotonic()
         if not self._display.live and now - self._latest >= LINE_EVERY:
             self._latest = now
-            left = (now - self._start) / self._done * max(self._total - self._done, 0)
-            line = f"{self._label}: {self._done} of {self._total}, {left:.0f} s left"
-            self._display.say(line)
+            left = (now - self._start) / self._done * (self._total - self._done)
+            rest = f" of {self._total}, {left:.0f} s left" if self._known else " evaluations"
+            self._display.say(f"{self._label}: {self._done}{rest}")
+
+    @property
+    def _known(self) -> bool:
+        """Whether the end is in sight: a reference that does not converge takes more."""
+        return 0 < self._total >= self._done
 
     def _update(self) -> None:
-        self._display.update(self._label, self._done, self._total or None)
+        self._display.update(self._label, self._done, self._total if self._known else None)

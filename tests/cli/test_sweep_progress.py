@@ -34,6 +34,21 @@ def test_lines_say_how_much_is_left(
     assert last == "round 1 of 1: 4 of 4, 0 s left"
 
 
+def test_a_sweep_that_takes_more_than_was_foreseen_names_no_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reference that has not converged is solved again, in twice the steps."""
+    monkeypatch.setattr(sweep, "LINE_EVERY", 0.0)
+    with progress(quiet=False) as display:
+        listener = SweepProgress(display)
+        listener.begin("reference")
+        listener.expect(1)
+        listener.called()
+        listener.called()
+    _, *lines = capsys.readouterr().err.splitlines()
+    assert lines == ["reference: 1 of 1, 0 s left", "reference: 2 evaluations"]
+
+
 def test_lines_are_rare(capsys: pytest.CaptureFixture[str]) -> None:
     follow(quiet=False)
     assert len(capsys.readouterr().err.splitlines()) == 1
