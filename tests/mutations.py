@@ -179,29 +179,7 @@ def _other_tensors(header: Any, data: bytes, rng: Random) -> tuple[Any, bytes]:
         for name, e in header.items()
     }
     for _ in range(rng.choice((1, 1, 2, 20))):
-        name = rng.choice(list(tensors))
-        dtype, shape, content = tensors.pop(name)
-        kind = rng.randrange(7)
-        if kind == 0:  # renamed, at times to what another tensor is called
-            other = rng.choice(
-                [f"{name}x", name.replace("0", "7"), name.replace("weight", "bias"), ""]
-            )
-            tensors[other] = dtype, shape, content
-        elif kind == 1:  # flat, or with a dimension more
-            tensors[name] = (
-                dtype,
-                rng.choice(([math.prod(shape)], [1, *shape], shape[::-1])),
-                content,
-            )
-        elif kind == 2:  # empty
-            tensors[name] = dtype, [0, *shape[1:]], b""
-        elif kind == 3:  # one number
-            tensors[name] = "F32", [], struct.pack("<f", rng.choice((0, -1, 1e30, math.nan)))
-        elif kind == 4:  # of a format in which it has other numbers
-            half = "U8" if rng.random() < 0.5 else "F8_E4M3"
-            tensors[name] = half, [len(content)], content
-        elif kind == 5:  # twice
-            tensors[name] = tensors[f"{name}.1"] = dtype, shape, content
+        _change_tensor(tensors, rng)
         if not tensors:
             break
     if rng.random() < 0.3:
@@ -212,6 +190,28 @@ def _other_tensors(header: Any, data: bytes, rng: Random) -> tuple[Any, bytes]:
         laid.append(content)
         end += len(content)
     return header, b"".join(laid)
+
+
+def _change_tensor(tensors: dict[str, Any], rng: Random) -> None:
+    """Rename, reshape, empty, convert or remove one of the tensors, or write it twice."""
+    name = rng.choice(list(tensors))
+    dtype, shape, content = tensors.pop(name)
+    kind = rng.randrange(7)
+    if kind == 0:  # renamed, at times to what another tensor is called
+        other = rng.choice([f"{name}x", name.replace("0", "7"), name.replace("weight", "bias"), ""])
+        tensors[other] = dtype, shape, content
+    elif kind == 1:  # flat, or with a dimension more
+        reshaped = rng.choice(([math.prod(shape)], [1, *shape], shape[::-1]))
+        tensors[name] = dtype, reshaped, content
+    elif kind == 2:  # empty
+        tensors[name] = dtype, [0, *shape[1:]], b""
+    elif kind == 3:  # one number
+        tensors[name] = "F32", [], struct.pack("<f", rng.choice((0, -1, 1e30, math.nan)))
+    elif kind == 4:  # of a format in which it has other numbers
+        half = "U8" if rng.random() < 0.5 else "F8_E4M3"
+        tensors[name] = half, [len(content)], content
+    elif kind == 5:  # twice
+        tensors[name] = tensors[f"{name}.1"] = dtype, shape, content
 
 
 def _changed_header(header: Any, rng: Random) -> Any:

@@ -82,19 +82,10 @@ def make_cell(
 ) -> Cell:
     """The figures of a cell from its runs so far, at least one."""
     spec = planned.plan.spec
-    reason = next((run.reason for run in runs if run.reason), "")
-    status: CellStatus = "failed" if reason else "ok" if has_limit(spec) else "no_limit"
-    why = reason or (NO_LIMIT if status == "no_limit" else "")
-    done = [] if reason else sorted(runs, key=lambda run: run.round)
-
+    status, reason = _status(spec, runs)
+    done = [] if status == "failed" else sorted(runs, key=lambda run: run.round)
     # Cells are compared picture by picture, so pictures after a missing one are left out.
     unbroken = [run for number, run in enumerate(done) if run.round == number]
-
-    def over_pictures(name: str) -> Statistic | None:
-        values = [getattr(run, name) for run in unbroken]
-        found = [value for value in values if value is not None]
-        return statistic(found) if found else None
-
     decodes = [run.decode_seconds for run in done if run.decode_seconds is not None]
     memory = [run.peak_memory for run in done if run.peak_memory is not None]
     return Cell(
@@ -104,18 +95,33 @@ def make_cell(
         nfe=round(median(run.nfe for run in runs)),
         stochastic=planned.stochastic,
         status=status,
-        reason=why,
+        reason=reason,
         at=dict(planned.point),
         settings={**planned.plan.options, **settings, **dict(planned.point)},
         seconds=_timing([run.seconds for run in done if run.seconds is not None]),
         decode_seconds=median(decodes) if decodes else None,
         peak_memory=max(memory, default=None),
-        latent_rmse=over_pictures("latent_rmse"),
-        psnr=over_pictures("psnr"),
-        ssim=over_pictures("ssim"),
-        clip=over_pictures("clip"),
+        latent_rmse=_statistic(unbroken, "latent_rmse"),
+        psnr=_statistic(unbroken, "psnr"),
+        ssim=_statistic(unbroken, "ssim"),
+        clip=_statistic(unbroken, "clip"),
         picture=next((run.picture for run in done if run.picture), None),
     )
+
+
+def _status(spec: SamplerSpec, runs: Sequence[Run]) -> tuple[CellStatus, str]:
+    """The status of a cell, and its reason."""
+    failure = next((run.reason for run in runs if run.reason), "")
+    if failure:
+        return "failed", failure
+    return ("ok", "") if has_limit(spec) else ("no_limit", NO_LIMIT)
+
+
+def _statistic(runs: Sequence[Run], name: str) -> Statistic | None:
+    """The statistic of one figure over the pictures that have it; None without any."""
+    values = [getattr(run, name) for run in runs]
+    found = [value for value in values if value is not None]
+    return statistic(found) if found else None
 
 
 def _timing(seconds: Sequence[float]) -> Timing | None:

@@ -5,24 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from real_unets import REAL
 
 from diffgen.models.build import empty_network
 from diffgen.models.config import ClipTextConfig, ModelConfig, UNetConfig, VaeConfig
 from diffgen.models.shapes import expected_shapes
 from diffgen.types import Component, NoiseConfig
 
-SD1 = UNetConfig()
-XL = UNetConfig(
-    channels=(320, 640, 1280),
-    blocks=(2, 2, 2),
-    depth=(0, 2, 10),
-    mid_depth=10,
-    num_heads=(5, 10, 20),
-    context_dim=2048,
-    linear_projection=True,
-    time_ids_dim=256,
-    added_dim=2816,
-)
+SD1, XL = REAL["sd15"], REAL["sdxl"]
 UNETS = {
     "sd1": SD1,
     "sd2": replace(SD1, linear_projection=True, context_dim=1024),
