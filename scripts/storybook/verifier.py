@@ -183,10 +183,11 @@ def painted(stream: SceneStream, *, workers: int = 0) -> Batches:
 def shelved(shelf: Shelf, vocabulary: Vocabulary, seed: int) -> Batches:
     """Endless labelled batches of scenes drawn earlier, in a new order each turn."""
     rng = np.random.default_rng(seed)
+    size = min(BATCH, len(shelf.scenes))
     while True:
         order = rng.permutation(len(shelf.scenes))
-        for first in range(0, len(order) - BATCH + 1, BATCH):
-            chosen = order[first : first + BATCH]
+        for first in range(0, len(order) - size + 1, size):
+            chosen = order[first : first + size]
             pixels = shelf.pixels[chosen].transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
             labels = vocabulary.labels([shelf.scenes[i] for i in chosen])
             yield _roughen(_shift(pixels, rng)), labels

@@ -47,3 +47,10 @@ def test_batches_have_the_labels_of_their_pictures() -> None:
     is_day = labels["time"] == vocabulary.times.index("day")
     assert torch.equal(pictures.mean((1, 2, 3)) > 0, is_day)
     assert 0 < int(is_day.sum()) < BATCH
+
+
+def test_a_shelf_smaller_than_a_batch_is_one(stream: SceneStream) -> None:
+    examples = [stream.example(index) for index in range(3)]
+    shelf = Shelf(np.stack([e.picture for e in examples]), tuple(e.scene for e in examples))
+    pictures, labels = next(shelved(shelf, Vocabulary.of(MEDIUM), seed=1))
+    assert len(pictures) == len(labels["time"]) == 3
