@@ -84,7 +84,7 @@ def _as_whole_models(shapes: Shapes) -> Shapes:
 
 
 def _holds(shapes: Shapes) -> Holds:
-    if any(LORA.fullmatch(key) for key in shapes):
+    if UP not in shapes and any(LORA.fullmatch(key) for key in shapes):
         return "lora"
     found = {
         "unet": any(UNET.fullmatch(key) for key in shapes),

@@ -11,6 +11,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "a LoRA; give it with --lora, beside the model it is for": (
         r".+\.(lora_(A|B|up|down)|hada_w1_a|lokr_w1(_a)?|dora_scale)\b",
     ),
+    "a VeRA": (r".+\.vera_lambda_[bd]\b",),
     "an IP-Adapter": (r"(image_proj|ip_adapter)\..+",),
     "a ControlNet": (r"(control_model\.)?(input_hint_block|controlnet_cond_embedding)\..+",),
     "a T2I-Adapter": (r"(adapter\.)?body\.0\.(resnets|block1)\..+",),

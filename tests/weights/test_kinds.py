@@ -29,6 +29,7 @@ FILES = {
     "Wan": ["blocks.0.cross_attn.norm_k.weight", "patch_embedding.weight"],
     "Qwen-Image": ["transformer_blocks.0.attn.add_q_proj.weight", "txt_norm.weight"],
     "LTX-Video": ["transformer_blocks.0.scale_shift_table", "patchify_proj.weight"],
+    "a VeRA": ["base_model.model.x.to_q.vera_lambda_b", "base_model.vera_A"],
     "an IP-Adapter": ["image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight"],
     "a ControlNet": ["input_hint_block.0.weight", "input_blocks.0.0.weight"],
     "an autoencoder; give it with --vae, beside a model": [

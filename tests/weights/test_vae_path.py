@@ -185,3 +185,11 @@ def test_files_of_other_kinds_are_named(model, tmp_path, key, said):
     save_file({key: torch.zeros(4, 4)}, tmp_path / "x.safetensors")
     with pytest.raises(DiffgenError, match=f"cannot be used as autoencoder: {said}"):
         Checkpoint.open(model, vae=tmp_path / "x.safetensors")
+
+
+def test_a_decoder_alone_is_called_so(model: Path, bare: Path, tmp_path: Path) -> None:
+    whole = load_file(bare / "vae.safetensors")
+    half = {key: each for key, each in whole.items() if not key.startswith("encoder.")}
+    save_file(half, tmp_path / "half.safetensors")
+    with pytest.raises(DiffgenError, match="its autoencoder is a decoder alone, and both halves"):
+        Checkpoint.open(model, vae=tmp_path / "half.safetensors")

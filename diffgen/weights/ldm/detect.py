@@ -150,6 +150,11 @@ def _needed(shapes: Shapes, name: str) -> Shape:
 
 def read_vae(shapes: Shapes, family: SingleFamily) -> VaeConfig:
     """The autoencoder with these canonical names and shapes. Raises UnsupportedCheckpoint."""
+    if "decoder.conv_in.weight" in shapes and not any(k.startswith("encoder.") for k in shapes):
+        raise UnsupportedCheckpoint(
+            "its autoencoder is a decoder alone, and both halves are needed; give a whole one with "
+            "--vae"
+        )
     count = _count(shapes, r"encoder\.down_blocks\.(\d+)\..+")
     first = "encoder.down_blocks.{}.resnets.0.conv2.weight"
     return VaeConfig(

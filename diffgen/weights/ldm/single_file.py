@@ -169,7 +169,7 @@ def _opened(
 
 def _family(infos: Infos, base: ModelConfig | None) -> SingleFamily:
     """The family of a file. Raises UnsupportedCheckpoint, naming its kind, for others."""
-    if any(re.match(LORA, key) for key in infos):
+    if UP not in infos and any(re.match(LORA, key) for key in infos):
         raise UnsupportedCheckpoint("it is a LoRA; give it with --lora, beside the model it is for")
     unet = below(infos, UNET)
     context = next((info for key, info in unet.items() if key.endswith("attn2.to_k.weight")), None)

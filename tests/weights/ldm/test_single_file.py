@@ -25,6 +25,7 @@ from diffgen.models.unet import UNet
 from diffgen.models.vae import Autoencoder
 from diffgen.types import NoiseConfig
 from diffgen.weights.checkpoint import CLIP_TOKENIZER, Checkpoint
+from diffgen.weights.contents import contents_of
 from diffgen.weights.files import read_header
 from diffgen.weights.ldm.detect import SD2_WIDTH, read_clip, read_open_clip
 from diffgen.weights.ldm.single_file import TELLS_V, open_single_file
@@ -184,6 +185,11 @@ def add(**shapes):
     )
 
 
+def only_a_lora(tensors):
+    tensors.clear()
+    tensors["lora_unet_x.alpha"] = torch.ones(())
+
+
 @pytest.mark.parametrize(
     ("family", "change", "message"),
     [
@@ -191,7 +197,7 @@ def add(**shapes):
         ("sd1", drop(UNET), r"it has no U-Net"),
         ("sd1", drop("cond_stage_model."), "it is a U-Net alone, .* with --base"),
         ("sd1", drop(f"{UNET}input_blocks.0."), "it has no U-Net"),
-        ("sd1", add(lora_unet_x__alpha=()), "it is a LoRA; give it with --lora"),
+        ("sd1", only_a_lora, "it is a LoRA; give it with --lora"),
         ("sdxl", add(edm_mean=(1, 4, 1, 1)), "edm_mean without the other"),
         ("sd1", add(first_stage_model__decoder__conv_in__weight=(4,)), "other shapes than Stable"),
         (
@@ -335,6 +341,16 @@ def test_what_training_leaves_behind_is_skipped_and_strangers_are_named(changed,
     assert not caplog.records
     Checkpoint.open(changed("sd1", add(control_model__x=(1,))))
     assert "has 1 tensors that are not read: control_model.x" in caplog.text
+
+
+def test_a_stray_tensor_of_a_lora_makes_no_lora_of_a_model(changed, caplog):
+    """Merging tools leave some behind."""
+    path = changed("sd1", lambda tensors: tensors.update({"lora_unet_x.alpha": torch.ones(())}))
+    assert set(open_single_file(path).tensors) == {"unet", "vae", "text_encoder"}
+    assert "1 tensors that are not read: lora_unet_x.alpha" in caplog.text
+    assert (
+        contents_of({key: info.shape for key, info in read_header(path).items()}).holds == "model"
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
