@@ -120,7 +120,7 @@ def test_the_student_begins_as_the_teacher(request, squares, family, guidance):
         teacher = target.inputs.teacher(inputs.far.x, inputs.far.t, plain)
         for unet in (target.module.unet, target.module.target):
             assert torch.equal(unet(inputs.far.x, inputs.far.t, inputs.cond), teacher)
-    assert target.inputs.final == (1.0 if family == "sdxl" else target.inputs.alphas_cumprod[0])
+    assert target.inputs.levels[0] == (1.0 if family == "sdxl" else target.inputs.alphas_cumprod[0])
 
 
 def test_the_near_point_is_a_step_of_our_ddim(squares, sd2):
