@@ -2,7 +2,7 @@
 
 OpenMP's threads spin while they wait. If another process needs the same cores, that keeps the
 thread that all wait for from running. Threads that sleep at once lose some time at each barrier,
-which on an idle machine slows the steps of a small model by half. So they spin briefly, then sleep
+which on an idle machine slows a small model by up to a half. So they spin briefly, then sleep
 (scripts/bench_busy.py).
 """
 
