@@ -64,25 +64,20 @@ class SchedulerClass:
     variants: Mapping[tuple[str, str], SamplerName] = field(default_factory=dict)
 
 
+_DDPM = SchedulerClass(
+    "ddpm",
+    defaults={"timestep_spacing": "leading", "clip_sample": True},
+    ignored=NO_SIGMAS,
+    allowed={"variance_type": ("fixed_small", "fixed_small_log")},
+)
+_DDIM = SchedulerClass(
+    "ddim", defaults={"timestep_spacing": "leading", "clip_sample": True}, ignored=NO_SIGMAS
+)
 CLASSES: Mapping[str, SchedulerClass] = {
-    "DDPMScheduler": SchedulerClass(
-        "ddpm",
-        defaults={"timestep_spacing": "leading", "clip_sample": True},
-        ignored=NO_SIGMAS,
-        allowed={"variance_type": ("fixed_small", "fixed_small_log")},
-    ),
-    "DDIMScheduler": SchedulerClass(
-        "ddim", defaults={"timestep_spacing": "leading", "clip_sample": True}, ignored=NO_SIGMAS
-    ),
-    "DDIMParallelScheduler": SchedulerClass(
-        "ddim", defaults={"timestep_spacing": "leading", "clip_sample": True}, ignored=NO_SIGMAS
-    ),
-    "DDPMParallelScheduler": SchedulerClass(
-        "ddpm",
-        defaults={"timestep_spacing": "leading", "clip_sample": True},
-        ignored=NO_SIGMAS,
-        allowed={"variance_type": ("fixed_small", "fixed_small_log")},
-    ),
+    "DDPMScheduler": _DDPM,
+    "DDPMParallelScheduler": _DDPM,
+    "DDIMScheduler": _DDIM,
+    "DDIMParallelScheduler": _DDIM,
     "PNDMScheduler": SchedulerClass(
         "plms",
         defaults={
