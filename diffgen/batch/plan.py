@@ -29,10 +29,12 @@ from diffgen.engine.plan import GeneratePlan, Picture
 from diffgen.engine.request import GenerateRequest
 from diffgen.engine.steering import unread_syntax
 from diffgen.engine.tags import Finder
+from diffgen.engine.tasks import too_large
 from diffgen.errors import UnreadSyntax
 from diffgen.jsonfile import parse_json
 from diffgen.settings.model import Adapters, Source
 from diffgen.settings.setting import as_text, rows
+from diffgen.types import Size
 
 PLANS_KEPT = 256
 
@@ -116,6 +118,7 @@ class BatchPlan:
         self.adaptive = False  # whether a sampler is adaptive
         self.steps = 0  # of the samplers, likewise
         self.unread: dict[str, str] = {}  # foreign syntax taken as words, by kind
+        self.too_large: dict[Size, str] = {}  # notes on sizes that models did not learn
         self._expander = expander or Expander()
         self._salt = salt
         self._all = all_combinations
@@ -162,6 +165,7 @@ class BatchPlan:
             strict=self._strict,
         )
         plan.settler, plan.unread = self.settler, self.unread
+        plan.too_large = self.too_large
         return plan
 
     def _prompts(self, template: str) -> Iterable[str]:
@@ -182,6 +186,8 @@ class BatchPlan:
         self.settler.finder.tell(drawn, asked)
         learned = bool(stock.words) or any(each.embeddings for each in asked.values())
         self._note_unread(unread_syntax(drawn, embeddings=learned, parameters=record.options_read))
+        if note := too_large(plan, stock.model):
+            self.too_large.setdefault((plan.width, plan.height), note)
         self._count(plan)
         group = (name, plan.group)
         self._groups.append(self._group_numbers.setdefault(group, len(self._group_numbers)))

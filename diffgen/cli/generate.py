@@ -98,7 +98,7 @@ def _told(opened: Callable[[], Session], prompt_file: str | None) -> Session:
     tell_terminal(prompt_file)
     with listed_problems():
         session = opened()
-    for note in session.notes:
+    for note in (*session.notes, *session.plan.too_large.values()):
         print_note(note)
     tell_syntax([*session.plan.unread.values()])
     return session

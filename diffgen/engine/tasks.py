@@ -11,9 +11,12 @@ from diffgen.files import expanded
 from diffgen.models.config import ModelConfig
 
 if TYPE_CHECKING:
+    from diffgen.engine.model import Model
+    from diffgen.engine.plan import GeneratePlan
     from diffgen.engine.request import GenerateRequest
 
 WHOLE, PART = 0.75, 1.0  # strength without and with a mask
+REPEATING = 2.0  # times the area that a model learned, from which on it composes several pictures
 
 
 def strength_of(request: GenerateRequest, edits: Edits | None, config: ModelConfig) -> float:
@@ -77,6 +80,17 @@ def check_size(name: str, pixels: int | None, config: ModelConfig) -> int:
             f"{name} {pixels} does not divide by {factor}, the factor of this model; take {near}"
         )
     return pixels
+
+
+def too_large(plan: GeneratePlan, model: Model) -> str | None:
+    """A note on a size far above the model's own, where no init picture says what goes where."""
+    side, (width, height) = model.checkpoint.config.native_size, (plan.width, plan.height)
+    if plan.edits is not None or width * height < REPEATING * side**2:
+        return None
+    return (
+        f"{model.name} learned pictures of {side} x {side}: at {width} x {height} things repeat; "
+        f"draw smaller ones, and enlarge those with --hires"
+    )
 
 
 def check_timesteps(request: GenerateRequest, config: ModelConfig) -> None:

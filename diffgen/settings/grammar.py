@@ -15,6 +15,7 @@ MAX_NUMBERS = 10_000  # of a list
 MAX_OUTPAINTED = 16_384  # pixels on a side
 NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
 EVERY_LEVEL = "all"
+FACTOR = re.compile(r"\d(\.\d{1,3})?")
 ENLARGEMENT = re.compile(r"(\d{1,2}(\.\d{1,3})?)[xX]|\d{1,5}[xX]\d{1,5}")
 
 
@@ -153,7 +154,9 @@ def parse_sides(name: str, text: str) -> tuple[int, ...]:
 
 
 def parse_enlargement(name: str, text: str) -> str:
-    """`2x`, `1.5x` or `WxH`, as typed. Raises UsageError."""
+    """`2x`, `1.5x` or `WxH`, as typed; `2` is `2x`. Raises UsageError."""
+    if FACTOR.fullmatch(text):
+        return f"{text}x"
     if not ENLARGEMENT.fullmatch(text):
         raise UsageError(f"{name} takes a factor such as 2x, or a size such as 1024x768")
     return text.lower()

@@ -53,6 +53,27 @@ def test_a_picture(run: Run) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("size", "noted"),
+    [
+        (("-W", "512"), True),
+        (("-W", "384"), False),
+        (("-W", "512", "-H", "512", "--hires", "2"), True),
+        (("--hires", "2"), False),
+        (("-W", "512", "--init", "x.png"), False),
+    ],
+)
+def test_sizes_that_the_model_never_learned_are_noted(
+    run: Run, size: tuple[str, ...], noted: bool
+) -> None:
+    Image.new("RGB", (256, 256)).save("x.png")
+    result = run("x", "--dry-run", *size)
+    assert result.code == 0
+    assert ("learned pictures of 256 x 256" in result.err) is noted
+    if noted:
+        assert result.err.startswith("note: storybook learned ")
+
+
 def test_a_summary_may_be_in_the_folder_that_the_run_makes(run: Run) -> None:
     result = run("x", *QUICK, *SMALL, "-o", "new/pictures/", "--summary", "new/s.json")
     assert result.code == 0

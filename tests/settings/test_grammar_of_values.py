@@ -3,7 +3,13 @@
 import pytest
 
 from diffgen.errors import UsageError
-from diffgen.settings.grammar import parse_guidance, parse_point, parse_size, parse_stretches
+from diffgen.settings.grammar import (
+    parse_enlargement,
+    parse_guidance,
+    parse_point,
+    parse_size,
+    parse_stretches,
+)
 from diffgen.settings.picture import Size
 from diffgen.settings.sampling import Guidance
 from diffgen.settings.setting import plain, rows
@@ -46,6 +52,15 @@ def test_sizes_and_points() -> None:
             parse_size("--s", text)
     with pytest.raises(UsageError, match="takes X,Y in pixels"):
         parse_point("--c", "8")
+
+
+def test_enlargements() -> None:
+    given = ("2x", "2X", "1.5x", "12x", "2", "1.5", "1024x768")
+    read = ["2x", "2x", "1.5x", "12x", "2x", "1.5x", "1024x768"]
+    assert [parse_enlargement("--hires", text) for text in given] == read
+    for text in ("", "x", "512", "-2", "2.5.1", "2 x"):
+        with pytest.raises(UsageError, match="takes a factor such as 2x, or a size"):
+            parse_enlargement("--hires", text)
 
 
 def test_they_come_back_from_records() -> None:
