@@ -51,11 +51,14 @@ References: TypeAlias = Mapping[str, Reference]
 class Question:
     """The user's requirements, and the key of "yours": the model's own default.
 
+    Without `default` the baseline has the default's sampler but other steps, as those were not
+    measured.
     `target_psnr` is the acceptable mean distance to the converged picture in dB; None is 30 dB.
     `budget_seconds` bounds a picture's sampling time. `prompts` turns pictures into seeds.
     """
 
     baseline: str = ""  # Cell.key
+    default: bool = True
     target_psnr: float | None = None
     budget_seconds: float | None = None
     prompts: int = 1
@@ -64,6 +67,11 @@ class Question:
     def target(self) -> float:
         """`target_psnr` with its default."""
         return GOOD_PSNR if self.target_psnr is None else self.target_psnr
+
+    @property
+    def your(self) -> str:
+        """What the baseline's name begins with in a sentence."""
+        return "your " if self.default else ""
 
 
 class Measured(NamedTuple):
@@ -163,13 +171,13 @@ def recommend(
     keeps = choice is yours
     verdict = _verdict(choice, affordable, references, question)
     sentence = (
-        f"{'keep your ' if keeps else ''}{describe(choice.cell)}: PSNR {_measured(choice)} dB to "
+        f"{'keep ' + question.your if keeps else ''}{describe(choice.cell)}: PSNR {_measured(choice)} dB to "
         f"the converged picture ({verdict}), {choice.seconds:.2g} s a picture"
     )
     if not keeps:
         return Recommendation(
             cell=choice.cell.key,
-            sentence=sentence + _against(choice, points, question.baseline),
+            sentence=sentence + _against(choice, points, question),
         )
     more = _more_seeds(best, choice, len(affordable) - 1, question.prompts)
     return Recommendation(
@@ -202,7 +210,8 @@ def _verdict(
             f"{target} cannot be told: the reference is sure to {sure:.1f} dB only; more "
             "--reference steps or --dtype fp32 may help"
         )
-    return f"nothing measured reaches {target}{within}"
+    more = "; more --steps may" if budget is None else ""
+    return f"nothing measured reaches {target}{within}{more}"
 
 
 def _not_shown(best: Measured, yours: Measured, rivals: int, more: int | None) -> str:
@@ -272,12 +281,13 @@ def _points(cells: Sequence[Cell], references: References) -> list[Measured]:
     return points
 
 
-def _against(choice: Measured, points: Sequence[Measured], baseline: str) -> str:
-    yours = next((p for p in points if p.cell.key == baseline), None)
+def _against(choice: Measured, points: Sequence[Measured], question: Question) -> str:
+    yours = next((p for p in points if p.cell.key == question.baseline), None)
     if yours is None or yours.cell.key == choice.cell.key:
         return ""
     share = choice.seconds / yours.seconds
-    return f", {share:.0%} of the time of your {describe(yours.cell)} ({_measured(yours)} dB)"
+    name = f"{question.your}{describe(yours.cell)}"
+    return f", {share:.0%} of the time of {name} ({_measured(yours)} dB)"
 
 
 def _measured(point: Measured) -> str:

@@ -115,7 +115,9 @@ def _answer(task: Task, cells: Sequence[Cell], references: Mapping[str, Referenc
     baseline = pick_baseline(cells, own.spec.name, str(own.schedule), steps, defaults)
     limits = {cell.limit for cell in cells}
     theirs = {name: one for name, one in references.items() if name in limits}
-    advice = _advice(task.request, cells, theirs, _question(task, baseline))
+    default = {cell.key: cell.steps for cell in cells}.get(baseline) == steps
+    question = replace(_question(task, baseline), default=default)
+    advice = _advice(task.request, cells, theirs, question)
     return _Answer(baseline, pareto_front(cells, theirs), advice)
 
 

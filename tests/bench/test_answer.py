@@ -81,7 +81,7 @@ def test_a_target_can_be_set():
     assert answer(target_psnr=25.0).cell == FAST.key
     made = answer(target_psnr=50.0)
     assert made.cell == SLOW.key
-    assert "nothing measured reaches 50)" in made.sentence
+    assert "nothing measured reaches 50; more --steps may)" in made.sentence
 
 
 def test_a_budget_bounds_the_time():
@@ -185,6 +185,15 @@ def test_of_two_that_cost_the_same_only_one_can_be_shown_to_be_closer(values):
     swapped = [answer([mine, other], baseline=one.key).cell for one in (mine, other)]
     kept = [chosen == one.key for chosen, one in zip(swapped, (mine, other), strict=True)]
     assert any(kept)
+
+
+def test_other_steps_than_the_default_are_not_called_yours():
+    few = drew(5, [20.0, 21.0, 22.0])
+    kept = answer([few], baseline=few.key, default=False)
+    assert kept.sentence.startswith("keep dpmpp_2m + karras, 5 steps: ")
+    better = drew(20, [31.0, 31.5, 32.0], seconds=0.6)
+    made = answer([few, better], baseline=few.key, default=False)
+    assert "of the time of dpmpp_2m + karras, 5 steps (21.0" in made.sentence
 
 
 def test_your_own_default_is_not_compared_with_itself():
