@@ -16,7 +16,7 @@ from diffgen.cli.progress import progress
 from diffgen.cli.screen import Previews, Screen
 from diffgen.cli.signals import Asked, Stopped, finishing_first
 from diffgen.cli.signature import Prompts, with_settings
-from diffgen.cli.streams import stdout_is_closed
+from diffgen.cli.streams import stdout_file, stdout_is_closed
 from diffgen.cli.summary import summarised
 from diffgen.cli.threads import settle_threads
 from diffgen.cli.tracking import Tracker
@@ -43,6 +43,7 @@ PICTURES = (
     *(Prompting, Size, Number, Sampling, Guidance, Source, Adapters),
     *(Editing, Enlarging, Varying, Refining),
 )
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".avif")
 
 
 @with_settings(
@@ -120,6 +121,12 @@ def _check_stdout(output: Output) -> None:
         raise UsageError("--json and -o - both want stdout; choose one")
     if output.output == "-" and stdout_is_closed():
         raise UsageError("-o -: stdout is closed; give a file's name")
+    file = stdout_file()
+    if output.output != "-" and file and file.suffix.lower() in IMAGES:
+        raise UsageError(
+            f"stdout tells the paths of pictures, and goes to {file.name}; "
+            f"-o - > {file.name} writes a picture there"
+        )
 
 
 @contextmanager

@@ -10,9 +10,11 @@ import codecs
 import errno
 import io
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import BinaryIO, TextIO
 
 ESCAPED = "diffgen.escaped"
@@ -82,6 +84,15 @@ def silence(stream: TextIO | GuardedStream | None) -> None:
 def stdout_is_closed() -> bool:
     """Whether the program was started with stdout closed."""
     return isinstance(sys.stdout, GuardedStream) and sys.stdout.is_closed
+
+
+def stdout_file() -> Path | None:
+    """The file that stdout is redirected to, where the system (Linux) tells."""
+    with suppress(OSError, ValueError):
+        number = sys.stdout.fileno()
+        if stat.S_ISREG(os.fstat(number).st_mode):
+            return Path(os.readlink(f"/proc/self/fd/{number}"))
+    return None
 
 
 @contextmanager

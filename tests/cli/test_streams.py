@@ -127,6 +127,19 @@ def test_a_picture_for_a_closed_stdout_is_refused(tmp_path: Path) -> None:
     )
 
 
+def test_a_picture_is_not_a_list_of_paths(tmp_path: Path) -> None:
+    done = run("generate", "x", *QUICK, cwd=tmp_path, redirect="> barn.png")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: stdout tells the paths of pictures, and goes to barn.png; "
+        "-o - > barn.png writes a picture there\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["barn.png"]
+    for redirect in ("> paths.txt", "| cat > barn.png"):
+        done = run("generate", "x", "--dry-run", *QUICK, cwd=tmp_path, redirect=redirect)
+        assert done.returncode == 0
+
+
 def test_a_folder_that_is_no_utf8_and_a_stdout_that_is_latin_1(tmp_path: Path) -> None:
     folder = os.fsdecode(b"caf\xe9")
     done = run(
