@@ -67,6 +67,8 @@ class PictureOutput:
         self._written: set[Path] = set()
         self._stdout = target == "-"
         try:
+            if PICTURES.fullmatch(path.name) and not path.is_dir():  # an empty variable's
+                raise UsageError(f"{target} is a suffix without a name")
             is_folder = _means_folder(target or ".", path)
             self._folder = path if is_folder else path.parent
             self._file = None if is_folder else path

@@ -147,6 +147,8 @@ def test_targets_that_cannot_hold_the_pictures(target: str, pictures: int, messa
 
 def test_what_cannot_be_written_is_known_at_once(in_tmp: Path) -> None:
     Path("file").write_text("")
+    with pytest.raises(UsageError, match=r"new/\.png is a suffix without a name"):
+        PictureOutput("new/.png", pictures=1)
     with pytest.raises(UsageError, match=r"file is a file, and no folder to write into"):
         PictureOutput("file/sub/", pictures=1)
     with pytest.raises(OutputError, match="cannot write into /proc"):
