@@ -129,7 +129,7 @@ def dry_run(recipe: Recipe, run: Path) -> list[str]:
         *latents,
         *remarks(recipe),
         summary,
-        f"{steps} steps of {trainer.pictures_per_step} pictures: {epochs:.1f} epochs",
+        f"{steps} steps of {_pictures(trainer)}: {epochs:.1f} epochs",
         f"time: about {steps * seconds / 60:.1f} min ({seconds:.3f} s a step, measured)",
         *_memory(world.device),
     ]
@@ -300,7 +300,7 @@ def _finish(trainer: Trainer) -> None:
         "licence": recipe.license,
         "base": recipe.model.base or "none: trained from nothing",
         "seed": str(recipe.run.seed),
-        "steps": f"{trainer.step} of {trainer.pictures_per_step} pictures",
+        "steps": f"{trainer.step} of {_pictures(trainer)}",
         "held-out loss": f"{held_out[-1]:.5f}" if held_out else "not measured",
         "hardware": hardware(trainer.world.device, trainer.world.size),
         "time": f"{trainer.seconds / 60:.1f} min",
@@ -309,3 +309,9 @@ def _finish(trainer: Trainer) -> None:
     }
     with optional("the model card"):
         write_card(model, recipe, facts)
+
+
+def _pictures(trainer: Trainer) -> str:
+    """What a step learns from."""
+    count = trainer.pictures_per_step
+    return f"{count} picture{'s' if count > 1 else ''}"
