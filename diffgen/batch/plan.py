@@ -16,21 +16,23 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from diffgen.batch.expansion import Expander
 from diffgen.batch.files import Entry, Problem, Record, check_all, logged_reason
 from diffgen.batch.journal import key_of
 from diffgen.batch.requests import GROUPS, Given, Variant, variants
-from diffgen.batch.stock import Stock
+from diffgen.batch.stock import Stock, files_of, stamps
 from diffgen.engine.model import Model
 from diffgen.engine.named_files import with_paths
 from diffgen.engine.plan import GeneratePlan, Picture
 from diffgen.engine.request import GenerateRequest
 from diffgen.engine.steering import unread_syntax
 from diffgen.engine.tags import Finder
-from diffgen.engine.tasks import too_large
+from diffgen.engine.tasks import ENLARGERS, too_large
 from diffgen.errors import UnreadSyntax
+from diffgen.files import expanded
 from diffgen.jsonfile import parse_json
 from diffgen.settings.model import Adapters, Source
 from diffgen.settings.setting import as_text, rows
@@ -242,9 +244,24 @@ class BatchPlan:
             settings = _texts(variant.given, *GROUPS) | {"count": 1}
             settings |= {"init content": plan.edits.contents[init]} if plan.edits else {}
             settings |= {"prompt": prompt, "seed": seed, "files": stock.stamp, "salt": self._salt}
+            if others := self._other_files(plan, prompt, stock):
+                settings["other files"] = stamps(others)
             key = self._unique(key_of(settings))
             picture = Picture(prompt, seed, init)
             yield Job(key, variant.line, variant.prompt, plan, picture, stock.model.name)
+
+    def _other_files(self, plan: GeneratePlan, prompt: str, stock: Stock) -> set[Path]:
+        """Files outside the stock: the refiner's, the upscaler's, and those a prompt asks for."""
+        request = replace(plan.request, prompts=(prompt,))
+        files = files_of(plan.refined[0]) if plan.refined else set()
+        if request.hires and request.hires_upscaler not in ENLARGERS:
+            files.add(expanded(request.hires_upscaler))
+        texts = (prompt, request.prompt_2, request.negative, request.negative_2, request.towards)
+        if any("<" in text or "embedding:" in text.casefold() for text in filter(None, texts)):
+            asked = self.settler.finder.tags(replace(plan, request=request), lambda: stock.words)
+            files |= {each.path for one in asked.values() for each in one.loras}
+            files |= {each.path for one in asked.values() for each in one.embeddings}
+        return files
 
     def _unique(self, key: str) -> str:
         """A repeated line makes a picture of its own."""

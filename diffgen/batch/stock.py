@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +30,21 @@ class Stock:
     @classmethod
     def of(cls, model: Model, adapters: Adapters, base: str) -> Self:
         """The stock of an opened model."""
-        infos = (info for part in model.checkpoint.tensors.values() for info in part.infos.values())
-        files = {info.file for info in infos}
-        files |= {each.path for each in (*model.loras, *adapters.loras)}
+        files = files_of(model) | {each.path for each in adapters.loras}
         files |= {each.path for each in adapters.embeddings}
         words = known_words(model, adapters.loras, adapters.embeddings)
-        return cls(model, adapters, tuple(sorted(map(_stamp, files))), base, words)
+        return cls(model, adapters, stamps(files), base, words)
+
+
+def files_of(model: Model) -> set[Path]:
+    """The weights of a model, with its own LoRAs."""
+    infos = (info for part in model.checkpoint.tensors.values() for info in part.infos.values())
+    return {info.file for info in infos} | {each.path for each in model.loras}
+
+
+def stamps(files: Iterable[Path]) -> tuple[str, ...]:
+    """Names with sizes and times, which tell whether files are the same."""
+    return tuple(sorted(map(_stamp, files)))
 
 
 def _stamp(path: Path) -> str:

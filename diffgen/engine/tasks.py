@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from diffgen.engine.request import GenerateRequest
 
 WHOLE, PART = 0.75, 1.0  # strength without and with a mask
+ENLARGERS = ("latent", "lanczos")  # any other upscaler is a file
 REPEATING = 2.0  # times the area that a model learned, from which on it composes several pictures
 
 
@@ -57,7 +58,7 @@ def check_hires(request: GenerateRequest, edits: Edits | None, config: ModelConf
     upscaler = request.hires_upscaler
     if upscaler == "latent" and config.vae is None:
         raise UsageError("--hires-upscaler latent: this model works on pixels; use lanczos")
-    if upscaler in ("latent", "lanczos"):
+    if upscaler in ENLARGERS:
         return
     if not expanded(upscaler).is_file():
         raise UsageError(

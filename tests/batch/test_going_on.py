@@ -1,5 +1,7 @@
 """What a second run of a file of prompts takes for made, and what it makes anew."""
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,10 @@ from diffgen.batch.session import Session
 from diffgen.batch.stock import Stock
 from diffgen.engine.model import Model
 from diffgen.settings.model import Adapters
+from diffgen.weights.registry import PACKAGE
+
+STORYBOOK = PACKAGE / "assets" / "storybook"
+TURBO = PACKAGE / "assets" / "storybook-turbo" / "lora.safetensors"
 
 
 def keys(plan: BatchPlan) -> list[str]:
@@ -54,6 +60,27 @@ def test_a_model_on_board_is_the_same_after_a_new_installation() -> None:
     times = {str(path.stat().st_mtime_ns) for path in files}
     assert stamps
     assert not any(time in stamp for stamp in stamps for time in times)
+
+
+def test_another_file_behind_a_tag_makes_another_picture(tmp_path: Path) -> None:
+    lora = tmp_path / "style.safetensors"
+    shutil.copy(TURBO, lora)
+    prompts = ["a boat", f"a barn <lora:{lora}:0.7>"]
+    lines = [{"prompt": prompt, "prompt_style": "a1111", "seed": 1} for prompt in prompts]
+    before = keys(planned(lines))
+    assert keys(planned(lines)) == before
+    os.utime(lora, (1, 1))
+    after = keys(planned(lines))
+    assert (after[0] == before[0], after[1] == before[1]) == (True, False)
+
+
+def test_another_refiner_makes_another_picture(tmp_path: Path) -> None:
+    refiner = tmp_path / "refiner"
+    shutil.copytree(STORYBOOK, refiner)
+    line = {"prompt": "a boat", "refiner": str(refiner), "refiner_start": 0.5, "seed": 1}
+    before = keys(planned([line]))
+    os.utime(refiner / "unet" / "diffusion_pytorch_model.safetensors", (1, 1))
+    assert keys(planned([line])) != before
 
 
 def test_options_that_change_no_picture_go_on_with_the_seed_that_was_drawn(tmp_path: Path) -> None:
