@@ -19,7 +19,8 @@ from scripts.storybook.draw import SHARD, shard_path
 
 MODULE: Final = "scripts.storybook"
 REPORTS: Final = ("runs/storybook-report", "runs/storybook-report-each")
-MODEL: Final = "runs/storybook-6-colours/model"
+GROWN: Final = "runs/storybook-grown"
+MODEL: Final = "runs/storybook-8-crowded/model"
 DECODER: Final = "runs/storybook-7-large/model"
 TRAINED: Final = (  # recipes, and minutes that they took on two cores
     ("storybook-1-autoencoder", 20),
@@ -29,7 +30,9 @@ TRAINED: Final = (  # recipes, and minutes that they took on two cores
     ("storybook-5-things", 88),
     ("storybook-6-colours", 97),
     ("storybook-7-large", 60),
+    ("storybook-8-crowded", 85),
 )
+BLOCKS: Final = ("3", "1", "1")  # of the U-Net's levels from the eighth training on
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +68,17 @@ def command(name: str, *arguments: str) -> tuple[str, ...]:
 
 
 def _drawn(folder: str, seed: int, *parts: tuple[str, int], size: int = 128) -> list[Step]:
-    """Steps that draw so many scenes of each world, one after the other, into one folder."""
+    """Steps that draw so many scenes of each world, one after the other, into one folder.
+
+    Two worlds in one word take turns.
+    """
     steps, first = [], 0
     for world, count in parts:
-        options = {"--world": world, "--count": count, "--first": first, "--seed": seed}
+        options = {"--count": count, "--first": first, "--seed": seed}
         options |= {"--size": size, "--format": "shards", "--out": f"data/{folder}"}
         options["--shard"] = SHARD
-        words = [str(word) for pair in options.items() for word in pair]
+        words = ["--world", *world.split()]
+        words += [str(word) for pair in options.items() for word in pair]
         shards = range(first, first + count, SHARD)
         made = tuple(shard_path(Path("data", folder), start) for start in shards)
         steps.append(
@@ -86,6 +93,13 @@ def _trained(name: str, minutes: float) -> Step:
     recipe = str(RECIPES / f"{name}.toml")
     words = (sys.executable, "-m", "diffgen", "train", recipe, "-o", str(folder))
     return Step(name, words, (folder / "model" / "README.md",), minutes, run=folder)
+
+
+def _grown() -> Step:
+    """The U-Net with more residual blocks where the picture is largest."""
+    words = ("--model", "runs/storybook-6-colours/model", "--blocks", *BLOCKS, "--out", GROWN)
+    made = Path(GROWN, "model_index.json"), Path(GROWN, "unet", "config.json")
+    return Step("grow", command("grow", *words), made, 0.1)
 
 
 def _judged() -> list[Step]:
@@ -122,8 +136,11 @@ def steps() -> list[Step]:
         *_drawn("storybook-all", 3, ("wide", 28000), ("medium", 8000)),
         *_drawn("storybook-colours", 4, ("wide", 36000), ("medium", 6000)),
         *_drawn("storybook-256", 5, ("wide", 16000), size=256),
+        *_drawn("storybook-crowded", 8, ("crowded wide", 92000)),
         Step("vocabulary", learn, (vocabulary / "merges.txt",), 1),
-        *(_trained(name, minutes) for name, minutes in TRAINED),
+        *(_trained(name, minutes) for name, minutes in TRAINED[:-1]),
+        _grown(),
+        _trained(*TRAINED[-1]),
         *_judged(),
     ]
 

@@ -18,8 +18,9 @@ from scripts.storybook.stream import SceneStream
 
 
 def load(model: str) -> Engine:
-    """A model by name or path, sampled as `weights.toml` says of storybook."""
-    return Engine.load(replace(Model.open(model), entry=resolve("storybook").entry))
+    """A model by name or path, sampled as `weights.toml` says of it, or else of storybook."""
+    opened = Model.open(model)
+    return Engine.load(replace(opened, entry=opened.entry or resolve("storybook").entry))
 
 
 def generate(

@@ -8,13 +8,13 @@ from PIL import Image
 
 pytest.importorskip("resvg_py", reason="drawing needs the extra 'storybook'")
 
-from diffgen import Engine
+from diffgen import Engine, GenerateRequest
 from diffgen.bench.metrics import psnr
 from diffgen.weights.checkpoint import Checkpoint
 from scripts.storybook.assemble import SAMPLES, main
 from scripts.storybook.scene import world
 from scripts.storybook.stream import SceneStream
-from scripts.storybook.subject import generate, reconstruction_psnr
+from scripts.storybook.subject import generate, load, reconstruction_psnr
 
 SIDE = 256  # pixels of its pictures
 STORYBOOK = Path(__file__).parents[2] / "diffgen" / "assets" / "storybook"
@@ -34,6 +34,7 @@ license: MIT
 name = "{0}"
 ```
 """
+MODELS = ("storybook-turbo", str(STORYBOOK))
 ABOUT = "# storybook\n\n{samples}\n## Scores\n\n{scores}\n## Runs\n\n{runs}"
 
 
@@ -80,6 +81,11 @@ def test_a_storybook_is_put_together(tmp_path: Path) -> None:
     with Image.open(out / "curves.png") as sheet:
         assert [sheet.getpixel((x, 100)) for x in (100, 700)] == [(255, 0, 0), (0, 0, 255)]
     assert (out / "held-out1.png").exists()
+
+
+def test_a_model_is_sampled_as_the_registry_says() -> None:
+    steps = [load(name).plan(GenerateRequest(prompts=["x"])).steps for name in MODELS]
+    assert steps == [4, 10]
 
 
 def test_each_prompt_has_its_pictures_in_turn() -> None:

@@ -249,5 +249,5 @@ def test_a_student_is_no_teacher(squares, told, tmp_path):
 
 def test_the_shipped_recipe_is_valid():
     recipe = read_recipe(ROOT / "diffgen" / "assets" / "recipes" / "storybook-turbo.toml")
-    assert (recipe.target, recipe.model.base) == ("distill", "storybook")
+    assert (recipe.target, recipe.model.base) == ("distill", "runs/storybook-8-crowded/model")
     assert recipe.distill.guidance == 4.0
