@@ -24,7 +24,7 @@ def test_a_named_model_is_described() -> None:
     lines = {line[:16].strip(): line[17:] for line in result.stdout.splitlines()}
     assert lines["known as"] == "storybook, licence: Apache-2.0"
     assert lines["prediction"] == "v"
-    assert lines["unet"] == "326 tensors, 13.82 M parameters, F16"
+    assert lines["unet"] == "370 tensors, 14.27 M parameters, F16"
 
 
 def test_as_json() -> None:
