@@ -43,7 +43,7 @@ def test_a_whole_model_at_a_terminal(tmp_path: Path) -> None:
     )
     assert first.code == 0
     assert first.screen[0] == "copy"
-    assert "574 tensors, 38.6 MB, read back and compared" in first.screen
+    assert "618 tensors, 39.5 MB, read back and compared" in first.screen
     assert second.code == 2
     assert "copy is there already; --overwrite replaces it" in second.terminal
 
