@@ -69,6 +69,7 @@ SpacingName: TypeAlias = Literal[
 AysName: TypeAlias = Literal["sd15", "sdxl"]  # families with a list of Align Your Steps
 
 PictureFormat: TypeAlias = Literal["png", "jpeg", "webp", "avif"]
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".avif")
 # How far a run is: a bar on a terminal and lines elsewhere, one of these, JSON events, or nothing.
 ProgressKind: TypeAlias = Literal["auto", "bar", "plain", "json", "none"]
 # Whose numbers the noise is: torch's on a CPU (as diffusers), on a GPU (as A1111), or ComfyUI's.

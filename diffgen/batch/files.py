@@ -21,6 +21,7 @@ from diffgen.batch.lines import parse_line
 from diffgen.errors import ConfigError, DiffgenError, UsageError, reason_of, shown
 from diffgen.files import expanded
 from diffgen.jsonfile import parse_json, parse_toml
+from diffgen.types import PICTURE_SUFFIXES
 
 logger = logging.getLogger("diffgen")
 LINE_AT_MOST = 256 << 10  # bytes
@@ -89,7 +90,7 @@ def read_file(file: str) -> Iterator[Entry]:
     Raises UsageError for a file that cannot be read at all.
     """
     suffix = Path(file).suffix.lower()
-    if suffix in (".png", ".jpg", ".jpeg", ".webp", ".avif"):
+    if suffix in PICTURE_SUFFIXES:
         raise UsageError(f"--prompts {file} is a picture; --from makes it again")
     if suffix == ".json":
         raise UsageError(f"{file}: records are one a line; name it .jsonl")

@@ -74,6 +74,7 @@ class Settler:
         self.finder = Finder()
         self._stocks: dict[str, Stock] = {}
         self._plans: OrderedDict[str, GeneratePlan] = OrderedDict()
+        self._files: dict[Path, set[Path]] = {}  # of models that refine, by their source
 
     def stock(self, given: Given) -> tuple[str, Stock]:
         """The stock for a variant's settings, and its name. Raises DiffgenError."""
@@ -81,6 +82,11 @@ class Settler:
         if name not in self._stocks:
             self._stocks[name] = _open(given)
         return name, self._stocks[name]
+
+    def files_of(self, model: Model) -> set[Path]:
+        """The weights of a model, listed once."""
+        source = model.checkpoint.source
+        return self._files.get(source) or self._files.setdefault(source, files_of(model))
 
     def plan(self, given: Given, prompt: str) -> GeneratePlan:
         """A variant's settings resolved for one prompt. Raises DiffgenError."""
@@ -252,15 +258,16 @@ class BatchPlan:
 
     def _other_files(self, plan: GeneratePlan, prompt: str, stock: Stock) -> set[Path]:
         """Files outside the stock: the refiner's, the upscaler's, and those a prompt asks for."""
-        request = replace(plan.request, prompts=(prompt,))
-        files = files_of(plan.refined[0]) if plan.refined else set()
+        request, files = plan.request, set[Path]()
+        if plan.refined:
+            files |= self.settler.files_of(plan.refined[0])
         if request.hires and request.hires_upscaler not in ENLARGERS:
             files.add(expanded(request.hires_upscaler))
         texts = (prompt, request.prompt_2, request.negative, request.negative_2, request.towards)
         if any("<" in text or "embedding:" in text.casefold() for text in filter(None, texts)):
-            asked = self.settler.finder.tags(replace(plan, request=request), lambda: stock.words)
-            files |= {each.path for one in asked.values() for each in one.loras}
-            files |= {each.path for one in asked.values() for each in one.embeddings}
+            asking = replace(plan, request=replace(request, prompts=(prompt,)))
+            for tags in self.settler.finder.tags(asking, lambda: stock.words).values():
+                files |= {f.path for f in tags.loras} | {f.path for f in tags.embeddings}
         return files
 
     def _unique(self, key: str) -> str:

@@ -1,4 +1,4 @@
-"""Conclusions from the figures: the Pareto front, each sampler's knee, and a recommendation.
+"""Conclusions from the figures: the Pareto front and a recommendation.
 
 Only cells that solve the same equation are compared. Where an axis of the sweep changes the
 equation, as the guidance scale does, each solution gets its own front, knees and recommendation:
@@ -35,7 +35,6 @@ SAME_TIME = 1.1
 # dB by which a reference's two solutions must agree better than the target distance:
 # its error is then at most half as large, and such a distance is known to 1 dB.
 MARGIN = 6.0
-KNEE_CELLS = 3
 RULE = (
     "A change from your default is recommended only where it is shown: it takes less time, by more "
     "than a tenth and by more than the timings scatter (95 % interval of their ratio, after "
@@ -130,21 +129,6 @@ def pareto_front(cells: Sequence[Cell], references: References) -> list[str]:
 def _beats(a: Measured, b: Measured) -> bool:
     closer = a.psnr > b.psnr and a.seconds <= b.seconds * SAME_TIME
     return closer or (a.psnr == b.psnr and a.seconds < b.seconds)
-
-
-def find_knees(cells: Sequence[Cell]) -> dict[str, int]:
-    """The step count of each series of cells beyond which more steps gain little.
-
-    SSIM against network evaluations, both scaled to 0 .. 1: the knee is where the curve is highest
-    above its chord (Satopaa et al., "Finding a Kneedle in a Haystack", 2011). It needs three cells,
-    and a rising curve.
-    """
-    groups: dict[str, list[tuple[int, float, int]]] = {}
-    for cell in cells:
-        if cell.ssim and cell.status == "ok":
-            groups.setdefault(cell.series, []).append((cell.nfe, cell.ssim.mean, cell.steps))
-    knees = {name: _knee(sorted(curve)) for name, curve in groups.items()}
-    return {name: steps for name, steps in knees.items() if steps is not None}
 
 
 def recommend(
@@ -309,15 +293,3 @@ def _too_expensive(points: Sequence[Measured], budget: float | None) -> Recommen
             f"at {fastest.seconds:.2g} s"
         ),
     )
-
-
-def _knee(curve: Sequence[tuple[int, float, int]]) -> int | None:
-    """`curve` holds (evaluations, SSIM, steps) in ascending order."""
-    (first, low, _), (last, high, _) = curve[0], curve[-1]
-    if len(curve) < KNEE_CELLS or high <= low or last <= first:
-        return None
-    heights = [
-        ((value - low) / (high - low) - (nfe - first) / (last - first), -nfe, steps)
-        for nfe, value, steps in curve
-    ]
-    return max(heights)[2]

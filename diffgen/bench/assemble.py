@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from diffgen.bench.answer import (
     MARGIN,
     Question,
-    find_knees,
     pareto_front,
     pick_baseline,
     recommend,
@@ -19,6 +18,7 @@ from diffgen.bench.command import generate_command
 from diffgen.bench.compare import SEVERAL, varied
 from diffgen.bench.grid import PlannedCell
 from diffgen.bench.journal import Journal
+from diffgen.bench.knees import find_knees
 from diffgen.bench.limits import by_solution
 from diffgen.bench.request import SweepRequest
 from diffgen.bench.results import (

@@ -29,6 +29,7 @@ from diffgen.settings.picture import Number, Size
 from diffgen.settings.prompting import Interpolating, Prompting, Reading
 from diffgen.settings.running import Machine, Running, Threads
 from diffgen.settings.sampling import Guidance, Sampling
+from diffgen.types import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
     from diffgen.batch.journal import Journal
@@ -43,7 +44,6 @@ PICTURES = (
     *(Prompting, Size, Number, Sampling, Guidance, Source, Adapters),
     *(Editing, Enlarging, Varying, Refining),
 )
-IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".avif")
 
 
 @with_settings(
@@ -122,7 +122,7 @@ def _check_stdout(output: Output) -> None:
     if output.output == "-" and stdout_is_closed():
         raise UsageError("-o -: stdout is closed; give a file's name")
     file = stdout_file()
-    if output.output != "-" and file and file.suffix.lower() in IMAGES:
+    if output.output != "-" and file and file.suffix.lower() in PICTURE_SUFFIXES:
         raise UsageError(
             f"stdout tells the paths of pictures, and goes to {file.name}; "
             f"-o - > {file.name} writes a picture there"

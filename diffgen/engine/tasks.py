@@ -89,7 +89,7 @@ def too_large(plan: GeneratePlan, model: Model) -> str | None:
     if plan.edits is not None or width * height < REPEATING * side**2:
         return None
     return (
-        f"{model.name} learned pictures of {side} x {side}: at {width} x {height} things repeat; "
+        f"{model.name} is for pictures of {side} x {side}: at {width} x {height} things may repeat; "
         f"draw smaller ones, and enlarge those with --hires"
     )
 

@@ -28,7 +28,7 @@ def grown(unet: Weights, blocks: Sequence[int], more: Sequence[int], seed: int =
     Levels run from the highest resolution to the lowest. Raises ValueError for fewer blocks, and
     for a level with attention.
     """
-    grown = dict(unet)
+    larger = dict(unet)
     generator = torch.Generator().manual_seed(seed)
     for level, (old, new) in enumerate(zip(blocks, more, strict=True)):
         if new == old:
@@ -41,13 +41,13 @@ def grown(unet: Weights, blocks: Sequence[int], more: Sequence[int], seed: int =
         last, added = f"{up}resnets.{old}.", new - old
         moved = {f"{up}resnets.{k}.": f"{up}resnets.{k + added}." for k in range(old, 0, -1)}
         for before, after in moved.items():
-            for name in [name for name in grown if name.startswith(before)]:
-                grown[after + name.removeprefix(before)] = grown.pop(name)
+            for name in [name for name in larger if name.startswith(before)]:
+                larger[after + name.removeprefix(before)] = larger.pop(name)
         like = _part(unet, last)
         for k in range(added):
-            grown |= _named(f"{up}resnets.{1 + k}.", _identity(like, generator, joined=True))
-            grown |= _named(f"{down}resnets.{old + k}.", _identity(like, generator))
-    return grown
+            larger |= _named(f"{up}resnets.{1 + k}.", _identity(like, generator, joined=True))
+            larger |= _named(f"{down}resnets.{old + k}.", _identity(like, generator))
+    return larger
 
 
 def _identity(like: Weights, generator: torch.Generator, joined: bool = False) -> Weights:

@@ -8,11 +8,11 @@ from sweep_examples import REFERENCE, cell, timing
 from diffgen.bench.answer import (
     Question,
     describe,
-    find_knees,
     pareto_front,
     pick_baseline,
     recommend,
 )
+from diffgen.bench.knees import find_knees
 from diffgen.bench.results import Timing
 from diffgen.bench.uncertainty import statistic
 

@@ -69,9 +69,9 @@ def test_sizes_that_the_model_never_learned_are_noted(
     Image.new("RGB", (256, 256)).save("x.png")
     result = run("x", "--dry-run", *size)
     assert result.code == 0
-    assert ("learned pictures of 256 x 256" in result.err) is noted
+    assert ("is for pictures of 256 x 256" in result.err) is noted
     if noted:
-        assert result.err.startswith("note: storybook learned ")
+        assert result.err.startswith("note: storybook is for ")
 
 
 def test_a_summary_may_be_in_the_folder_that_the_run_makes(run: Run) -> None:

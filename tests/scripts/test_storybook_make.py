@@ -1,5 +1,6 @@
 """The making of storybook from nothing: each step finds what it needs, and none is repeated."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,7 +10,8 @@ pytest.importorskip("resvg_py", reason="drawing needs the extra 'storybook'")
 
 from diffgen.cli.train import RECIPES
 from diffgen.train.recipe.read import read_recipe
-from scripts.storybook.make import TRAINED, Step, main, make, plan, steps
+from scripts.storybook.make import BLOCKS, TRAINED, Step, main, make, plan, steps
+from tests.tiny_models import STORYBOOK
 
 
 def test_each_run_finds_what_earlier_steps_made() -> None:
@@ -28,6 +30,11 @@ def test_each_run_finds_what_earlier_steps_made() -> None:
 def test_every_recipe_of_storybook_is_run() -> None:
     on_board = {path.stem for path in RECIPES.glob("storybook-[0-9]-*.toml")}
     assert on_board == dict(TRAINED).keys()
+
+
+def test_it_grows_to_the_shape_of_the_model_on_board() -> None:
+    config = json.loads((STORYBOOK / "unet" / "config.json").read_text())
+    assert config["layers_per_block"] == [int(each) for each in BLOCKS]
 
 
 def writing(folder: Path, name: str, code: str = "pass") -> Step:
