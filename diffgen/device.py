@@ -98,8 +98,8 @@ def peak_memory(device: torch.device) -> int | None:
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turn torch's out-of-memory errors into OutOfMemory with advice, and any error once the GPU has
-    failed into DeviceLost.
+    """Turn torch's out-of-memory errors into OutOfMemory with advice, those of its compiler into
+    DeviceError, and any error once the GPU has failed into DeviceLost.
     """
     try:
         yield
@@ -109,8 +109,12 @@ def memory_errors() -> Iterator[None]:
                 "out of memory; try a smaller --batch-size, a smaller picture or --dtype fp16 or "
                 "bf16"
             ) from error
+        first, *_ = str(error).splitlines() or [type(error).__name__]
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise DeviceError(
+                f"torch.compile fails on this machine: {first}; do without run.compile"
+            ) from error
         if _has_lost_device():
-            first, *_ = str(error).splitlines() or [type(error).__name__]
             raise DeviceLost(
                 f"the GPU failed and computes no more: {first}; give the same command again"
             ) from error

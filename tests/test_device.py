@@ -102,6 +102,18 @@ def test_a_gpu_that_crashed_is_told_from_a_bug(monkeypatch: pytest.MonkeyPatch) 
         raise RuntimeError("CUDA error: out of memory")
 
 
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # torch's compiler's own
+def test_a_compiler_that_fails_is_one_line() -> None:
+    """Found on a processor for which g++ 12 refused what torch wrote."""
+    doubled = torch.compile(lambda x: (x * 2).sin())
+    with (
+        torch._inductor.config.patch({"cpp.cxx": ("/nowhere/g++",), "force_disable_caches": True}),
+        pytest.raises(DeviceError, match=r"torch.compile fails on .*; do without run.compile$"),
+        memory_errors(),
+    ):
+        doubled(torch.ones(3))
+
+
 def test_other_errors_pass() -> None:
     with pytest.raises(RuntimeError, match="shapes"), memory_errors():
         raise RuntimeError("shapes do not fit")
