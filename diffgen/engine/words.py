@@ -16,6 +16,8 @@ from diffgen.text.unknown_words import KnownWords
 from diffgen.types import EmbeddingRef, LoraRef
 from diffgen.weights.textual_inversion import read_embeddings
 
+NOTHING = "%s draws a thing into every picture; none that it learned is in %s"
+
 logger = logging.getLogger("diffgen")
 
 
@@ -70,7 +72,10 @@ class WordReport:
             quoted = some([f'"{text}"' for text in new])
             logger.warning("this model's vocabulary has no word of %s", quoted)
         if self._known:
-            self._report_unlearned([text for text in texts if text not in unspelled], self._known)
+            spelled = [text for text in texts if text not in unspelled]
+            self._report_unlearned(spelled, self._known)
+            drawn = [text for each in requests if each.init is None for text in each.prompts]
+            self._report_nothing(drawn, self._known)
         return cut
 
     def _is_new(self, text: str) -> bool:
@@ -88,3 +93,9 @@ class WordReport:
         if unknown:
             said = some([known.described(word) for word in unknown])
             logger.warning("%s never learned %s", self._model, said)
+
+    def _report_nothing(self, prompts: list[str], known: KnownWords) -> None:
+        """Say once that the model draws a thing even where a prompt names none."""
+        nothing = [f'"{one_line(text)}"' for text in prompts if known.names_nothing(text)]
+        if nothing and self._is_new(NOTHING):
+            logger.warning(NOTHING, self._model, some(nothing))

@@ -1,7 +1,8 @@
 """Words of a prompt that a small model never learned, and suggestions instead.
 
 A small model may have a `words.json` beside its model_index.json: all words of its training
-captions, and related words for some others. Large models have none.
+captions, related words for some others, and the nouns of which each caption had one. Large models
+have none.
 """
 
 from __future__ import annotations
@@ -46,10 +47,14 @@ _ENDINGS = (("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""), ("", "s"))
 
 @dataclass(frozen=True, slots=True)
 class KnownWords:
-    """The words a model learned, in lower case; `near` relates others to them."""
+    """The words a model learned, in lower case; `near` relates others to them.
+
+    Each text that it learned from had a word of `things`, if there are any.
+    """
 
     words: frozenset[str]
     near: Mapping[str, tuple[str, ...]]
+    things: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
@@ -62,6 +67,7 @@ class KnownWords:
         return cls(
             frozenset(table.many_or("words", str, ())),
             {word: near.many_or(word, str, ()) for word in near.data},
+            frozenset(table.many_or("things", str, ())),
         )
 
     def unknown(self, texts: Iterable[str]) -> Iterator[str]:
@@ -71,11 +77,18 @@ class KnownWords:
         """
         seen: set[str] = set()
         for text in texts:
-            for word in _WORD.findall(_NO_WORDS.sub(" ", text).lower()):
+            for word in _words(text):
                 forms = set(_forms(word))
                 if word not in LITTLE and seen.isdisjoint(forms) and self.words.isdisjoint(forms):
                     yield word
                 seen |= forms
+
+    def names_nothing(self, text: str) -> bool:
+        """Whether a text has words, all of them learned, but none of `things`."""
+        words = _words(text)
+        if not self.things or not words or any(self.unknown([text])):
+            return False
+        return self.things.isdisjoint(words)
 
     def nearest(self, word: str) -> tuple[str, ...]:
         """Words to say instead: listed as related, or else spelled similarly."""
@@ -89,6 +102,10 @@ class KnownWords:
         """`"pony" (near it: horse)`."""
         near = ", ".join(self.nearest(word))
         return f'"{one_line(word)}"' + (f" (near it: {near})" if near else "")
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(_NO_WORDS.sub(" ", text).lower())
 
 
 def _forms(word: str) -> Iterator[str]:

@@ -32,6 +32,27 @@ def test_words_that_storybook_never_learned_are_said_once(
     assert words_of(engine, caplog, prompts=["a happy cat"]) == ['storybook never learned "happy"']
 
 
+def test_a_prompt_without_a_thing_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """What storybook then makes of the sea is a block in it."""
+
+    def said(*prompts: str, **settings: object) -> list[str]:
+        caplog.clear()
+        request = GenerateRequest(prompts=prompts, steps=1, **settings)
+        list(engine.generate(request))
+        return [r.getMessage() for r in caplog.records if "draws a thing" in r.msg]
+
+    engine = Engine.load("storybook", device="cpu", dtype="fp32")
+    assert said("", "a boat on the sea", negative="night") == []
+    assert said("a sunset over the ocean") == []  # an unlearned word is enough
+    assert said("the sea at sunset", "a cat by the sea", "the snow at night") == [
+        'storybook draws a thing into every picture; none that it learned is in "the sea at '
+        'sunset", "the snow at night"'
+    ]
+    assert said("under the stars") == []
+    engine = Engine.load("storybook", device="cpu", dtype="fp32")
+    assert len(said("under the stars")) == 1
+
+
 def test_other_models_words_are_not_judged(
     sd1: "TinyModel", caplog: pytest.LogCaptureFixture
 ) -> None:
