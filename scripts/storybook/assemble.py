@@ -39,16 +39,6 @@ SAMPLES = (  # four in a row
 SHEETS = "held-out{}.png"  # of each report
 FACTS = ("data", "seed", "steps", "held-out loss", "time", "made with")  # of a run, as it records
 CURVE = (640, 360)  # pixels of one run's curve on the sheet
-ANSWERS = {  # of the verifier, by their names in the scores of a model
-    "single object": "object",
-    "colour": "colour",
-    "place": "place",
-    "time": "time",
-    "all together": "all",
-    "position": "position",
-    "count": "count",
-    "two objects": "two objects",
-}
 CREDITS = """## Pictures and licences
 
 All training pictures were drawn by `scripts/storybook/` of the diffgen repository: backgrounds
@@ -113,18 +103,17 @@ def curves(paths: Sequence[Path]) -> Image.Image:
 
 
 def findings(reports: Sequence[dict[str, Any]]) -> str:
-    """Shares of right answers, a row for each question, and the sheets they were judged on."""
-    first, columns = reports[0], ["fresh renders", "after the autoencoder"]
-    tables = [_shares(first["verifier"]), _shares(first["ceiling"])]
-    for report in reports:
-        columns.append(f"{report['pictures']} pictures of {report['asked']}")
-        tables.append(_shares(report["scores"]))
-    text = f"| | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}\n"
-    for name, answer in ANSWERS.items():
-        cells = [table.get(name, table.get(answer, "")) for table in tables]
-        text += f"| {name} | {' | '.join(cells)} |\n"
-    text += f"\nThe autoencoder gives scenes back with {first['psnr']:.1f} dB in the mean.\n"
+    """Shares of right answers of each report, a row for each question, and what was shown."""
+    text = f"The autoencoder gives scenes back with {reports[0]['psnr']:.1f} dB in the mean.\n"
     for number, report in enumerate(reports):
+        columns = {name: _shares(rows) for name, rows in report["scores"].items()}
+        text += (
+            f"\n| {report['pictures']} pictures of {report['asked']} | {' | '.join(columns)} |\n"
+        )
+        text += f"|{'---|' * (len(columns) + 1)}\n"
+        for question in list(columns.values())[-1]:
+            cells = [shares.get(question, "") for shares in columns.values()]
+            text += f"| {question} | {' | '.join(cells)} |\n"
         sheet = SHEETS.format(number or "")
         text += f"\n![prompts]({sheet})\n\nIn rows: {'; '.join(report['shown'])}.\n"
     return text

@@ -2,7 +2,8 @@
 
 After GenEval (Ghosh et al. 2023, https://arxiv.org/abs/2310.11513): a verifier, trained here on
 painted scenes, says what is in each generated picture. It reports its own accuracy first, on fresh
-renders; no score means more than that. Intervals are Wilson's, 95 %.
+renders, and what it makes of scenes painted for the same prompts, as they are and after the model's
+autoencoder; no score means more than that. Intervals are Wilson's, 95 %.
 """
 
 import argparse
@@ -11,26 +12,26 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from scripts.storybook.artwork import default_cache, fetch
 from scripts.storybook.captions import captions
 from scripts.storybook.objects import WORLD_ORDER
+from scripts.storybook.paint import paint
 from scripts.storybook.prompts import HELD_OUT, Question, each_kind, questions, read_scenes
-from scripts.storybook.scene import world
+from scripts.storybook.scene import World, world
 from scripts.storybook.shelf import Shelf
 from scripts.storybook.stream import SceneStream
 from scripts.storybook.verifier import (
     Verifier,
     Vocabulary,
     accuracy,
+    as_read,
     grade,
     painted,
     shelved,
@@ -41,6 +42,9 @@ Marks = dict[str, list[bool]]
 TESTED = 16  # batches of 64 fresh renders
 SHOWN = 24  # prompts named under the sheet
 FRESH = 1_000_003  # added to the seed for the renders the verifier is tested on
+PAINTED = "scenes painted for them"
+DECODED = "these after the autoencoder"
+DRAWN = "the model's pictures"
 
 
 def wilson(right: int, total: int, *, z: float = 1.96) -> tuple[float, float]:
@@ -90,7 +94,7 @@ def judge(model: Verifier, asked: Sequence[Question], pictures: Sequence[Image.I
     """
     marks: Marks = {}
     for question, picture in zip(asked, pictures, strict=True):
-        logits = model(torch.from_numpy(_pixels([picture])))
+        logits = model(torch.from_numpy(as_read([picture])))
         given = grade(logits, model.vocabulary.labels([question.scene]))
         if question.category == "plain":
             names = {"object": "single object", "all": "all together"}
@@ -170,54 +174,57 @@ def _verifier(
 def _judge_model(
     arguments: argparse.Namespace, model: Verifier, fresh: SceneStream
 ) -> tuple[str, dict[str, Any]]:
-    """Scores, autoencoder and a sheet of held-out prompts: Markdown, and the same as data."""
+    """Scores, autoencoder and a sheet of plain prompts: Markdown, and the same as data."""
     from diffgen.train.export import save_grid
     from scripts.storybook.subject import autoencoded, generate, load, reconstruction_psnr
 
-    engine = load(arguments.model)
-    if arguments.each:
-        once = [Question(scene, "plain") for scene in each_kind(fresh.world)]
-    else:
-        once = list(questions(read_scenes(arguments.prompts, fresh.world), fresh.world))
-    once = once[: arguments.limit]
+    engine, repeats = load(arguments.model), arguments.repeats
+    once = _questions(arguments, fresh.world)
     prompts = [captions(question.scene)[0] for question in once]
-    pictures = generate(engine, prompts, arguments.seed, count=arguments.repeats)
-    asked = [question for question in once for _ in range(arguments.repeats)]
+    pictures = generate(engine, prompts, arguments.seed, count=repeats)
     side = (arguments.size, arguments.size)
     scaled = [picture.resize(side, Image.Resampling.LANCZOS) for picture in pictures]
-    scores = table(judge(model, asked, scaled))
-    tested = _batches(arguments)
-    psnr = reconstruction_psnr(engine, fresh, batches=min(4, tested))
-
-    def seen(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        return _pixels(autoencoded(engine, pixels))
-
-    ceiling = table(accuracy(model, fresh, batches=tested, seen=seen))
+    scenes = meant(once, repeats, fresh)
+    seen = {PAINTED: scenes, DECODED: autoencoded(engine, scenes), DRAWN: scaled}
+    asked = [question for question in once for _ in range(repeats)]
+    scores = {name: table(judge(model, asked, each)) for name, each in seen.items()}
+    loss = reconstruction_psnr(engine, fresh, count=64 * min(4, _batches(arguments)))
     plain = [k for k, question in enumerate(once) if question.category == "plain"]
     plain = plain[:: max(1, len(plain) // SHOWN)][:SHOWN]
-    shown_pictures = [pictures[k * arguments.repeats] for k in plain]
-    save_grid(shown_pictures, arguments.out / "held-out.png", columns=6)
+    save_grid([pictures[k * repeats] for k in plain], arguments.out / "held-out.png", columns=6)
     shown = [prompts[k] for k in plain]
     kind = "things, each once" if arguments.each else "held-out prompts"
-    asked_for = f"{len(prompts)} {kind}"
-    text = markdown("The verifier on fresh renders after the model's autoencoder", ceiling) + "\n"
-    text += markdown(f"{len(pictures)} pictures of {asked_for}", scores)
-    text += f"\nIts autoencoder gives scenes back with a PSNR of {psnr:.1f} dB in the mean.\n"
-    text += f"\n![held-out prompts](held-out.png)\n\nIn rows: {'; '.join(shown)}.\n"
+    found = {"model": arguments.model, "asked": f"{len(prompts)} {kind}", "pictures": len(pictures)}
+    text = f"{found['pictures']} pictures of {found['asked']}\n\n"
+    text += "\n".join(markdown(name, rows) for name, rows in scores.items())
+    text += f"\nIts autoencoder gives scenes back with a PSNR of {loss:.1f} dB in the mean.\n"
+    text += f"\n![prompts](held-out.png)\n\nIn rows: {'; '.join(shown)}.\n"
     print(text)
-    found = {"model": arguments.model, "asked": asked_for, "pictures": len(pictures)}
-    return text, {**found, "scores": scores, "psnr": psnr, "ceiling": ceiling, "shown": shown}
+    return text, {**found, "scores": scores, "psnr": loss, "shown": shown}
+
+
+def _questions(arguments: argparse.Namespace, where: World) -> list[Question]:
+    """What the model is asked for, each once."""
+    if arguments.each:
+        asked = [Question(scene, "plain") for scene in each_kind(where)]
+    else:
+        asked = list(questions(read_scenes(arguments.prompts, where), where))
+    return asked[: arguments.limit]
+
+
+def meant(asked: Sequence[Question], repeats: int, like: SceneStream) -> list[Image.Image]:
+    """What is asked for, painted `repeats` times each in the size and with the art of `like`."""
+    shape = (like.size, like.size)
+    return [
+        Image.fromarray(paint(replace(question.scene, variation=k), shape, like.cache_dir))
+        for question in asked
+        for k in range(repeats)
+    ]
 
 
 def _batches(arguments: argparse.Namespace) -> int:
     """How many batches of fresh renders the verifier is tested on."""
     return TESTED if arguments.limit is None else 1
-
-
-def _pixels(pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
-    """Pictures as the verifier reads them, (B, 3, H, W) in -1 to 1."""
-    stacked = np.stack([np.asarray(picture.convert("RGB"), np.float32) for picture in pictures])
-    return stacked.transpose(0, 3, 1, 2) / 127.5 - 1
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from statistics import mean
+from typing import Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from diffgen import Engine, GenerateRequest
@@ -15,6 +13,9 @@ from diffgen.bench.metrics import psnr
 from diffgen.engine.model import Model
 from diffgen.weights.finding import resolve
 from scripts.storybook.stream import SceneStream
+from scripts.storybook.verifier import as_read
+
+BATCH: Final = 32
 
 
 def load(model: str) -> Engine:
@@ -31,18 +32,14 @@ def generate(
     return [made.image for made in engine.generate(request)]
 
 
-def autoencoded(engine: Engine, pixels: NDArray[np.float32]) -> list[Image.Image]:
-    """Scenes (B, 3, H, W) in -1 to 1 as the model's autoencoder gives them back."""
-    return engine.decode(engine.encode_image(torch.from_numpy(pixels)))
+def autoencoded(engine: Engine, pictures: Sequence[Image.Image]) -> list[Image.Image]:
+    """Pictures of one size as the model's autoencoder gives them back."""
+    parts = [pictures[first : first + BATCH] for first in range(0, len(pictures), BATCH)]
+    latents = [engine.encode_image(torch.from_numpy(as_read(part))) for part in parts]
+    return [made for part in latents for made in engine.decode(part)]
 
 
-def reconstruction_psnr(
-    engine: Engine, stream: SceneStream, *, batches: int = 4, size: int = 64
-) -> float:
-    """Mean PSNR in dB of painted scenes after the model's autoencoder, `size` scenes a batch."""
-    found: list[float] = []
-    for pixels, examples in islice(stream.batches(size), batches):
-        made = autoencoded(engine, pixels)
-        originals = [Image.fromarray(example.picture) for example in examples]
-        found += [psnr(*pair) for pair in zip(originals, made, strict=True)]
-    return mean(found)
+def reconstruction_psnr(engine: Engine, stream: SceneStream, *, count: int = 256) -> float:
+    """Mean PSNR in dB of so many painted scenes after the model's autoencoder."""
+    originals = [Image.fromarray(stream.example(k).picture) for k in range(count)]
+    return mean(psnr(*pair) for pair in zip(originals, autoencoded(engine, originals), strict=True))

@@ -1,13 +1,14 @@
 """A small convolutional network that reads a picture: object, colour, count, place, time, side."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -22,7 +23,6 @@ from scripts.storybook.words import COLOURS, POSITIONS
 UNASKED = -1  # a label the scene does not fix, ignored in loss and score
 BATCH = 64
 Labels = dict[str, Tensor]
-View = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # (B, 3, H, W) in -1 to 1, both
 Batches = Iterator[tuple[Tensor, Labels]]  # pictures (B, 3, H, W) in -1 to 1, and their labels
 
 
@@ -88,8 +88,9 @@ def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 class Verifier(nn.Module):
     """Pictures (B, 3, H, W) in -1 to 1 to one row of logits for each question.
 
-    What is in a picture is read off the strongest response anywhere, so that two things do not
-    dilute each other; where it is, off a grid of 4 x 4 averages.
+    What is in it is asked of pieces of it, 183 pixels wide and 32 apart, and the answers joined by
+    log-sum-exp (Pinheiro and Collobert, arXiv:1411.6228), so that two things do not dilute each
+    other. The rest is read off the strongest responses anywhere and a grid of 4 x 4 averages.
     """
 
     def __init__(self, vocabulary: Vocabulary, width: int = 32) -> None:
@@ -105,15 +106,22 @@ class Verifier(nn.Module):
             _block(4 * width, 4 * width, 1),
         )
         self.features = nn.Sequential(nn.Linear(68 * width, 384), nn.ReLU(inplace=True))
-        widths = vocabulary.widths().items()
-        self.heads = nn.ModuleDict({name: nn.Linear(384, answers) for name, answers in widths})
+        widths = vocabulary.widths()
+        things = widths.pop("object")
+        self.things = nn.Sequential(
+            _block(4 * width, 8 * width, 2),
+            _block(8 * width, 8 * width, 1),
+            nn.Conv2d(8 * width, things, 1),
+        )
+        self.heads = nn.ModuleDict({name: nn.Linear(384, n) for name, n in widths.items()})
 
     def forward(self, pictures: Tensor) -> Labels:
         responses = self.trunk(pictures)
         what = responses.amax(dim=(2, 3))
         where = F.adaptive_avg_pool2d(responses, 4).flatten(1)
         features = self.features(torch.cat([what, where], dim=1))
-        return {name: head(features) for name, head in self.heads.items()}
+        things = self.things(responses).flatten(2).logsumexp(dim=2)
+        return {"object": things, **{name: head(features) for name, head in self.heads.items()}}
 
 
 def loss(logits: Labels, labels: Labels) -> Tensor:
@@ -228,23 +236,21 @@ def train(
     return model.cpu().eval(), seen
 
 
-def as_painted(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The pictures themselves."""
-    return pixels
+def as_read(pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
+    """Pictures of one size as networks read them, (B, 3, H, W) in -1 to 1."""
+    stacked = np.stack([np.asarray(picture.convert("RGB"), np.float32) for picture in pictures])
+    return stacked.transpose(0, 3, 1, 2) / 127.5 - 1
 
 
 @torch.inference_mode()
-def accuracy(
-    model: Verifier, stream: SceneStream, *, batches: int = 16, seen: View = as_painted
-) -> dict[str, list[bool]]:
+def accuracy(model: Verifier, stream: SceneStream, *, batches: int = 16) -> dict[str, list[bool]]:
     """Marks on fresh renders: give a stream of another seed than the one trained on.
 
-    Scenes of a pair count for `two objects` alone. `seen` is what becomes of the pictures before
-    the verifier reads them.
+    Scenes of a pair count for `two objects` alone.
     """
     marks: dict[str, list[bool]] = {}
-    for pixels, examples in islice(stream.batches(64), batches):
-        logits = model(torch.from_numpy(seen(pixels)))
+    for pixels, examples in islice(stream.batches(BATCH), batches):
+        logits = model(torch.from_numpy(pixels))
         for pair in (False, True):
             chosen = [k for k, e in enumerate(examples) if bool(e.scene.relation) == pair]
             if not chosen:

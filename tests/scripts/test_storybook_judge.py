@@ -9,11 +9,11 @@ from PIL import Image
 
 pytest.importorskip("resvg_py", reason="drawing needs the extra 'storybook'")
 
-from scripts.storybook.evaluate import judge, load_verifier, main, table, wilson
+from scripts.storybook.evaluate import judge, load_verifier, main, meant, table, wilson
 from scripts.storybook.prompts import HELD_OUT, Question, each_kind, questions, read_scenes
 from scripts.storybook.scene import Group, Scene, is_held_out, world
 from scripts.storybook.stream import SceneStream
-from scripts.storybook.verifier import Verifier, Vocabulary, accuracy, grade
+from scripts.storybook.verifier import Verifier, Vocabulary, as_read, grade
 from scripts.storybook.words import PLACES
 
 NARROW = world("narrow", own_only=True)
@@ -93,19 +93,25 @@ def test_training_writes_a_report_and_a_verifier(tmp_path: Path) -> None:
     assert model.vocabulary == Vocabulary.of(NARROW)
 
 
-def test_accuracy_is_of_what_the_verifier_sees() -> None:
-    """Through something that leaves nothing of the pictures, all of them get one answer."""
+def test_scenes_are_painted_for_what_is_asked() -> None:
+    """Each question as often as the model is asked, no two alike, in the size of the stream."""
+    scene = Scene((Group("barn", "red"),), "snow", "night")
+    pictures = meant([Question(scene, "plain")], 2, SceneStream(NARROW, 32))
+    assert [picture.size for picture in pictures] == [(32, 32)] * 2
+    assert pictures[0].tobytes() != pictures[1].tobytes()
+    red = as_read(pictures)[:, 0].max()
+    assert 0.0 < red <= 1.0
+
+
+def test_two_things_apart_do_not_dilute_each_other() -> None:
+    """A thing is found by the same pieces, whatever stands elsewhere."""
     torch.manual_seed(0)
-    own = world("narrow", own_only=True)
-    model, stream = Verifier(Vocabulary.of(own)).eval(), SceneStream(own, 32)
-    shown = []
-
-    def blank(pixels):
-        shown.append(pixels.shape)
-        return 0 * pixels
-
-    marks = accuracy(model, stream, batches=1, seen=blank)
-    assert shown == [(64, 3, 32, 32)]
-    asked = [stream.example(i).scene.place for i in range(64)]
-    answer = model.vocabulary.places[int(model(torch.zeros(1, 3, 32, 32))["place"].argmax())]
-    assert marks["place"] == [place == answer for place in asked]
+    model = Verifier(Vocabulary.of(NARROW)).eval()
+    left, right = torch.rand(2, 1, 3, 64, 256)
+    grey = torch.zeros(1, 3, 64, 512)
+    both = torch.cat([left, grey, right], dim=3)
+    alone = torch.cat([left, grey, torch.zeros_like(right)], dim=3)
+    pieces = [model.things(model.trunk(picture)) for picture in (both, alone)]
+    assert torch.allclose(pieces[0][..., :8], pieces[1][..., :8], atol=1e-6)
+    found = model(both)["object"]
+    assert torch.allclose(found, pieces[0].flatten(2).logsumexp(dim=2))
