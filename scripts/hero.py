@@ -30,7 +30,7 @@ def frames(engine: Engine) -> list[Image.Image]:
     def keep(info: StepInfo) -> None:
         rows.append(row(engine.decode(info.denoised.clone())))
 
-    request = GenerateRequest(prompts=PROMPTS, seed=2, steps=STEPS, batch_size=len(PROMPTS))
+    request = GenerateRequest(prompts=PROMPTS, seed=1, steps=STEPS, batch_size=len(PROMPTS))
     finished = [made.image for made in engine.generate(request, on_step=keep)]
     return [*rows[:-1], row(finished)]
 

@@ -20,7 +20,7 @@ from scripts.storybook.draw import SHARD, shard_path
 MODULE: Final = "scripts.storybook"
 REPORTS: Final = ("runs/storybook-report", "runs/storybook-report-each")
 GROWN: Final = "runs/storybook-grown"
-MODEL: Final = "runs/storybook-8-crowded/model"
+MODEL: Final = "runs/storybook-average"
 DECODER: Final = "runs/storybook-7-large/model"
 TRAINED: Final = (  # recipes, and minutes that they took on two cores
     ("storybook-1-autoencoder", 20),
@@ -31,8 +31,11 @@ TRAINED: Final = (  # recipes, and minutes that they took on two cores
     ("storybook-6-colours", 97),
     ("storybook-7-large", 60),
     ("storybook-8-crowded", 85),
+    ("storybook-9-crowded", 71),
 )
-BLOCKS: Final = ("3", "1", "1")  # of the U-Net's levels from the eighth training on
+SHARE: Final = "0.7"  # of the last training, in the mean of the last two
+GROWS: Final = 7  # so many trainings come before the U-Net grows
+BLOCKS: Final = ("3", "1", "1")  # of its levels from then on
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,14 @@ def _grown() -> Step:
     return Step("grow", command("grow", *words), made, 0.1)
 
 
+def _averaged() -> Step:
+    """The U-Net between the last two trainings, nearer to the last."""
+    models = [f"runs/{name}/model" for name, _ in TRAINED[-2:]]
+    words = ("--models", *models, "--share", SHARE, "--out", MODEL)
+    made = Path(MODEL, "model_index.json"), Path(MODEL, "unet", "config.json")
+    return Step("average", command("average", *words), made, 0.1)
+
+
 def _judged() -> list[Step]:
     """The parts together, judged, and once more together with what the judge found."""
     assemble = ["--model", MODEL, "--decoder", DECODER, "--about", "scripts/storybook/card.md"]
@@ -135,12 +146,14 @@ def steps() -> list[Step]:
         *_drawn("storybook-medium", 2, ("narrow", 12000), ("medium", 12000)),
         *_drawn("storybook-all", 3, ("wide", 28000), ("medium", 8000)),
         *_drawn("storybook-colours", 4, ("wide", 36000), ("medium", 6000)),
-        *_drawn("storybook-256", 5, ("wide", 16000), size=256),
+        *_drawn("storybook-256", 5, ("crowded wide", 16000), size=256),
         *_drawn("storybook-crowded", 8, ("crowded wide", 92000)),
+        *_drawn("storybook-crowded-2", 9, ("crowded wide", 64000)),
         Step("vocabulary", learn, (vocabulary / "merges.txt",), 1),
-        *(_trained(name, minutes) for name, minutes in TRAINED[:-1]),
+        *(_trained(name, minutes) for name, minutes in TRAINED[:GROWS]),
         _grown(),
-        _trained(*TRAINED[-1]),
+        *(_trained(name, minutes) for name, minutes in TRAINED[GROWS:]),
+        _averaged(),
         *_judged(),
     ]
 
