@@ -75,7 +75,7 @@ class WordReport:
             spelled = [text for text in texts if text not in unspelled]
             self._report_unlearned(spelled, self._known)
             drawn = [text for each in requests if each.init is None for text in each.prompts]
-            self._report_nothing(drawn, self._known)
+            self._report_nothing(dict.fromkeys(drawn), self._known)
         return cut
 
     def _is_new(self, text: str) -> bool:
@@ -94,7 +94,7 @@ class WordReport:
             said = some([known.described(word) for word in unknown])
             logger.warning("%s never learned %s", self._model, said)
 
-    def _report_nothing(self, prompts: list[str], known: KnownWords) -> None:
+    def _report_nothing(self, prompts: Iterable[str], known: KnownWords) -> None:
         """Say once that the model draws a thing even where a prompt names none."""
         nothing = [f'"{one_line(text)}"' for text in prompts if known.names_nothing(text)]
         if nothing and self._is_new(NOTHING):

@@ -120,7 +120,7 @@ def _judged() -> list[Step]:
     bare, whole = Path("runs/storybook-bare"), Path("runs/storybook")
     report, each = REPORTS
     asked = ["--model", str(bare), "--repeats", "2"]
-    held_out = [*asked, "--data", "data/storybook-256", "--seconds", "1200", "--out", report]
+    held_out = [*asked, "--data", "data/storybook-judge", "--seconds", "1200", "--out", report]
     things = [*asked, "--verifier", f"{report}/verifier.pt", "--each", "--out", each]
     return [
         Step(
@@ -146,9 +146,10 @@ def steps() -> list[Step]:
         *_drawn("storybook-medium", 2, ("narrow", 12000), ("medium", 12000)),
         *_drawn("storybook-all", 3, ("wide", 28000), ("medium", 8000)),
         *_drawn("storybook-colours", 4, ("wide", 36000), ("medium", 6000)),
-        *_drawn("storybook-256", 5, ("crowded wide", 16000), size=256),
+        *_drawn("storybook-256", 5, ("wide", 16000), size=256),
         *_drawn("storybook-crowded", 8, ("crowded wide", 92000)),
         *_drawn("storybook-crowded-2", 9, ("crowded wide", 64000)),
+        *_drawn("storybook-judge", 5, ("crowded wide", 16000), size=256),
         Step("vocabulary", learn, (vocabulary / "merges.txt",), 1),
         *(_trained(name, minutes) for name, minutes in TRAINED[:GROWS]),
         _grown(),

@@ -44,7 +44,8 @@ def test_a_prompt_without_a_thing_is_said_once(caplog: pytest.LogCaptureFixture)
     engine = Engine.load("storybook", device="cpu", dtype="fp32")
     assert said("", "a boat on the sea", negative="night") == []
     assert said("a sunset over the ocean") == []  # an unlearned word is enough
-    assert said("the sea at sunset", "a cat by the sea", "the snow at night") == [
+    prompts = ("the sea at sunset", "a cat by the sea", "the snow at night", "the sea at sunset")
+    assert said(*prompts) == [
         'storybook draws a thing into every picture; none that it learned is in "the sea at '
         'sunset", "the snow at night"'
     ]

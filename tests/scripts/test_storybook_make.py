@@ -25,6 +25,9 @@ def test_each_run_finds_what_earlier_steps_made() -> None:
             for path in filter(None, needed):
                 assert path in made, f"{step.name} needs {path}"
         made |= {str(path.parent) for path in step.made}
+        read = [word for word in step.command if word.startswith(("data/", "runs/"))]
+        for word in read:
+            assert any(path.startswith(word) or word.startswith(path) for path in made), word
 
 
 def test_every_recipe_of_storybook_is_run() -> None:
