@@ -78,6 +78,7 @@ def making(
 
     talk, running, output = Talk.of(given), Running.of(given), Output.of(given)
     _check_stdout(output)
+    _check_negative(given.get("negative"))
     for file in (running.contact_sheet, running.grid):
         check_sheet(file)
     _check_folders(output.output, running.contact_sheet, running.grid, running.summary)
@@ -126,6 +127,15 @@ def _check_stdout(output: Output) -> None:
         raise UsageError(
             f"stdout tells the paths of pictures, and goes to {file.name}; "
             f"-o - > {file.name} writes a picture there"
+        )
+
+
+def _check_negative(negative: str | None) -> None:
+    """Raise UsageError for a number: -n counts pictures in many programs."""
+    if negative and negative.strip().isdecimal():
+        count = negative.strip()
+        raise UsageError(
+            f"-n says what not to draw, and {count} is a number; -c {count} is so many pictures"
         )
 
 

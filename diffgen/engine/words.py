@@ -96,6 +96,9 @@ class WordReport:
 
     def _report_nothing(self, prompts: Iterable[str], known: KnownWords) -> None:
         """Say once that the model draws a thing even where a prompt names none."""
+        if NOTHING in self._reported:
+            return
         nothing = [f'"{one_line(text)}"' for text in prompts if known.names_nothing(text)]
-        if nothing and self._is_new(NOTHING):
+        if nothing:
+            self._reported.add(NOTHING)
             logger.warning(NOTHING, self._model, some(nothing))

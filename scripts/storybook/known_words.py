@@ -21,14 +21,14 @@ SCENES = 4000  # their captions hold every word of the world but some names, whi
 
 def known_words(scenes: int = SCENES) -> list[str]:
     """All words of the captions of the wide world, lower-cased and sorted."""
-    names = [text for kind in kinds_of("wide") for text in (kind.name, kind.plural, *kind.also)]
-    return sorted({word for text in [*texts("wide", scenes, 1), *names] for word in _words(text)})
+    return sorted(
+        {word for text in [*texts("wide", scenes, 1), *_names()] for word in _words(text)}
+    )
 
 
 def things() -> list[str]:
     """The nouns of all things of the wide world, one and many, lower-cased and sorted."""
-    names = [text for kind in kinds_of("wide") for text in (kind.name, kind.plural, *kind.also)]
-    return sorted({_words(name)[-1] for name in names} - {STARS})
+    return sorted({_words(name)[-1] for name in _names()} - {STARS})
 
 
 def near_words(lines: Iterable[str]) -> dict[str, list[str]]:
@@ -39,6 +39,10 @@ def near_words(lines: Iterable[str]) -> dict[str, list[str]]:
         for other in others.split():
             near.setdefault(other, []).append(known)
     return near
+
+
+def _names() -> list[str]:
+    return [text for kind in kinds_of("wide") for text in (kind.name, kind.plural, *kind.also)]
 
 
 def _words(text: str) -> list[str]:

@@ -143,6 +143,13 @@ def test_equal_commands_write_equal_files(
     assert list((tmp_path / "diffgen" / "sha256").iterdir())
 
 
+def test_a_number_is_not_what_to_leave_out(run: Run) -> None:
+    """-n is a count elsewhere: here it was one picture, without 200."""
+    said = "error: -n says what not to draw, and 200 is a number; -c 200 is so many pictures\n"
+    assert run("a barn", "-n", "200", *QUICK) == (2, "", said)
+    assert run("a barn", "-n", "6 fingers", *QUICK, "-q").code == 0
+
+
 def test_an_empty_prompt_is_unconditional(run: Run) -> None:
     note = "note: a prompt is empty: what is drawn is left to the model\n"
     assert run("", *QUICK, "-q") == (0, "unconditional-7.png\n", note)

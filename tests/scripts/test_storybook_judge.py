@@ -99,8 +99,13 @@ def test_scenes_are_painted_for_what_is_asked() -> None:
     pictures = meant([Question(scene, "plain")], 2, SceneStream(NARROW, 32))
     assert [picture.size for picture in pictures] == [(32, 32)] * 2
     assert pictures[0].tobytes() != pictures[1].tobytes()
-    red = as_read(pictures)[:, 0].max()
-    assert 0.0 < red <= 1.0
+
+
+def test_pictures_are_read_from_minus_one_to_one() -> None:
+    orange = Image.new("RGBA", (2, 3), (255, 51, 0, 255))
+    read = as_read([orange, orange])
+    assert read.shape == (2, 3, 3, 2)
+    assert read[1, :, 2, 1].tolist() == pytest.approx([1.0, -0.6, -1.0])
 
 
 def test_two_things_apart_do_not_dilute_each_other() -> None:

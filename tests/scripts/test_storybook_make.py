@@ -25,9 +25,9 @@ def test_each_run_finds_what_earlier_steps_made() -> None:
             for path in filter(None, needed):
                 assert path in made, f"{step.name} needs {path}"
         made |= {str(path.parent) for path in step.made}
-        read = [word for word in step.command if word.startswith(("data/", "runs/"))]
-        for word in read:
-            assert any(path.startswith(word) or word.startswith(path) for path in made), word
+        for word in (Path(word) for word in step.command if word.startswith(("data/", "runs/"))):
+            known = [Path(path) for path in made]
+            assert any(path.is_relative_to(word) or word.is_relative_to(path) for path in known)
 
 
 def test_every_recipe_of_storybook_is_run() -> None:
